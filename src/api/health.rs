@@ -1,0 +1,58 @@
+//! Is it well, and what has it done: `/health` and `/metrics`.
+
+use super::{Api, Reply};
+use crate::http::Answer;
+use crate::json::Object;
+use crate::limits::RETRY_AFTER;
+use crate::metrics::Page;
+
+impl Api {
+    pub(super) fn health(&self) -> Reply {
+        let draining = self.shutdown.given();
+        let mut body = Vec::new();
+        let mut object = Object::open(&mut body);
+        if draining {
+            object.string("status", "draining");
+        } else {
+            object.string("status", "ok").string("version", crate::VERSION);
+        }
+        object.close();
+        body.push(b'\n');
+        let status = if draining { 503 } else { 200 };
+        let answer = Answer::new(status, "application/json", body).with("Cache-Control", "no-store");
+        Reply::Answer(if draining {
+            answer.with("Retry-After", fastrand::u64(RETRY_AFTER).to_string())
+        } else {
+            answer
+        })
+    }
+
+    pub(super) fn metrics_page(&self) -> Reply {
+        let mut page = Page::default();
+        let log = self.log.totals();
+        page.gauge("connections", "Connections open now.", self.connections.taken());
+        page.gauge("connections_max", "The cap on them.", self.connections.most());
+        page.gauge("polls_held", "Polls held now.", self.held.taken());
+        page.gauge("polls_held_max", "The cap on them.", self.held.most());
+        page.gauge("topics", "Topics.", log.topics);
+        page.gauge("retained_events", "Events kept.", log.events);
+        page.gauge("retained_bytes", "Bytes kept, as --retain-bytes counts them.", log.bytes);
+        page.gauge("head_seq", "The seq given out last.", log.head);
+        page.counter("events_trimmed_total", "Events let go.", log.trimmed);
+        page.gauge("idempotency_keys", "Idempotency keys remembered.", log.keys);
+        page.counter(
+            "idempotency_keys_evicted_total",
+            "Idempotency keys forgotten before their time.",
+            log.keys_evicted,
+        );
+        page.gauge(
+            "answers_in_flight_bytes",
+            "Rendered poll answers, shared ones included.",
+            self.pages.in_flight(),
+        );
+        self.metrics.render(&mut page);
+        let text = page.finish().into_bytes();
+        let answer = Answer::new(200, "text/plain; version=0.0.4; charset=utf-8", text);
+        Reply::Answer(answer.with("Cache-Control", "no-store"))
+    }
+}

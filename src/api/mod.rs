@@ -1,0 +1,198 @@
+//! The wire contract: which request means what, and one file for each verb.
+//!
+//! A request is decided in two steps. [`Api::route`] reads everything but the body, so that a
+//! client who asks for the impossible is told before it sends any. [`Api::perform`] does it.
+
+mod health;
+mod page;
+mod params;
+mod poll;
+mod publish;
+mod topics;
+
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use crate::bell::{Room, SeatRef};
+use crate::config::Config;
+use crate::cursor::Epoch;
+use crate::line::Line;
+use crate::error::{Cause, Problem};
+use crate::http::{Answer, Head, Method};
+use crate::log::{Fingerprints, Log, Retention};
+use crate::metrics::Metrics;
+use crate::names::{NAME_RULE, Name, TypeFilter};
+use crate::permits::Permits;
+use crate::shutdown::Shutdown;
+pub use page::Page;
+use page::Pages;
+use params::Params;
+use publish::Published;
+
+/// Everything that requests are answered from.
+pub struct Api {
+    log: Log<Published>,
+    room: Room<Waiter>,
+    pages: Pages,
+    metrics: Arc<Metrics>,
+    fingerprints: Fingerprints,
+    shutdown: Shutdown,
+    /// Polls that may be held.
+    held: Permits,
+    /// Connections that may be open; the door takes them, here they are shown.
+    connections: Permits,
+    max_wait: Duration,
+    wait_jitter: u32,
+    max_event: usize,
+    max_topics: usize,
+}
+
+/// What a held poll leaves with its seat.
+pub struct Waiter {
+    /// Whom it would be answered to.
+    pub line: Arc<Line>,
+    /// What it waits for.
+    types: TypeFilter,
+}
+
+/// A request whose head makes sense.
+#[derive(Debug)]
+pub enum Task {
+    Publish(publish::Ask),
+    Poll(poll::Query),
+    Trim(Name),
+    Topics(topics::Query),
+    Health,
+    Metrics,
+}
+
+/// What comes back.
+pub enum Reply {
+    Answer(Answer),
+    Page(Arc<Page>),
+    Refused(Problem),
+    /// The client has hung up.
+    Left,
+}
+
+impl Task {
+    /// The largest body that goes with it.
+    #[must_use]
+    pub fn body_limit(&self, config: &Config) -> usize {
+        match self {
+            Task::Publish(ask) => ask.body_limit(config),
+            _ => 0,
+        }
+    }
+}
+
+impl Api {
+    #[must_use]
+    pub fn new(
+        config: &Config,
+        epoch: Epoch,
+        connections: Permits,
+        metrics: Arc<Metrics>,
+        shutdown: Shutdown,
+    ) -> Api {
+        let retention = Retention {
+            events: config.retain_events,
+            age: config.retain_age,
+            bytes: config.retain_bytes,
+            topics: config.max_topics,
+        };
+        Api {
+            log: Log::new(epoch, retention),
+            room: Room::default(),
+            pages: Pages::default(),
+            metrics,
+            fingerprints: Fingerprints::default(),
+            shutdown,
+            held: Permits::new(config.max_polls()),
+            connections,
+            max_wait: config.max_wait,
+            wait_jitter: config.wait_jitter,
+            max_event: config.max_event,
+            max_topics: config.max_topics,
+        }
+    }
+
+    /// Decides what a request asks for.
+    ///
+    /// # Errors
+    /// Names what is wrong, and what is allowed.
+    pub fn route(&self, head: &Head) -> Result<Task, Problem> {
+        if let Some(topics) = head.path.strip_prefix("/topics/") {
+            return match head.method {
+                Method::Get | Method::Head => {
+                    poll::Query::read(topics, head, self.max_wait).map(Task::Poll)
+                }
+                Method::Post => publish::Ask::read(topics, head).map(Task::Publish),
+                Method::Delete => {
+                    Params::read(&head.query, &[])?;
+                    let topic = Name::new(topics).ok_or_else(|| {
+                        Problem::bad(format!("topic {topics:?}: one topic is trimmed, {NAME_RULE}"))
+                    })?;
+                    Ok(Task::Trim(topic))
+                }
+                _ => Err(wrong_method(head, "GET, HEAD, POST, DELETE")),
+            };
+        }
+        let task = match &*head.path {
+            "/topics" => topics::Query::read(head).map(Task::Topics),
+            "/health" => Params::read(&head.query, &[]).map(|_| Task::Health),
+            "/metrics" => Params::read(&head.query, &[]).map(|_| Task::Metrics),
+            path => {
+                let detail = format!("there is no {path:?}; there are /topics, /topics/TOPIC, /health and /metrics");
+                return Err(Problem::new(Cause::NotFound, detail));
+            }
+        };
+        match head.method {
+            Method::Get | Method::Head => task,
+            _ => Err(wrong_method(head, "GET, HEAD")),
+        }
+    }
+
+    /// Does what was asked; a poll is held in here.
+    #[must_use]
+    pub fn perform(&self, task: Task, body: Vec<u8>, line: &Arc<Line>) -> Reply {
+        let done = match task {
+            Task::Publish(ask) => self.publish(&ask, body),
+            Task::Poll(query) => self.poll(query, line),
+            Task::Trim(topic) => {
+                self.log.trim(&topic);
+                Ok(Reply::Answer(Answer::empty()))
+            }
+            Task::Topics(query) => Ok(self.list_topics(&query)),
+            Task::Health => Ok(self.health()),
+            Task::Metrics => Ok(self.metrics_page()),
+        };
+        done.unwrap_or_else(Reply::Refused)
+    }
+
+    /// The polls that are held now.
+    #[must_use]
+    pub fn held_seats(&self) -> Vec<SeatRef<Waiter>> {
+        self.room.seats()
+    }
+
+    /// Lets go of what is too old.
+    pub fn expire(&self) {
+        self.log.expire(Instant::now());
+    }
+
+    /// Answers every held poll, now and from now on. To be called after the shutdown is given.
+    pub fn drain(&self) {
+        self.room.drain();
+    }
+
+    #[must_use]
+    pub fn metrics(&self) -> &Arc<Metrics> {
+        &self.metrics
+    }
+}
+
+fn wrong_method(head: &Head, allowed: &'static str) -> Problem {
+    let detail = format!("{} does not take {}; it takes {allowed}", head.path, head.method);
+    Problem::new(Cause::MethodNotAllowed, detail).with_header("Allow", allowed)
+}

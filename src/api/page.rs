@@ -1,0 +1,314 @@
+//! Poll answers as bytes: rendered once, head included, and shared by equal polls.
+//!
+//! All polls at the same cursor with the same parameters get the same page. A page is true as long
+//! as the log has not changed since it was read, so the log's version is all that has to be
+//! compared.
+//!
+//! *Lock.* Each place of [`Pages`] has one, held for a comparison; pages are rendered outside.
+
+use std::hash::{BuildHasher, Hash, RandomState};
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use base64::Engine as _;
+use base64::engine::general_purpose::STANDARD as BASE64;
+use parking_lot::Mutex;
+use serde_json::{Value, json};
+
+use crate::cursor::Since;
+use crate::http::{Answer, tell_close};
+use crate::json::Object;
+use crate::limits::{ANSWERS_BYTES, GAP_HEADER_BYTES, PAGE_BYTES, SHARED_PAGE_BYTES, SHARED_PAGES};
+use crate::log::{Event, Form, Gap, OnGap, Slice};
+use crate::names::{TopicSet, TypeFilter};
+use crate::permits::{Permit, Permits};
+
+/// How events are shown.
+#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
+pub enum Format {
+    Json,
+    Ndjson,
+    Raw,
+}
+
+/// Everything that decides what a page says, at one version of the log.
+#[derive(Clone, PartialEq, Eq, Hash, Debug)]
+pub struct PageKey {
+    pub topics: TopicSet,
+    pub since: Since,
+    pub types: TypeFilter,
+    pub limit: usize,
+    pub format: Format,
+    pub on_gap: OnGap,
+    /// `Prefer: wait` as it was honoured.
+    pub preferred: Option<u64>,
+}
+
+/// Why a poll was answered.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Reason {
+    Data,
+    /// After so long.
+    Timeout(Duration),
+    Drain,
+}
+
+impl Reason {
+    /// As the wire says it.
+    #[must_use]
+    pub fn label(self) -> &'static str {
+        match self {
+            Reason::Data => "data",
+            Reason::Timeout(_) => "timeout",
+            Reason::Drain => "drain",
+        }
+    }
+}
+
+/// A rendered answer.
+pub struct Page {
+    bytes: Vec<u8>,
+    /// When its first event was appended.
+    pub first_at: Option<Instant>,
+    /// Its room among all answers in flight.
+    _room: Permit,
+}
+
+impl Page {
+    /// The whole message.
+    #[must_use]
+    pub fn bytes(&self) -> &[u8] {
+        &self.bytes
+    }
+
+    /// A copy without body, or one that tells the client that the connection ends.
+    #[must_use]
+    pub fn copy(&self, without_body: bool, close: bool) -> Vec<u8> {
+        let head = self.bytes.windows(4).position(|w| w == b"\r\n\r\n").map(|at| at + 4);
+        let end = head.filter(|_| without_body).unwrap_or(self.bytes.len());
+        let mut bytes = self.bytes[..end].to_vec();
+        if close {
+            tell_close(&mut bytes);
+        }
+        bytes
+    }
+}
+
+/// Pages that were rendered lately.
+pub struct Pages {
+    places: [Mutex<Option<Shared>>; SHARED_PAGES],
+    hash: RandomState,
+    /// Room for rendered answers.
+    room: Permits,
+}
+
+struct Shared {
+    key: PageKey,
+    version: u64,
+    page: Arc<Page>,
+}
+
+impl Default for Pages {
+    fn default() -> Pages {
+        Pages {
+            places: std::array::from_fn(|_| Mutex::new(None)),
+            hash: RandomState::new(),
+            room: Permits::new(ANSWERS_BYTES),
+        }
+    }
+}
+
+impl Pages {
+    fn place(&self, key: &PageKey) -> &Mutex<Option<Shared>> {
+        &self.places[self.hash.hash_one(key) as usize % SHARED_PAGES]
+    }
+
+    /// The page for this key, if it was rendered at this version.
+    pub fn get(&self, key: &PageKey, version: u64) -> Option<Arc<Page>> {
+        let place = self.place(key).lock();
+        let shared = place.as_ref()?;
+        (shared.version == version && shared.key == *key).then(|| Arc::clone(&shared.page))
+    }
+
+    /// Bytes that the next page may have.
+    pub fn room_for_one(&self) -> usize {
+        self.room.left().clamp(1, PAGE_BYTES)
+    }
+
+    /// Bytes of answers in flight, shared ones included.
+    pub fn in_flight(&self) -> usize {
+        self.room.taken()
+    }
+
+    /// Keeps a page for the next equal poll, unless it is large.
+    pub fn keep(&self, key: &PageKey, version: u64, page: &Arc<Page>) {
+        if page.bytes.len() <= SHARED_PAGE_BYTES {
+            let shared = Shared { key: key.clone(), version, page: Arc::clone(page) };
+            // What it replaces is freed outside of the lock.
+            let _replaced = self.place(key).lock().replace(shared);
+        }
+    }
+
+    /// Renders a page of at most `room` bytes, or of one event.
+    pub fn render(&self, key: &PageKey, slice: &Slice, reason: Reason, room: usize) -> Arc<Page> {
+        let first = slice.events.first();
+        let (content_type, body, taken) = match key.format {
+            Format::Json => {
+                let (body, taken) = json_body(slice, reason, room);
+                ("application/json".into(), body, taken)
+            }
+            Format::Ndjson => {
+                let mut body = Vec::new();
+                let taken = push_events(&mut body, slice, room, b"", b"\n");
+                ("application/x-ndjson".into(), body, taken)
+            }
+            Format::Raw => {
+                let body = first.map_or(Vec::new(), |event| event.draft.body.to_vec());
+                (raw_content_type(first), body, slice.events.len().min(1))
+            }
+        };
+        let mut answer = Answer::new(200, content_type, body)
+            .with("Next-Cursor", slice.next(taken).to_string())
+            .with("Poll-Reason", reason.label())
+            .with("Cache-Control", "no-store, no-transform");
+        if let Reason::Timeout(granted) = reason {
+            answer = answer.with("Poll-Wait", format!("{:.3}", granted.as_secs_f64()));
+        }
+        if key.format == Format::Raw {
+            // What a publisher sent must not run in a reader's browser.
+            answer = answer
+                .with("Content-Security-Policy", "sandbox")
+                .with("X-Content-Type-Options", "nosniff");
+        }
+        if let Some(gap) = slice.gap.as_ref().filter(|_| key.format != Format::Json) {
+            answer = answer.with("Poll-Gap", gap_header(gap));
+        }
+        if let Some(wait) = key.preferred {
+            answer = answer.with("Preference-Applied", format!("wait={wait}"));
+        }
+        let bytes = answer.encode(false, false);
+        let room = self.room.count(bytes.capacity());
+        Arc::new(Page { bytes, first_at: first.map(|event| event.at), _room: room })
+    }
+}
+
+fn json_body(slice: &Slice, reason: Reason, room: usize) -> (Vec<u8>, usize) {
+    let mut body = Vec::new();
+    let mut taken = 0;
+    let mut object = Object::open(&mut body);
+    object.nested("events", |out| {
+        out.push(b'[');
+        taken = push_events(out, slice, room, b",", b"");
+        out.push(b']');
+    });
+    let behind = slice.behind(taken);
+    object
+        .string("next", &slice.next(taken).to_string())
+        .boolean("more", behind > 0)
+        .number("behind", behind)
+        .string("reason", reason.label());
+    if let Some(gap) = &slice.gap {
+        object.nested("gap", |out| push_gap(out, &gap_members(gap)));
+    }
+    object.close();
+    body.push(b'\n');
+    (body, taken)
+}
+
+/// Appends events until the next would exceed `room`, at least one if there is one.
+fn push_events(
+    out: &mut Vec<u8>,
+    slice: &Slice,
+    room: usize,
+    between: &[u8],
+    after: &[u8],
+) -> usize {
+    let start = out.len();
+    for (taken, event) in slice.events.iter().enumerate() {
+        let end = out.len();
+        if taken > 0 {
+            out.extend_from_slice(between);
+        }
+        push_event(out, event);
+        out.extend_from_slice(after);
+        if taken > 0 && out.len() - start > room {
+            out.truncate(end);
+            return taken;
+        }
+    }
+    slice.events.len()
+}
+
+fn push_event(out: &mut Vec<u8>, event: &Event) {
+    let draft = &event.draft;
+    let mut object = Object::open(out);
+    object
+        .number("seq", event.seq)
+        .string("topic", event.topic())
+        .string("time", &rfc3339(event.time));
+    if let Some(tag) = &draft.tag {
+        object.string("type", tag);
+    }
+    if let Some(content_type) = draft.content_type.as_ref().filter(|_| draft.form != Form::Json) {
+        object.string("content_type", content_type);
+    }
+    match (draft.form, std::str::from_utf8(&draft.body)) {
+        (Form::Json, _) => object.checked("data", &draft.body),
+        (Form::Text, Ok(text)) => object.string("data", text),
+        (Form::Binary | Form::Text, _) => {
+            object.string("data_base64", &BASE64.encode(&draft.body))
+        }
+    };
+    object.close();
+}
+
+/// A time as the wire says it: RFC 3339, UTC, milliseconds.
+#[must_use]
+pub fn rfc3339(time: std::time::SystemTime) -> String {
+    humantime::format_rfc3339_millis(time).to_string()
+}
+
+fn raw_content_type(event: Option<&Arc<Event>>) -> std::borrow::Cow<'static, str> {
+    let Some(event) = event else { return "text/plain; charset=utf-8".into() };
+    match (&event.draft.content_type, event.draft.form) {
+        (Some(own), _) => String::from(&**own).into(),
+        (None, Form::Json) => "application/json".into(),
+        (None, Form::Text) => "text/plain; charset=utf-8".into(),
+        (None, Form::Binary) => "application/octet-stream".into(),
+    }
+}
+
+/// The gap object's members.
+pub fn gap_members(gap: &Gap) -> [(&'static str, Value); 4] {
+    let lost = gap.lost.as_ref().map(|lost| {
+        let topics = lost.iter().map(|(topic, count)| (topic.to_string(), json!(count)));
+        Value::Object(topics.collect())
+    });
+    [
+        ("why", json!(gap.why.label())),
+        ("lost", json!(lost)),
+        ("oldest", json!(gap.oldest.map(|cursor| cursor.to_string()))),
+        ("resume", json!(gap.resume.to_string())),
+    ]
+}
+
+fn push_gap(out: &mut Vec<u8>, members: &[(&'static str, Value)]) {
+    let mut object = Object::open(out);
+    for (name, value) in members {
+        object.value(name, value);
+    }
+    object.close();
+}
+
+/// The gap object on one line; without the counts where those would not fit into a header.
+fn gap_header(gap: &Gap) -> String {
+    let mut members = gap_members(gap);
+    let mut text = Vec::new();
+    push_gap(&mut text, &members);
+    if text.len() > GAP_HEADER_BYTES {
+        members[1].1 = Value::Null;
+        text.clear();
+        push_gap(&mut text, &members);
+    }
+    String::from_utf8_lossy(&text).into_owned()
+}

@@ -1,0 +1,67 @@
+//! Query parameters: each known by name, each at most once.
+
+use crate::error::Problem;
+use crate::http::percent_decode;
+
+/// The parameters of one request.
+pub struct Params(Vec<(&'static str, String)>);
+
+impl Params {
+    /// Reads a query string. Whatever is not known is refused: a mistyped `since` would otherwise
+    /// replay everything.
+    ///
+    /// # Errors
+    /// Names the parameter at fault, and those that are known.
+    pub fn read(query: &str, known: &[&'static str]) -> Result<Params, Problem> {
+        let mut params: Vec<(&'static str, String)> = Vec::new();
+        for pair in query.split('&').filter(|pair| !pair.is_empty()) {
+            let (name, value) = pair.split_once('=').unwrap_or((pair, ""));
+            let name = percent_decode(name)?;
+            let name = known.iter().find(|known| **known == name).ok_or_else(|| {
+                let known = match known {
+                    [] => "none".into(),
+                    _ => known.join(", "),
+                };
+                Problem::bad(format!("unknown parameter {name:?}; known here: {known}"))
+            })?;
+            if params.iter().any(|(before, _)| before == name) {
+                return Err(Problem::bad(format!("parameter {name} is repeated; it may come once")));
+            }
+            params.push((name, percent_decode(value)?));
+        }
+        Ok(Params(params))
+    }
+
+    /// A parameter's value.
+    pub fn get(&self, name: &str) -> Option<&str> {
+        let found = self.0.iter().find(|(known, _)| *known == name);
+        found.map(|(_, value)| value.as_str())
+    }
+
+    /// A parameter's value as `parse` reads it, or the default.
+    ///
+    /// # Errors
+    /// Names the parameter, its value, and what is allowed.
+    pub fn parsed<T>(
+        &self,
+        name: &str,
+        default: T,
+        parse: impl FnOnce(&str) -> Result<T, String>,
+    ) -> Result<T, Problem> {
+        match self.get(name) {
+            None => Ok(default),
+            Some(value) => parse(value)
+                .map_err(|why| Problem::bad(format!("parameter {name}={value}: {why}"))),
+        }
+    }
+}
+
+/// A whole number in a range.
+///
+/// # Errors
+/// Says what is allowed.
+pub fn whole(text: &str, least: usize, most: usize) -> Result<usize, String> {
+    let digits = text.bytes().all(|b| b.is_ascii_digit());
+    let number = text.parse().ok().filter(|n| digits && (least..=most).contains(n));
+    number.ok_or_else(|| format!("allowed is a whole number from {least} to {most}"))
+}

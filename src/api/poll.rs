@@ -1,0 +1,265 @@
+//! Poll: look at the log; if there is nothing, wait at the bell until there is, or until the
+//! deadline; then look again.
+
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use super::page::{Format, Page, PageKey, Reason, gap_members};
+use super::params::{Params, whole};
+use super::{Api, Reply, Waiter};
+use crate::bell::Woken;
+use crate::cursor::Since;
+use crate::line::Line;
+use crate::error::{Cause, Problem};
+use crate::http::{Field, Head};
+use crate::limits::{PAGE_EVENTS, PAGE_EVENTS_DEFAULT};
+use crate::log::{Ask, Gap, OnGap, Slice, Why};
+use crate::names::{TopicSet, TypeFilter};
+
+const KNOWN: [&str; 6] = ["since", "wait", "limit", "type", "format", "gap"];
+const DEFAULT_WAIT: Duration = Duration::from_secs(25);
+
+/// A poll as it was asked for.
+#[derive(Debug)]
+pub struct Query {
+    key: PageKey,
+    wait: Duration,
+}
+
+/// What a look at the log brought.
+enum Look {
+    Data(Arc<Page>),
+    /// Nothing; this slice says from where to look next.
+    Nothing(Slice),
+}
+
+impl Query {
+    /// Reads a poll's topics, parameters and preferences.
+    ///
+    /// # Errors
+    /// Names what is wrong, and what is allowed.
+    pub fn read(topics: &str, head: &Head, max_wait: Duration) -> Result<Query, Problem> {
+        let topics = TopicSet::parse(topics).map_err(Problem::bad)?;
+        let params = Params::read(&head.query, &KNOWN)?;
+        let format = params.parsed("format", Format::Json, |text| match text {
+            "json" => Ok(Format::Json),
+            "ndjson" => Ok(Format::Ndjson),
+            "raw" => Ok(Format::Raw),
+            _ => Err("allowed are json, ndjson and raw".into()),
+        })?;
+        let limit = params.parsed("limit", PAGE_EVENTS_DEFAULT, |text| whole(text, 1, PAGE_EVENTS))?;
+        // The query wins over the header.
+        let preferred = match params.get("wait") {
+            Some(_) => None,
+            None => head.all(Field::Prefer).find_map(preferred_wait),
+        };
+        let asked = match preferred {
+            Some(seconds) => Duration::from_secs(seconds),
+            None => params.parsed("wait", DEFAULT_WAIT, wait)?,
+        };
+        Ok(Query {
+            wait: if head.is_head() { Duration::ZERO } else { asked.min(max_wait) },
+            key: PageKey {
+                topics,
+                since: params.parsed("since", Since::Start, since)?,
+                types: params.parsed("type", TypeFilter::default(), TypeFilter::parse)?,
+                limit: if format == Format::Raw { 1 } else { limit },
+                format,
+                on_gap: params.parsed("gap", OnGap::Fail, |text| match text {
+                    "fail" => Ok(OnGap::Fail),
+                    "skip" => Ok(OnGap::Skip),
+                    _ => Err("allowed are fail and skip".into()),
+                })?,
+                preferred: preferred.map(|seconds| seconds.min(max_wait.as_secs())),
+            },
+        })
+    }
+}
+
+fn since(text: &str) -> Result<Since, String> {
+    let last = text.strip_prefix("last:");
+    match text {
+        "start" => Ok(Since::Start),
+        "now" => Ok(Since::Now),
+        _ if last.is_some_and(|n| !n.is_empty()) => {
+            let n = last.unwrap_or_default();
+            let digits = n.bytes().all(|b| b.is_ascii_digit());
+            let number = if digits { n.parse().ok() } else { None };
+            number.map(Since::Last).ok_or_else(|| "allowed is last: and a whole number".into())
+        }
+        _ => text.parse().map(Since::After).map_err(|_| {
+            "allowed are a cursor that this server gave out, start, now and last:N".into()
+        }),
+    }
+}
+
+fn wait(text: &str) -> Result<Duration, String> {
+    let plain = text.bytes().all(|b| b.is_ascii_digit() || b == b'.');
+    let seconds: Option<f64> = if plain { text.parse().ok() } else { None };
+    // What is longer than a Duration is clamped like everything above --max-wait.
+    seconds
+        .map(|seconds| Duration::try_from_secs_f64(seconds).unwrap_or(Duration::MAX))
+        .ok_or_else(|| "allowed is a number of seconds, not negative, such as 25 or 0.5".into())
+}
+
+/// The wait that a `Prefer` header asks for (RFC 7240, section 4.3), if it does.
+fn preferred_wait(value: &str) -> Option<u64> {
+    value.split(',').find_map(|preference| {
+        let (name, value) = preference.split(';').next()?.split_once('=')?;
+        let seconds = value.trim().trim_matches('"');
+        let digits = !seconds.is_empty() && seconds.bytes().all(|b| b.is_ascii_digit());
+        let is_wait = name.trim().eq_ignore_ascii_case("wait") && digits;
+        is_wait.then(|| seconds.parse().unwrap_or(u64::MAX))
+    })
+}
+
+impl Api {
+    /// Answers a poll, holding it while there is nothing to say.
+    pub(super) fn poll(&self, query: Query, line: &Arc<Line>) -> Result<Reply, Problem> {
+        let Query { mut key, wait } = query;
+        let nothing = match self.look(&key)? {
+            Look::Data(page) => return Ok(self.data(page)),
+            Look::Nothing(slice) => slice,
+        };
+        let granted = self.granted(wait);
+        if self.shutdown.given() {
+            return Ok(self.empty(&key, &nothing, Reason::Drain));
+        }
+        if granted.is_zero() {
+            return Ok(self.empty(&key, &nothing, Reason::Timeout(granted)));
+        }
+        // From here on the place is fixed, whatever word it was asked for by.
+        let mut cursor = nothing.next(0);
+        key.since = Since::After(cursor);
+        let deadline = Instant::now() + granted;
+        let _held = self.held.take(1).ok_or_else(|| {
+            let most = self.held.most();
+            Problem::new(Cause::PollCap, format!("{most} polls are held already; poll again later"))
+        })?;
+        self.metrics.polls_held_peak.reach(self.held.taken() as u64);
+        let waiter = Waiter { line: Arc::clone(line), types: key.types.clone() };
+        // The seat is taken before the log is looked at again: see `bell`.
+        let seat = self.room.sit(&key.topics, waiter);
+        let mut woken = Woken::Rung;
+        loop {
+            let nothing = match self.look(&key)? {
+                Look::Data(page) => {
+                    if let Some(at) = page.first_at {
+                        self.metrics.wake.observe(at.elapsed());
+                    }
+                    return Ok(self.data(page));
+                }
+                Look::Nothing(slice) => slice,
+            };
+            match woken {
+                Woken::Rung => {}
+                Woken::Deadline => {
+                    return Ok(self.empty(&key, &nothing, Reason::Timeout(granted)));
+                }
+                Woken::Drained => return Ok(self.empty(&key, &nothing, Reason::Drain)),
+                Woken::Left => {
+                    self.metrics.polls_hung_up.add(1);
+                    return Ok(Reply::Left);
+                }
+            }
+            cursor = nothing.next(0);
+            key.since = Since::After(cursor);
+            woken = seat.wait(cursor.seq, deadline);
+        }
+    }
+
+    /// The wait that is really granted: a little shorter than asked, at random, so that clients
+    /// that started together do not return together.
+    fn granted(&self, wait: Duration) -> Duration {
+        let jitter = f64::from(self.wait_jitter) / 100.0 * fastrand::f64();
+        wait.mul_f64(1.0 - jitter)
+    }
+
+    fn look(&self, key: &PageKey) -> Result<Look, Problem> {
+        if let Some(page) = self.pages.get(key, self.log.version()) {
+            return Ok(Look::Data(page));
+        }
+        let room = self.pages.room_for_one();
+        let ask = Ask {
+            topics: &key.topics,
+            types: &key.types,
+            limit: key.limit,
+            bytes: room,
+            on_gap: key.on_gap,
+        };
+        let slice = self.log.read(&ask, key.since).map_err(|gap| self.refuse_gap(&gap))?;
+        if let Some(gap) = &slice.gap {
+            self.count_gap(gap);
+        }
+        if slice.events.is_empty() && slice.gap.is_none() {
+            return Ok(Look::Nothing(slice));
+        }
+        let page = self.pages.render(key, &slice, Reason::Data, room);
+        self.pages.keep(key, slice.version, &page);
+        Ok(Look::Data(page))
+    }
+
+    fn data(&self, page: Arc<Page>) -> Reply {
+        self.metrics.polls_data.add(1);
+        Reply::Page(page)
+    }
+
+    fn empty(&self, key: &PageKey, nothing: &Slice, reason: Reason) -> Reply {
+        match reason {
+            Reason::Drain => self.metrics.polls_drain.add(1),
+            _ => self.metrics.polls_timeout.add(1),
+        }
+        Reply::Page(self.pages.render(key, nothing, reason, 0))
+    }
+
+    fn refuse_gap(&self, gap: &Gap) -> Problem {
+        self.count_gap(gap);
+        let detail = match gap.why {
+            Why::Trimmed => "events after this cursor were trimmed; go on from resume, or ask with gap=skip",
+            Why::Epoch => "this cursor belongs to another life of the log; go on from resume, or ask with gap=skip",
+            Why::Future => "this cursor is beyond the newest event; go on from resume, or ask with gap=skip",
+        };
+        let problem = Problem::new(Cause::Gap, detail)
+            .with_header("Next-Cursor", gap.resume.to_string());
+        let members = gap_members(gap).into_iter();
+        members.fold(problem, |problem, (name, value)| problem.with_member(name, value))
+    }
+
+    fn count_gap(&self, gap: &Gap) {
+        let metrics = &self.metrics;
+        match gap.why {
+            Why::Trimmed => metrics.gaps_trimmed.add(1),
+            Why::Epoch => metrics.gaps_epoch.add(1),
+            Why::Future => metrics.gaps_future.add(1),
+        }
+        let counts = gap.lost.iter().flat_map(|lost| lost.values());
+        metrics.gap_lost_events.add(counts.flatten().sum());
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn waits_and_preferences_are_read_as_the_contract_says() {
+        assert_eq!(wait("0.5"), Ok(Duration::from_millis(500)));
+        assert_eq!(wait("99999999999999999999999"), Ok(Duration::MAX));
+        for text in ["", "-1", "abc", "1e3", "inf", "NaN", ".", "+1", "1s"] {
+            assert!(wait(text).is_err(), "{text}");
+        }
+        assert_eq!(preferred_wait("respond-async, WAIT = \"7\"; x=y"), Some(7));
+        assert_eq!(preferred_wait("wait"), None);
+        assert_eq!(preferred_wait("wait=-1"), None);
+    }
+
+    #[test]
+    fn since_takes_four_forms_and_no_other() {
+        assert_eq!(since("start"), Ok(Since::Start));
+        assert_eq!(since("now"), Ok(Since::Now));
+        assert_eq!(since("last:0"), Ok(Since::Last(0)));
+        for text in ["", "last:", "last:-1", "last:x", "Start", "12", "2026-01-01T00:00:00Z"] {
+            assert!(since(text).is_err(), "{text}");
+        }
+    }
+}

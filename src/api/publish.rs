@@ -1,0 +1,272 @@
+//! Publish: check the body, append it, ring the bell.
+
+use std::sync::Arc;
+use std::time::SystemTime;
+
+use parking_lot::Mutex;
+
+use super::page::rfc3339;
+use super::params::Params;
+use super::{Api, Reply};
+use crate::config::Config;
+use crate::cursor::Cursor;
+use crate::error::{Cause, Problem};
+use crate::http::{Answer, Field, Head};
+use crate::json::{self, Object};
+use crate::limits::{BATCH_BYTES, BATCH_EVENTS, CONTENT_TYPE_CHARS, KEY_CHARS};
+use crate::log::{Appended, Claim, Draft, Form, Now, Refused};
+use crate::names::{NAME_RULE, Name};
+
+/// A publish as it was asked for, without its body.
+#[derive(Debug)]
+pub struct Ask {
+    topic: Name,
+    tag: Option<Name>,
+    media: Media,
+    key: Option<String>,
+}
+
+/// What the body is, by its content type.
+#[derive(Debug, PartialEq, Eq, Hash, Clone)]
+enum Media {
+    /// One JSON value; the content type is kept when it says more than that.
+    Json(Option<Box<str>>),
+    /// One JSON value a line.
+    Ndjson,
+    /// Stored as given; the content type is kept when it is not plain text.
+    Text(Option<Box<str>>),
+    Bytes(Box<str>),
+}
+
+/// What a publish is answered with.
+#[derive(Clone)]
+pub struct Published {
+    topic: Name,
+    cursor: Cursor,
+    time: SystemTime,
+    released: usize,
+    /// Of a batch.
+    count: Option<usize>,
+}
+
+impl Ask {
+    /// Reads a publish's topic, parameters and headers.
+    ///
+    /// # Errors
+    /// Names what is wrong, and what is allowed.
+    pub fn read(topic: &str, head: &Head) -> Result<Ask, Problem> {
+        let topic = Name::new(topic).ok_or_else(|| {
+            Problem::bad(format!("topic {topic:?}: a publish goes to one topic, {NAME_RULE}"))
+        })?;
+        let params = Params::read(&head.query, &["type"])?;
+        let by_query = params.get("type");
+        let by_header = head.one(Field::EventType)?;
+        if let (Some(a), Some(b)) = (by_query, by_header) {
+            if a != b {
+                let detail = format!("parameter type={a} and header Event-Type: {b} differ");
+                return Err(Problem::bad(detail));
+            }
+        }
+        let tag = by_query.or(by_header).map(|text| {
+            Name::new(text)
+                .ok_or_else(|| Problem::bad(format!("event type {text:?} is not {NAME_RULE}")))
+        });
+        match head.one(Field::ContentEncoding)? {
+            None | Some("identity") => {}
+            Some(coding) => {
+                let detail = format!("Content-Encoding {coding:?} is not understood; send the body as it is");
+                return Err(Problem::bad(detail));
+            }
+        }
+        Ok(Ask {
+            topic,
+            tag: tag.transpose()?,
+            media: media(head.one(Field::ContentType)?)?,
+            key: head.one(Field::IdempotencyKey)?.map(key).transpose()?,
+        })
+    }
+
+    /// The largest body.
+    pub fn body_limit(&self, config: &Config) -> usize {
+        match self.media {
+            Media::Ndjson => BATCH_BYTES,
+            _ => config.max_event,
+        }
+    }
+
+    fn draft(&self, form: Form, content_type: Option<Box<str>>, body: Vec<u8>) -> Draft {
+        Draft { tag: self.tag.clone(), form, content_type, body: body.into_boxed_slice() }
+    }
+
+    /// The events of a body.
+    fn drafts(&self, body: Vec<u8>, max_event: usize) -> Result<Vec<Draft>, Problem> {
+        let utf8 = if std::str::from_utf8(&body).is_ok() { Form::Text } else { Form::Binary };
+        match &self.media {
+            Media::Ndjson => self.batch(&body, max_event),
+            Media::Json(content_type) => {
+                json::check(&body).map_err(|e| Problem::bad(format!("the body is not JSON: {e}")))?;
+                Ok(vec![self.draft(Form::Json, content_type.clone(), body)])
+            }
+            Media::Text(content_type) => Ok(vec![self.draft(utf8, content_type.clone(), body)]),
+            Media::Bytes(content_type) => {
+                Ok(vec![self.draft(utf8, Some(content_type.clone()), body)])
+            }
+        }
+    }
+
+    fn batch(&self, body: &[u8], max_event: usize) -> Result<Vec<Draft>, Problem> {
+        let mut drafts = Vec::new();
+        let lines = body.split(|b| *b == b'\n').map(<[u8]>::trim_ascii);
+        for (index, line) in lines.enumerate().filter(|(_, line)| !line.is_empty()) {
+            let number = index + 1;
+            if drafts.len() == BATCH_EVENTS {
+                let detail = format!("line {number}: a batch has at most {BATCH_EVENTS} events");
+                return Err(Problem::new(Cause::TooLarge, detail));
+            }
+            if line.len() > max_event {
+                let detail = format!("line {number} has {} bytes; allowed are {max_event}", line.len());
+                return Err(Problem::new(Cause::TooLarge, detail));
+            }
+            json::check(line)
+                .map_err(|e| Problem::bad(format!("line {number} is not JSON: {e}")))?;
+            drafts.push(self.draft(Form::Json, None, line.to_vec()));
+        }
+        if drafts.is_empty() {
+            return Err(Problem::bad("the batch has no event; send one JSON value a line"));
+        }
+        Ok(drafts)
+    }
+}
+
+fn key(text: &str) -> Result<String, Problem> {
+    let ok = (1..=KEY_CHARS).contains(&text.len()) && text.bytes().all(|b| (b' '..=b'~').contains(&b));
+    ok.then(|| text.to_owned()).ok_or_else(|| {
+        Problem::bad(format!("header Idempotency-Key has to be 1 to {KEY_CHARS} printable ASCII characters"))
+    })
+}
+
+/// What a content type stands for.
+fn media(content_type: Option<&str>) -> Result<Media, Problem> {
+    let Some(text) = content_type.filter(|text| !text.is_empty()) else {
+        return Ok(Media::Text(None));
+    };
+    if text.len() > CONTENT_TYPE_CHARS || !text.bytes().all(|b| (b' '..=b'~').contains(&b)) {
+        let detail = format!("header Content-Type has to be at most {CONTENT_TYPE_CHARS} printable ASCII characters");
+        return Err(Problem::bad(detail));
+    }
+    let (essence, parameters) = text.split_once(';').unwrap_or((text, ""));
+    let essence = essence.trim().to_ascii_lowercase();
+    let own = || Box::from(text);
+    Ok(match &*essence {
+        "application/json" => Media::Json(None),
+        "application/x-ndjson" => Media::Ndjson,
+        // curl's -d says so whatever it sends.
+        "application/x-www-form-urlencoded" => Media::Text(None),
+        "text/plain" if is_utf8(parameters) => Media::Text(None),
+        _ if essence.starts_with("text/") => Media::Text(Some(own())),
+        _ if essence.ends_with("+json") => Media::Json(Some(own())),
+        _ => Media::Bytes(own()),
+    })
+}
+
+/// Whether content type parameters say no more than that a text is UTF-8.
+fn is_utf8(parameters: &str) -> bool {
+    let parameters = parameters.trim().to_ascii_lowercase();
+    matches!(&*parameters, "" | "charset=utf-8" | "charset=\"utf-8\"" | "charset=us-ascii")
+}
+
+impl Api {
+    /// Appends what was sent and wakes who waits for it.
+    pub(super) fn publish(&self, ask: &Ask, body: Vec<u8>) -> Result<Reply, Problem> {
+        if self.shutdown.given() {
+            return Err(Problem::new(Cause::Draining, "the server is shutting down; nothing was published"));
+        }
+        let claim_of = |body: &[u8]| {
+            let key = ask.key.as_ref()?;
+            let id = self.fingerprints.of(&(&ask.topic, key));
+            Some((id, self.fingerprints.of(&(&ask.media, &ask.tag, body))))
+        };
+        let claim = claim_of(&body);
+        let drafts = ask.drafts(body, self.max_event)?;
+        let count = drafts.len();
+        let now = Now::read();
+        loop {
+            // Held until the outcome is known: a repeat waits for it.
+            let outcome = Arc::new(Mutex::new(None));
+            let mut own = outcome.lock();
+            let claim = claim.map(|(id, fingerprint)| {
+                Claim { id, fingerprint, outcome: Arc::clone(&outcome) }
+            });
+            let appended = self.log.append(&ask.topic, drafts.clone(), claim.as_ref(), now);
+            match appended.map_err(|refused| self.refuse_publish(&refused))? {
+                Appended::Now(cursor) => {
+                    let answers = |waiter: &super::Waiter| waiter.types.keeps(ask.tag.as_ref());
+                    let published = Published {
+                        topic: ask.topic.clone(),
+                        cursor,
+                        time: now.wall,
+                        released: self.room.ring(&ask.topic, cursor.seq, answers),
+                        count: (ask.media == Media::Ndjson).then_some(count),
+                    };
+                    self.metrics.publishes.add(1);
+                    self.metrics.published_events.add(count as u64);
+                    if claim.is_some() {
+                        *own = Some(published.clone());
+                    }
+                    return Ok(published.answer(201));
+                }
+                Appended::Before(first) => {
+                    drop(own);
+                    if let Some(published) = first.lock().clone() {
+                        self.metrics.publish_repeats.add(1);
+                        return Ok(published.answer(200));
+                    }
+                    // It failed: this counts as the first try.
+                    if let Some(claim) = claim {
+                        self.log.release(claim.id, &first);
+                    }
+                }
+            }
+        }
+    }
+
+    fn refuse_publish(&self, refused: &Refused) -> Problem {
+        match refused {
+            Refused::KeyReused => Problem::new(
+                Cause::KeyReused,
+                "this Idempotency-Key was used here for something else; a new event needs a new key",
+            ),
+            Refused::TopicCap => Problem::new(
+                Cause::TopicCap,
+                format!("there are {} topics with events already (--max-topics)", self.max_topics),
+            ),
+        }
+    }
+}
+
+impl Published {
+    fn answer(&self, status: u16) -> Reply {
+        let mut body = Vec::with_capacity(256);
+        let mut object = Object::open(&mut body);
+        let cursor = self.cursor.to_string();
+        object
+            .string("topic", &self.topic)
+            .number("seq", self.cursor.seq)
+            .string("cursor", &cursor)
+            .string("time", &rfc3339(self.time))
+            .number("released", self.released as u64)
+            .boolean("durable", false);
+        if let Some(count) = self.count {
+            object.number("count", count as u64);
+        }
+        if status == 200 {
+            object.boolean("duplicate", true);
+        }
+        object.close();
+        body.push(b'\n');
+        let answer = Answer::new(status, "application/json", body)
+            .with("Next-Cursor", cursor)
+            .with("Cache-Control", "no-store");
+        Reply::Answer(answer)
+    }
+}

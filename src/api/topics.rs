@@ -1,0 +1,74 @@
+//! The list of topics.
+
+use super::params::{Params, whole};
+use super::{Api, Reply};
+use crate::error::Problem;
+use crate::http::{Answer, Head};
+use crate::json::{Object, push_number};
+use crate::limits::LISTED_TOPICS;
+use crate::log::TopicStatus;
+
+/// A list as it was asked for.
+#[derive(Debug)]
+pub struct Query {
+    prefix: String,
+    after: String,
+    limit: usize,
+}
+
+impl Query {
+    /// Reads the parameters.
+    ///
+    /// # Errors
+    /// Names what is wrong, and what is allowed.
+    pub fn read(head: &Head) -> Result<Query, Problem> {
+        let params = Params::read(&head.query, &["prefix", "limit", "after"])?;
+        let text = |name| params.get(name).unwrap_or_default().to_owned();
+        Ok(Query {
+            prefix: text("prefix"),
+            after: text("after"),
+            limit: params.parsed("limit", LISTED_TOPICS, |text| whole(text, 1, LISTED_TOPICS))?,
+        })
+    }
+}
+
+impl Api {
+    pub(super) fn list_topics(&self, query: &Query) -> Reply {
+        let (topics, head) = self.log.topics(&query.prefix, &query.after, query.limit);
+        let mut body = Vec::new();
+        let mut object = Object::open(&mut body);
+        object.nested("topics", |out| {
+            out.push(b'[');
+            for (index, topic) in topics.iter().enumerate() {
+                if index > 0 {
+                    out.push(b',');
+                }
+                self.push_topic(out, topic);
+            }
+            out.push(b']');
+        });
+        object.string("head", &head.to_string());
+        object.close();
+        body.push(b'\n');
+        let answer = Answer::new(200, "application/json", body);
+        Reply::Answer(answer.with("Cache-Control", "no-store"))
+    }
+
+    fn push_topic(&self, out: &mut Vec<u8>, status: &TopicStatus) {
+        let seq = |seq: Option<u64>| {
+            move |out: &mut Vec<u8>| match seq {
+                Some(seq) => push_number(out, seq),
+                None => out.extend_from_slice(b"null"),
+            }
+        };
+        let mut object = Object::open(out);
+        object
+            .string("topic", &status.topic)
+            .number("events", status.events)
+            .number("bytes", status.bytes)
+            .nested("oldest", seq(status.oldest))
+            .nested("newest", seq(status.newest))
+            .number("held", self.room.held(&status.topic) as u64);
+        object.close();
+    }
+}

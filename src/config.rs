@@ -1,0 +1,184 @@
+//! What the person who runs the server may set: typed in as flags or environment variables,
+//! checked once, immutable after.
+
+mod flags;
+mod units;
+
+use std::ffi::OsString;
+use std::path::PathBuf;
+use std::time::Duration;
+
+pub use flags::{FLAGS, Flag, help};
+pub use units::{format_duration, format_size};
+
+use crate::limits::EVENT_OVERHEAD;
+
+/// Where to listen.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub enum Listen {
+    /// `host:port`, resolved when the socket is bound.
+    Tcp(String),
+    /// `unix:/path`.
+    Unix(PathBuf),
+}
+
+/// How much is written to stderr.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug)]
+pub enum LogLevel {
+    /// What keeps the server from doing its work.
+    Error,
+    /// That, and its starts, stops and warnings.
+    Info,
+    /// That, and a line per request.
+    Requests,
+}
+
+/// The settings. Each field is the flag of its name; the reasons are in [`FLAGS`].
+#[derive(Clone, Debug)]
+pub struct Config {
+    pub listen: Vec<Listen>,
+    pub max_connections: usize,
+    max_polls: Option<usize>,
+    pub max_wait: Duration,
+    /// Percent by which a wait may be shortened.
+    pub wait_jitter: u32,
+    pub max_event: usize,
+    pub max_head: usize,
+    pub max_topics: usize,
+    pub retain_events: usize,
+    pub retain_age: Duration,
+    pub retain_bytes: u64,
+    pub head_timeout: Duration,
+    pub body_timeout: Duration,
+    pub idle_timeout: Duration,
+    pub write_timeout: Duration,
+    pub log: LogLevel,
+}
+
+impl Default for Config {
+    fn default() -> Config {
+        Config {
+            listen: Vec::new(),
+            max_connections: 512,
+            max_polls: None,
+            max_wait: Duration::from_secs(55),
+            wait_jitter: 10,
+            max_event: 64 << 10,
+            max_head: 16 << 10,
+            max_topics: 10_000,
+            retain_events: 1_000,
+            retain_age: Duration::from_secs(24 * 3600),
+            retain_bytes: 64 << 20,
+            head_timeout: Duration::from_secs(10),
+            body_timeout: Duration::from_secs(30),
+            idle_timeout: Duration::from_secs(60),
+            write_timeout: Duration::from_secs(10),
+            log: LogLevel::Info,
+        }
+    }
+}
+
+/// What the command line asks for.
+#[derive(Debug)]
+pub enum Command {
+    /// Run the server.
+    Serve(Box<Config>),
+    /// Print the help text.
+    Help,
+    /// Print the version.
+    Version,
+}
+
+/// A command line or environment that cannot be followed. Its text names the flag, the value and
+/// what is allowed.
+#[derive(Debug)]
+pub struct UsageError(String);
+
+impl std::fmt::Display for UsageError {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str(&self.0)
+    }
+}
+
+impl std::error::Error for UsageError {}
+
+impl Config {
+    /// Held polls at most: as asked, or 7/8 of the connections; always fewer than those, so that
+    /// a publish finds a place.
+    #[must_use]
+    pub fn max_polls(&self) -> usize {
+        let most = self.max_connections.saturating_sub(1).max(1);
+        self.max_polls
+            .unwrap_or(self.max_connections / 8 * 7)
+            .clamp(1, most)
+    }
+
+    fn check(&self) -> Result<(), UsageError> {
+        if let Some(polls) = self.max_polls.filter(|&n| n >= self.max_connections) {
+            return Err(UsageError(format!(
+                "--max-polls {polls}: has to be below --max-connections ({}), or nobody could publish",
+                self.max_connections
+            )));
+        }
+        let smallest = (self.max_event + EVENT_OVERHEAD) as u64;
+        if self.retain_bytes < smallest {
+            return Err(UsageError(format!(
+                "--retain-bytes {}: one event of --max-event ({}) needs {}",
+                self.retain_bytes, self.max_event, smallest
+            )));
+        }
+        Ok(())
+    }
+}
+
+/// Reads the environment, then the arguments, which win.
+///
+/// # Errors
+/// Names the flag or variable, its value, and what is allowed.
+pub fn parse(
+    args: impl IntoIterator<Item = OsString>,
+    env: impl Fn(&str) -> Option<OsString>,
+) -> Result<Command, UsageError> {
+    use lexopt::Arg::{Long, Short, Value};
+    let mut config = Config::default();
+    for flag in FLAGS {
+        let name = flag.env();
+        if let Some(value) = env(&name) {
+            let value = text(&name, value)?;
+            flag.set_from_list(&mut config, &value)
+                .map_err(|why| UsageError(format!("{name}={value}: {why}")))?;
+        }
+    }
+    let mut args = lexopt::Parser::from_args(args);
+    let mut seen = Vec::new();
+    let usage = |e: lexopt::Error| UsageError(format!("{e}; see longpoll --help"));
+    while let Some(arg) = args.next().map_err(usage)? {
+        match arg {
+            Long("help") | Short('h') => return Ok(Command::Help),
+            Long("version") | Short('V') => return Ok(Command::Version),
+            Value(word) if word == "serve" && seen.is_empty() => seen.push("serve"),
+            Long(name) if FLAGS.iter().any(|f| f.name == name) => {
+                let flag = FLAGS.iter().find(|f| f.name == name).unwrap_or(&FLAGS[0]);
+                let value = text(flag.name, args.value().map_err(usage)?)?;
+                if flag.repeatable && !seen.contains(&flag.name) {
+                    flag.clear(&mut config);
+                }
+                seen.push(flag.name);
+                flag.set(&mut config, &value)
+                    .map_err(|why| UsageError(format!("--{} {value}: {why}", flag.name)))?;
+            }
+            other => return Err(usage(other.unexpected())),
+        }
+    }
+    if config.listen.is_empty() {
+        config.listen.push(Listen::Tcp(flags::DEFAULT_LISTEN.into()));
+    }
+    config.check()?;
+    Ok(Command::Serve(Box::new(config)))
+}
+
+fn text(name: &str, value: OsString) -> Result<String, UsageError> {
+    value
+        .into_string()
+        .map_err(|value| UsageError(format!("{name}: {value:?} is not UTF-8")))
+}

@@ -1,0 +1,258 @@
+//! The one table of flags: it drives parsing, the environment and `--help`.
+
+use std::fmt::Write as _;
+use std::time::Duration;
+
+use super::units::{
+    DURATION_RULE, SIZE_RULE, duration, format_duration, format_size, size, whole,
+};
+use super::{Config, Listen, LogLevel};
+
+/// Where the server listens when nobody says.
+pub const DEFAULT_LISTEN: &str = "127.0.0.1:8080";
+
+/// One setting.
+pub struct Flag {
+    /// Without the dashes.
+    pub name: &'static str,
+    /// What stands for its value in the help text.
+    pub value: &'static str,
+    /// One line: what it bounds, and what happens there.
+    pub help: &'static str,
+    /// May be given more than once; a comma-separated list in the environment.
+    pub repeatable: bool,
+    default: fn(&Config) -> String,
+    set: fn(&mut Config, &str) -> Result<(), String>,
+}
+
+impl Flag {
+    /// The environment variable of the same meaning.
+    #[must_use]
+    pub fn env(&self) -> String {
+        format!("LONGPOLL_{}", self.name.replace('-', "_").to_uppercase())
+    }
+
+    pub(super) fn set(&self, config: &mut Config, value: &str) -> Result<(), String> {
+        (self.set)(config, value)
+    }
+
+    pub(super) fn set_from_list(&self, config: &mut Config, list: &str) -> Result<(), String> {
+        if !self.repeatable {
+            return self.set(config, list);
+        }
+        list.split(',').try_for_each(|value| self.set(config, value))
+    }
+
+    /// Forgets what the environment said, before the first argument that says otherwise.
+    pub(super) fn clear(&self, config: &mut Config) {
+        if self.name == "listen" {
+            config.listen.clear();
+        }
+    }
+}
+
+/// Every flag, in the order of the help text.
+pub const FLAGS: &[Flag] = &[
+    Flag {
+        name: "listen",
+        value: "ADDR",
+        help: "host:port or unix:/path; repeatable; sockets from systemd win",
+        repeatable: true,
+        default: |_| DEFAULT_LISTEN.into(),
+        set: |c, v| listen(v).map(|l| c.listen.push(l)),
+    },
+    Flag {
+        name: "max-connections",
+        value: "N",
+        help: "beyond it the longest-waiting one gives way, else 503",
+        repeatable: false,
+        default: |c| c.max_connections.to_string(),
+        set: |c, v| count(v, 2, 1_000_000).map(|n| c.max_connections = n),
+    },
+    Flag {
+        name: "max-polls",
+        value: "N",
+        help: "polls held at once; beyond it 503",
+        repeatable: false,
+        default: |_| "7/8 of those".into(),
+        set: |c, v| count(v, 1, 1_000_000).map(|n| c.max_polls = Some(n)),
+    },
+    Flag {
+        name: "max-wait",
+        value: "TIME",
+        help: "longest hold of a poll; a longer wait is clamped",
+        repeatable: false,
+        default: |c| format_duration(c.max_wait),
+        set: |c, v| time(v).map(|d| c.max_wait = d),
+    },
+    Flag {
+        name: "wait-jitter",
+        value: "PERCENT",
+        help: "a wait is shortened by up to this, at random",
+        repeatable: false,
+        default: |c| c.wait_jitter.to_string(),
+        set: |c, v| count(v, 0, 100).map(|n| c.wait_jitter = n as u32),
+    },
+    Flag {
+        name: "max-event",
+        value: "SIZE",
+        help: "largest body of one event; beyond it 413",
+        repeatable: false,
+        default: |c| format_size(c.max_event as u64),
+        set: |c, v| bytes(v, 1, 1 << 20).map(|n| c.max_event = n as usize),
+    },
+    Flag {
+        name: "max-head",
+        value: "SIZE",
+        help: "largest request line and headers; beyond it 414 or 431",
+        repeatable: false,
+        default: |c| format_size(c.max_head as u64),
+        set: |c, v| bytes(v, 1 << 10, 1 << 20).map(|n| c.max_head = n as usize),
+    },
+    Flag {
+        name: "max-topics",
+        value: "N",
+        help: "beyond it empty ones are forgotten, else 429",
+        repeatable: false,
+        default: |c| c.max_topics.to_string(),
+        set: |c, v| count(v, 1, 1_000_000).map(|n| c.max_topics = n),
+    },
+    Flag {
+        name: "retain-events",
+        value: "N",
+        help: "events kept per topic; older ones are trimmed",
+        repeatable: false,
+        default: |c| c.retain_events.to_string(),
+        set: |c, v| count(v, 1, 1_000_000_000).map(|n| c.retain_events = n),
+    },
+    Flag {
+        name: "retain-age",
+        value: "TIME",
+        help: "age at which events are trimmed",
+        repeatable: false,
+        default: |c| format_duration(c.retain_age),
+        set: |c, v| positive_time(v).map(|d| c.retain_age = d),
+    },
+    Flag {
+        name: "retain-bytes",
+        value: "SIZE",
+        help: "kept by all topics together; the oldest events go first",
+        repeatable: false,
+        default: |c| format_size(c.retain_bytes),
+        set: |c, v| bytes(v, 1, 1 << 50).map(|n| c.retain_bytes = n),
+    },
+    Flag {
+        name: "head-timeout",
+        value: "TIME",
+        help: "for the whole head to arrive, from its first byte; then 408",
+        repeatable: false,
+        default: |c| format_duration(c.head_timeout),
+        set: |c, v| positive_time(v).map(|d| c.head_timeout = d),
+    },
+    Flag {
+        name: "body-timeout",
+        value: "TIME",
+        help: "for the whole body to arrive; then 408",
+        repeatable: false,
+        default: |c| format_duration(c.body_timeout),
+        set: |c, v| positive_time(v).map(|d| c.body_timeout = d),
+    },
+    Flag {
+        name: "idle-timeout",
+        value: "TIME",
+        help: "between requests; then the connection is closed",
+        repeatable: false,
+        default: |c| format_duration(c.idle_timeout),
+        set: |c, v| positive_time(v).map(|d| c.idle_timeout = d),
+    },
+    Flag {
+        name: "write-timeout",
+        value: "TIME",
+        help: "for a whole answer, plus 1s per 16KiB; then close",
+        repeatable: false,
+        default: |c| format_duration(c.write_timeout),
+        set: |c, v| positive_time(v).map(|d| c.write_timeout = d),
+    },
+    Flag {
+        name: "log",
+        value: "LEVEL",
+        help: "error, info, or requests (a line each), to stderr",
+        repeatable: false,
+        default: |_| "info".into(),
+        set: |c, v| level(v).map(|l| c.log = l),
+    },
+];
+
+/// The help text; it fits one screen.
+#[must_use]
+pub fn help() -> String {
+    let defaults = Config::default();
+    let mut text = String::from(
+        "longpoll: holds each request until there is news or a deadline\n\n\
+         Usage: longpoll [serve] [flags]\n\n",
+    );
+    for flag in FLAGS {
+        let left = format!("--{} {}", flag.name, flag.value);
+        let default = (flag.default)(&defaults);
+        // Writing to a String cannot fail.
+        let _ = writeln!(text, "  {left:<22} {} [{default}]", flag.help);
+    }
+    text.push_str(
+        "  -h, --help             print this\n  \
+           -V, --version          print the version\n\n\
+         TIME: a number with ms, s, m or h. SIZE: bytes, or with KiB, MiB or GiB.\n\
+         Each flag is also a variable: --max-wait is LONGPOLL_MAX_WAIT.\n",
+    );
+    text
+}
+
+fn listen(value: &str) -> Result<Listen, String> {
+    if let Some(path) = value.strip_prefix("unix:") {
+        if path.is_empty() {
+            return Err("unix: needs a path".into());
+        }
+        return Ok(Listen::Unix(path.into()));
+    }
+    match value.rsplit_once(':') {
+        Some((host, port)) if !host.is_empty() && port.parse::<u16>().is_ok() => {
+            Ok(Listen::Tcp(value.into()))
+        }
+        _ => Err("allowed is host:port, [ipv6]:port or unix:/path".into()),
+    }
+}
+
+fn count(value: &str, least: u64, most: u64) -> Result<usize, String> {
+    whole(value)
+        .filter(|n| (least..=most).contains(n))
+        .map(|n| n as usize)
+        .ok_or_else(|| format!("allowed is a whole number from {least} to {most}"))
+}
+
+fn bytes(value: &str, least: u64, most: u64) -> Result<u64, String> {
+    size(value)
+        .filter(|n| (least..=most).contains(n))
+        .ok_or_else(|| {
+            let (least, most) = (format_size(least), format_size(most));
+            format!("allowed is {SIZE_RULE}, from {least} to {most}")
+        })
+}
+
+fn time(value: &str) -> Result<Duration, String> {
+    duration(value).ok_or_else(|| format!("allowed is {DURATION_RULE}"))
+}
+
+fn positive_time(value: &str) -> Result<Duration, String> {
+    time(value).and_then(|d| match d.as_millis() {
+        0 => Err(format!("allowed is {DURATION_RULE}, at least 1ms")),
+        _ => Ok(d),
+    })
+}
+
+fn level(value: &str) -> Result<LogLevel, String> {
+    match value {
+        "error" => Ok(LogLevel::Error),
+        "info" => Ok(LogLevel::Info),
+        "requests" => Ok(LogLevel::Requests),
+        _ => Err("allowed is error, info or requests".into()),
+    }
+}

@@ -1,0 +1,142 @@
+//! Cursors: what a client holds between two polls. "I have everything up to here."
+//!
+//! A cursor is `epoch.seq`, or `epoch.seq.told`. It names a place in one life of the log, not a
+//! time: clocks go back, and two events can share a millisecond, but a seq is given out once.
+//! Parsing refuses whatever [`Cursor`]'s `Display` would not have written.
+
+use std::fmt;
+use std::str::FromStr;
+
+/// Identity of one life of the log: 64 random bits from the operating system.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Hash)]
+pub struct Epoch(u64);
+
+impl Epoch {
+    /// A new life.
+    ///
+    /// # Errors
+    /// When the operating system has no random bytes to give.
+    pub fn random() -> std::io::Result<Epoch> {
+        let mut bytes = [0; 8];
+        let got = rustix::rand::getrandom(&mut bytes, rustix::rand::GetRandomFlags::empty())?;
+        if got < bytes.len() {
+            return Err(std::io::ErrorKind::UnexpectedEof.into());
+        }
+        Ok(Epoch(u64::from_le_bytes(bytes)))
+    }
+
+    /// The epoch with these bits; for tests.
+    #[must_use]
+    pub const fn from_bits(bits: u64) -> Epoch {
+        Epoch(bits)
+    }
+}
+
+impl fmt::Display for Epoch {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{:016x}", self.0)
+    }
+}
+
+/// A place in the log, and what its holder has been told about.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Hash)]
+pub struct Cursor {
+    /// The life of the log in which it was issued.
+    pub epoch: Epoch,
+    /// The last event that its holder has, or has no need of.
+    pub seq: u64,
+    /// How many events had ever been trimmed when it was issued; present exactly while a
+    /// requested topic has trimmed events above `seq`. Those trims are then no news to its holder.
+    pub told: Option<u64>,
+}
+
+impl fmt::Display for Cursor {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}.{}", self.epoch, self.seq)?;
+        self.told.map_or(Ok(()), |told| write!(f, ".{told}"))
+    }
+}
+
+/// The text is not a cursor that this server has issued.
+#[derive(Debug, PartialEq, Eq)]
+pub struct NotACursor;
+
+impl FromStr for Cursor {
+    type Err = NotACursor;
+
+    fn from_str(text: &str) -> Result<Cursor, NotACursor> {
+        let mut parts = text.split('.');
+        let epoch = parts.next().ok_or(NotACursor).and_then(epoch)?;
+        let seq = parts.next().ok_or(NotACursor).and_then(number)?;
+        let told = parts.next().map(number).transpose()?;
+        match parts.next() {
+            None => Ok(Cursor { epoch, seq, told }),
+            Some(_) => Err(NotACursor),
+        }
+    }
+}
+
+fn epoch(text: &str) -> Result<Epoch, NotACursor> {
+    let lower_hex = |b: u8| b.is_ascii_digit() || (b'a'..=b'f').contains(&b);
+    if text.len() != 16 || !text.bytes().all(lower_hex) {
+        return Err(NotACursor);
+    }
+    u64::from_str_radix(text, 16)
+        .map(Epoch)
+        .map_err(|_| NotACursor)
+}
+
+/// A decimal number as `Display` writes it: no sign, no leading zero.
+fn number(text: &str) -> Result<u64, NotACursor> {
+    let canonical = text.bytes().all(|b| b.is_ascii_digit())
+        && !text.is_empty()
+        && (text == "0" || !text.starts_with('0'));
+    if !canonical {
+        return Err(NotACursor);
+    }
+    text.parse().map_err(|_| NotACursor)
+}
+
+/// Where a poll begins.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Hash)]
+pub enum Since {
+    /// The oldest event that is kept.
+    Start,
+    /// Whatever comes next.
+    Now,
+    /// So many of the most recent matching events.
+    Last(u64),
+    /// Whatever comes after this cursor.
+    After(Cursor),
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_cursor_reads_back_as_it_was_written() {
+        for (seq, told) in [(0, None), (7, Some(0)), (u64::MAX, Some(u64::MAX))] {
+            let cursor = Cursor {
+                epoch: Epoch::from_bits(0xab),
+                seq,
+                told,
+            };
+            assert_eq!(cursor.to_string().parse(), Ok(cursor));
+        }
+    }
+
+    #[test]
+    fn what_was_never_issued_is_refused() {
+        let epoch = "00000000000000ab";
+        for text in [
+            "", ".", "7", "ab.7", "00000000000000AB.7", "00000000000000ab", "00000000000000ab.",
+            "00000000000000ab.07", "00000000000000ab.+7", "00000000000000ab.-1",
+            "00000000000000ab.7.", "00000000000000ab.7.1.1", "00000000000000ab. 7",
+            "00000000000000ab.18446744073709551616", "0000000000000+ab.7",
+        ] {
+            assert_eq!(text.parse::<Cursor>(), Err(NotACursor), "{text}");
+        }
+        assert!(format!("{epoch}.7").parse::<Cursor>().is_ok());
+    }
+}

@@ -1,0 +1,210 @@
+//! A connection's life: request, answer, request, answer, until one side has had enough.
+
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::sync::Arc;
+use std::time::Instant;
+
+use super::head::{Framing, Parsed};
+use crate::line::Line;
+use super::linger::Lingerer;
+use super::pool::Slot;
+use super::request::{BodyLimits, Ended, HeadLimits, Input, read_body, read_head};
+use crate::api::{Api, Reply, Task};
+use crate::config::Config;
+use crate::diag::Diag;
+use crate::error::{Cause, Problem};
+use crate::http::{Answer, Head};
+use crate::limits::{BODIES_BYTES, WRITE_BYTES_PER_SECOND};
+use crate::metrics::Metrics;
+use crate::permits::Permits;
+use crate::shutdown::Shutdown;
+
+/// What every connection needs.
+pub struct Desk {
+    pub api: Arc<Api>,
+    pub config: Config,
+    pub metrics: Arc<Metrics>,
+    pub diag: Diag,
+    pub shutdown: Shutdown,
+    pub lingerer: Lingerer,
+    pub bodies: Permits,
+}
+
+/// Whether the connection goes on after an answer.
+#[derive(PartialEq, Eq, Clone, Copy)]
+enum After {
+    KeepAlive,
+    Close,
+}
+
+/// A request, read whole.
+struct Asked {
+    task: Task,
+    body: Vec<u8>,
+    after: After,
+}
+
+impl Desk {
+    pub fn new(
+        api: Arc<Api>,
+        config: Config,
+        diag: Diag,
+        shutdown: Shutdown,
+        lingerer: Lingerer,
+    ) -> Desk {
+        let metrics = Arc::clone(api.metrics());
+        let bodies = Permits::new(BODIES_BYTES);
+        Desk { api, config, metrics, diag, shutdown, lingerer, bodies }
+    }
+
+    /// Serves a connection until it ends.
+    pub fn serve(&self, line: &Arc<Line>, slot: &Slot) {
+        let mut input = Input::new();
+        while self.serve_one(line, slot, &mut input) == After::KeepAlive {}
+    }
+
+    fn serve_one(&self, line: &Arc<Line>, slot: &Slot, input: &mut Input) -> After {
+        slot.wait_begins();
+        if self.shutdown.given() {
+            // What has arrived is still answered; the wait for more ends at once.
+            line.end_input();
+        }
+        let limits = HeadLimits { bytes: self.config.max_head, time: self.config.head_timeout };
+        let parsed = match read_head(line, input, &limits, || slot.request_begins()) {
+            Ok(parsed) => parsed,
+            Err(ended) => return self.refuse(line, None, ended),
+        };
+        let asked = match self.read_rest(line, input, &parsed) {
+            Ok(asked) => asked,
+            Err(ended) => return self.refuse(line, Some(&parsed.head), ended),
+        };
+        if !slot.request_is_whole() {
+            self.metrics.connections_gave_way.add(1);
+            return After::Close;
+        }
+        self.metrics.requests.add(1);
+        self.answer(line, &parsed.head, asked)
+    }
+
+    /// Decides what is asked before any of the body is read, then reads it.
+    fn read_rest(
+        &self,
+        line: &Line,
+        input: &mut Input,
+        parsed: &Parsed,
+    ) -> Result<Asked, Ended> {
+        let task = self.api.route(&parsed.head)?;
+        let limit = task.body_limit(&self.config);
+        if let Framing::Sized(length) = parsed.framing {
+            if length > limit as u64 {
+                return Err(too_large(length, limit).into());
+            }
+        }
+        if parsed.expects_continue && input.is_empty() && parsed.framing != Framing::Sized(0) {
+            let deadline = Instant::now() + self.config.write_timeout;
+            line.send_until(b"HTTP/1.1 100 Continue\r\n\r\n", deadline)
+                .map_err(|_| Ended::Quietly)?;
+        }
+        let time = self.config.body_timeout;
+        let limits = BodyLimits { bytes: limit, time, room: &self.bodies };
+        let body = read_body(line, input, parsed.framing, &limits)?;
+        let after = if parsed.keep_alive { After::KeepAlive } else { After::Close };
+        Ok(Asked { task, body: body.bytes, after })
+    }
+
+    fn answer(&self, line: &Arc<Line>, head: &Head, asked: Asked) -> After {
+        let begun = Instant::now();
+        let Asked { task, body, after } = asked;
+        // The log's lock is not among what a panic may leave behind: see `log`.
+        let done = catch_unwind(AssertUnwindSafe(|| self.api.perform(task, body, line)));
+        let reply = done.unwrap_or_else(|_| {
+            let problem = Problem::new(Cause::Internal, "the server failed; its log says more");
+            Reply::Refused(problem)
+        });
+        let after = if self.shutdown.given() { After::Close } else { after };
+        let close = after == After::Close;
+        let (status, bytes) = match reply {
+            Reply::Left => return After::Close,
+            Reply::Page(page) if close || head.is_head() => {
+                (200, Bytes::Own(page.copy(head.is_head(), close)))
+            }
+            Reply::Page(page) => (200, Bytes::Shared(page)),
+            Reply::Answer(answer) => {
+                (answer.status, Bytes::Own(answer.encode(head.is_head(), close)))
+            }
+            Reply::Refused(problem) => {
+                self.metrics.refused(problem.cause);
+                let answer = Answer::from(&problem);
+                (answer.status, Bytes::Own(answer.encode(head.is_head(), close)))
+            }
+        };
+        self.tell(line, Some(head), status, bytes.as_ref().len(), begun);
+        if self.write(line, bytes.as_ref()).is_err() {
+            return After::Close;
+        }
+        if close {
+            // Pipelined requests may be on their way.
+            self.lingerer.take(Arc::clone(line));
+        }
+        after
+    }
+
+    /// Answers a request that was not read whole, and ends the connection.
+    fn refuse(&self, line: &Arc<Line>, head: Option<&Head>, ended: Ended) -> After {
+        if let Ended::With(problem) = ended {
+            self.metrics.refused(problem.cause);
+            let answer = Answer::from(&problem);
+            let status = answer.status;
+            let bytes = answer.encode(head.is_some_and(Head::is_head), true);
+            self.tell(line, head, status, bytes.len(), Instant::now());
+            if self.write(line, &bytes).is_ok() {
+                self.lingerer.take(Arc::clone(line));
+            }
+        }
+        After::Close
+    }
+
+    fn write(&self, line: &Line, bytes: &[u8]) -> std::io::Result<()> {
+        // Nearly every answer fits into the socket's buffer at once.
+        let sent = line.send_now(bytes)?;
+        if sent == bytes.len() {
+            return Ok(());
+        }
+        let extra = (bytes.len() / WRITE_BYTES_PER_SECOND) as u64;
+        let time = self.config.write_timeout + std::time::Duration::from_secs(extra);
+        line.send_until(&bytes[sent..], Instant::now() + time)
+    }
+
+    fn tell(&self, line: &Line, head: Option<&Head>, status: u16, bytes: usize, begun: Instant) {
+        if self.diag.tells_requests() {
+            let (method, path) = head.map_or((String::from("-"), "-"), |head| {
+                (head.method.to_string(), head.path.as_str())
+            });
+            let ms = begun.elapsed().as_millis();
+            // Debug escapes what could forge a line.
+            self.diag.request(format_args!("{line} {method} {path:?} {status} {bytes}B {ms}ms"));
+        }
+    }
+}
+
+enum Bytes {
+    Own(Vec<u8>),
+    Shared(Arc<crate::api::Page>),
+}
+
+impl AsRef<[u8]> for Bytes {
+    fn as_ref(&self) -> &[u8] {
+        match self {
+            Bytes::Own(bytes) => bytes,
+            Bytes::Shared(page) => page.bytes(),
+        }
+    }
+}
+
+fn too_large(length: u64, limit: usize) -> Problem {
+    let detail = match limit {
+        0 => format!("this request takes no body; Content-Length is {length}"),
+        _ => format!("the body has {length} bytes; allowed are {limit}"),
+    };
+    Problem::new(Cause::TooLarge, detail)
+}

@@ -1,0 +1,96 @@
+//! Connections that were answered before their request was read whole.
+//!
+//! Closing such a socket at once would send a reset, and a reset can destroy the answer before
+//! the client has read it (RFC 9112, section 9.6). So one thread keeps a few of them for a moment
+//! with their sending half closed, and discards what still arrives.
+
+use std::collections::VecDeque;
+use std::io::ErrorKind;
+use std::sync::Arc;
+use std::thread::JoinHandle;
+use std::time::{Duration, Instant};
+
+use crossbeam_channel::{Receiver, RecvTimeoutError, Sender, bounded};
+use rustix::event::{PollFd, PollFlags, poll};
+
+use crate::line::{Line, timespec};
+use crate::limits::{LINGER, LINGER_BYTES, LINGERING};
+
+/// How long a newcomer may go unread while the others are waited for.
+const LOOK: Duration = Duration::from_millis(50);
+
+/// Where such connections go. Cheap to clone.
+#[derive(Clone)]
+pub struct Lingerer(Sender<Arc<Line>>);
+
+/// The thread; it ends when the last [`Lingerer`] is gone and its time is over.
+pub struct LingerThread(JoinHandle<()>);
+
+impl LingerThread {
+    pub fn finish(self) {
+        let _ = self.0.join();
+    }
+}
+
+struct Lingering {
+    line: Arc<Line>,
+    until: Instant,
+    bytes: usize,
+}
+
+/// Starts the thread.
+pub fn start() -> std::io::Result<(Lingerer, LingerThread)> {
+    let (send, receive) = bounded(LINGERING);
+    let thread = std::thread::Builder::new()
+        .name("linger".into())
+        .spawn(move || run(&receive))?;
+    Ok((Lingerer(send), LingerThread(thread)))
+}
+
+impl Lingerer {
+    /// Takes a connection over. When there are too many it is closed at once.
+    pub fn take(&self, line: Arc<Line>) {
+        line.end_output();
+        let _ = self.0.try_send(line);
+    }
+}
+
+fn run(newcomers: &Receiver<Arc<Line>>) {
+    let mut kept: VecDeque<Lingering> = VecDeque::new();
+    let mut scratch = Vec::with_capacity(16 << 10);
+    loop {
+        let wait = if kept.is_empty() { Duration::from_secs(3600) } else { Duration::ZERO };
+        match newcomers.recv_timeout(wait) {
+            Ok(line) => {
+                if kept.len() == LINGERING {
+                    kept.pop_front();
+                }
+                kept.push_back(Lingering { line, until: Instant::now() + LINGER, bytes: 0 });
+                continue;
+            }
+            Err(RecvTimeoutError::Timeout) => {}
+            Err(RecvTimeoutError::Disconnected) if kept.is_empty() => return,
+            Err(RecvTimeoutError::Disconnected) => {}
+        }
+        let lines = kept.iter();
+        let mut polled: Vec<_> = lines.map(|k| PollFd::new(&*k.line, PollFlags::IN)).collect();
+        let _ = poll(&mut polled, Some(&timespec(LOOK)));
+        drop(polled);
+        let now = Instant::now();
+        kept.retain_mut(|lingering| now < lingering.until && discard(lingering, &mut scratch));
+    }
+}
+
+/// Discards what is there; false when that was the end, or enough.
+fn discard(lingering: &mut Lingering, scratch: &mut Vec<u8>) -> bool {
+    scratch.clear();
+    // A deadline in the past: only what is there already.
+    match lingering.line.recv_until(scratch, lingering.until - LINGER) {
+        Ok(0) => false,
+        Ok(got) => {
+            lingering.bytes += got;
+            lingering.bytes < LINGER_BYTES
+        }
+        Err(e) => e.kind() == ErrorKind::TimedOut,
+    }
+}

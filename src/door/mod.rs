@@ -1,0 +1,198 @@
+//! The door: from a listening socket to requests, and from answers to bytes.
+//!
+//! One acceptor for each listener, a bounded channel, and a fixed pool of workers with one
+//! connection each. `tiny_http::Server` is not used: see the crate's page for why.
+
+mod chunked;
+mod connection;
+mod fit;
+mod head;
+mod linger;
+pub mod listener;
+mod pool;
+mod request;
+mod watch;
+
+use std::io;
+use std::sync::Arc;
+use std::thread::JoinHandle;
+use std::time::{Duration, Instant};
+
+use rustix::net::SocketAddrAny;
+
+use crate::api::Api;
+use crate::config::Config;
+use crate::cursor::Epoch;
+use crate::diag::Diag;
+use crate::error::{Cause, Problem};
+use crate::http::Answer;
+use crate::limits::{DRAIN, DRAIN_PARTIAL, GIVE_WAY};
+use crate::metrics::Metrics;
+use crate::permits::{Permit, Permits};
+use crate::shutdown::Shutdown;
+use connection::Desk;
+use crate::line::Line;
+use linger::{LingerThread, Lingerer};
+use listener::{Accepted, Listener};
+use pool::{Admitted, MadeRoom, Pool, Serve};
+use watch::Watch;
+
+/// A server that is running.
+pub struct Door {
+    api: Arc<Api>,
+    pool: Arc<Pool>,
+    acceptors: Vec<JoinHandle<()>>,
+    watch: Watch,
+    linger: LingerThread,
+    diag: Diag,
+}
+
+/// What an acceptor needs.
+struct Acceptor {
+    listener: Listener,
+    pool: Arc<Pool>,
+    metrics: Arc<Metrics>,
+    diag: Diag,
+    shutdown: Shutdown,
+    lingerer: Lingerer,
+    idle_timeout: Duration,
+}
+
+/// After a failed accept (descriptors gone, memory short) the acceptor rests this long: the cause
+/// seldom passes sooner, and the failed connection is still in the queue.
+const REST: Duration = Duration::from_millis(50);
+
+impl Door {
+    /// Starts serving on these listeners.
+    ///
+    /// # Errors
+    /// When the operating system refuses a thread.
+    pub fn open(
+        config: Config,
+        listeners: Vec<Listener>,
+        epoch: Epoch,
+        metrics: Arc<Metrics>,
+        diag: Diag,
+        shutdown: &Shutdown,
+    ) -> io::Result<Door> {
+        let mut config = config;
+        fit::to_machine(&mut config, &diag);
+        let places = Permits::new(config.max_connections);
+        let api = Api::new(&config, epoch, places.clone(), Arc::clone(&metrics), shutdown.clone());
+        let api = Arc::new(api);
+        let (lingerer, linger) = linger::start()?;
+        let watch = Watch::start(Arc::clone(&api))?;
+        let idle_timeout = config.idle_timeout;
+        let desk = Desk::new(
+            Arc::clone(&api),
+            config,
+            diag.clone(),
+            shutdown.clone(),
+            lingerer.clone(),
+        );
+        let serve: Serve = Arc::new(move |line: &Arc<Line>, slot: &pool::Slot| desk.serve(line, slot));
+        let pool = Arc::new(Pool::new(places, serve));
+        let mut acceptors = Vec::new();
+        for listener in listeners {
+            let acceptor = Acceptor {
+                listener,
+                pool: Arc::clone(&pool),
+                metrics: Arc::clone(&metrics),
+                diag: diag.clone(),
+                shutdown: shutdown.clone(),
+                lingerer: lingerer.clone(),
+                idle_timeout,
+            };
+            let name = std::thread::Builder::new().name("accept".into());
+            acceptors.push(name.spawn(move || acceptor.run())?);
+        }
+        Ok(Door { api, pool, acceptors, watch, linger, diag })
+    }
+
+    /// Drains: answers every held poll, lets what is being answered finish, and ends. To be
+    /// called after the shutdown is given.
+    pub fn drain(self) {
+        for acceptor in self.acceptors {
+            let _ = acceptor.join();
+        }
+        self.api.drain();
+        self.pool.end_idle();
+        let begun = Instant::now();
+        let mut partial_ended = false;
+        while self.pool.open() > 0 && begun.elapsed() < DRAIN {
+            // Once in a process's life, and for moments: not worth a condition variable.
+            std::thread::sleep(Duration::from_millis(2));
+            if !partial_ended && begun.elapsed() > DRAIN_PARTIAL {
+                self.pool.end_partial();
+                partial_ended = true;
+            }
+        }
+        let open = self.pool.open();
+        if open > 0 {
+            self.diag.error(format_args!("{open} connections did not end in time; closing them"));
+            return;
+        }
+        if let Ok(pool) = Arc::try_unwrap(self.pool) {
+            pool.finish();
+        }
+        self.watch.finish();
+        self.linger.finish();
+    }
+}
+
+impl Acceptor {
+    fn run(self) {
+        loop {
+            match self.listener.accept(&self.shutdown) {
+                Accepted::Shutdown => return,
+                Accepted::Connection(socket, peer) => self.take_in(socket, peer),
+                Accepted::Failed(error) => {
+                    self.metrics.accept_errors.add(1);
+                    self.diag.error(format_args!("cannot accept on {}: {error}", self.listener));
+                    // If descriptors are short, an idle connection's helps most.
+                    let _ = self.pool.make_room();
+                    std::thread::sleep(REST);
+                }
+            }
+        }
+    }
+
+    fn take_in(&self, socket: std::os::fd::OwnedFd, peer: Option<SocketAddrAny>) {
+        // A client that is gone already fails here; nobody is left to answer.
+        let Ok(line) = Line::accepted(socket, peer, self.idle_timeout) else { return };
+        self.metrics.connections.add(1);
+        let Some(place) = self.place() else {
+            return self.refuse(line, "all connections are held or being answered");
+        };
+        self.metrics.connections_peak.reach(self.pool.open() as u64);
+        if let Err((line, error)) = self.pool.admit(Admitted { line, place }) {
+            self.diag.error(format_args!("no worker for a connection: {error}"));
+            self.refuse(line, "no thread can be had for another connection");
+        }
+    }
+
+    /// A place, made by another connection that gives way if need be.
+    fn place(&self) -> Option<Permit> {
+        let until = Instant::now() + GIVE_WAY;
+        loop {
+            if let Some(place) = self.pool.place() {
+                return Some(place);
+            }
+            let left = until.checked_duration_since(Instant::now())?;
+            match self.pool.make_room() {
+                MadeRoom::No => return None,
+                MadeRoom::In(time) => std::thread::sleep(time.min(left)),
+                // Its worker gives the place back at once.
+                MadeRoom::Yes => std::thread::sleep(Duration::from_micros(100)),
+            }
+        }
+    }
+
+    fn refuse(&self, line: Line, why: &str) {
+        self.metrics.refused(Cause::ConnectionCap);
+        let problem = Problem::new(Cause::ConnectionCap, format!("{why}; try again later"));
+        // A new socket's buffer has room for it.
+        let _ = line.send_now(&Answer::from(&problem).encode(false, true));
+        self.lingerer.take(Arc::new(line));
+    }
+}

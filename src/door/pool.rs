@@ -1,0 +1,231 @@
+//! The fixed pool: at most one worker for each connection that may be open, started when first
+//! needed and then kept; and what the acceptor does when all are taken.
+//!
+//! *Locks.* `Pool::workers` guards the list of workers, `Slot::line` the connection that one of
+//! them has. The list comes first. Both are held for a few instructions.
+
+use std::io;
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::thread::{Builder, JoinHandle};
+use std::time::{Duration, Instant};
+
+use crossbeam_channel::{Receiver, Sender, bounded};
+use parking_lot::Mutex;
+
+use crate::line::Line;
+use crate::limits::{GIVE_WAY, WORKER_STACK};
+use crate::permits::{Permit, Permits};
+
+/// A connection that was let in, and its place among those that may be open.
+pub struct Admitted {
+    pub line: Line,
+    pub place: Permit,
+}
+
+/// What a worker does with a connection.
+pub type Serve = Arc<dyn Fn(&Arc<Line>, &Slot) + Send + Sync>;
+
+/// The workers and the queue to them.
+pub struct Pool {
+    queue: Sender<Admitted>,
+    waiting: Receiver<Admitted>,
+    places: Permits,
+    workers: Mutex<Vec<Worker>>,
+    started: Instant,
+    serve: Serve,
+}
+
+struct Worker {
+    slot: Arc<Slot>,
+    thread: JoinHandle<()>,
+}
+
+/// What others may know about a worker's connection.
+pub struct Slot {
+    line: Mutex<Option<Arc<Line>>>,
+    /// Since when it waits for its next complete request: milliseconds after the pool's start,
+    /// plus one. [`BUSY`] or [`GAVE_WAY`] otherwise.
+    waiting: AtomicU64,
+    /// Some of that request has arrived.
+    partial: AtomicBool,
+    pool_started: Instant,
+}
+
+const BUSY: u64 = 0;
+const GAVE_WAY: u64 = u64::MAX;
+
+/// Whether there was something to make room with.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum MadeRoom {
+    /// A connection gives way; its place will be free in a moment.
+    Yes,
+    /// One may, but only after so long.
+    In(Duration),
+    /// All are held or being answered.
+    No,
+}
+
+impl Slot {
+    /// The wait for the next request begins.
+    pub fn wait_begins(&self) {
+        self.partial.store(false, Ordering::SeqCst);
+        let since = self.pool_started.elapsed().as_millis() as u64 + 1;
+        self.waiting.store(since, Ordering::SeqCst);
+    }
+
+    /// Some of it is there.
+    pub fn request_begins(&self) {
+        self.partial.store(true, Ordering::SeqCst);
+    }
+
+    /// All of it is there. False: the connection gave way before, and may not be served.
+    #[must_use]
+    pub fn request_is_whole(&self) -> bool {
+        self.waiting.swap(BUSY, Ordering::SeqCst) != GAVE_WAY
+    }
+
+    fn waiting_since(&self) -> Option<u64> {
+        Some(self.waiting.load(Ordering::SeqCst)).filter(|since| !matches!(*since, BUSY | GAVE_WAY))
+    }
+
+    /// Closes the connection if it still waits since then.
+    fn give_way(&self, since: u64) -> bool {
+        // Under the lock, so that the connection that is closed is the one that waits.
+        let line = self.line.lock();
+        let won = self
+            .waiting
+            .compare_exchange(since, GAVE_WAY, Ordering::SeqCst, Ordering::SeqCst)
+            .is_ok();
+        if let Some(line) = line.as_ref().filter(|_| won) {
+            line.hang_up();
+        }
+        won
+    }
+
+    fn has_part_of_a_request(&self) -> bool {
+        self.partial.load(Ordering::SeqCst)
+    }
+
+    /// Lets a connection that waits for a request see the end of its input.
+    fn end_input(&self) {
+        let line = self.line.lock();
+        if let Some(line) = line.as_ref().filter(|_| self.waiting_since().is_some()) {
+            line.end_input();
+        }
+    }
+}
+
+impl Pool {
+    pub fn new(places: Permits, serve: Serve) -> Pool {
+        let (queue, waiting) = bounded(places.most());
+        Pool {
+            queue,
+            waiting,
+            places,
+            workers: Mutex::new(Vec::new()),
+            started: Instant::now(),
+            serve,
+        }
+    }
+
+    /// A place for one more connection, if there is one.
+    pub fn place(&self) -> Option<Permit> {
+        self.places.take(1)
+    }
+
+    /// Hands a connection to a worker, starting one if all are taken. Gives the connection back
+    /// when that cannot be done.
+    pub fn admit(&self, admitted: Admitted) -> Result<(), (Line, io::Error)> {
+        if let Err(error) = self.have_enough_workers() {
+            return Err((admitted.line, error));
+        }
+        // The queue has room for as many as there are places.
+        let queued = self.queue.try_send(admitted);
+        queued.map_err(|e| (e.into_inner().line, io::ErrorKind::WouldBlock.into()))
+    }
+
+    fn have_enough_workers(&self) -> io::Result<()> {
+        let mut workers = self.workers.lock();
+        if workers.len() >= self.places.taken() {
+            return Ok(());
+        }
+        let slot = Arc::new(Slot {
+            line: Mutex::new(None),
+            waiting: AtomicU64::new(BUSY),
+            partial: AtomicBool::new(false),
+            pool_started: self.started,
+        });
+        let (waiting, serve) = (self.waiting.clone(), Arc::clone(&self.serve));
+        let mine = Arc::clone(&slot);
+        let thread = Builder::new()
+            .name("worker".into())
+            .stack_size(WORKER_STACK)
+            .spawn(move || work(&waiting, &mine, &serve))?;
+        workers.push(Worker { slot, thread });
+        Ok(())
+    }
+
+    /// Closes the connection that has waited longest for its next complete request, if it has
+    /// waited long enough.
+    pub fn make_room(&self) -> MadeRoom {
+        loop {
+            let workers = self.workers.lock();
+            let waiting = workers
+                .iter()
+                .filter_map(|worker| Some((worker.slot.waiting_since()?, &worker.slot)));
+            let Some((since, slot)) = waiting.min_by_key(|(since, _)| *since) else {
+                return MadeRoom::No;
+            };
+            let until = Duration::from_millis(since) + GIVE_WAY;
+            match until.checked_sub(self.started.elapsed()) {
+                Some(left) if !left.is_zero() => return MadeRoom::In(left),
+                _ if slot.give_way(since) => return MadeRoom::Yes,
+                // It has just got its request: look for another.
+                _ => {}
+            }
+        }
+    }
+
+    /// Ends the connections that wait for a request, for a drain: those of which nothing has
+    /// arrived.
+    pub fn end_idle(&self) {
+        let workers = self.workers.lock();
+        let idle = workers.iter().filter(|worker| !worker.slot.has_part_of_a_request());
+        idle.for_each(|worker| worker.slot.end_input());
+    }
+
+    /// The same, for those of which a part has arrived too.
+    pub fn end_partial(&self) {
+        self.workers.lock().iter().for_each(|worker| worker.slot.end_input());
+    }
+
+    /// Connections that are open.
+    pub fn open(&self) -> usize {
+        self.places.taken()
+    }
+
+    /// Ends the workers, which have to be without a connection.
+    pub fn finish(self) {
+        drop(self.queue);
+        for worker in self.workers.into_inner() {
+            let _ = worker.thread.join();
+        }
+    }
+}
+
+/// A worker's life: one connection after the other.
+fn work(waiting: &Receiver<Admitted>, slot: &Slot, serve: &Serve) {
+    for Admitted { line, place } in waiting {
+        let line = Arc::new(line);
+        *slot.line.lock() = Some(Arc::clone(&line));
+        // What panics in here is at fault in the door itself; the worker lives on.
+        let _ = catch_unwind(AssertUnwindSafe(|| serve(&line, slot)));
+        *slot.line.lock() = None;
+        slot.waiting.store(BUSY, Ordering::SeqCst);
+        drop(line);
+        // After the descriptor was closed, so that places count descriptors too.
+        drop(place);
+    }
+}

@@ -1,0 +1,232 @@
+//! Reading one request within its limits: the head, then the body.
+//!
+//! Each phase has one deadline for the whole of it. Nothing is set aside for what was announced
+//! but has not arrived.
+
+use std::io::ErrorKind;
+use std::time::{Duration, Instant};
+
+use super::chunked::Chunks;
+use super::head::{Framing, Parsed, parse};
+use crate::line::Line;
+use crate::error::{Cause, Problem};
+use crate::limits::{INPUT_BYTES, SMALL_BODY_BYTES};
+use crate::permits::{Permit, Permits};
+
+/// Why there is no request.
+#[derive(Debug)]
+pub enum Ended {
+    /// The client closed, vanished or stayed silent: nobody waits for an answer.
+    Quietly,
+    /// The client gets this, and the connection ends.
+    With(Problem),
+}
+
+impl From<Problem> for Ended {
+    fn from(problem: Problem) -> Ended {
+        Ended::With(problem)
+    }
+}
+
+/// What has arrived on a line and was not used yet.
+pub struct Input {
+    buffer: Vec<u8>,
+    used: usize,
+}
+
+impl Input {
+    pub fn new() -> Input {
+        Input { buffer: Vec::with_capacity(INPUT_BYTES), used: 0 }
+    }
+
+    pub fn unused(&self) -> &[u8] {
+        &self.buffer[self.used..]
+    }
+
+    pub fn is_empty(&self) -> bool {
+        self.unused().is_empty()
+    }
+
+    pub fn consume(&mut self, count: usize) {
+        self.used += count;
+        if self.is_empty() {
+            self.buffer.clear();
+            self.used = 0;
+        }
+    }
+
+    /// Makes room at the end; the buffer never holds more than one head and one read.
+    fn make_room(&mut self) {
+        if self.buffer.len() == self.buffer.capacity() {
+            self.buffer.drain(..self.used);
+            self.used = 0;
+            self.buffer.reserve(INPUT_BYTES);
+        }
+    }
+
+    /// Waits for more until `deadline`.
+    pub fn more_by(&mut self, line: &Line, deadline: Instant) -> std::io::Result<usize> {
+        self.make_room();
+        line.recv_until(&mut self.buffer, deadline)
+    }
+
+    /// Waits for a request's first bytes, for the idle time.
+    fn first(&mut self, line: &Line) -> std::io::Result<usize> {
+        self.make_room();
+        line.recv(&mut self.buffer)
+    }
+}
+
+/// Limits of the head.
+pub struct HeadLimits {
+    pub bytes: usize,
+    pub time: Duration,
+}
+
+/// Reads a head. Its time begins with its first byte, which `begun` is told of.
+pub fn read_head(
+    line: &Line,
+    input: &mut Input,
+    limits: &HeadLimits,
+    begun: impl FnOnce(),
+) -> Result<Parsed, Ended> {
+    if input.is_empty() {
+        match input.first(line) {
+            Ok(got) if got > 0 => {}
+            _ => return Err(Ended::Quietly),
+        }
+    }
+    begun();
+    let deadline = Instant::now() + limits.time;
+    loop {
+        if let Some(parsed) = parse(input.unused())? {
+            if parsed.length > limits.bytes {
+                return Err(too_large(input.unused(), limits.bytes).into());
+            }
+            input.consume(parsed.length);
+            return Ok(parsed);
+        }
+        if input.unused().len() >= limits.bytes {
+            return Err(too_large(input.unused(), limits.bytes).into());
+        }
+        let what = "the request's head";
+        more(what, limits.time, input.more_by(line, deadline))?;
+    }
+}
+
+/// A read that has to bring something.
+fn more(what: &str, time: Duration, got: std::io::Result<usize>) -> Result<usize, Ended> {
+    match got {
+        Ok(0) => Err(Ended::Quietly),
+        Ok(got) => Ok(got),
+        Err(e) if e.kind() == ErrorKind::TimedOut => Err(Ended::With(Problem::new(
+            Cause::Timeout,
+            format!("{what} did not arrive within {time:?}"),
+        ))),
+        Err(_) => Err(Ended::Quietly),
+    }
+}
+
+fn too_large(head: &[u8], limit: usize) -> Problem {
+    let first_line = head.iter().position(|b| *b == b'\n');
+    let (cause, what) = if first_line.is_some_and(|end| end < limit) {
+        (Cause::HeadTooLarge, "head")
+    } else {
+        (Cause::TargetTooLong, "request line")
+    };
+    Problem::new(cause, format!("the {what} is longer than {limit} bytes (--max-head)"))
+}
+
+/// Limits of a body.
+pub struct BodyLimits<'a> {
+    pub bytes: usize,
+    pub time: Duration,
+    /// Room for all bodies together.
+    pub room: &'a Permits,
+}
+
+/// A body, and the room it takes while it exists.
+pub struct Body {
+    pub bytes: Vec<u8>,
+    room: Permit,
+}
+
+impl Body {
+    fn new(room: &Permits) -> Body {
+        Body { bytes: Vec::new(), room: room.count(0) }
+    }
+
+    /// Sets room aside for `more` bytes, as they come.
+    fn reserve(&mut self, more: usize) -> Result<(), Problem> {
+        let before = self.bytes.capacity();
+        self.bytes.reserve(more);
+        let after = self.bytes.capacity();
+        // Small ones are part of what a connection costs anyway.
+        let counted = after - before.max(SMALL_BODY_BYTES).min(after);
+        if counted > 0 && !self.room.grow(counted) {
+            return Err(Problem::new(
+                Cause::BodyMemory,
+                "too many large bodies are being received at once; try again",
+            ));
+        }
+        Ok(())
+    }
+
+    /// Adds bytes.
+    pub fn extend(&mut self, bytes: &[u8]) -> Result<(), Problem> {
+        self.reserve(bytes.len())?;
+        self.bytes.extend_from_slice(bytes);
+        Ok(())
+    }
+}
+
+/// Reads a body.
+pub fn read_body(
+    line: &Line,
+    input: &mut Input,
+    framing: Framing,
+    limits: &BodyLimits<'_>,
+) -> Result<Body, Ended> {
+    let mut body = Body::new(limits.room);
+    if framing == Framing::Sized(0) {
+        return Ok(body);
+    }
+    let deadline = Instant::now() + limits.time;
+    match framing {
+        Framing::Sized(length) => {
+            // It was compared with the limit before, so it fits.
+            let length = length as usize;
+            let here = input.unused().len().min(length);
+            body.extend(&input.unused()[..here])?;
+            input.consume(here);
+            while body.bytes.len() < length {
+                let step = (length - body.bytes.len()).min(body.bytes.len().max(SMALL_BODY_BYTES));
+                body.reserve(step)?;
+                let got = line.recv_until(&mut body.bytes, deadline);
+                more("the body", limits.time, got)?;
+            }
+            // The capacity may have been more than was asked for.
+            let beyond = body.bytes.split_off(length);
+            input.give_back(&beyond);
+        }
+        Framing::Chunked => {
+            let mut chunks = Chunks::default();
+            loop {
+                let used = chunks.take(input.unused(), &mut body, limits.bytes)?;
+                input.consume(used);
+                if chunks.done() {
+                    break;
+                }
+                more("the body", limits.time, input.more_by(line, deadline))?;
+            }
+        }
+    }
+    Ok(body)
+}
+
+impl Input {
+    /// Puts bytes that were read too far at the end; there is nothing else then.
+    fn give_back(&mut self, bytes: &[u8]) {
+        self.buffer.extend_from_slice(bytes);
+    }
+}

@@ -1,0 +1,64 @@
+//! Once a second: held polls whose clients have hung up give their places back, and the log lets
+//! go of what is too old.
+//!
+//! One poll(2) call looks at all held sockets at once. 5,000 of them take a few milliseconds, and
+//! no held thread is woken but those whose client has gone.
+
+use std::sync::Arc;
+use std::thread::JoinHandle;
+use std::time::Instant;
+
+use crossbeam_channel::{Receiver, RecvTimeoutError, Sender, bounded};
+use rustix::event::{PollFd, PollFlags, poll};
+
+use crate::line::timespec;
+use crate::api::Api;
+use crate::limits::WATCH;
+
+/// The thread; it ends when this is dropped or finished.
+pub struct Watch {
+    stop: Sender<()>,
+    thread: JoinHandle<()>,
+}
+
+impl Watch {
+    /// Starts it.
+    pub fn start(api: Arc<Api>) -> std::io::Result<Watch> {
+        let (stop, stopped) = bounded(0);
+        let thread = std::thread::Builder::new()
+            .name("watch".into())
+            .spawn(move || run(&api, &stopped))?;
+        Ok(Watch { stop, thread })
+    }
+
+    pub fn finish(self) {
+        drop(self.stop);
+        let _ = self.thread.join();
+    }
+}
+
+fn run(api: &Api, stopped: &Receiver<()>) {
+    let mut next = Instant::now() + WATCH;
+    while let Err(RecvTimeoutError::Timeout) = stopped.recv_deadline(next) {
+        next += WATCH;
+        dismiss_leavers(api);
+        api.expire();
+    }
+}
+
+fn dismiss_leavers(api: &Api) {
+    let seats = api.held_seats();
+    let mut polled: Vec<_> = seats
+        .iter()
+        // The end of input is a hang-up too: whoever waits for an answer keeps its half open.
+        .map(|seat| PollFd::new(&*seat.waiter.line, PollFlags::RDHUP))
+        .collect();
+    let now = timespec(std::time::Duration::ZERO);
+    if !matches!(poll(&mut polled, Some(&now)), Ok(ready) if ready > 0) {
+        return;
+    }
+    let left = polled.iter().map(|line| !line.revents().is_empty());
+    for (seat, _) in seats.iter().zip(left).filter(|(_, left)| *left) {
+        seat.dismiss();
+    }
+}

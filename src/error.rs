@@ -1,0 +1,151 @@
+//! What a client is told when it cannot have what it asked for: one table of causes, one problem
+//! body (RFC 9457).
+
+use serde_json::Value;
+
+use crate::json::Object;
+use crate::limits::RETRY_AFTER;
+
+/// Why a request is not served. One row of [`TABLE`] each.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Cause {
+    BadRequest,
+    Malformed,
+    NotFound,
+    MethodNotAllowed,
+    Timeout,
+    Gap,
+    TooLarge,
+    TargetTooLong,
+    ExpectationFailed,
+    KeyReused,
+    TopicCap,
+    HeadTooLarge,
+    Internal,
+    UnknownCoding,
+    ConnectionCap,
+    PollCap,
+    BodyMemory,
+    Draining,
+    HttpVersion,
+}
+
+/// Cause, its name in `/metrics`, status, title. In the order of the enum.
+pub const TABLE: [(Cause, &str, u16, &str); 19] = [
+    (Cause::BadRequest, "bad_request", 400, "Bad request"),
+    (Cause::Malformed, "malformed_http", 400, "Not HTTP"),
+    (Cause::NotFound, "not_found", 404, "No such path"),
+    (Cause::MethodNotAllowed, "method_not_allowed", 405, "No such method here"),
+    (Cause::Timeout, "timeout", 408, "Request took too long to arrive"),
+    (Cause::Gap, "gap", 410, "Events are gone"),
+    (Cause::TooLarge, "too_large", 413, "Body too large"),
+    (Cause::TargetTooLong, "target_too_long", 414, "Request line too long"),
+    (Cause::ExpectationFailed, "expectation_failed", 417, "Unknown expectation"),
+    (Cause::KeyReused, "key_reused", 422, "Idempotency key reused"),
+    (Cause::TopicCap, "topic_cap", 429, "Too many topics"),
+    (Cause::HeadTooLarge, "head_too_large", 431, "Request head too large"),
+    (Cause::Internal, "internal", 500, "Internal error"),
+    (Cause::UnknownCoding, "unknown_coding", 501, "Unknown transfer coding"),
+    (Cause::ConnectionCap, "connection_cap", 503, "Too many connections"),
+    (Cause::PollCap, "poll_cap", 503, "Too many held polls"),
+    (Cause::BodyMemory, "body_memory", 503, "Too many bodies being received"),
+    (Cause::Draining, "draining", 503, "Shutting down"),
+    (Cause::HttpVersion, "http_version", 505, "HTTP version not supported"),
+];
+
+impl Cause {
+    /// The name in `/metrics`.
+    #[must_use]
+    pub fn label(self) -> &'static str {
+        TABLE[self as usize].1
+    }
+
+    /// The HTTP status code.
+    #[must_use]
+    pub fn status(self) -> u16 {
+        TABLE[self as usize].2
+    }
+
+    fn title(self) -> &'static str {
+        TABLE[self as usize].3
+    }
+}
+
+/// A refusal on its way to the client.
+#[derive(Debug)]
+pub struct Problem {
+    pub cause: Cause,
+    detail: String,
+    members: Vec<(&'static str, Value)>,
+    headers: Vec<(&'static str, String)>,
+}
+
+impl Problem {
+    /// A refusal; `detail` names what is at fault and what would be right. Those that pass by
+    /// themselves say when to come back.
+    pub fn new(cause: Cause, detail: impl Into<String>) -> Problem {
+        let mut headers = Vec::new();
+        if matches!(cause.status(), 429 | 503) {
+            headers.push(("Retry-After", fastrand::u64(RETRY_AFTER).to_string()));
+        }
+        Problem {
+            cause,
+            detail: detail.into(),
+            members: Vec::new(),
+            headers,
+        }
+    }
+
+    /// A `400`.
+    pub fn bad(detail: impl Into<String>) -> Problem {
+        Problem::new(Cause::BadRequest, detail)
+    }
+
+    /// Adds a member to the body.
+    #[must_use]
+    pub fn with_member(mut self, name: &'static str, value: Value) -> Problem {
+        self.members.push((name, value));
+        self
+    }
+
+    /// Adds a header.
+    #[must_use]
+    pub fn with_header(mut self, name: &'static str, value: impl Into<String>) -> Problem {
+        self.headers.push((name, value.into()));
+        self
+    }
+
+    /// The headers that go with it.
+    #[must_use]
+    pub fn headers(&self) -> &[(&'static str, String)] {
+        &self.headers
+    }
+
+    /// The body: `title`, `status`, `detail` and the members.
+    #[must_use]
+    pub fn body(&self) -> Vec<u8> {
+        let mut out = Vec::new();
+        let mut body = Object::open(&mut out);
+        body.string("title", self.cause.title())
+            .number("status", u64::from(self.cause.status()))
+            .string("detail", &self.detail);
+        for (name, value) in &self.members {
+            body.value(name, value);
+        }
+        body.close();
+        out.push(b'\n');
+        out
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_cause_finds_its_own_row() {
+        for (place, (cause, ..)) in TABLE.iter().enumerate() {
+            assert_eq!(*cause as usize, place);
+        }
+    }
+}

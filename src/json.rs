@@ -1,0 +1,182 @@
+//! Writing and checking JSON: an object writer that keeps the order of its members, and the test
+//! that a published body is one JSON value.
+//!
+//! Strings and numbers are `serde_json`'s. The writer exists because an event's JSON body goes out
+//! as it came in, digits and member order untouched, without being parsed again for each reader.
+
+use std::fmt;
+
+use serde::de::{Deserialize, Deserializer, MapAccess, SeqAccess, Visitor};
+use serde_json::Value;
+
+/// An object being written to the end of `out`.
+pub struct Object<'a> {
+    out: &'a mut Vec<u8>,
+    empty: bool,
+}
+
+impl<'a> Object<'a> {
+    /// Opens the object.
+    pub fn open(out: &'a mut Vec<u8>) -> Object<'a> {
+        out.push(b'{');
+        Object { out, empty: true }
+    }
+
+    fn key(&mut self, key: &str) -> &mut Vec<u8> {
+        if !std::mem::take(&mut self.empty) {
+            self.out.push(b',');
+        }
+        push_string(self.out, key);
+        self.out.push(b':');
+        self.out
+    }
+
+    /// A number.
+    pub fn number(&mut self, key: &str, value: u64) -> &mut Self {
+        push_number(self.key(key), value);
+        self
+    }
+
+    /// A string.
+    pub fn string(&mut self, key: &str, value: &str) -> &mut Self {
+        push_string(self.key(key), value);
+        self
+    }
+
+    /// `true` or `false`.
+    pub fn boolean(&mut self, key: &str, value: bool) -> &mut Self {
+        let text: &[u8] = if value { b"true" } else { b"false" };
+        self.key(key).extend_from_slice(text);
+        self
+    }
+
+    /// Any JSON value.
+    pub fn value(&mut self, key: &str, value: &Value) -> &mut Self {
+        self.key(key)
+            .extend_from_slice(value.to_string().as_bytes());
+        self
+    }
+
+    /// JSON text that was checked when it came in, on one line: outside of strings, where alone a
+    /// line break can stand, it is as good as a space.
+    pub fn checked(&mut self, key: &str, json: &[u8]) -> &mut Self {
+        let out = self.key(key);
+        let start = out.len();
+        out.extend_from_slice(json);
+        for b in &mut out[start..] {
+            if matches!(b, b'\n' | b'\r') {
+                *b = b' ';
+            }
+        }
+        self
+    }
+
+    /// Whatever `write` puts there, which has to be one JSON value.
+    pub fn nested(&mut self, key: &str, write: impl FnOnce(&mut Vec<u8>)) -> &mut Self {
+        write(self.key(key));
+        self
+    }
+
+    /// Closes the object.
+    pub fn close(self) {
+        self.out.push(b'}');
+    }
+}
+
+fn push_string(out: &mut Vec<u8>, text: &str) {
+    // Writing to a Vec cannot fail.
+    let _ = serde_json::to_writer(out, text);
+}
+
+/// Writes a number in decimal.
+pub fn push_number(out: &mut Vec<u8>, value: u64) {
+    let _ = serde_json::to_writer(out, &value);
+}
+
+/// Checks that the text is one JSON value that any reader can take: RFC 8259, nested at most
+/// [`crate::limits::JSON_DEPTH`] deep, numbers within a double's range, no lone surrogates.
+///
+/// # Errors
+/// What is wrong with it and where.
+pub fn check(text: &[u8]) -> Result<(), serde_json::Error> {
+    // Visiting each part without keeping any: unlike `IgnoredAny` this checks strings and numbers.
+    serde_json::from_slice::<Checked>(text).map(|Checked| ())
+}
+
+struct Checked;
+
+impl<'de> Deserialize<'de> for Checked {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Checked, D::Error> {
+        deserializer.deserialize_any(CheckedVisitor)
+    }
+}
+
+struct CheckedVisitor;
+
+impl<'de> Visitor<'de> for CheckedVisitor {
+    type Value = Checked;
+
+    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("a JSON value")
+    }
+    fn visit_bool<E>(self, _: bool) -> Result<Checked, E> {
+        Ok(Checked)
+    }
+    fn visit_i64<E>(self, _: i64) -> Result<Checked, E> {
+        Ok(Checked)
+    }
+    fn visit_u64<E>(self, _: u64) -> Result<Checked, E> {
+        Ok(Checked)
+    }
+    fn visit_f64<E>(self, _: f64) -> Result<Checked, E> {
+        Ok(Checked)
+    }
+    fn visit_str<E>(self, _: &str) -> Result<Checked, E> {
+        Ok(Checked)
+    }
+    fn visit_unit<E>(self) -> Result<Checked, E> {
+        Ok(Checked)
+    }
+    fn visit_seq<A: SeqAccess<'de>>(self, mut seq: A) -> Result<Checked, A::Error> {
+        while seq.next_element::<Checked>()?.is_some() {}
+        Ok(Checked)
+    }
+    fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<Checked, A::Error> {
+        while map.next_entry::<Checked, Checked>()?.is_some() {}
+        Ok(Checked)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::limits::JSON_DEPTH;
+
+    #[test]
+    fn one_value_and_nothing_else_passes() {
+        for good in ["0", " null ", "\"\\u00e9\"", "[1,2.5e3,{\"a\":[]}]", "-1", "\"\u{1f600}\""] {
+            assert!(check(good.as_bytes()).is_ok(), "{good}");
+        }
+        for bad in ["", " ", "1 2", "{", "[1,]", "nul", "'a'", "\"\\ud800\"", "01", "{\"a\":1,}", "NaN", "\u{feff}1"] {
+            assert!(check(bad.as_bytes()).is_err(), "{bad}");
+        }
+        assert!(check(b"\"\xff\"").is_err());
+    }
+
+    #[test]
+    fn nesting_has_a_bound() {
+        let nested = |depth: usize| format!("{}{}", "[".repeat(depth), "]".repeat(depth));
+        assert!(check(nested(JSON_DEPTH - 1).as_bytes()).is_ok());
+        assert!(check(nested(JSON_DEPTH + 1).as_bytes()).is_err());
+        assert!(check(nested(60_000).as_bytes()).is_err());
+    }
+
+    #[test]
+    fn a_checked_value_goes_out_on_one_line() {
+        let mut out = Vec::new();
+        let mut object = Object::open(&mut out);
+        object.number("n", 3).checked("data", b"{\n \"a\": 1.10}\r\n");
+        object.close();
+        assert_eq!(out, b"{\"n\":3,\"data\":{  \"a\": 1.10}  }");
+    }
+}

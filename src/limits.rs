@@ -1,0 +1,100 @@
+//! Every cap that is not a flag: its value, its unit, why it is that and what happens at it.
+//!
+//! The caps that people set are in [`crate::config`]; both together are all there is. Nothing in
+//! this server grows without one of them.
+
+use std::time::Duration;
+
+const KIB: usize = 1 << 10;
+const MIB: usize = 1 << 20;
+
+/// Characters in a topic name, an event type or a prefix. Longer: `400`.
+pub const NAME_CHARS: usize = 128;
+/// Topics or prefixes that one poll may name, and event types that one filter may name. More: `400`.
+pub const NAMES_PER_POLL: usize = 64;
+/// Characters in an `Idempotency-Key`. Longer: `400`.
+pub const KEY_CHARS: usize = 128;
+/// Characters in a publish's `Content-Type`: it is kept with the event. Longer: `400`.
+pub const CONTENT_TYPE_CHARS: usize = 256;
+
+/// Events in one page, and the largest `limit`. A larger `limit`: `400`.
+pub const PAGE_EVENTS: usize = 1_000;
+/// Events in a page when the poll does not say.
+pub const PAGE_EVENTS_DEFAULT: usize = 100;
+/// Bytes in one page's body. The page is cut before the event that would exceed it, never before
+/// its first.
+pub const PAGE_BYTES: usize = MIB;
+/// Bytes of rendered answers that exist at once. Beyond it pages are cut to what is left, down to
+/// one event each: many readers far behind get smaller pages, not refusals.
+pub const ANSWERS_BYTES: usize = 16 * MIB;
+/// Rendered pages kept for the next equal request, and the largest that is kept: together at most
+/// 1 MiB. Equal requests arrive within moments of each other, so a few are enough.
+pub const SHARED_PAGES: usize = 32;
+/// Bytes of the largest page that is kept for sharing; a larger one is rendered for each reader.
+pub const SHARED_PAGE_BYTES: usize = 32 * KIB;
+
+/// Events in one NDJSON batch. More: `413`.
+pub const BATCH_EVENTS: usize = 1_000;
+/// Bytes in one NDJSON batch. More: `413`.
+pub const BATCH_BYTES: usize = MIB;
+/// Bytes of request bodies being received at once. Beyond it: `503` with `Retry-After`.
+pub const BODIES_BYTES: usize = 32 * MIB;
+/// A body up to this size is part of its connection's own overhead and is not counted above.
+pub const SMALL_BODY_BYTES: usize = 4 * KIB;
+/// Nesting of a published JSON value. Deeper: `400`. It is what common parsers read back (it is
+/// also `serde_json`'s own bound), so that no event can make a page unreadable.
+pub const JSON_DEPTH: usize = 128;
+
+/// How long an `Idempotency-Key` is remembered.
+pub const KEY_AGE: Duration = Duration::from_secs(600);
+/// How many are remembered; the oldest go first and are counted in `/metrics`. About 8 MiB.
+pub const KEYS: usize = 65_536;
+/// Trims remembered one by one, so that a gap can say how many events were lost. About 160 kB.
+pub const COUNTED_TRIMS: usize = 10_000;
+/// What an event costs beside its body, type and content type: its own fields and its places in
+/// the log. Counted against `--retain-bytes`.
+pub const EVENT_OVERHEAD: usize = 128;
+/// Bytes of a gap told in a header (`raw` and `ndjson`); a larger `lost` is told as `null` there.
+pub const GAP_HEADER_BYTES: usize = 4 * KIB;
+
+/// Header fields in one request. More: `431`.
+pub const HEADER_FIELDS: usize = 100;
+/// First size of a connection's input buffer; it grows up to `--max-head`.
+pub const INPUT_BYTES: usize = 2 * KIB;
+/// Bytes of one chunk-size line with its extensions. Longer: `400`.
+pub const CHUNK_LINE_BYTES: usize = 256;
+
+/// A connection may be closed in favour of a new one when it has waited this long for its next
+/// complete request; a new one queues at most this long for that. Then: `503`.
+pub const GIVE_WAY: Duration = Duration::from_millis(250);
+/// Connections waiting in the kernel to be accepted. Beyond it the kernel lets them retry.
+pub const BACKLOG: i32 = 4_096;
+/// Stack of a worker thread: address space, of which a parked worker touches about two pages.
+/// JSON nested [`JSON_DEPTH`] deep is what needs the most.
+pub const WORKER_STACK: usize = 128 * KIB;
+/// Descriptors kept back for listeners, standard streams and refusals when the connection cap is
+/// fitted to the descriptor limit.
+pub const SPARE_DESCRIPTORS: u64 = 32 + LINGERING as u64;
+/// Connections that were answered before their request was read whole, being discarded. One more
+/// closes the oldest.
+pub const LINGERING: usize = 64;
+/// How long, and how much of, such a connection's input is discarded.
+pub const LINGER: Duration = Duration::from_secs(1);
+/// Bytes discarded from such a connection.
+pub const LINGER_BYTES: usize = MIB;
+/// How often held polls are looked over for clients that hung up: half of the promised 2 s.
+pub const WATCH: Duration = Duration::from_secs(1);
+/// `--write-timeout` grows by a second for each so many bytes of an answer.
+pub const WRITE_BYTES_PER_SECOND: usize = 16 * KIB;
+/// How long a drain waits for requests that are part-way in, before it closes them.
+pub const DRAIN_PARTIAL: Duration = Duration::from_millis(500);
+/// How long a drain waits for answers that are being written.
+pub const DRAIN: Duration = Duration::from_secs(30);
+/// `Retry-After` is a random whole number of seconds in this range, so that refused clients do
+/// not return together.
+pub const RETRY_AFTER: std::ops::RangeInclusive<u64> = 1..=5;
+
+/// Lines waiting for a slow stderr. Beyond it they are dropped and counted.
+pub const LOG_LINES: usize = 1_024;
+/// Topics in one answer of `GET /topics`, and its default.
+pub const LISTED_TOPICS: usize = 1_000;

@@ -1,0 +1,141 @@
+//! One client's socket, TCP or unix: reading and writing within deadlines.
+//!
+//! Sockets stay in blocking mode: a worker that waits for its next request blocks in one plain
+//! `recv`, whose time limit is set once. Everything with a deadline of its own goes through
+//! poll(2) with what is left of it.
+
+use std::fmt;
+use std::io::{Error, ErrorKind, Result};
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::time::{Duration, Instant};
+
+use rustix::buffer::spare_capacity;
+use rustix::event::{PollFd, PollFlags, Timespec, poll};
+use rustix::io::Errno;
+use rustix::net::sockopt::{Timeout, set_socket_timeout, set_tcp_nodelay};
+use rustix::net::{RecvFlags, SendFlags, Shutdown, SocketAddrAny, recv, send, shutdown};
+
+/// A connected socket.
+pub struct Line {
+    socket: OwnedFd,
+    peer: Option<std::net::SocketAddr>,
+}
+
+impl fmt::Display for Line {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self.peer {
+            Some(peer) => peer.fmt(f),
+            None => f.write_str("unix"),
+        }
+    }
+}
+
+impl AsFd for Line {
+    fn as_fd(&self) -> BorrowedFd<'_> {
+        self.socket.as_fd()
+    }
+}
+
+/// poll(2) takes no longer time than this at once.
+const LONGEST_POLL: Duration = Duration::from_secs(1 << 30);
+
+/// A time as poll(2) takes it.
+pub fn timespec(time: Duration) -> Timespec {
+    let time = time.min(LONGEST_POLL);
+    Timespec {
+        tv_sec: time.as_secs() as i64,
+        tv_nsec: i64::from(time.subsec_nanos()),
+    }
+}
+
+impl Line {
+    /// A socket that was just accepted. [`Line::recv`] will wait `idle` at most.
+    pub fn accepted(socket: OwnedFd, peer: Option<SocketAddrAny>, idle: Duration) -> Result<Line> {
+        let peer = peer.and_then(|peer| std::net::SocketAddr::try_from(peer).ok());
+        if peer.is_some() {
+            // An answer is one write; it must not wait for the acknowledgement of the one before.
+            set_tcp_nodelay(&socket, true)?;
+        }
+        set_socket_timeout(&socket, Timeout::Recv, Some(idle))?;
+        Ok(Line { socket, peer })
+    }
+
+    /// Appends what has arrived to `buffer`, up to its capacity; waits up to the idle time for
+    /// it. Zero: the client will send no more.
+    pub fn recv(&self, buffer: &mut Vec<u8>) -> Result<usize> {
+        loop {
+            match recv(&self.socket, spare_capacity(buffer), RecvFlags::empty()) {
+                Err(Errno::INTR) => {}
+                // That is how a socket says that its time is over.
+                Err(Errno::AGAIN) => return Err(ErrorKind::TimedOut.into()),
+                done => return Ok(done.map(|(got, _)| got)?),
+            }
+        }
+    }
+
+    /// The same, but until `deadline`.
+    pub fn recv_until(&self, buffer: &mut Vec<u8>, deadline: Instant) -> Result<usize> {
+        loop {
+            match recv(&self.socket, spare_capacity(buffer), RecvFlags::DONTWAIT) {
+                Err(Errno::INTR) => {}
+                Err(Errno::AGAIN) => self.ready(PollFlags::IN, deadline)?,
+                done => return Ok(done.map(|(got, _)| got)?),
+            }
+        }
+    }
+
+    /// Sends what fits without waiting, and says how much that was.
+    pub fn send_now(&self, bytes: &[u8]) -> Result<usize> {
+        loop {
+            match send(&self.socket, bytes, SendFlags::DONTWAIT | SendFlags::NOSIGNAL) {
+                Err(Errno::INTR) => {}
+                Err(Errno::AGAIN) => return Ok(0),
+                done => return Ok(done?),
+            }
+        }
+    }
+
+    /// Sends everything by `deadline`.
+    pub fn send_until(&self, mut bytes: &[u8], deadline: Instant) -> Result<()> {
+        loop {
+            let sent = self.send_now(bytes)?;
+            bytes = &bytes[sent..];
+            if bytes.is_empty() {
+                return Ok(());
+            }
+            self.ready(PollFlags::OUT, deadline)?;
+        }
+    }
+
+    /// Waits until the socket is ready, or fails with [`ErrorKind::TimedOut`].
+    fn ready(&self, what: PollFlags, deadline: Instant) -> Result<()> {
+        loop {
+            let left = deadline.saturating_duration_since(Instant::now());
+            if left.is_zero() {
+                return Err(ErrorKind::TimedOut.into());
+            }
+            let mut socket = [PollFd::new(&self.socket, what)];
+            match poll(&mut socket, Some(&timespec(left))) {
+                Ok(0) | Err(Errno::INTR) => {}
+                Ok(_) => return Ok(()),
+                Err(e) => return Err(Error::from(e)),
+            }
+        }
+    }
+
+    /// Says that nothing more will be sent.
+    pub fn end_output(&self) {
+        // It fails when the client has gone: then there is nobody to tell. The same below.
+        let _ = shutdown(&self.socket, Shutdown::Write);
+    }
+
+    /// Lets a blocked reader see the end of input once it has read what is there.
+    pub fn end_input(&self) {
+        let _ = shutdown(&self.socket, Shutdown::Read);
+    }
+
+    /// Ends it both ways.
+    pub fn hang_up(&self) {
+        let _ = shutdown(&self.socket, Shutdown::Both);
+    }
+}

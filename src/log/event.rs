@@ -1,0 +1,78 @@
+//! One published event, and what a publisher hands in to become one.
+
+use std::sync::Arc;
+use std::time::{Instant, SystemTime};
+
+use super::trims::Trail;
+use crate::limits::EVENT_OVERHEAD;
+use crate::names::Name;
+
+/// One reading of both clocks. The log reads none itself: whoever calls it says what time it is.
+#[derive(Clone, Copy, Debug)]
+pub struct Now {
+    /// For ages and deadlines: never goes back.
+    pub at: Instant,
+    /// For people: what an event's `time` says.
+    pub wall: SystemTime,
+}
+
+impl Now {
+    /// Reads both clocks.
+    #[must_use]
+    pub fn read() -> Now {
+        Now {
+            at: Instant::now(),
+            wall: SystemTime::now(),
+        }
+    }
+}
+
+/// How an event's bytes are shown in JSON.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Hash)]
+pub enum Form {
+    /// Checked JSON: shown as that value.
+    Json,
+    /// UTF-8: shown as a string.
+    Text,
+    /// Anything else: shown as base64.
+    Binary,
+}
+
+/// What a publisher hands in.
+#[derive(Clone, Debug)]
+pub struct Draft {
+    pub tag: Option<Name>,
+    pub form: Form,
+    /// Kept when the bytes are neither plain JSON nor plain text.
+    pub content_type: Option<Box<str>>,
+    pub body: Box<[u8]>,
+}
+
+/// One event of the log. Never changes.
+#[derive(Debug)]
+pub struct Event {
+    /// Position in the whole log.
+    pub seq: u64,
+    /// When it was appended, for people.
+    pub time: SystemTime,
+    /// When it was appended, for ages.
+    pub at: Instant,
+    pub(super) trail: Arc<Trail>,
+    pub draft: Draft,
+}
+
+impl Event {
+    /// The topic it was published to.
+    #[must_use]
+    pub fn topic(&self) -> &Name {
+        &self.trail.topic
+    }
+
+    /// What it counts against the byte budget.
+    #[must_use]
+    pub fn cost(&self) -> u64 {
+        let tag = self.draft.tag.as_ref().map_or(0, |tag| tag.len());
+        let content_type = self.draft.content_type.as_ref().map_or(0, |t| t.len());
+        (self.draft.body.len() + tag + content_type + EVENT_OVERHEAD) as u64
+    }
+}

@@ -1,0 +1,122 @@
+//! Idempotency keys: what was published under which key, so that a retry is not a second event.
+
+use std::collections::{HashMap, VecDeque};
+use std::hash::{BuildHasher, RandomState};
+use std::sync::Arc;
+use std::time::Instant;
+
+use parking_lot::Mutex;
+
+use crate::limits::{KEYS, KEY_AGE};
+
+/// What a publish was answered with. Empty until its outcome is known; the publisher holds the
+/// lock until then, so a repeat that locks it waits for the outcome. Still empty afterwards: the
+/// publish failed, and the repeat counts as a first try.
+///
+/// Lock order: the publisher's own outcome before the log. Nobody waits for somebody else's
+/// outcome while holding the log's lock or an outcome of their own.
+pub type Outcome<T> = Arc<Mutex<Option<T>>>;
+
+/// A publish's claim to a key.
+#[derive(Clone)]
+pub struct Claim<T> {
+    /// Identifies key, topic and publisher: 128 bits that only this process can compute.
+    pub id: u128,
+    /// Identifies what is published, likewise.
+    pub fingerprint: u128,
+    pub outcome: Outcome<T>,
+}
+
+/// Makes the 128-bit identities: two SipHash values with keys that only this process knows, so
+/// that nobody can make two publishes look alike.
+pub struct Fingerprints(RandomState, RandomState);
+
+impl Default for Fingerprints {
+    fn default() -> Fingerprints {
+        Fingerprints(RandomState::new(), RandomState::new())
+    }
+}
+
+impl Fingerprints {
+    pub fn of(&self, what: &impl std::hash::Hash) -> u128 {
+        u128::from(self.0.hash_one(what)) << 64 | u128::from(self.1.hash_one(what))
+    }
+}
+
+/// What became of a claim.
+pub enum Claimed<T> {
+    /// The key is this publish's now.
+    First,
+    /// The same was published before.
+    Repeat(Outcome<T>),
+    /// Something else was published under this key.
+    Reused,
+}
+
+/// The keys of the last ten minutes, at most [`KEYS`].
+pub struct Keys<T> {
+    known: HashMap<u128, (u128, Outcome<T>)>,
+    /// Oldest first.
+    order: VecDeque<(Instant, u128)>,
+    evicted: u64,
+}
+
+impl<T> Default for Keys<T> {
+    fn default() -> Keys<T> {
+        Keys {
+            known: HashMap::new(),
+            order: VecDeque::new(),
+            evicted: 0,
+        }
+    }
+}
+
+impl<T> Keys<T> {
+    pub fn len(&self) -> usize {
+        self.known.len()
+    }
+
+    /// Keys that had to go before their time.
+    pub fn evicted(&self) -> u64 {
+        self.evicted
+    }
+
+    /// Takes the key for this publish, unless it is taken.
+    pub fn claim(&mut self, claim: &Claim<T>, now: Instant) -> Claimed<T> {
+        self.expire(now);
+        match self.known.get(&claim.id) {
+            Some((print, _)) if *print != claim.fingerprint => return Claimed::Reused,
+            Some((_, outcome)) => return Claimed::Repeat(Arc::clone(outcome)),
+            None => {}
+        }
+        if self.known.len() >= KEYS {
+            self.evicted += 1;
+            self.drop_oldest();
+        }
+        let entry = (claim.fingerprint, Arc::clone(&claim.outcome));
+        self.known.insert(claim.id, entry);
+        self.order.push_back((now, claim.id));
+        Claimed::First
+    }
+
+    /// Forgets a key whose publish failed.
+    pub fn release(&mut self, id: u128, failed: &Outcome<T>) {
+        if self.known.get(&id).is_some_and(|(_, o)| Arc::ptr_eq(o, failed)) {
+            self.known.remove(&id);
+            self.order.retain(|(_, other)| *other != id);
+        }
+    }
+
+    /// Forgets what is older than ten minutes.
+    pub fn expire(&mut self, now: Instant) {
+        while self.order.front().is_some_and(|(at, _)| now.duration_since(*at) >= KEY_AGE) {
+            self.drop_oldest();
+        }
+    }
+
+    fn drop_oldest(&mut self) {
+        if let Some((_, id)) = self.order.pop_front() {
+            self.known.remove(&id);
+        }
+    }
+}

@@ -1,0 +1,361 @@
+//! The event log: one number line for all topics, under one lock.
+//!
+//! It promises that a reader who follows `next` sees every kept event of its topics once, in seq
+//! order, and is told exactly when one was trimmed before it could. It knows no sockets and no
+//! clock (callers pass [`Now`]) and wakes nobody: that is [`crate::bell`]'s.
+//!
+//! *Lock.* `Log::state` guards everything here. Nothing is rendered, and no input or output done,
+//! while it is held. It comes after an idempotency key's outcome and before nothing.
+
+mod event;
+mod keys;
+mod read;
+mod topic;
+mod trims;
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::{Duration, Instant};
+
+use parking_lot::{Mutex, MutexGuard};
+
+pub use event::{Draft, Event, Form, Now};
+pub use keys::{Claim, Fingerprints, Outcome};
+pub use read::{Ask, Gap, OnGap, Slice, Why};
+
+use crate::cursor::{Cursor, Epoch, Since};
+use crate::names::Name;
+use keys::{Claimed, Keys};
+use topic::Topic;
+use trims::{LastTrim, Trail, Trims};
+
+/// How much is kept.
+#[derive(Clone, Copy, Debug)]
+pub struct Retention {
+    /// Events per topic.
+    pub events: usize,
+    /// Age of an event.
+    pub age: Duration,
+    /// Bytes in all topics together, as [`Event::cost`] counts them.
+    pub bytes: u64,
+    /// Topics.
+    pub topics: usize,
+}
+
+/// The log. `T` is what a publish is answered with, kept for repeats of its key.
+pub struct Log<T> {
+    state: Mutex<(State, Keys<T>)>,
+    version: AtomicU64,
+    retention: Retention,
+}
+
+struct State {
+    epoch: Epoch,
+    /// The seq given out last.
+    head: u64,
+    topics: BTreeMap<Name, Topic>,
+    /// Oldest seq of each topic that has events: its first entry is the oldest event of the log.
+    oldest: BTreeMap<u64, Name>,
+    /// Last trimmed seq of each topic that has none: its first entry is forgotten first, because
+    /// the fewest cursors are behind it.
+    empty: BTreeMap<u64, Name>,
+    trims: Trims,
+    /// Stands for every topic that was forgotten: the highest of each.
+    forgotten: LastTrim,
+    events: u64,
+    bytes: u64,
+}
+
+/// What became of a publish.
+pub enum Appended<T> {
+    /// It is in the log; this is the cursor of its last event.
+    Now(Cursor),
+    /// The same was published before under its key.
+    Before(Outcome<T>),
+}
+
+/// Why a publish was refused by the log.
+#[derive(Debug, PartialEq, Eq)]
+pub enum Refused {
+    /// Its key was used for something else.
+    KeyReused,
+    /// It would make one topic too many.
+    TopicCap,
+}
+
+/// One topic, for lists.
+#[derive(Debug)]
+pub struct TopicStatus {
+    pub topic: Name,
+    pub events: u64,
+    pub bytes: u64,
+    pub oldest: Option<u64>,
+    pub newest: Option<u64>,
+}
+
+/// Totals, for metrics.
+#[derive(Debug, Default)]
+pub struct Totals {
+    pub topics: usize,
+    pub events: u64,
+    pub bytes: u64,
+    pub head: u64,
+    pub trimmed: u64,
+    pub keys: usize,
+    pub keys_evicted: u64,
+}
+
+/// The log's lock. A panic while it is held would leave a state that nobody may trust, and
+/// parking_lot does not poison: the process ends instead.
+struct Locked<'a, T>(MutexGuard<'a, (State, Keys<T>)>);
+
+impl<T> Locked<'_, T> {
+    fn log(&mut self) -> &mut State {
+        &mut self.0.0
+    }
+
+    fn keys(&mut self) -> &mut Keys<T> {
+        &mut self.0.1
+    }
+}
+
+impl<T> Drop for Locked<'_, T> {
+    fn drop(&mut self) {
+        if std::thread::panicking() {
+            std::process::abort();
+        }
+    }
+}
+
+impl<T> Log<T> {
+    #[must_use]
+    pub fn new(epoch: Epoch, retention: Retention) -> Log<T> {
+        Log {
+            state: Mutex::new((State::new(epoch), Keys::default())),
+            version: AtomicU64::new(0),
+            retention,
+        }
+    }
+
+    fn lock(&self) -> Locked<'_, T> {
+        Locked(self.state.lock())
+    }
+
+    /// Rises with every change. What was read at a version is still true while it stands.
+    pub fn version(&self) -> u64 {
+        self.version.load(Ordering::Acquire)
+    }
+
+    /// Called under the lock, so that a reader who holds it reads what belongs together.
+    fn changed(&self, _: &Locked<'_, T>) {
+        self.version.fetch_add(1, Ordering::Release);
+    }
+
+    /// Appends the drafts with consecutive seqs, all or none, and trims what retention no longer
+    /// holds.
+    ///
+    /// # Errors
+    /// When the key was used for something else, or there are too many topics.
+    pub fn append(
+        &self,
+        topic: &Name,
+        drafts: Vec<Draft>,
+        claim: Option<&Claim<T>>,
+        now: Now,
+    ) -> Result<Appended<T>, Refused> {
+        // Freed after the lock is given back: locals are dropped in reverse order.
+        let mut trimmed = Vec::new();
+        let mut locked = self.lock();
+        if let Some(claim) = claim {
+            match locked.keys().claim(claim, now.at) {
+                Claimed::First => {}
+                Claimed::Repeat(outcome) => return Ok(Appended::Before(outcome)),
+                Claimed::Reused => return Err(Refused::KeyReused),
+            }
+        }
+        let appended = locked.log().append(topic, drafts, now, &self.retention, &mut trimmed);
+        match (&appended, claim) {
+            (Err(_), Some(claim)) => locked.keys().release(claim.id, &claim.outcome),
+            (Err(_), None) => {}
+            (Ok(_), _) => self.changed(&locked),
+        }
+        appended.map(Appended::Now)
+    }
+
+    /// Forgets a key whose publish failed after it was claimed.
+    pub fn release(&self, id: u128, failed: &Outcome<T>) {
+        self.lock().keys().release(id, failed);
+    }
+
+    /// Reads one slice at one instant.
+    ///
+    /// # Errors
+    /// When events after the cursor are gone and the reader did not ask to skip that.
+    pub fn read(&self, ask: &Ask<'_>, since: Since) -> Result<Slice, Gap> {
+        self.lock().log().read(ask, since, self.version())
+    }
+
+    /// Trims everything in a topic.
+    pub fn trim(&self, topic: &Name) {
+        let mut trimmed = Vec::new();
+        let mut locked = self.lock();
+        while locked.log().trim_oldest_of(topic, &mut trimmed) {}
+        self.changed(&locked);
+    }
+
+    /// Trims what is too old, and forgets old keys.
+    pub fn expire(&self, now: Instant) {
+        let mut trimmed = Vec::new();
+        let mut locked = self.lock();
+        locked.keys().expire(now);
+        locked.log().trim_aged(now, self.retention.age, &mut trimmed);
+        if !trimmed.is_empty() {
+            self.changed(&locked);
+        }
+    }
+
+    /// Topics whose names begin with `prefix` and come after `after`, in name order, and the
+    /// cursor of the newest event.
+    pub fn topics(&self, prefix: &str, after: &str, limit: usize) -> (Vec<TopicStatus>, Cursor) {
+        let mut locked = self.lock();
+        let log = locked.log();
+        let list = log
+            .with_prefix(prefix)
+            .filter(|topic| *topic.trail.topic > *after)
+            .take(limit)
+            .map(|topic| TopicStatus {
+                topic: topic.trail.topic.clone(),
+                events: topic.len() as u64,
+                bytes: topic.bytes(),
+                oldest: topic.oldest(),
+                newest: topic.newest(),
+            })
+            .collect();
+        (list, log.at(log.head))
+    }
+
+    pub fn totals(&self) -> Totals {
+        let mut locked = self.lock();
+        let (keys, keys_evicted) = (locked.keys().len(), locked.keys().evicted());
+        let log = locked.log();
+        Totals {
+            topics: log.topics.len(),
+            events: log.events,
+            bytes: log.bytes,
+            head: log.head,
+            trimmed: log.trims.total(),
+            keys,
+            keys_evicted,
+        }
+    }
+}
+
+impl State {
+    fn new(epoch: Epoch) -> State {
+        State {
+            epoch,
+            head: 0,
+            topics: BTreeMap::new(),
+            oldest: BTreeMap::new(),
+            empty: BTreeMap::new(),
+            trims: Trims::default(),
+            forgotten: LastTrim::default(),
+            events: 0,
+            bytes: 0,
+        }
+    }
+
+    fn at(&self, seq: u64) -> Cursor {
+        Cursor { epoch: self.epoch, seq, told: None }
+    }
+
+    fn append(
+        &mut self,
+        topic: &Name,
+        drafts: Vec<Draft>,
+        now: Now,
+        retention: &Retention,
+        trimmed: &mut Vec<Arc<Event>>,
+    ) -> Result<Cursor, Refused> {
+        self.trim_aged(now.at, retention.age, trimmed);
+        self.make(topic, retention.topics)?;
+        let Some(place) = self.topics.get_mut(topic) else {
+            return Err(Refused::TopicCap);
+        };
+        if place.len() == 0 {
+            self.empty.remove(&place.last_trim.seq);
+            self.oldest.insert(self.head + 1, place.trail.topic.clone());
+        }
+        for draft in drafts {
+            self.head += 1;
+            let event = Event {
+                seq: self.head,
+                time: now.wall,
+                at: now.at,
+                trail: Arc::clone(&place.trail),
+                draft,
+            };
+            self.events += 1;
+            self.bytes += event.cost();
+            place.push(Arc::new(event));
+        }
+        let excess = place.len().saturating_sub(retention.events);
+        for _ in 0..excess {
+            self.trim_oldest_of(topic, trimmed);
+        }
+        while self.bytes > retention.bytes && self.trim_oldest(trimmed) {}
+        Ok(self.at(self.head))
+    }
+
+    /// Makes the topic unless it is there, forgetting an empty one for it if need be.
+    fn make(&mut self, topic: &Name, most: usize) -> Result<(), Refused> {
+        if self.topics.contains_key(topic) {
+            return Ok(());
+        }
+        if self.topics.len() >= most {
+            let (_, name) = self.empty.pop_first().ok_or(Refused::TopicCap)?;
+            if let Some(gone) = self.topics.remove(&name) {
+                self.forgotten.seq = self.forgotten.seq.max(gone.last_trim.seq);
+                self.forgotten.number = self.forgotten.number.max(gone.last_trim.number);
+            }
+        }
+        // It may be one that was forgotten: then whatever that had lost, it has lost.
+        let trail = Trail::new(topic.clone(), self.forgotten.seq);
+        self.topics
+            .insert(topic.clone(), Topic::new(trail, self.forgotten));
+        Ok(())
+    }
+
+    fn trim_aged(&mut self, now: Instant, age: Duration, trimmed: &mut Vec<Arc<Event>>) {
+        // In the order of the log, which is that of their ages.
+        while let Some((_, name)) = self.oldest.first_key_value() {
+            let oldest = self.topics.get(name).and_then(|topic| topic.get(0));
+            if !oldest.is_some_and(|e| now.saturating_duration_since(e.at) >= age) {
+                break;
+            }
+            self.trim_oldest(trimmed);
+        }
+    }
+
+    /// Trims the oldest event of the whole log.
+    fn trim_oldest(&mut self, trimmed: &mut Vec<Arc<Event>>) -> bool {
+        let oldest = self.oldest.first_key_value().map(|(_, name)| name.clone());
+        oldest.is_some_and(|name| self.trim_oldest_of(&name, trimmed))
+    }
+
+    fn trim_oldest_of(&mut self, name: &Name, trimmed: &mut Vec<Arc<Event>>) -> bool {
+        let Some(topic) = self.topics.get_mut(name) else { return false };
+        let Some(event) = topic.pop_oldest() else { return false };
+        self.events -= 1;
+        self.bytes -= event.cost();
+        topic.last_trim = self.trims.note(event.seq, &topic.trail);
+        self.oldest.remove(&event.seq);
+        match topic.oldest() {
+            Some(seq) => self.oldest.insert(seq, topic.trail.topic.clone()),
+            None => self.empty.insert(event.seq, topic.trail.topic.clone()),
+        };
+        trimmed.push(event);
+        true
+    }
+}

@@ -1,0 +1,94 @@
+//! What the log remembers of events that it has let go: enough to say exactly whether a reader
+//! lost any, and how many.
+
+use std::collections::{BTreeMap, VecDeque};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+
+use crate::limits::COUNTED_TRIMS;
+use crate::names::Name;
+
+/// A topic's name, and how far its trims can no longer be counted. Events and remembered trims
+/// share it, so that it outlives the topic itself for as long as anyone needs it.
+#[derive(Debug)]
+pub struct Trail {
+    pub topic: Name,
+    /// The highest seq of this topic's trims that [`Trims`] has let go. Written and read under
+    /// the log's lock only; atomic because it is shared.
+    uncounted_through: AtomicU64,
+}
+
+impl Trail {
+    pub fn new(topic: Name, uncounted_through: u64) -> Arc<Trail> {
+        let uncounted_through = AtomicU64::new(uncounted_through);
+        Arc::new(Trail { topic, uncounted_through })
+    }
+}
+
+/// The last trim in a topic. Trims in a topic go in seq order, so this alone decides whether any
+/// of its events above some seq were trimmed after some point.
+#[derive(Clone, Copy, Default, Debug)]
+pub struct LastTrim {
+    /// The seq that was trimmed.
+    pub seq: u64,
+    /// How many events the whole log had trimmed then, this one included.
+    pub number: u64,
+}
+
+impl LastTrim {
+    /// Whether a reader who has everything up to `seq`, and was told of the first `told` trims,
+    /// has lost an event here.
+    pub fn is_gap(self, seq: u64, told: u64) -> bool {
+        self.seq > seq && self.number > told
+    }
+}
+
+/// The last [`COUNTED_TRIMS`] trims of the whole log, oldest first.
+#[derive(Default)]
+pub struct Trims {
+    /// Events ever trimmed. The newest entry of `recent` has this number, the one before it one less.
+    total: u64,
+    recent: VecDeque<(u64, Arc<Trail>)>,
+}
+
+impl Trims {
+    /// Events ever trimmed.
+    pub fn total(&self) -> u64 {
+        self.total
+    }
+
+    /// Remembers that this event was trimmed.
+    pub fn note(&mut self, seq: u64, trail: &Arc<Trail>) -> LastTrim {
+        self.total += 1;
+        if self.recent.len() == COUNTED_TRIMS {
+            if let Some((seq, trail)) = self.recent.pop_front() {
+                trail.uncounted_through.store(seq, Ordering::Relaxed);
+            }
+        }
+        self.recent.push_back((seq, Arc::clone(trail)));
+        LastTrim { seq, number: self.total }
+    }
+
+    /// Per topic in `gaps`: how many of its events above `seq` were trimmed after the first
+    /// `told` trims; `None` where that can no longer be known.
+    pub fn lost(&self, gaps: &[Arc<Trail>], seq: u64, told: u64) -> BTreeMap<Name, Option<u64>> {
+        let forgotten = self.total - self.recent.len() as u64;
+        let mut lost: BTreeMap<Name, Option<u64>> = gaps
+            .iter()
+            .map(|trail| {
+                let uncounted = trail.uncounted_through.load(Ordering::Relaxed);
+                let exact = uncounted <= seq || told >= forgotten;
+                (trail.topic.clone(), exact.then_some(0))
+            })
+            .collect();
+        let skip = told.saturating_sub(forgotten) as usize;
+        for (trimmed, trail) in self.recent.iter().skip(skip) {
+            if *trimmed > seq {
+                if let Some(Some(count)) = lost.get_mut(&*trail.topic) {
+                    *count += 1;
+                }
+            }
+        }
+        lost
+    }
+}

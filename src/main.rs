@@ -1,0 +1,66 @@
+//! The program: parse, bind, run, exit code.
+
+use std::io::Write as _;
+use std::process::ExitCode;
+use std::sync::Arc;
+
+use longpoll::config::{self, Command, Config};
+use longpoll::cursor::Epoch;
+use longpoll::door::{Door, listener};
+use longpoll::metrics::Metrics;
+use longpoll::shutdown::Shutdown;
+use longpoll::{VERSION, diag};
+
+fn main() -> ExitCode {
+    match config::parse(std::env::args_os().skip(1), |name| std::env::var_os(name)) {
+        Ok(Command::Help) => print(&config::help()),
+        Ok(Command::Version) => print(&format!("longpoll {VERSION}\n")),
+        Ok(Command::Serve(config)) => match serve(*config) {
+            Ok(()) => ExitCode::SUCCESS,
+            Err(error) => fail(&error, 1),
+        },
+        Err(error) => fail(&error, 2),
+    }
+}
+
+fn print(text: &str) -> ExitCode {
+    // A reader that closed its end, such as head, has seen what it wanted.
+    let _ = std::io::stdout().write_all(text.as_bytes());
+    ExitCode::SUCCESS
+}
+
+fn fail(error: &dyn std::fmt::Display, code: u8) -> ExitCode {
+    // If stderr is gone, the exit code still says it.
+    let _ = writeln!(std::io::stderr(), "longpoll: {error}");
+    ExitCode::from(code)
+}
+
+fn serve(config: Config) -> std::io::Result<()> {
+    let listeners = listener::open(&config.listen)?;
+    let shutdown = Shutdown::new()?;
+    on_signals(shutdown.clone())?;
+    let metrics = Arc::new(Metrics::default());
+    let (diag, diag_thread) = diag::start(config.log, Arc::clone(&metrics))?;
+    let names: Vec<_> = listeners.iter().map(ToString::to_string).collect();
+    let epoch = Epoch::random()?;
+    let door = Door::open(config, listeners, epoch, metrics, diag.clone(), &shutdown)?;
+    for name in &names {
+        print(&format!("listening on {name}\n"));
+    }
+    shutdown.wait();
+    diag.info("draining");
+    door.drain();
+    diag.info("stopped");
+    diag_thread.finish();
+    Ok(())
+}
+
+/// The first signal drains; a second one ends the process at once.
+fn on_signals(shutdown: Shutdown) -> std::io::Result<()> {
+    let on_signal = move || {
+        if shutdown.give() {
+            std::process::exit(130);
+        }
+    };
+    ctrlc::set_handler(on_signal).map_err(std::io::Error::other)
+}

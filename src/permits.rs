@@ -1,0 +1,102 @@
+//! Counted room: how many, or how many bytes, of something may exist at once. Taken before the
+//! work, given back when dropped, whatever way the work ends.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+
+/// So much room, shared by all who clone it.
+#[derive(Clone)]
+pub struct Permits(Arc<Pool>);
+
+struct Pool {
+    most: AtomicUsize,
+    taken: AtomicUsize,
+}
+
+/// Some of the room; given back when dropped.
+pub struct Permit {
+    pool: Permits,
+    size: usize,
+}
+
+impl Permits {
+    #[must_use]
+    pub fn new(most: usize) -> Permits {
+        let taken = AtomicUsize::new(0);
+        Permits(Arc::new(Pool { most: AtomicUsize::new(most), taken }))
+    }
+
+    /// How much is taken.
+    #[must_use]
+    pub fn taken(&self) -> usize {
+        self.0.taken.load(Ordering::Relaxed)
+    }
+
+    /// How much there is.
+    #[must_use]
+    pub fn most(&self) -> usize {
+        self.0.most.load(Ordering::Relaxed)
+    }
+
+    /// Lowers what there is. What is taken beyond it stays taken until it is given back.
+    pub fn lower_to(&self, most: usize) {
+        self.0.most.fetch_min(most, Ordering::Relaxed);
+    }
+
+    /// Takes `size`, or nothing when there is not so much left.
+    #[must_use]
+    pub fn take(&self, size: usize) -> Option<Permit> {
+        let most = self.most();
+        let more = |taken: usize| taken.checked_add(size).filter(|sum| *sum <= most);
+        self.0
+            .taken
+            .fetch_update(Ordering::Relaxed, Ordering::Relaxed, more)
+            .ok()
+            .map(|_| Permit { pool: self.clone(), size })
+    }
+
+    /// Takes `size` even beyond what there is: for what exists already and has to be counted.
+    #[must_use]
+    pub fn count(&self, size: usize) -> Permit {
+        self.0.taken.fetch_add(size, Ordering::Relaxed);
+        Permit { pool: self.clone(), size }
+    }
+
+    /// How much is left.
+    #[must_use]
+    pub fn left(&self) -> usize {
+        self.most().saturating_sub(self.taken())
+    }
+}
+
+impl Permit {
+    /// Takes `more` as well, or nothing when there is not so much left.
+    #[must_use]
+    pub fn grow(&mut self, more: usize) -> bool {
+        let Some(mut permit) = self.pool.take(more) else { return false };
+        self.size += std::mem::take(&mut permit.size);
+        true
+    }
+}
+
+impl Drop for Permit {
+    fn drop(&mut self) {
+        self.pool.0.taken.fetch_sub(self.size, Ordering::Release);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_is_taken_comes_back_when_dropped() {
+        let room = Permits::new(10);
+        let six = room.take(6);
+        assert!(six.is_some() && room.take(5).is_none());
+        let beyond = room.count(5);
+        assert_eq!((room.taken(), room.left()), (11, 0));
+        drop((six, beyond));
+        assert_eq!(room.left(), 10);
+    }
+}

@@ -1,0 +1,93 @@
+//! The server's processes: their memory, and starting and stopping one of our own.
+
+use std::fs;
+use std::process::{Command, Stdio};
+use std::time::{Duration, Instant};
+
+use rustix::process::{Pid, Resource, Rlimit, Signal, getrlimit, kill_process, setrlimit};
+
+use crate::wire::Outcome;
+
+/// Every held poll is a descriptor, here and in a server that is started from here.
+pub fn raise_descriptor_limit() -> Outcome<()> {
+    let limit = getrlimit(Resource::Nofile);
+    Ok(setrlimit(Resource::Nofile, Rlimit { current: limit.maximum, maximum: limit.maximum })?)
+}
+
+pub struct Memory {
+    pub processes: usize,
+    /// The sum of `VmRSS`: pages that two processes share count twice.
+    pub resident_kib: u64,
+    /// The sum of `Pss`: pages that two processes share count once.
+    pub proportional_kib: u64,
+}
+
+/// Of the process `root` and all that descend from it.
+pub fn memory(root: u32) -> Outcome<Memory> {
+    let mut family = vec![root];
+    let mut parents = Vec::new();
+    for entry in fs::read_dir("/proc")?.flatten() {
+        let Some(pid) = entry.file_name().to_str().and_then(|name| name.parse::<u32>().ok()) else { continue };
+        if let Some(parent) = field(pid, "status", "PPid:") {
+            parents.push((pid, parent as u32));
+        }
+    }
+    let mut next = 0;
+    while next < family.len() {
+        let parent = family[next];
+        family.extend(parents.iter().filter(|(_, its)| *its == parent).map(|(pid, _)| *pid));
+        next += 1;
+    }
+    let mut memory = Memory { processes: family.len(), resident_kib: 0, proportional_kib: 0 };
+    for pid in family {
+        memory.resident_kib += field(pid, "status", "VmRSS:").ok_or(format!("no memory figure for process {pid}"))?;
+        memory.proportional_kib += field(pid, "smaps_rollup", "Pss:").unwrap_or(0);
+    }
+    Ok(memory)
+}
+
+fn field(pid: u32, file: &str, label: &str) -> Option<u64> {
+    let text = fs::read_to_string(format!("/proc/{pid}/{file}")).ok()?;
+    let line = text.lines().find_map(|line| line.strip_prefix(label))?;
+    line.split_whitespace().next()?.parse().ok()
+}
+
+/// A server that is ended when this is dropped, whatever happened meanwhile.
+pub struct Child(std::process::Child);
+
+impl Child {
+    pub fn spawn(command: &[String]) -> Outcome<Child> {
+        let (program, args) = command.split_first().ok_or("no command")?;
+        let child = Command::new(program).args(args).stdin(Stdio::null()).stdout(Stdio::null()).spawn()?;
+        Ok(Child(child))
+    }
+
+    pub fn has_ended(&mut self) -> Outcome<bool> {
+        Ok(self.0.try_wait()?.is_some())
+    }
+
+    /// Asks politely, so that a master process takes its workers along.
+    pub fn stop(&mut self) -> Outcome<()> {
+        if let Some(pid) = Pid::from_raw(self.0.id() as i32) {
+            kill_process(pid, Signal::TERM)?;
+        }
+        let deadline = Instant::now() + Duration::from_secs(5);
+        while !self.has_ended()? {
+            if Instant::now() > deadline {
+                return Err("the server does not stop when asked".into());
+            }
+            std::thread::sleep(Duration::from_millis(1));
+        }
+        Ok(())
+    }
+}
+
+impl Drop for Child {
+    fn drop(&mut self) {
+        if matches!(self.has_ended(), Ok(false)) && self.stop().is_err() {
+            // Nothing is left to try after this, so its own failure can't change anything.
+            drop(self.0.kill());
+            drop(self.0.wait());
+        }
+    }
+}
