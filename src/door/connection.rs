@@ -8,7 +8,7 @@ use super::head::{Framing, Parsed};
 use crate::line::Line;
 use super::linger::Lingerer;
 use super::pool::Slot;
-use super::request::{BodyLimits, Ended, HeadLimits, Input, read_body, read_head};
+use super::request::{Body, BodyLimits, Ended, HeadLimits, Input, read_body, read_head};
 use crate::api::{Api, Reply, Task};
 use crate::config::Config;
 use crate::diag::Diag;
@@ -37,10 +37,11 @@ enum After {
     Close,
 }
 
-/// A request, read whole.
+/// A request, read whole. One that makes no sense is answered all the same, and the connection
+/// goes on.
 struct Asked {
-    task: Task,
-    body: Vec<u8>,
+    task: Result<Task, Problem>,
+    body: Body,
     after: After,
 }
 
@@ -87,14 +88,12 @@ impl Desk {
     }
 
     /// Decides what is asked before any of the body is read, then reads it.
-    fn read_rest(
-        &self,
-        line: &Line,
-        input: &mut Input,
-        parsed: &Parsed,
-    ) -> Result<Asked, Ended> {
-        let task = self.api.route(&parsed.head)?;
-        let limit = task.body_limit(&self.config);
+    fn read_rest(&self, line: &Line, input: &mut Input, parsed: &Parsed) -> Result<Asked, Ended> {
+        let task = match self.api.route(&parsed.head) {
+            Err(problem) if parsed.framing != Framing::Sized(0) => return Err(problem.into()),
+            task => task,
+        };
+        let limit = task.as_ref().map_or(0, |task| task.body_limit(&self.config));
         if let Framing::Sized(length) = parsed.framing {
             if length > limit as u64 {
                 return Err(too_large(length, limit).into());
@@ -109,18 +108,19 @@ impl Desk {
         let limits = BodyLimits { bytes: limit, time, room: &self.bodies };
         let body = read_body(line, input, parsed.framing, &limits)?;
         let after = if parsed.keep_alive { After::KeepAlive } else { After::Close };
-        Ok(Asked { task, body: body.bytes, after })
+        Ok(Asked { task, body, after })
     }
 
     fn answer(&self, line: &Arc<Line>, head: &Head, asked: Asked) -> After {
         let begun = Instant::now();
         let Asked { task, body, after } = asked;
-        // The log's lock is not among what a panic may leave behind: see `log`.
-        let done = catch_unwind(AssertUnwindSafe(|| self.api.perform(task, body, line)));
-        let reply = done.unwrap_or_else(|_| {
-            let problem = Problem::new(Cause::Internal, "the server failed; its log says more");
-            Reply::Refused(problem)
-        });
+        let Body { bytes: body, room: _room } = body;
+        let reply = match task {
+            Err(problem) => Reply::Refused(problem),
+            // A panic leaves no lock behind that matters: see `log`.
+            Ok(task) => catch_unwind(AssertUnwindSafe(|| self.api.perform(task, body, line)))
+                .unwrap_or_else(|_| Reply::Refused(failed())),
+        };
         let after = if self.shutdown.given() { After::Close } else { after };
         let close = after == After::Close;
         let (status, bytes) = match reply {
@@ -199,6 +199,10 @@ impl AsRef<[u8]> for Bytes {
             Bytes::Shared(page) => page.bytes(),
         }
     }
+}
+
+fn failed() -> Problem {
+    Problem::new(Cause::Internal, "the server failed at this request; its stderr says more")
 }
 
 fn too_large(length: u64, limit: usize) -> Problem {

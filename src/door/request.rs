@@ -148,7 +148,7 @@ pub struct BodyLimits<'a> {
 /// A body, and the room it takes while it exists.
 pub struct Body {
     pub bytes: Vec<u8>,
-    room: Permit,
+    pub room: Permit,
 }
 
 impl Body {

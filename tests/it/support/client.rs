@@ -1,0 +1,165 @@
+//! A client that speaks in bytes: what a test sends is what goes over the wire.
+
+use std::io::{Read, Write};
+use std::net::{Shutdown, SocketAddr, TcpStream};
+
+use super::HANG;
+
+/// One connection.
+pub struct Client {
+    stream: TcpStream,
+    unused: Vec<u8>,
+}
+
+/// One answer, taken apart.
+#[derive(Debug, Clone)]
+pub struct Answer {
+    pub status: u16,
+    /// The bytes before the body.
+    pub head: String,
+    pub body: Vec<u8>,
+}
+
+impl Client {
+    pub fn connect(address: SocketAddr) -> Client {
+        let stream = TcpStream::connect(address).expect("the server accepts connections");
+        stream.set_read_timeout(Some(HANG)).unwrap();
+        stream.set_nodelay(true).unwrap();
+        Client { stream, unused: Vec::new() }
+    }
+
+    /// Sends these bytes.
+    pub fn send(&mut self, bytes: impl AsRef<[u8]>) -> &mut Client {
+        // A server that has refused may have closed already; the answer says what happened.
+        let _ = self.stream.write_all(bytes.as_ref());
+        self
+    }
+
+    /// Sends a request without a body.
+    pub fn ask(&mut self, method: &str, target: &str) -> &mut Client {
+        self.send(format!("{method} {target} HTTP/1.1\r\nHost: test\r\n\r\n"))
+    }
+
+    pub fn get(&mut self, target: &str) -> Answer {
+        self.ask("GET", target).answer()
+    }
+
+    /// Sends a request with header lines (each with its CR LF) and a body of that length.
+    pub fn post(&mut self, target: &str, headers: &str, body: impl AsRef<[u8]>) -> Answer {
+        let body = body.as_ref();
+        let length = body.len();
+        let mut bytes = format!(
+            "POST {target} HTTP/1.1\r\nHost: test\r\n{headers}Content-Length: {length}\r\n\r\n"
+        )
+        .into_bytes();
+        bytes.extend_from_slice(body);
+        self.send(bytes).answer()
+    }
+
+    /// Says that nothing more will be sent.
+    pub fn end_output(&mut self) -> &mut Client {
+        self.stream.shutdown(Shutdown::Write).unwrap();
+        self
+    }
+
+    /// Reads the next answer; one to a HEAD request by [`Client::head`] instead.
+    pub fn answer(&mut self) -> Answer {
+        let mut answer = self.head();
+        let length: usize = answer.header("Content-Length").map_or(0, |n| n.parse().unwrap());
+        while self.unused.len() < length {
+            assert!(self.more() > 0, "the body ended early: {answer:?}");
+        }
+        answer.body = self.unused.drain(..length).collect();
+        answer
+    }
+
+    /// Reads the next answer's head only.
+    pub fn head(&mut self) -> Answer {
+        let end = loop {
+            if let Some(at) = self.unused.windows(4).position(|w| w == b"\r\n\r\n") {
+                break at + 4;
+            }
+            let got = self.more();
+            assert!(got > 0, "closed before an answer: {:?}", String::from_utf8_lossy(&self.unused));
+        };
+        let head = String::from_utf8(self.unused.drain(..end).collect()).unwrap();
+        let status = head.split(' ').nth(1).and_then(|s| s.parse().ok()).expect("a status line");
+        Answer { status, head, body: Vec::new() }
+    }
+
+    /// Whether the server closes now without another byte.
+    pub fn is_closed(&mut self) -> bool {
+        self.unused.is_empty() && self.more() == 0
+    }
+
+    /// Reads whatever comes until the end.
+    pub fn rest(&mut self) -> Vec<u8> {
+        while self.more() > 0 {}
+        std::mem::take(&mut self.unused)
+    }
+
+    /// Nothing has arrived by now.
+    pub fn has_nothing(&mut self) -> bool {
+        self.stream.set_nonblocking(true).unwrap();
+        let mut byte = [0];
+        let nothing = self.stream.peek(&mut byte).is_err_and(|e| e.kind() == std::io::ErrorKind::WouldBlock);
+        self.stream.set_nonblocking(false).unwrap();
+        nothing && self.unused.is_empty()
+    }
+
+    fn more(&mut self) -> usize {
+        let mut chunk = [0; 16 << 10];
+        // A reset is an end, too.
+        let got = match self.stream.read(&mut chunk) {
+            Err(e) if e.kind() == std::io::ErrorKind::WouldBlock => panic!("no answer for {HANG:?}"),
+            got => got.unwrap_or(0),
+        };
+        self.unused.extend_from_slice(&chunk[..got]);
+        got
+    }
+}
+
+impl Answer {
+    /// A header's value.
+    pub fn header(&self, name: &str) -> Option<&str> {
+        self.head.split("\r\n").find_map(|line| {
+            let (key, value) = line.split_once(": ")?;
+            key.eq_ignore_ascii_case(name).then_some(value)
+        })
+    }
+
+    pub fn text(&self) -> &str {
+        std::str::from_utf8(&self.body).expect("a body of text")
+    }
+
+    pub fn json(&self) -> serde_json::Value {
+        serde_json::from_slice(&self.body).unwrap_or_else(|e| panic!("{e}: {}", self.text()))
+    }
+
+    /// The cursor to go on from.
+    pub fn next(&self) -> &str {
+        self.header("Next-Cursor").expect("a Next-Cursor header")
+    }
+
+    /// The seqs of its events.
+    pub fn seqs(&self) -> Vec<u64> {
+        let json = self.json();
+        let events = json["events"].as_array().expect("a poll answer");
+        events.iter().map(|event| event["seq"].as_u64().unwrap()).collect()
+    }
+
+    /// The data of its events.
+    pub fn data(&self) -> Vec<serde_json::Value> {
+        let json = self.json();
+        let events = json["events"].as_array().expect("a poll answer");
+        events.iter().map(|event| event["data"].clone()).collect()
+    }
+
+    /// A problem's detail.
+    pub fn detail(&self) -> String {
+        assert_eq!(self.header("Content-Type"), Some("application/problem+json"), "{self:?}");
+        let json = self.json();
+        assert_eq!(json["status"], self.status);
+        json["detail"].as_str().expect("a detail").to_owned()
+    }
+}

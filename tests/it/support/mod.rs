@@ -1,0 +1,22 @@
+//! What the tests share: the real program on a port of its own, and a client that speaks in bytes.
+
+mod client;
+mod server;
+
+pub use client::{Answer, Client};
+pub use server::Server;
+
+use std::time::{Duration, Instant};
+
+/// Beyond this a test is stuck, however slow the machine. No test asserts a time by it.
+pub const HANG: Duration = Duration::from_secs(120);
+
+/// Asks until the answer is yes. Each asking takes a round trip to the server, so this does not
+/// spin.
+pub fn until(what: &str, mut yes: impl FnMut() -> bool) {
+    let stuck = Instant::now() + HANG;
+    while !yes() {
+        assert!(Instant::now() < stuck, "never happened: {what}");
+        std::thread::yield_now();
+    }
+}
