@@ -108,9 +108,7 @@ impl Config {
     #[must_use]
     pub fn max_polls(&self) -> usize {
         let most = self.max_connections.saturating_sub(1).max(1);
-        self.max_polls
-            .unwrap_or(self.max_connections / 8 * 7)
-            .clamp(1, most)
+        self.max_polls.unwrap_or(self.max_connections / 8 * 7).clamp(1, most)
     }
 
     fn check(&self) -> Result<(), UsageError> {
@@ -178,7 +176,5 @@ pub fn parse(
 }
 
 fn text(name: &str, value: OsString) -> Result<String, UsageError> {
-    value
-        .into_string()
-        .map_err(|value| UsageError(format!("{name}: {value:?} is not UTF-8")))
+    value.into_string().map_err(|value| UsageError(format!("{name}: {value:?} is not UTF-8")))
 }

@@ -81,9 +81,7 @@ fn epoch(text: &str) -> Result<Epoch, NotACursor> {
     if text.len() != 16 || !text.bytes().all(lower_hex) {
         return Err(NotACursor);
     }
-    u64::from_str_radix(text, 16)
-        .map(Epoch)
-        .map_err(|_| NotACursor)
+    u64::from_str_radix(text, 16).map(Epoch).map_err(|_| NotACursor)
 }
 
 /// A decimal number as `Display` writes it: no sign, no leading zero.
@@ -117,11 +115,7 @@ mod tests {
     #[test]
     fn a_cursor_reads_back_as_it_was_written() {
         for (seq, told) in [(0, None), (7, Some(0)), (u64::MAX, Some(u64::MAX))] {
-            let cursor = Cursor {
-                epoch: Epoch::from_bits(0xab),
-                seq,
-                told,
-            };
+            let cursor = Cursor { epoch: Epoch::from_bits(0xab), seq, told };
             assert_eq!(cursor.to_string().parse(), Ok(cursor));
         }
     }
@@ -130,10 +124,21 @@ mod tests {
     fn what_was_never_issued_is_refused() {
         let epoch = "00000000000000ab";
         for text in [
-            "", ".", "7", "ab.7", "00000000000000AB.7", "00000000000000ab", "00000000000000ab.",
-            "00000000000000ab.07", "00000000000000ab.+7", "00000000000000ab.-1",
-            "00000000000000ab.7.", "00000000000000ab.7.1.1", "00000000000000ab. 7",
-            "00000000000000ab.18446744073709551616", "0000000000000+ab.7",
+            "",
+            ".",
+            "7",
+            "ab.7",
+            "00000000000000AB.7",
+            "00000000000000ab",
+            "00000000000000ab.",
+            "00000000000000ab.07",
+            "00000000000000ab.+7",
+            "00000000000000ab.-1",
+            "00000000000000ab.7.",
+            "00000000000000ab.7.1.1",
+            "00000000000000ab. 7",
+            "00000000000000ab.18446744073709551616",
+            "0000000000000+ab.7",
         ] {
             assert_eq!(text.parse::<Cursor>(), Err(NotACursor), "{text}");
         }

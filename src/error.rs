@@ -88,12 +88,7 @@ impl Problem {
         if matches!(cause.status(), 429 | 503) {
             headers.push(("Retry-After", fastrand::u64(RETRY_AFTER).to_string()));
         }
-        Problem {
-            cause,
-            detail: detail.into(),
-            members: Vec::new(),
-            headers,
-        }
+        Problem { cause, detail: detail.into(), members: Vec::new(), headers }
     }
 
     /// A `400`.

@@ -158,11 +158,8 @@ impl Answer {
 
 impl From<&Problem> for Answer {
     fn from(problem: &Problem) -> Answer {
-        let answer = Answer::new(
-            problem.cause.status(),
-            "application/problem+json",
-            problem.body(),
-        );
+        let answer =
+            Answer::new(problem.cause.status(), "application/problem+json", problem.body());
         let headers = problem.headers().iter().cloned();
         headers
             .fold(answer, |answer, (name, value)| answer.with(name, value))
@@ -170,7 +167,7 @@ impl From<&Problem> for Answer {
     }
 }
 
-/// Adds `Connection: close` to an encoded message; tiny_http leaves that field to its own server.
+/// Adds `Connection: close` to an encoded message; `tiny_http` leaves that field to its own server.
 pub fn tell_close(bytes: &mut Vec<u8>) {
     splice(bytes, b"\r\n", b"\r\nConnection: close\r\n");
 }

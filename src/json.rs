@@ -52,8 +52,7 @@ impl<'a> Object<'a> {
 
     /// Any JSON value.
     pub fn value(&mut self, key: &str, value: &Value) -> &mut Self {
-        self.key(key)
-            .extend_from_slice(value.to_string().as_bytes());
+        self.key(key).extend_from_slice(value.to_string().as_bytes());
         self
     }
 
@@ -157,7 +156,20 @@ mod tests {
         for good in ["0", " null ", "\"\\u00e9\"", "[1,2.5e3,{\"a\":[]}]", "-1", "\"\u{1f600}\""] {
             assert!(check(good.as_bytes()).is_ok(), "{good}");
         }
-        for bad in ["", " ", "1 2", "{", "[1,]", "nul", "'a'", "\"\\ud800\"", "01", "{\"a\":1,}", "NaN", "\u{feff}1"] {
+        for bad in [
+            "",
+            " ",
+            "1 2",
+            "{",
+            "[1,]",
+            "nul",
+            "'a'",
+            "\"\\ud800\"",
+            "01",
+            "{\"a\":1,}",
+            "NaN",
+            "\u{feff}1",
+        ] {
             assert!(check(bad.as_bytes()).is_err(), "{bad}");
         }
         assert!(check(b"\"\xff\"").is_err());

@@ -42,10 +42,7 @@ const LONGEST_POLL: Duration = Duration::from_secs(1 << 30);
 /// A time as poll(2) takes it.
 pub fn timespec(time: Duration) -> Timespec {
     let time = time.min(LONGEST_POLL);
-    Timespec {
-        tv_sec: time.as_secs() as i64,
-        tv_nsec: i64::from(time.subsec_nanos()),
-    }
+    Timespec { tv_sec: time.as_secs() as i64, tv_nsec: i64::from(time.subsec_nanos()) }
 }
 
 impl Line {

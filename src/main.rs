@@ -43,7 +43,7 @@ fn serve(config: Config) -> std::io::Result<()> {
     let (diag, diag_thread) = diag::start(config.log, Arc::clone(&metrics))?;
     let names: Vec<_> = listeners.iter().map(ToString::to_string).collect();
     let epoch = Epoch::random()?;
-    let door = Door::open(config, listeners, epoch, metrics, diag.clone(), &shutdown)?;
+    let door = Door::open(config, listeners, epoch, &metrics, diag.clone(), &shutdown)?;
     for name in &names {
         print(&format!("listening on {name}\n"));
     }

@@ -90,16 +90,12 @@ impl TopicSet {
     pub fn parse(list: &str) -> Result<TopicSet, String> {
         let count = list.split(',').count();
         if count > NAMES_PER_POLL {
-            return Err(format!(
-                "{count} topics named; one poll may name {NAMES_PER_POLL}"
-            ));
+            return Err(format!("{count} topics named; one poll may name {NAMES_PER_POLL}"));
         }
         let mut patterns: Vec<Pattern> = Vec::with_capacity(count);
         for text in list.split(',') {
             let pattern = Pattern::parse(text).ok_or_else(|| {
-                format!(
-                    "topic {text:?} is not {NAME_RULE}, nor a prefix of those that ends in *"
-                )
+                format!("topic {text:?} is not {NAME_RULE}, nor a prefix of those that ends in *")
             })?;
             if !patterns.iter().any(|known| known.covers(&pattern)) {
                 patterns.retain(|known| !pattern.covers(known));

@@ -19,7 +19,8 @@ impl Api {
         object.close();
         body.push(b'\n');
         let status = if draining { 503 } else { 200 };
-        let answer = Answer::new(status, "application/json", body).with("Cache-Control", "no-store");
+        let answer =
+            Answer::new(status, "application/json", body).with("Cache-Control", "no-store");
         Reply::Answer(if draining {
             answer.with("Retry-After", fastrand::u64(RETRY_AFTER).to_string())
         } else {

@@ -16,9 +16,9 @@ use std::time::{Duration, Instant};
 use crate::bell::{Room, SeatRef};
 use crate::config::Config;
 use crate::cursor::Epoch;
-use crate::line::Line;
 use crate::error::{Cause, Problem};
 use crate::http::{Answer, Head, Method};
+use crate::line::Line;
 use crate::log::{Fingerprints, Log, Retention};
 use crate::metrics::Metrics;
 use crate::names::{NAME_RULE, Name, TypeFilter};
@@ -143,7 +143,9 @@ impl Api {
             "/health" => Params::read(&head.query, &[]).map(|_| Task::Health),
             "/metrics" => Params::read(&head.query, &[]).map(|_| Task::Metrics),
             path => {
-                let detail = format!("there is no {path:?}; there are /topics, /topics/TOPIC, /health and /metrics");
+                let detail = format!(
+                    "there is no {path:?}; there are /topics, /topics/TOPIC, /health and /metrics"
+                );
                 return Err(Problem::new(Cause::NotFound, detail));
             }
         };

@@ -255,9 +255,7 @@ fn push_event(out: &mut Vec<u8>, event: &Event) {
     match (draft.form, std::str::from_utf8(&draft.body)) {
         (Form::Json, _) => object.checked("data", &draft.body),
         (Form::Text, Ok(text)) => object.string("data", text),
-        (Form::Binary | Form::Text, _) => {
-            object.string("data_base64", &BASE64.encode(&draft.body))
-        }
+        (Form::Binary | Form::Text, _) => object.string("data_base64", &BASE64.encode(&draft.body)),
     };
     object.close();
 }

@@ -25,7 +25,9 @@ impl Params {
                 Problem::bad(format!("unknown parameter {name:?}; known here: {known}"))
             })?;
             if params.iter().any(|(before, _)| before == name) {
-                return Err(Problem::bad(format!("parameter {name} is repeated; it may come once")));
+                return Err(Problem::bad(format!(
+                    "parameter {name} is repeated; it may come once"
+                )));
             }
             params.push((name, percent_decode(value)?));
         }
@@ -50,8 +52,9 @@ impl Params {
     ) -> Result<T, Problem> {
         match self.get(name) {
             None => Ok(default),
-            Some(value) => parse(value)
-                .map_err(|why| Problem::bad(format!("parameter {name}={value}: {why}"))),
+            Some(value) => {
+                parse(value).map_err(|why| Problem::bad(format!("parameter {name}={value}: {why}")))
+            }
         }
     }
 }

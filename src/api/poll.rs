@@ -9,10 +9,10 @@ use super::params::{Params, whole};
 use super::{Api, Reply, Waiter};
 use crate::bell::Woken;
 use crate::cursor::Since;
-use crate::line::Line;
 use crate::error::{Cause, Problem};
 use crate::http::{Field, Head};
 use crate::limits::{PAGE_EVENTS, PAGE_EVENTS_DEFAULT};
+use crate::line::Line;
 use crate::log::{Ask, Gap, OnGap, Slice, Why};
 use crate::names::{TopicSet, TypeFilter};
 
@@ -47,7 +47,8 @@ impl Query {
             "raw" => Ok(Format::Raw),
             _ => Err("allowed are json, ndjson and raw".into()),
         })?;
-        let limit = params.parsed("limit", PAGE_EVENTS_DEFAULT, |text| whole(text, 1, PAGE_EVENTS))?;
+        let limit =
+            params.parsed("limit", PAGE_EVENTS_DEFAULT, |text| whole(text, 1, PAGE_EVENTS))?;
         // The query wins over the header.
         let preferred = match params.get("wait") {
             Some(_) => None,
@@ -215,12 +216,18 @@ impl Api {
     fn refuse_gap(&self, gap: &Gap) -> Problem {
         self.count_gap(gap);
         let detail = match gap.why {
-            Why::Trimmed => "events after this cursor were trimmed; go on from resume, or ask with gap=skip",
-            Why::Epoch => "this cursor belongs to another life of the log; go on from resume, or ask with gap=skip",
-            Why::Future => "this cursor is beyond the newest event; go on from resume, or ask with gap=skip",
+            Why::Trimmed => {
+                "events after this cursor were trimmed; go on from resume, or ask with gap=skip"
+            }
+            Why::Epoch => {
+                "this cursor belongs to another life of the log; go on from resume, or ask with gap=skip"
+            }
+            Why::Future => {
+                "this cursor is beyond the newest event; go on from resume, or ask with gap=skip"
+            }
         };
-        let problem = Problem::new(Cause::Gap, detail)
-            .with_header("Next-Cursor", gap.resume.to_string());
+        let problem =
+            Problem::new(Cause::Gap, detail).with_header("Next-Cursor", gap.resume.to_string());
         let members = gap_members(gap).into_iter();
         members.fold(problem, |problem, (name, value)| problem.with_member(name, value))
     }

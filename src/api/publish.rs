@@ -74,7 +74,9 @@ impl Ask {
         match head.one(Field::ContentEncoding)? {
             None | Some("identity") => {}
             Some(coding) => {
-                let detail = format!("Content-Encoding {coding:?} is not understood; send the body as it is");
+                let detail = format!(
+                    "Content-Encoding {coding:?} is not understood; send the body as it is"
+                );
                 return Err(Problem::bad(detail));
             }
         }
@@ -104,7 +106,8 @@ impl Ask {
         match &self.media {
             Media::Ndjson => self.batch(&body, max_event),
             Media::Json(content_type) => {
-                json::check(&body).map_err(|e| Problem::bad(format!("the body is not JSON: {e}")))?;
+                json::check(&body)
+                    .map_err(|e| Problem::bad(format!("the body is not JSON: {e}")))?;
                 Ok(vec![self.draft(Form::Json, content_type.clone(), body)])
             }
             Media::Text(content_type) => Ok(vec![self.draft(utf8, content_type.clone(), body)]),
@@ -124,7 +127,8 @@ impl Ask {
                 return Err(Problem::new(Cause::TooLarge, detail));
             }
             if line.len() > max_event {
-                let detail = format!("line {number} has {} bytes; allowed are {max_event}", line.len());
+                let detail =
+                    format!("line {number} has {} bytes; allowed are {max_event}", line.len());
                 return Err(Problem::new(Cause::TooLarge, detail));
             }
             json::check(line)
@@ -139,9 +143,12 @@ impl Ask {
 }
 
 fn key(text: &str) -> Result<String, Problem> {
-    let ok = (1..=KEY_CHARS).contains(&text.len()) && text.bytes().all(|b| (b' '..=b'~').contains(&b));
+    let ok =
+        (1..=KEY_CHARS).contains(&text.len()) && text.bytes().all(|b| (b' '..=b'~').contains(&b));
     ok.then(|| text.to_owned()).ok_or_else(|| {
-        Problem::bad(format!("header Idempotency-Key has to be 1 to {KEY_CHARS} printable ASCII characters"))
+        Problem::bad(format!(
+            "header Idempotency-Key has to be 1 to {KEY_CHARS} printable ASCII characters"
+        ))
     })
 }
 
@@ -151,7 +158,9 @@ fn media(content_type: Option<&str>) -> Result<Media, Problem> {
         return Ok(Media::Text(None));
     };
     if text.len() > CONTENT_TYPE_CHARS || !text.bytes().all(|b| (b' '..=b'~').contains(&b)) {
-        let detail = format!("header Content-Type has to be at most {CONTENT_TYPE_CHARS} printable ASCII characters");
+        let detail = format!(
+            "header Content-Type has to be at most {CONTENT_TYPE_CHARS} printable ASCII characters"
+        );
         return Err(Problem::bad(detail));
     }
     let (essence, parameters) = text.split_once(';').unwrap_or((text, ""));
@@ -179,7 +188,10 @@ impl Api {
     /// Appends what was sent and wakes who waits for it.
     pub(super) fn publish(&self, ask: &Ask, body: Vec<u8>) -> Result<Reply, Problem> {
         if self.shutdown.given() {
-            return Err(Problem::new(Cause::Draining, "the server is shutting down; nothing was published"));
+            return Err(Problem::new(
+                Cause::Draining,
+                "the server is shutting down; nothing was published",
+            ));
         }
         let claim_of = |body: &[u8]| {
             let key = ask.key.as_ref()?;
@@ -194,8 +206,10 @@ impl Api {
             // Held until the outcome is known: a repeat waits for it.
             let outcome = Arc::new(Mutex::new(None));
             let mut own = outcome.lock();
-            let claim = claim.map(|(id, fingerprint)| {
-                Claim { id, fingerprint, outcome: Arc::clone(&outcome) }
+            let claim = claim.map(|(id, fingerprint)| Claim {
+                id,
+                fingerprint,
+                outcome: Arc::clone(&outcome),
             });
             let appended = self.log.append(&ask.topic, drafts.clone(), claim.as_ref(), now);
             match appended.map_err(|refused| self.refuse_publish(&refused))? {

@@ -3,9 +3,7 @@
 use std::fmt::Write as _;
 use std::time::Duration;
 
-use super::units::{
-    DURATION_RULE, SIZE_RULE, duration, format_duration, format_size, size, whole,
-};
+use super::units::{DURATION_RULE, SIZE_RULE, duration, format_duration, format_size, size, whole};
 use super::{Config, Listen, LogLevel};
 
 /// Where the server listens when nobody says.
@@ -229,12 +227,10 @@ fn count(value: &str, least: u64, most: u64) -> Result<usize, String> {
 }
 
 fn bytes(value: &str, least: u64, most: u64) -> Result<u64, String> {
-    size(value)
-        .filter(|n| (least..=most).contains(n))
-        .ok_or_else(|| {
-            let (least, most) = (format_size(least), format_size(most));
-            format!("allowed is {SIZE_RULE}, from {least} to {most}")
-        })
+    size(value).filter(|n| (least..=most).contains(n)).ok_or_else(|| {
+        let (least, most) = (format_size(least), format_size(most));
+        format!("allowed is {SIZE_RULE}, from {least} to {most}")
+    })
 }
 
 fn time(value: &str) -> Result<Duration, String> {

@@ -27,9 +27,7 @@ pub fn duration(text: &str) -> Option<Duration> {
 fn seconds(digits: &str, unit: f64) -> Option<Duration> {
     let plain = digits.bytes().all(|b| b.is_ascii_digit() || b == b'.');
     let number: f64 = if plain { digits.parse().ok()? } else { return None };
-    Duration::try_from_secs_f64(number * unit)
-        .ok()
-        .filter(|d| *d <= LONGEST)
+    Duration::try_from_secs_f64(number * unit).ok().filter(|d| *d <= LONGEST)
 }
 
 /// Reads `65536`, `64KiB`, `1MiB` or `2GiB`.
@@ -80,10 +78,19 @@ mod tests {
 
     #[test]
     fn durations_and_sizes_read_as_they_are_written() {
-        for (text, ms) in [("500ms", 500), ("2", 2000), ("1.5s", 1500), ("5m", 300_000), ("24h", 86_400_000), ("0", 0)] {
+        for (text, ms) in [
+            ("500ms", 500),
+            ("2", 2000),
+            ("1.5s", 1500),
+            ("5m", 300_000),
+            ("24h", 86_400_000),
+            ("0", 0),
+        ] {
             assert_eq!(duration(text), Some(Duration::from_millis(ms)), "{text}");
         }
-        for text in ["", "s", "-1", "1e3", "1d", "1 s", "inf", "nan", "+1", "9999999h", ".", "1.2.3", "10S"] {
+        for text in
+            ["", "s", "-1", "1e3", "1d", "1 s", "inf", "nan", "+1", "9999999h", ".", "1.2.3", "10S"]
+        {
             assert_eq!(duration(text), None, "{text}");
         }
         assert_eq!(size("64KiB"), Some(65_536));

@@ -5,7 +5,6 @@ use std::sync::Arc;
 use std::time::Instant;
 
 use super::head::{Framing, Parsed};
-use crate::line::Line;
 use super::linger::Lingerer;
 use super::pool::Slot;
 use super::request::{Body, BodyLimits, Ended, HeadLimits, Input, read_body, read_head};
@@ -15,6 +14,7 @@ use crate::diag::Diag;
 use crate::error::{Cause, Problem};
 use crate::http::{Answer, Head};
 use crate::limits::{BODIES_BYTES, WRITE_BYTES_PER_SECOND};
+use crate::line::Line;
 use crate::metrics::Metrics;
 use crate::permits::Permits;
 use crate::shutdown::Shutdown;

@@ -56,7 +56,8 @@ pub fn parse(bytes: &[u8]) -> Result<Option<Parsed>, Problem> {
         _ => return Err(malformed("header Host is repeated; it may come once")),
     }
     let (path, query) = target(request.path.unwrap_or(""))?;
-    let method: Method = request.method.unwrap_or("").parse().map_err(|()| malformed("no method"))?;
+    let method: Method =
+        request.method.unwrap_or("").parse().map_err(|()| malformed("no method"))?;
     Ok(Some(Parsed {
         head: Head { method, path, query, fields: facts.fields },
         length,
@@ -100,10 +101,9 @@ fn explain(error: httparse::Error, bytes: &[u8]) -> Problem {
         );
     }
     match error {
-        Error::TooManyHeaders => Problem::new(
-            Cause::HeadTooLarge,
-            format!("more than {HEADER_FIELDS} header fields"),
-        ),
+        Error::TooManyHeaders => {
+            Problem::new(Cause::HeadTooLarge, format!("more than {HEADER_FIELDS} header fields"))
+        }
         Error::Version if names_a_version(bytes) => {
             Problem::new(Cause::HttpVersion, "the server speaks HTTP/1.1 and HTTP/1.0")
         }
@@ -204,7 +204,8 @@ impl Facts {
         }
         let digits = !value.is_empty() && value.iter().all(u8::is_ascii_digit);
         let number = std::str::from_utf8(value).ok().filter(|_| digits);
-        let number = number.ok_or_else(|| malformed("Content-Length has to be a decimal number"))?;
+        let number =
+            number.ok_or_else(|| malformed("Content-Length has to be a decimal number"))?;
         // What does not fit a u64 is too large all the same.
         self.length = Some(number.parse().unwrap_or(u64::MAX));
         Ok(())

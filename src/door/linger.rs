@@ -13,8 +13,8 @@ use std::time::{Duration, Instant};
 use crossbeam_channel::{Receiver, RecvTimeoutError, Sender, bounded};
 use rustix::event::{PollFd, PollFlags, poll};
 
-use crate::line::{Line, timespec};
 use crate::limits::{LINGER, LINGER_BYTES, LINGERING};
+use crate::line::{Line, timespec};
 
 /// How long a newcomer may go unread while the others are waited for.
 const LOOK: Duration = Duration::from_millis(50);
@@ -41,9 +41,7 @@ struct Lingering {
 /// Starts the thread.
 pub fn start() -> std::io::Result<(Lingerer, LingerThread)> {
     let (send, receive) = bounded(LINGERING);
-    let thread = std::thread::Builder::new()
-        .name("linger".into())
-        .spawn(move || run(&receive))?;
+    let thread = std::thread::Builder::new().name("linger".into()).spawn(move || run(&receive))?;
     Ok((Lingerer(send), LingerThread(thread)))
 }
 
@@ -68,9 +66,8 @@ fn run(newcomers: &Receiver<Arc<Line>>) {
                 kept.push_back(Lingering { line, until: Instant::now() + LINGER, bytes: 0 });
                 continue;
             }
-            Err(RecvTimeoutError::Timeout) => {}
             Err(RecvTimeoutError::Disconnected) if kept.is_empty() => return,
-            Err(RecvTimeoutError::Disconnected) => {}
+            Err(_) => {}
         }
         let lines = kept.iter();
         let mut polled: Vec<_> = lines.map(|k| PollFd::new(&*k.line, PollFlags::IN)).collect();
@@ -84,8 +81,8 @@ fn run(newcomers: &Receiver<Arc<Line>>) {
 /// Discards what is there; false when that was the end, or enough.
 fn discard(lingering: &mut Lingering, scratch: &mut Vec<u8>) -> bool {
     scratch.clear();
-    // A deadline in the past: only what is there already.
-    match lingering.line.recv_until(scratch, lingering.until - LINGER) {
+    // Only what is there already.
+    match lingering.line.recv_until(scratch, Instant::now()) {
         Ok(0) => false,
         Ok(got) => {
             lingering.bytes += got;

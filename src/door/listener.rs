@@ -57,19 +57,15 @@ fn passed_by_systemd() -> io::Result<Vec<Listener>> {
     let mut passed = listenfd::ListenFd::from_env();
     let mut listeners = Vec::new();
     for index in 0..passed.len() {
-        let listener = match passed.take_tcp_listener(index) {
-            Ok(Some(tcp)) => of_tcp(tcp)?,
-            _ => match passed.take_unix_listener(index) {
-                Ok(Some(unix)) => {
-                    let path = unix.local_addr()?.as_pathname().map(Path::to_owned);
-                    let name = format!("unix:{}", path.unwrap_or_default().display());
-                    new(unix.into(), name, None)?
-                }
-                _ => {
-                    let why = format!("socket {index} from systemd is neither TCP nor unix stream");
-                    return Err(Error::new(ErrorKind::InvalidInput, why));
-                }
-            },
+        let listener = if let Ok(Some(tcp)) = passed.take_tcp_listener(index) {
+            of_tcp(tcp)?
+        } else if let Ok(Some(unix)) = passed.take_unix_listener(index) {
+            let path = unix.local_addr()?.as_pathname().map(Path::to_owned);
+            let name = format!("unix:{}", path.unwrap_or_default().display());
+            new(unix.into(), name, None)?
+        } else {
+            let why = format!("socket {index} from systemd is neither TCP nor unix stream");
+            return Err(Error::new(ErrorKind::InvalidInput, why));
         };
         listeners.push(listener);
     }

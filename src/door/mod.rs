@@ -27,11 +27,11 @@ use crate::diag::Diag;
 use crate::error::{Cause, Problem};
 use crate::http::Answer;
 use crate::limits::{DRAIN, DRAIN_PARTIAL, GIVE_WAY};
+use crate::line::Line;
 use crate::metrics::Metrics;
 use crate::permits::{Permit, Permits};
 use crate::shutdown::Shutdown;
 use connection::Desk;
-use crate::line::Line;
 use linger::{LingerThread, Lingerer};
 use listener::{Accepted, Listener};
 use pool::{Admitted, MadeRoom, Pool, Serve};
@@ -71,33 +71,29 @@ impl Door {
         config: Config,
         listeners: Vec<Listener>,
         epoch: Epoch,
-        metrics: Arc<Metrics>,
+        metrics: &Arc<Metrics>,
         diag: Diag,
         shutdown: &Shutdown,
     ) -> io::Result<Door> {
         let mut config = config;
         fit::to_machine(&mut config, &diag);
         let places = Permits::new(config.max_connections);
-        let api = Api::new(&config, epoch, places.clone(), Arc::clone(&metrics), shutdown.clone());
+        let api = Api::new(&config, epoch, places.clone(), Arc::clone(metrics), shutdown.clone());
         let api = Arc::new(api);
         let (lingerer, linger) = linger::start()?;
         let watch = Watch::start(Arc::clone(&api))?;
         let idle_timeout = config.idle_timeout;
-        let desk = Desk::new(
-            Arc::clone(&api),
-            config,
-            diag.clone(),
-            shutdown.clone(),
-            lingerer.clone(),
-        );
-        let serve: Serve = Arc::new(move |line: &Arc<Line>, slot: &pool::Slot| desk.serve(line, slot));
+        let desk =
+            Desk::new(Arc::clone(&api), config, diag.clone(), shutdown.clone(), lingerer.clone());
+        let serve: Serve =
+            Arc::new(move |line: &Arc<Line>, slot: &pool::Slot| desk.serve(line, slot));
         let pool = Arc::new(Pool::new(places, serve));
         let mut acceptors = Vec::new();
         for listener in listeners {
             let acceptor = Acceptor {
                 listener,
                 pool: Arc::clone(&pool),
-                metrics: Arc::clone(&metrics),
+                metrics: Arc::clone(metrics),
                 diag: diag.clone(),
                 shutdown: shutdown.clone(),
                 lingerer: lingerer.clone(),

@@ -14,8 +14,8 @@ use std::time::{Duration, Instant};
 use crossbeam_channel::{Receiver, Sender, bounded};
 use parking_lot::Mutex;
 
-use crate::line::Line;
 use crate::limits::{GIVE_WAY, WORKER_STACK};
+use crate::line::Line;
 use crate::permits::{Permit, Permits};
 
 /// A connection that was let in, and its place among those that may be open.

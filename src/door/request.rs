@@ -8,9 +8,9 @@ use std::time::{Duration, Instant};
 
 use super::chunked::Chunks;
 use super::head::{Framing, Parsed, parse};
-use crate::line::Line;
 use crate::error::{Cause, Problem};
 use crate::limits::{INPUT_BYTES, SMALL_BODY_BYTES};
+use crate::line::Line;
 use crate::permits::{Permit, Permits};
 
 /// Why there is no request.

@@ -11,9 +11,9 @@ use std::time::Instant;
 use crossbeam_channel::{Receiver, RecvTimeoutError, Sender, bounded};
 use rustix::event::{PollFd, PollFlags, poll};
 
-use crate::line::timespec;
 use crate::api::Api;
 use crate::limits::WATCH;
+use crate::line::timespec;
 
 /// The thread; it ends when this is dropped or finished.
 pub struct Watch {
@@ -25,9 +25,8 @@ impl Watch {
     /// Starts it.
     pub fn start(api: Arc<Api>) -> std::io::Result<Watch> {
         let (stop, stopped) = bounded(0);
-        let thread = std::thread::Builder::new()
-            .name("watch".into())
-            .spawn(move || run(&api, &stopped))?;
+        let thread =
+            std::thread::Builder::new().name("watch".into()).spawn(move || run(&api, &stopped))?;
         Ok(Watch { stop, thread })
     }
 

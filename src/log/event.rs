@@ -20,10 +20,7 @@ impl Now {
     /// Reads both clocks.
     #[must_use]
     pub fn read() -> Now {
-        Now {
-            at: Instant::now(),
-            wall: SystemTime::now(),
-        }
+        Now { at: Instant::now(), wall: SystemTime::now() }
     }
 }
 

@@ -7,7 +7,7 @@ use std::time::Instant;
 
 use parking_lot::Mutex;
 
-use crate::limits::{KEYS, KEY_AGE};
+use crate::limits::{KEY_AGE, KEYS};
 
 /// What a publish was answered with. Empty until its outcome is known; the publisher holds the
 /// lock until then, so a repeat that locks it waits for the outcome. Still empty afterwards: the
@@ -27,7 +27,7 @@ pub struct Claim<T> {
     pub outcome: Outcome<T>,
 }
 
-/// Makes the 128-bit identities: two SipHash values with keys that only this process knows, so
+/// Makes the 128-bit identities: two `SipHash` values with keys that only this process knows, so
 /// that nobody can make two publishes look alike.
 pub struct Fingerprints(RandomState, RandomState);
 
@@ -63,11 +63,7 @@ pub struct Keys<T> {
 
 impl<T> Default for Keys<T> {
     fn default() -> Keys<T> {
-        Keys {
-            known: HashMap::new(),
-            order: VecDeque::new(),
-            evicted: 0,
-        }
+        Keys { known: HashMap::new(), order: VecDeque::new(), evicted: 0 }
     }
 }
 

@@ -107,7 +107,7 @@ pub struct Totals {
 }
 
 /// The log's lock. A panic while it is held would leave a state that nobody may trust, and
-/// parking_lot does not poison: the process ends instead.
+/// `parking_lot` does not poison: the process ends instead.
 struct Locked<'a, T>(MutexGuard<'a, (State, Keys<T>)>);
 
 impl<T> Locked<'_, T> {
@@ -322,8 +322,7 @@ impl State {
         }
         // It may be one that was forgotten: then whatever that had lost, it has lost.
         let trail = Trail::new(topic.clone(), self.forgotten.seq);
-        self.topics
-            .insert(topic.clone(), Topic::new(trail, self.forgotten));
+        self.topics.insert(topic.clone(), Topic::new(trail, self.forgotten));
         Ok(())
     }
 
@@ -331,7 +330,7 @@ impl State {
         // In the order of the log, which is that of their ages.
         while let Some((_, name)) = self.oldest.first_key_value() {
             let oldest = self.topics.get(name).and_then(|topic| topic.get(0));
-            if !oldest.is_some_and(|e| now.saturating_duration_since(e.at) >= age) {
+            if oldest.is_none_or(|e| now.saturating_duration_since(e.at) < age) {
                 break;
             }
             self.trim_oldest(trimmed);

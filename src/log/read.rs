@@ -99,11 +99,7 @@ impl Slice {
             // None taken though there are some: before the first of them.
             None => self.events.first().map_or(self.head, |e| e.seq - 1),
         };
-        Cursor {
-            epoch: self.epoch,
-            seq,
-            told: (self.trimmed_through > seq).then_some(self.trims),
-        }
+        Cursor { epoch: self.epoch, seq, told: (self.trimmed_through > seq).then_some(self.trims) }
     }
 
     /// Matching events that are kept after the first `taken`.
@@ -248,7 +244,7 @@ impl State {
         // The n largest seqs, smallest of them on top.
         let mut last: BinaryHeap<Reverse<u64>> = BinaryHeap::new();
         for topic in asked {
-            for event in topic.from_place(0).rev().filter(|e| types.keeps(e.draft.tag.as_ref())) {
+            for event in topic.starting_at(0).rev().filter(|e| types.keeps(e.draft.tag.as_ref())) {
                 if (last.len() as u64) < n {
                     last.push(Reverse(event.seq));
                 } else if last.peek().is_some_and(|Reverse(least)| *least < event.seq) {
@@ -281,7 +277,7 @@ fn collect(asked: &[&Topic], seq: u64, ask: &Ask<'_>) -> (Vec<Arc<Event>>, u64) 
             ahead += if ask.types.keeps_all() {
                 topic.len() - place
             } else {
-                topic.from_place(place).filter(wanted).count()
+                topic.starting_at(place).filter(wanted).count()
             };
         }
     }

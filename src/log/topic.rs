@@ -17,12 +17,7 @@ pub struct Topic {
 impl Topic {
     /// An empty topic. `before` is the last trim that may have been its own in an earlier life.
     pub fn new(trail: Arc<Trail>, before: LastTrim) -> Topic {
-        Topic {
-            trail,
-            events: VecDeque::new(),
-            bytes: 0,
-            last_trim: before,
-        }
+        Topic { trail, events: VecDeque::new(), bytes: 0, last_trim: before }
     }
 
     pub fn push(&mut self, event: Arc<Event>) {
@@ -76,7 +71,7 @@ impl Topic {
     }
 
     /// The events from a place on, oldest first.
-    pub fn from_place(&self, place: usize) -> impl DoubleEndedIterator<Item = &Arc<Event>> {
+    pub fn starting_at(&self, place: usize) -> impl DoubleEndedIterator<Item = &Arc<Event>> {
         self.events.range(place.min(self.events.len())..)
     }
 }

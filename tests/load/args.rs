@@ -41,7 +41,9 @@ impl Args {
 
     pub fn number<T: FromStr>(&mut self, name: &str, default: T) -> Outcome<T> {
         match self.named.remove(name) {
-            Some(text) => text.parse().map_err(|_| format!("--{name}: '{text}' is not a number").into()),
+            Some(text) => {
+                text.parse().map_err(|_| format!("--{name}: '{text}' is not a number").into())
+            }
             None => Ok(default),
         }
     }

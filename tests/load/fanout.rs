@@ -43,7 +43,9 @@ fn release(
         return Err(format!("published as {:?} but polled as {:?}", receipt.seq, seen.seq).into());
     }
     if receipt.released != polls {
-        return Err(format!("the publish says it released {} of {polls} polls", receipt.released).into());
+        return Err(
+            format!("the publish says it released {} of {polls} polls", receipt.released).into()
+        );
     }
     Ok((times.into_iter().map(millis).collect(), seen.cursor))
 }
@@ -95,10 +97,10 @@ pub fn memory(target: &Target, args: &mut Args) -> Outcome<Value> {
     let each = (held.resident_kib as f64 - idle.resident_kib as f64) * 1024.0 / polls.max(1) as f64;
     Ok(json!({
         "load": "memory", "polls": polls, "processes": held.processes,
-        "idle_mb": rounded(idle.resident_kib as f64 / 1024.0),
-        "held_mb": rounded(held.resident_kib as f64 / 1024.0),
+        "idle_mib": rounded(idle.resident_kib as f64 / 1024.0),
+        "held_mib": rounded(held.resident_kib as f64 / 1024.0),
         "per_poll_bytes": each.round(),
-        "idle_shared_once_mb": rounded(idle.proportional_kib as f64 / 1024.0),
-        "held_shared_once_mb": rounded(held.proportional_kib as f64 / 1024.0),
+        "idle_shared_once_mib": rounded(idle.proportional_kib as f64 / 1024.0),
+        "held_shared_once_mib": rounded(held.proportional_kib as f64 / 1024.0),
     }))
 }

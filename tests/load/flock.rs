@@ -57,7 +57,11 @@ impl Flock {
             self.watch.wait(PATIENCE, &mut ready)?;
             if ready.is_empty() {
                 let missing = self.conns.len() - times.len();
-                return Err(format!("{missing} of {} polls are still unanswered", self.conns.len()).into());
+                return Err(format!(
+                    "{missing} of {} polls are still unanswered",
+                    self.conns.len()
+                )
+                .into());
             }
             for &token in &ready {
                 match self.conns[token].receive(&mut self.scratch, &pattern)? {

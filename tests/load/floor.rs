@@ -43,7 +43,11 @@ impl Template {
              \"data\":\"{BODY_MARK}\"}}],\"next\":\"{EPOCH}.{FIRST_SEQ}\",\"more\":false,\"behind\":0,\
              \"reason\":\"data\"}}"
         );
-        Template::new("200 OK", "Poll-Reason: data\r\nCache-Control: no-store, no-transform\r\n", &body)
+        Template::new(
+            "200 OK",
+            "Poll-Reason: data\r\nCache-Control: no-store, no-transform\r\n",
+            &body,
+        )
     }
 
     /// The answer to a publish that released so many polls.
@@ -98,7 +102,9 @@ fn find(text: &[u8], wanted: &[u8]) -> Option<usize> {
 }
 
 fn digits(text: &[u8]) -> u64 {
-    text.iter().take_while(|byte| byte.is_ascii_digit()).fold(0, |sum, byte| sum * 10 + u64::from(byte - b'0'))
+    text.iter()
+        .take_while(|byte| byte.is_ascii_digit())
+        .fold(0, |sum, byte| sum * 10 + u64::from(byte - b'0'))
 }
 
 /// `None` while the request is not all there.
@@ -117,8 +123,10 @@ fn understand(bytes: &[u8]) -> Outcome<Option<Request<'_>>> {
     if head.starts_with(b"GET /topics/") {
         // `since=start` has no dot before the line ends, so it reads as 0: after nothing.
         let since = find(head, b"since=").ok_or("a poll without since")?;
-        let line = head[since..].split(|byte| matches!(byte, b' ' | b'&')).next().unwrap_or_default();
-        let after = line.iter().position(|byte| *byte == b'.').map_or(0, |dot| digits(&line[dot + 1..]));
+        let line =
+            head[since..].split(|byte| matches!(byte, b' ' | b'&')).next().unwrap_or_default();
+        let after =
+            line.iter().position(|byte| *byte == b'.').map_or(0, |dot| digits(&line[dot + 1..]));
         return Ok(Some(Request::Poll { after }));
     }
     match head {
@@ -129,7 +137,11 @@ fn understand(bytes: &[u8]) -> Outcome<Option<Request<'_>>> {
 }
 
 fn plain(body: &str) -> Vec<u8> {
-    format!("HTTP/1.1 200 OK\r\nContent-Type: text/plain\r\nContent-Length: {}\r\n\r\n{body}", body.len()).into_bytes()
+    format!(
+        "HTTP/1.1 200 OK\r\nContent-Type: text/plain\r\nContent-Length: {}\r\n\r\n{body}",
+        body.len()
+    )
+    .into_bytes()
 }
 
 /// An answer always fits an empty send buffer; a client whose buffer is not empty does not play by the rules.
@@ -184,7 +196,11 @@ impl Floor {
         let count = match client.sock.read(scratch) {
             Ok(0) => return Err("end of input".into()),
             Ok(count) => count,
-            Err(error) if matches!(error.kind(), ErrorKind::WouldBlock | ErrorKind::Interrupted) => return Ok(()),
+            Err(error)
+                if matches!(error.kind(), ErrorKind::WouldBlock | ErrorKind::Interrupted) =>
+            {
+                return Ok(());
+            }
             Err(error) => return Err(error.into()),
         };
         let fresh = &scratch[..count];

@@ -3,8 +3,8 @@
 
 mod args;
 mod fanout;
-mod floor;
 mod flock;
+mod floor;
 mod processes;
 mod rates;
 mod report;

@@ -27,7 +27,9 @@ pub fn memory(root: u32) -> Outcome<Memory> {
     let mut family = vec![root];
     let mut parents = Vec::new();
     for entry in fs::read_dir("/proc")?.flatten() {
-        let Some(pid) = entry.file_name().to_str().and_then(|name| name.parse::<u32>().ok()) else { continue };
+        let Some(pid) = entry.file_name().to_str().and_then(|name| name.parse::<u32>().ok()) else {
+            continue;
+        };
         if let Some(parent) = field(pid, "status", "PPid:") {
             parents.push((pid, parent as u32));
         }
@@ -40,7 +42,8 @@ pub fn memory(root: u32) -> Outcome<Memory> {
     }
     let mut memory = Memory { processes: family.len(), resident_kib: 0, proportional_kib: 0 };
     for pid in family {
-        memory.resident_kib += field(pid, "status", "VmRSS:").ok_or(format!("no memory figure for process {pid}"))?;
+        memory.resident_kib +=
+            field(pid, "status", "VmRSS:").ok_or(format!("no memory figure for process {pid}"))?;
         memory.proportional_kib += field(pid, "smaps_rollup", "Pss:").unwrap_or(0);
     }
     Ok(memory)
@@ -58,7 +61,8 @@ pub struct Child(std::process::Child);
 impl Child {
     pub fn spawn(command: &[String]) -> Outcome<Child> {
         let (program, args) = command.split_first().ok_or("no command")?;
-        let child = Command::new(program).args(args).stdin(Stdio::null()).stdout(Stdio::null()).spawn()?;
+        let child =
+            Command::new(program).args(args).stdin(Stdio::null()).stdout(Stdio::null()).spawn()?;
         Ok(Child(child))
     }
 

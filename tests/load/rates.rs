@@ -142,9 +142,12 @@ pub fn publish(target: &Target, args: &mut Args) -> Outcome<Value> {
     let mut control = Conn::open(target.port)?;
     let flocks = prepare(target, &mut control, &burden)?;
     let mut requests = vec![target.publish(TOPIC, BODY)];
-    requests.extend((1..burden.topics).map(|topic| target.publish(&format!("topic.{}", topic - 1), BODY)));
+    requests.extend(
+        (1..burden.topics).map(|topic| target.publish(&format!("topic.{}", topic - 1), BODY)),
+    );
 
-    let before = if target.dialect == Dialect::Nchan { target.published(&mut control)? as u64 } else { 0 };
+    let before =
+        if target.dialect == Dialect::Nchan { target.published(&mut control)? as u64 } else { 0 };
     let mut latest = vec![0; connections];
     let (mut low, mut high, mut checked) = (u64::MAX, 0, 0u64);
     let rate = drive(
@@ -159,7 +162,11 @@ pub fn publish(target: &Target, args: &mut Args) -> Outcome<Value> {
             }
             if let Some(seq) = target.check_publish_quick(answer)? {
                 if seq <= latest[token] {
-                    return Err(format!("seq {seq} came after {} on one connection", latest[token]).into());
+                    return Err(format!(
+                        "seq {seq} came after {} on one connection",
+                        latest[token]
+                    )
+                    .into());
                 }
                 latest[token] = seq;
                 (low, high) = (low.min(seq), high.max(seq));
@@ -173,7 +180,9 @@ pub fn publish(target: &Target, args: &mut Args) -> Outcome<Value> {
         Dialect::Nchan => target.published(&mut control)? as u64 - before,
     };
     if stored != rate.answers {
-        return Err(format!("{} publishes were acknowledged but {stored} stored", rate.answers).into());
+        return Err(
+            format!("{} publishes were acknowledged but {stored} stored", rate.answers).into()
+        );
     }
     wait_held(target, &mut control, burden.other_polls + burden.prefix_polls)?;
     drop(flocks);
@@ -195,12 +204,18 @@ pub fn poll(target: &Target, args: &mut Args) -> Outcome<Value> {
     let cursor = target.check_poll(&answer, TOPIC, before)?.cursor;
     let receipt = target.check_publish(&control.call(&target.publish(TOPIC, BODY))?, TOPIC)?;
     let request = target.poll(TOPIC, &cursor);
-    let rate = drive(target.port, connections, time, |_| &request, |answer, _| {
-        if target.check_poll(answer, TOPIC, BODY)?.seq != receipt.seq {
-            return Err("a poll was given the wrong event".into());
-        }
-        Ok(())
-    })?;
+    let rate = drive(
+        target.port,
+        connections,
+        time,
+        |_| &request,
+        |answer, _| {
+            if target.check_poll(answer, TOPIC, BODY)?.seq != receipt.seq {
+                return Err("a poll was given the wrong event".into());
+            }
+            Ok(())
+        },
+    )?;
     Ok(json!({
         "load": "poll", "connections": connections, "counted": rate.counted,
         "thousand_per_second": rounded(rate.per_second / 1e3), "us_each": rounded(1e6 / rate.per_second),

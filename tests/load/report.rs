@@ -13,7 +13,8 @@ use crate::wire::Outcome;
 /// What a run that was disturbed ends with; 1 is for wrong answers.
 const DISTURBED: u8 = 3;
 
-const SERVERS: [(&str, &str); 3] = [("floor", "floor"), ("nchan", "nginx+nchan"), ("longpoll", "longpoll")];
+const SERVERS: [(&str, &str); 3] =
+    [("floor", "floor"), ("nchan", "nginx+nchan"), ("longpoll", "longpoll")];
 const RATIOS: [(&str, &str); 2] = [("longpoll", "nchan"), ("longpoll", "floor")];
 
 const PINNINGS: [(&str, &str); 2] =
@@ -29,19 +30,30 @@ struct Row {
     more_is_better: bool,
 }
 
-const fn row(load: &'static str, figure: &'static str, title: &'static str, unit: &'static str) -> Row {
+const fn row(
+    load: &'static str,
+    figure: &'static str,
+    title: &'static str,
+    unit: &'static str,
+) -> Row {
     Row { load, figure, title, unit, more_is_better: false }
 }
 
 const ROWS: [Row; 10] = [
     row("fanout", "last_ms", "fan-out to {} polls, last answer", "ms"),
     row("fanout", "client_p50_ms", "fan-out to {} polls, median answer", "ms"),
-    Row { more_is_better: true, ..row("publish", "thousand_per_second", "publish, 16 connections", "k/s") },
-    Row { more_is_better: true, ..row("poll", "thousand_per_second", "poll answered at once with 1 event", "k/s") },
+    Row {
+        more_is_better: true,
+        ..row("publish", "thousand_per_second", "publish, 16 connections", "k/s")
+    },
+    Row {
+        more_is_better: true,
+        ..row("poll", "thousand_per_second", "poll answered at once with 1 event", "k/s")
+    },
     row("roundtrip", "median_us", "one publisher, one poller, median", "µs"),
     row("roundtrip", "p99_us", "one publisher, one poller, 99th percentile", "µs"),
-    row("memory", "held_mb", "resident memory with {} polls held", "MB"),
-    row("memory", "idle_mb", "resident memory idle", "MB"),
+    row("memory", "held_mib", "resident memory with {} polls held", "MiB"),
+    row("memory", "idle_mib", "resident memory idle", "MiB"),
     row("memory", "per_poll_bytes", "resident memory per held poll", "B"),
     row("start", "median_ms", "start to first answer", "ms"),
 ];
@@ -52,7 +64,7 @@ struct Curve {
     along: &'static str,
     unit: &'static str,
     /// The fit takes points from here up: below, what grows is hidden under what does not.
-    fit_from: f64,
+    fit_from: u64,
     value: fn(&Value) -> Option<f64>,
 }
 
@@ -66,33 +78,37 @@ const CURVES: [Curve; 7] = [
         title: "Fan-out, last answer",
         along: "polls held",
         unit: "ms",
-        fit_from: 100.0,
+        fit_from: 100,
         value: |line| line["last_ms"].as_f64(),
     },
     Curve {
         name: "memory",
         title: "Resident memory above idle",
         along: "polls held",
-        unit: "MB",
-        fit_from: 100.0,
-        value: |line| Some(line["held_mb"].as_f64()? - line["idle_mb"].as_f64()?),
+        unit: "MiB",
+        fit_from: 100,
+        value: |line| Some(line["held_mib"].as_f64()? - line["idle_mib"].as_f64()?),
     },
     publish_curve("topics", "Publish against topics", "topics published to in turn"),
     publish_curve("retained", "Publish against history", "events retained, ring full"),
     publish_curve("prefix", "Publish against polls of another prefix", "prefix polls held"),
-    publish_curve("other", "Publish against polls on other topics", "polls held, each on a topic of its own"),
+    publish_curve(
+        "other",
+        "Publish against polls on other topics",
+        "polls held, each on a topic of its own",
+    ),
     Curve {
         name: "pages",
         title: "Reading from the start in pages of 1,000",
         along: "events",
         unit: "ms",
-        fit_from: 1000.0,
+        fit_from: 1000,
         value: |line| line["whole_ms"].as_f64(),
     },
 ];
 
 const fn publish_curve(name: &'static str, title: &'static str, along: &'static str) -> Curve {
-    Curve { name, title, along, unit: "µs", fit_from: 1.0, value: us_each }
+    Curve { name, title, along, unit: "µs", fit_from: 1, value: us_each }
 }
 
 /// Over the rounds of one server.
@@ -127,8 +143,11 @@ fn by_server(
 ) -> Map<String, Value> {
     let mut servers = Map::new();
     for (server, _) in SERVERS {
-        let values: Vec<f64> =
-            lines.iter().filter(|line| line["server"] == server && wanted(line)).filter_map(&value).collect();
+        let values: Vec<f64> = lines
+            .iter()
+            .filter(|line| line["server"] == server && wanted(line))
+            .filter_map(&value)
+            .collect();
         if !values.is_empty() {
             servers.insert(server.into(), summary(&values));
         }
@@ -153,9 +172,14 @@ fn ratios(servers: &Map<String, Value>) -> Map<String, Value> {
 fn table(lines: &[Value], pinning: &str, quiet: bool) -> Vec<Value> {
     let mut rows = Vec::new();
     for row in &ROWS {
-        let ours = |line: &Value| line["load"] == row.load && line["pinning"] == pinning && line["row"].is_string();
-        let sizes: BTreeSet<u64> =
-            lines.iter().filter(|line| ours(line)).map(|line| line["polls"].as_u64().unwrap_or(0)).collect();
+        let ours = |line: &Value| {
+            line["load"] == row.load && line["pinning"] == pinning && line["row"].is_string()
+        };
+        let sizes: BTreeSet<u64> = lines
+            .iter()
+            .filter(|line| ours(line))
+            .map(|line| line["polls"].as_u64().unwrap_or(0))
+            .collect();
         for size in sizes {
             let same = |line: &Value| ours(line) && line["polls"].as_u64().unwrap_or(0) == size;
             let servers = by_server(lines, same, |line| line[row.figure].as_f64());
@@ -219,7 +243,9 @@ fn curves(lines: &[Value]) -> Vec<Value> {
             let here = |line: &Value| line["curve"] == curve.name && line["x"] == place;
             let servers = by_server(lines, here, curve.value);
             for (server, _) in SERVERS {
-                if let Some(value) = servers.get(server).and_then(|summary| summary["median"].as_f64()) {
+                if let Some(value) =
+                    servers.get(server).and_then(|summary| summary["median"].as_f64())
+                {
                     points.entry(server).or_default().push((place as f64, value));
                 }
             }
@@ -231,8 +257,11 @@ fn curves(lines: &[Value]) -> Vec<Value> {
         let fits: Map<String, Value> = points
             .iter()
             .filter_map(|(server, points)| {
-                let far: Vec<(f64, f64)> = points.iter().copied().filter(|(x, _)| *x >= curve.fit_from).collect();
-                exponent(&far).map(|k| ((*server).into(), json!({ "exponent": rounded(k), "growth": growth(k) })))
+                let far: Vec<(f64, f64)> =
+                    points.iter().copied().filter(|(x, _)| *x >= curve.fit_from as f64).collect();
+                exponent(&far).map(|k| {
+                    ((*server).into(), json!({ "exponent": rounded(k), "growth": growth(k) }))
+                })
             })
             .collect();
         found.push(json!({
@@ -249,17 +278,27 @@ fn print_curve(curve: &Value) {
     let present: Vec<_> = SERVERS
         .iter()
         .filter(|(server, _)| {
-            curve["points"].as_array().is_some_and(|points| points.iter().any(|at| !at["servers"][server].is_null()))
+            curve["points"]
+                .as_array()
+                .is_some_and(|points| points.iter().any(|at| !at["servers"][server].is_null()))
         })
         .collect();
     let names: Vec<&str> = present.iter().map(|(_, name)| *name).collect();
-    println!("| {} | {} |\n|{}", text("along"), names.join(" | "), " --- |".repeat(1 + present.len()));
+    println!(
+        "| {} | {} |\n|{}",
+        text("along"),
+        names.join(" | "),
+        " --- |".repeat(1 + present.len())
+    );
     for point in curve["points"].as_array().into_iter().flatten() {
-        let cells: Vec<String> = present.iter().map(|(server, _)| cell(&point["servers"][server])).collect();
+        let cells: Vec<String> =
+            present.iter().map(|(server, _)| cell(&point["servers"][server])).collect();
         println!("| {} | {} |", point["x"], cells.join(" | "));
     }
-    let fits: Vec<&str> =
-        present.iter().map(|(server, _)| curve["fits"][server]["growth"].as_str().unwrap_or("–")).collect();
+    let fits: Vec<&str> = present
+        .iter()
+        .map(|(server, _)| curve["fits"][server]["growth"].as_str().unwrap_or("–"))
+        .collect();
     println!("| **fit** from {} up | {} |\n", curve["fit_from"], fits.join(" | "));
 }
 

@@ -42,7 +42,9 @@ pub fn round_trip(target: &Target, args: &mut Args) -> Outcome<Value> {
         let seen = target.check_poll(&answer, TOPIC, &body)?;
         let receipt = target.check_publish(&publisher.answer(&mut scratch)?, TOPIC)?;
         if receipt.seq != seen.seq {
-            return Err(format!("published as {:?} but polled as {:?}", receipt.seq, seen.seq).into());
+            return Err(
+                format!("published as {:?} but polled as {:?}", receipt.seq, seen.seq).into()
+            );
         }
         cursor = seen.cursor;
         match receipt.released {
@@ -53,7 +55,10 @@ pub fn round_trip(target: &Target, args: &mut Args) -> Outcome<Value> {
         }
     }
     if overtaken as f64 > OVERTAKEN_AT_MOST * rounds as f64 {
-        return Err(format!("{overtaken} of {rounds} polls were not held yet when their event came").into());
+        return Err(format!(
+            "{overtaken} of {rounds} polls were not held yet when their event came"
+        )
+        .into());
     }
     Ok(json!({
         "load": "roundtrip", "rounds": times.len(), "overtaken": overtaken,
@@ -122,7 +127,9 @@ pub fn pages(target: &Target, args: &mut Args) -> Outcome<Value> {
                 expected = Some(seq + 1);
             }
             seen += list.len();
-            cursor = Cursor::After(answer.header("next-cursor").ok_or("a page without Next-Cursor")?.into());
+            cursor = Cursor::After(
+                answer.header("next-cursor").ok_or("a page without Next-Cursor")?.into(),
+            );
             if page["more"] != true {
                 break;
             }

@@ -18,7 +18,10 @@ pub enum Cursor {
     /// The value of `Next-Cursor`.
     After(String),
     /// The two conditional request headers.
-    Since { modified: String, tag: String },
+    Since {
+        modified: String,
+        tag: String,
+    },
 }
 
 pub struct Seen {
@@ -59,13 +62,16 @@ impl Target {
         let dialect = match name {
             "longpoll" | "floor" => Dialect::Longpoll,
             "nchan" => Dialect::Nchan,
-            other => return Err(format!("unknown server '{other}': longpoll, nchan or floor").into()),
+            other => {
+                return Err(format!("unknown server '{other}': longpoll, nchan or floor").into());
+            }
         };
         Ok(Target { port, dialect })
     }
 
     fn get(&self, path: &str, headers: &str) -> Vec<u8> {
-        format!("GET {path} HTTP/1.1\r\nHost: 127.0.0.1:{}\r\n{headers}\r\n", self.port).into_bytes()
+        format!("GET {path} HTTP/1.1\r\nHost: 127.0.0.1:{}\r\n{headers}\r\n", self.port)
+            .into_bytes()
     }
 
     /// `topics` may be a pattern where the dialect has patterns. `rest` are more query parameters.
@@ -155,7 +161,10 @@ impl Target {
         let next = answer.header("next-cursor").unwrap_or_default();
         let seq = event["seq"].as_u64();
         if !right || seq.is_none() || next.is_empty() || page["next"] != next {
-            return wrong(&format!("a poll's answer is not exactly the event '{body}' of '{topic}'"), answer);
+            return wrong(
+                &format!("a poll's answer is not exactly the event '{body}' of '{topic}'"),
+                answer,
+            );
         }
         Ok(Seen { cursor: Cursor::After(next.into()), seq })
     }
@@ -176,7 +185,9 @@ impl Target {
         let receipt: Value = serde_json::from_slice(answer.body())?;
         let cursor = answer.header("next-cursor").unwrap_or_default();
         match (receipt["seq"].as_u64(), receipt["released"].as_u64()) {
-            (Some(seq), Some(released)) if receipt["topic"] == topic && receipt["cursor"] == cursor => {
+            (Some(seq), Some(released))
+                if receipt["topic"] == topic && receipt["cursor"] == cursor =>
+            {
                 Ok(Receipt { seq: Some(seq), released: released as usize })
             }
             _ => wrong("a publish's answer lacks a field or has a wrong one", answer),
@@ -186,10 +197,12 @@ impl Target {
     /// The check that is cheap enough for every publish at full rate: status, and the event's seq.
     pub fn check_publish_quick(&self, answer: &Answer) -> Outcome<Option<u64>> {
         match self.dialect {
-            Dialect::Longpoll if answer.status == 201 => match number_after(answer.body(), b"\"seq\":") {
-                Some(seq) => Ok(Some(seq)),
-                None => wrong("a publish's answer without a seq", answer),
-            },
+            Dialect::Longpoll if answer.status == 201 => {
+                match number_after(answer.body(), b"\"seq\":") {
+                    Some(seq) => Ok(Some(seq)),
+                    None => wrong("a publish's answer without a seq", answer),
+                }
+            }
             Dialect::Nchan if matches!(answer.status, 201 | 202) => {
                 match number_after(answer.body(), b"queued messages: ") {
                     Some(queued) if queued > 0 => Ok(None),

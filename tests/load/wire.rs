@@ -47,7 +47,11 @@ impl Answer<'_> {
     }
 
     fn into_owned(self) -> Answer<'static> {
-        Answer { bytes: Cow::Owned(self.bytes.into_owned()), status: self.status, body_at: self.body_at }
+        Answer {
+            bytes: Cow::Owned(self.bytes.into_owned()),
+            status: self.status,
+            body_at: self.body_at,
+        }
     }
 }
 
@@ -62,7 +66,8 @@ fn shape(bytes: &[u8]) -> Outcome<Option<Shape>> {
     let mut headers = [httparse::EMPTY_HEADER; 48];
     let mut head = httparse::Response::new(&mut headers);
     let httparse::Status::Complete(body_at) = head.parse(bytes)? else { return Ok(None) };
-    let length = head.headers.iter().find(|header| header.name.eq_ignore_ascii_case("content-length"));
+    let length =
+        head.headers.iter().find(|header| header.name.eq_ignore_ascii_case("content-length"));
     let length: usize = match length {
         Some(header) => std::str::from_utf8(header.value)?.trim().parse()?,
         None => return Err("an answer without Content-Length".into()),
@@ -94,7 +99,10 @@ impl Conn {
         loop {
             match Conn::open_once(port) {
                 Ok(conn) => return Ok(conn),
-                Err(error) if error.kind() == ErrorKind::ConnectionRefused && Instant::now() < deadline => {
+                Err(error)
+                    if error.kind() == ErrorKind::ConnectionRefused
+                        && Instant::now() < deadline =>
+                {
                     std::thread::sleep(Duration::from_millis(5));
                 }
                 Err(error) => return Err(format!("connect to port {port}: {error}").into()),
@@ -127,7 +135,9 @@ impl Conn {
         let count = match self.sock.read(scratch) {
             Ok(0) => return Err("the server closed a connection".into()),
             Ok(count) => count,
-            Err(error) if matches!(error.kind(), ErrorKind::WouldBlock | ErrorKind::Interrupted) => {
+            Err(error)
+                if matches!(error.kind(), ErrorKind::WouldBlock | ErrorKind::Interrupted) =>
+            {
                 return Ok(Got::Nothing);
             }
             Err(error) => return Err(error.into()),
@@ -142,7 +152,9 @@ impl Conn {
             }
         }
         self.partial.extend_from_slice(fresh);
-        let Some(Shape { status, body_at, end }) = shape(&self.partial)? else { return Ok(Got::Nothing) };
+        let Some(Shape { status, body_at, end }) = shape(&self.partial)? else {
+            return Ok(Got::Nothing);
+        };
         let bytes = std::mem::take(&mut self.partial);
         debug_assert_eq!(bytes.len(), end);
         Ok(Got::Answer(Answer { bytes: Cow::Owned(bytes), status, body_at }))
@@ -175,7 +187,8 @@ pub struct Watch {
 
 impl Watch {
     pub fn new() -> Outcome<Watch> {
-        let blank = epoll::Event { flags: epoll::EventFlags::empty(), data: epoll::EventData::new_u64(0) };
+        let blank =
+            epoll::Event { flags: epoll::EventFlags::empty(), data: epoll::EventData::new_u64(0) };
         Ok(Watch { epoll: epoll::create(epoll::CreateFlags::CLOEXEC)?, events: vec![blank; 512] })
     }
 
@@ -191,7 +204,8 @@ impl Watch {
     /// Fills `ready` with the tokens that have something to read; empty after `wait` without any.
     pub fn wait(&mut self, wait: Duration, ready: &mut Vec<usize>) -> Outcome<()> {
         ready.clear();
-        let wait = Timespec { tv_sec: wait.as_secs() as i64, tv_nsec: i64::from(wait.subsec_nanos()) };
+        let wait =
+            Timespec { tv_sec: wait.as_secs() as i64, tv_nsec: i64::from(wait.subsec_nanos()) };
         let count = match epoll::wait(&self.epoll, &mut self.events[..], Some(&wait)) {
             Ok(count) => count,
             Err(rustix::io::Errno::INTR) => 0,

@@ -80,7 +80,11 @@ impl Client {
                 break at + 4;
             }
             let got = self.more();
-            assert!(got > 0, "closed before an answer: {:?}", String::from_utf8_lossy(&self.unused));
+            assert!(
+                got > 0,
+                "closed before an answer: {:?}",
+                String::from_utf8_lossy(&self.unused)
+            );
         };
         let head = String::from_utf8(self.unused.drain(..end).collect()).unwrap();
         let status = head.split(' ').nth(1).and_then(|s| s.parse().ok()).expect("a status line");
@@ -102,7 +106,8 @@ impl Client {
     pub fn has_nothing(&mut self) -> bool {
         self.stream.set_nonblocking(true).unwrap();
         let mut byte = [0];
-        let nothing = self.stream.peek(&mut byte).is_err_and(|e| e.kind() == std::io::ErrorKind::WouldBlock);
+        let nothing =
+            self.stream.peek(&mut byte).is_err_and(|e| e.kind() == std::io::ErrorKind::WouldBlock);
         self.stream.set_nonblocking(false).unwrap();
         nothing && self.unused.is_empty()
     }
@@ -111,7 +116,9 @@ impl Client {
         let mut chunk = [0; 16 << 10];
         // A reset is an end, too.
         let got = match self.stream.read(&mut chunk) {
-            Err(e) if e.kind() == std::io::ErrorKind::WouldBlock => panic!("no answer for {HANG:?}"),
+            Err(e) if e.kind() == std::io::ErrorKind::WouldBlock => {
+                panic!("no answer for {HANG:?}")
+            }
             got => got.unwrap_or(0),
         };
         self.unused.extend_from_slice(&chunk[..got]);
