@@ -251,9 +251,20 @@ measure() { # SERVER POLLS RETAINED LOAD ARGUMENT...
 
 # --- how busy others are ---
 
-# Jiffies that the whole machine was busy. Interrupt time is left out: the loads' own packets make most of it.
+# Kernels differ in whether the time of network interrupts is charged to the process that they interrupt, and
+# the loads' own packets make most of it. Where it is not, it must not look like somebody else's work.
+interrupts_apart() {
+    { cat "/boot/config-$(uname -r)" || gzip -dc /proc/config.gz; } 2>/dev/null \
+        | grep '^CONFIG_IRQ_TIME_ACCOUNTING=y' >/dev/null
+}
+interrupts=1
+if interrupts_apart; then
+    interrupts=0
+fi
+
+# Jiffies that the whole machine was busy; time that the host took away counts too.
 machine_busy() {
-    awk '$1 == "cpu" { print $2 + $3 + $4 + $9 }' /proc/stat
+    awk -v interrupts=$interrupts '$1 == "cpu" { print $2 + $3 + $4 + $9 + interrupts * ($7 + $8) }' /proc/stat
 }
 
 # Jiffies of this script and all that it has waited for. `times` must run in this shell, not in a subshell.

@@ -11,3 +11,4 @@ mod support;
 
 mod model;
 mod polls;
+mod races;

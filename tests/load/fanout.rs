@@ -13,9 +13,10 @@ use crate::wire::{Conn, Outcome, SCRATCH};
 
 const TOPIC: &str = "bench";
 
-/// Publishes one event to `flock`, checks every answer, and gives each answer's time in ms and the next cursor.
+/// Publishes one event to `flock`, checks every answer, and gives each answer's time in ms and the
+/// next cursor.
 fn release(
-    target: &Target,
+    target: Target,
     control: &mut Conn,
     flock: &mut Flock,
     polls: usize,
@@ -50,7 +51,7 @@ fn release(
     Ok((times.into_iter().map(millis).collect(), seen.cursor))
 }
 
-pub fn run(target: &Target, args: &mut Args) -> Outcome<Value> {
+pub fn run(target: Target, args: &mut Args) -> Outcome<Value> {
     let polls: usize = args.number("polls", 1000)?;
     let repeats: usize = args.number("repeats", 20)?;
     args.finish()?;
@@ -82,7 +83,7 @@ pub fn run(target: &Target, args: &mut Args) -> Outcome<Value> {
     }))
 }
 
-pub fn memory(target: &Target, args: &mut Args) -> Outcome<Value> {
+pub fn memory(target: Target, args: &mut Args) -> Outcome<Value> {
     let polls: usize = args.number("polls", 1000)?;
     let root: u32 = args.number("pid", 0)?;
     args.finish()?;

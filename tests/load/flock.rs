@@ -5,7 +5,8 @@ use std::time::{Duration, Instant};
 use crate::target::Target;
 use crate::wire::{Answer, Conn, Got, Outcome, PATIENCE, SCRATCH, Watch};
 
-/// Connections are opened in groups, so that no server's accept queue overflows and costs a client its 1 s SYN retry.
+/// Connections are opened in groups, so that no server's accept queue overflows and costs a client
+/// its 1 s SYN retry.
 const GROUP: usize = 64;
 
 /// After the server says that all polls are held, its threads still need a moment to fall asleep.
@@ -42,7 +43,8 @@ impl Flock {
         self.conns.iter_mut().try_for_each(|conn| conn.send(request))
     }
 
-    /// Reads one answer on every connection. `check` sees each answer that differs from the one checked before it.
+    /// Reads one answer on every connection. `check` sees each answer that differs from the one
+    /// checked before it.
     /// Gives, per answer, the time since `started` at which it had been read completely.
     pub fn gather(
         &mut self,
@@ -84,7 +86,7 @@ impl Flock {
 }
 
 /// Returns when the server says that exactly `count` polls are held.
-pub fn wait_held(target: &Target, control: &mut Conn, count: usize) -> Outcome<()> {
+pub fn wait_held(target: Target, control: &mut Conn, count: usize) -> Outcome<()> {
     let deadline = Instant::now() + PATIENCE;
     loop {
         let held = target.held(control)?;

@@ -1,5 +1,6 @@
 //! The floor: what one thread and one epoll loop need at least for the same bytes on the wire.
-//! It holds polls of one topic and keeps one event. It has no log, no limits, no time-outs, and hardly parses;
+//! It holds polls of one topic and keeps one event. It has no log, no limits, no time-outs, and
+//! hardly parses;
 //! a server that does the real work can come near it but not beat it.
 
 use std::collections::HashMap;
@@ -144,7 +145,8 @@ fn plain(body: &str) -> Vec<u8> {
     .into_bytes()
 }
 
-/// An answer always fits an empty send buffer; a client whose buffer is not empty does not play by the rules.
+/// An answer always fits an empty send buffer; a client whose buffer is not empty does not play by
+/// the rules.
 fn write_whole(sock: &mut TcpStream, bytes: &[u8]) -> Outcome<()> {
     match sock.write(bytes) {
         Ok(count) if count == bytes.len() => Ok(()),
@@ -211,15 +213,11 @@ impl Floor {
         }
         client.partial.extend_from_slice(fresh);
         let whole = std::mem::take(&mut client.partial);
-        match understand(&whole)? {
-            Some(request) => self.answer(token, &request),
-            None => {
-                if let Some(client) = &mut self.clients[token] {
-                    client.partial = whole;
-                }
-                Ok(())
-            }
+        if let Some(request) = understand(&whole)? {
+            return self.answer(token, &request);
         }
+        client.partial = whole;
+        Ok(())
     }
 
     fn answer(&mut self, token: usize, request: &Request) -> Outcome<()> {

@@ -1,5 +1,6 @@
 //! The load generator behind scripts/bench.sh: one thread, non-blocking sockets, loopback only.
-//! Every load checks the content of every answer, is bounded in count and time, and prints one line of JSON.
+//! Every load checks the content of every answer, is bounded in count and time, and prints one line
+//! of JSON.
 
 mod args;
 mod fanout;
@@ -24,18 +25,21 @@ const USAGE: &str = "\
 load COMMAND --server longpoll|nchan|floor --port PORT [--NAME VALUE]... [--tag NAME=VALUE]...
 
   fanout     --polls 1000 --repeats 20    one publish to many held polls, time to the last answer
-  memory     --polls 1000 --pid PID       resident memory of a process and its children, idle and with polls held
-  publish    --connections 16 --seconds 2 [--topics N] [--retained N] [--prefix-polls N] [--other-polls N]
+  memory     --polls 1000 --pid PID       resident memory of a process and its children,
+                                          idle and with polls held
+  publish    --connections 16 --seconds 2 [--topics N] [--retained N]
+                                          [--prefix-polls N] [--other-polls N]
   poll       --connections 16 --seconds 2 polls that are answered at once with one event
   roundtrip  --rounds 3000                one publisher, one poller, publish to answer
-  start      --repeats 5 -- COMMAND...    from spawn to the first 200 of a command that listens on PORT
+  start      --repeats 5 -- COMMAND...    from spawn to the first 200 of a command that
+                                          listens on PORT
   pages      --events 10000 --repeats 5   reading a history in pages of 1,000 events
   floor      [--port PORT] [--lifetime S] is the floor server: prints where it listens
   free-port                               prints a port that nobody listens on
   report     --results FILE [--json FILE] [--foreign PERCENT] [--busy-limit PERCENT]
                                           Markdown from lines of figures
 
-Tags are copied into the line of figures. Wrong answers end the run with status 1.";
+Every load needs a fresh server. Tags are copied into the line of figures. Wrong answers end the run with status 1.";
 
 fn run(command: &str, args: Args) -> Outcome<ExitCode> {
     let mut args = args;
@@ -52,13 +56,13 @@ fn run(command: &str, args: Args) -> Outcome<ExitCode> {
     let server = args.text("server").ok_or("--server is needed")?;
     let target = Target::parse(&server, args.number("port", 0)?)?;
     let figures = match command {
-        "fanout" => fanout::run(&target, &mut args)?,
-        "memory" => fanout::memory(&target, &mut args)?,
-        "publish" => rates::publish(&target, &mut args)?,
-        "poll" => rates::poll(&target, &mut args)?,
-        "roundtrip" => single::round_trip(&target, &mut args)?,
-        "start" => single::start(&target, &mut args)?,
-        "pages" => single::pages(&target, &mut args)?,
+        "fanout" => fanout::run(target, &mut args)?,
+        "memory" => fanout::memory(target, &mut args)?,
+        "publish" => rates::publish(target, &mut args)?,
+        "poll" => rates::poll(target, &mut args)?,
+        "roundtrip" => single::round_trip(target, &mut args)?,
+        "start" => single::start(target, &mut args)?,
+        "pages" => single::pages(target, &mut args)?,
         other => return Err(format!("unknown command '{other}'\n\n{USAGE}").into()),
     };
     println!("{}", args.tagged(figures));

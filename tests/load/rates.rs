@@ -1,4 +1,5 @@
-//! Sixteen connections with exactly one request outstanding on each: publishes, or polls that are answered at once.
+//! Sixteen connections with exactly one request outstanding on each: publishes, or polls that are
+//! answered at once.
 
 use std::time::{Duration, Instant};
 
@@ -6,7 +7,7 @@ use serde_json::{Value, json};
 
 use crate::args::Args;
 use crate::flock::{Flock, wait_held};
-use crate::stats::rounded;
+use crate::stats::{millis, rounded};
 use crate::target::{Cursor, Dialect, Target};
 use crate::wire::{Answer, Conn, Got, Outcome, PATIENCE, SCRATCH, Watch};
 
@@ -31,9 +32,12 @@ struct Rate {
     answers: u64,
     counted: u64,
     per_second: f64,
+    /// The longest time without any answer: a server that stalls shows here first.
+    longest_gap: Duration,
 }
 
-/// `request(n)` is the nth request of all; `check` sees every answer that differs from the last one it passed.
+/// `request(n)` is the nth request of all; `check` sees every answer that differs from the last one
+/// it passed.
 fn drive<'r>(
     port: u16,
     connections: usize,
@@ -56,6 +60,7 @@ fn drive<'r>(
     let until = counting_from + time;
     let (mut first, mut last) = (None, (counting_from, 0));
     let (mut scratch, mut pattern, mut ready) = (vec![0; SCRATCH], Vec::new(), Vec::new());
+    let (mut longest_gap, mut last_batch) = (Duration::ZERO, counting_from);
     while answers < sent {
         watch.wait(PATIENCE, &mut ready)?;
         if ready.is_empty() {
@@ -78,6 +83,10 @@ fn drive<'r>(
             }
         }
         let now = Instant::now();
+        if now >= counting_from {
+            longest_gap = longest_gap.max(now - last_batch);
+        }
+        last_batch = now;
         if now < until || last.0 < until {
             last = (now, answers);
         }
@@ -87,10 +96,11 @@ fn drive<'r>(
     }
     let first = first.ok_or("the run was shorter than its warm-up")?;
     let counted = last.1 - first.1;
-    Ok(Rate { answers, counted, per_second: counted as f64 / (last.0 - first.0).as_secs_f64() })
+    let per_second = counted as f64 / (last.0 - first.0).as_secs_f64();
+    Ok(Rate { answers, counted, per_second, longest_gap })
 }
 
-fn prepare(target: &Target, control: &mut Conn, burden: &Burden) -> Outcome<Vec<Flock>> {
+fn prepare(target: Target, control: &mut Conn, burden: &Burden) -> Outcome<Vec<Flock>> {
     for topic in 0..burden.topics.saturating_sub(1) {
         let answer = control.call(&target.publish(&format!("topic.{topic}"), BODY))?;
         target.check_publish_quick(&answer)?;
@@ -113,7 +123,7 @@ fn prepare(target: &Target, control: &mut Conn, burden: &Burden) -> Outcome<Vec<
 }
 
 /// Publishes `count` events to the bench topic, in batches where the server takes them.
-pub fn fill(target: &Target, control: &mut Conn, count: usize) -> Outcome<()> {
+pub fn fill(target: Target, control: &mut Conn, count: usize) -> Outcome<()> {
     let mut left = count;
     while left > 0 {
         let batch = if target.dialect == Dialect::Longpoll { left.min(1000) } else { 1 };
@@ -129,7 +139,7 @@ pub fn fill(target: &Target, control: &mut Conn, count: usize) -> Outcome<()> {
     Ok(())
 }
 
-pub fn publish(target: &Target, args: &mut Args) -> Outcome<Value> {
+pub fn publish(target: Target, args: &mut Args) -> Outcome<Value> {
     let connections: usize = args.number("connections", 16)?;
     let time = Duration::from_secs_f64(args.number("seconds", 2.0)?);
     let burden = Burden {
@@ -190,10 +200,11 @@ pub fn publish(target: &Target, args: &mut Args) -> Outcome<Value> {
         "load": "publish", "connections": connections, "topics": burden.topics, "retained": burden.retained,
         "prefix_polls": burden.prefix_polls, "other_polls": burden.other_polls, "counted": rate.counted,
         "thousand_per_second": rounded(rate.per_second / 1e3), "us_each": rounded(1e6 / rate.per_second),
+        "longest_gap_ms": rounded(millis(rate.longest_gap)),
     }))
 }
 
-pub fn poll(target: &Target, args: &mut Args) -> Outcome<Value> {
+pub fn poll(target: Target, args: &mut Args) -> Outcome<Value> {
     let connections: usize = args.number("connections", 16)?;
     let time = Duration::from_secs_f64(args.number("seconds", 2.0)?);
     args.finish()?;
@@ -219,5 +230,6 @@ pub fn poll(target: &Target, args: &mut Args) -> Outcome<Value> {
     Ok(json!({
         "load": "poll", "connections": connections, "counted": rate.counted,
         "thousand_per_second": rounded(rate.per_second / 1e3), "us_each": rounded(1e6 / rate.per_second),
+        "longest_gap_ms": rounded(millis(rate.longest_gap)),
     }))
 }

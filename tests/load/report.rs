@@ -1,4 +1,5 @@
-//! From lines of figures to a table: medians over the rounds, their spread, ratios, and the fits of curves.
+//! From lines of figures to a table: medians over the rounds, their spread, ratios, and the fits of
+//! curves.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs;

@@ -1,4 +1,5 @@
-//! Loads with one request at a time: the round trip, the start, and reading a long history page by page.
+//! Loads with one request at a time: the round trip, the start, and reading a long history page by
+//! page.
 
 use std::time::{Duration, Instant};
 
@@ -16,10 +17,11 @@ const TOPIC: &str = "bench";
 /// From sending a poll to publishing: long enough for the server to hold the poll and go to sleep.
 const HOLD: Duration = Duration::from_micros(150);
 
-/// Rounds whose publish overtook the poll measure something else. They are left out, and must stay rare.
+/// Rounds whose publish overtook the poll measure something else. They are left out, and must stay
+/// rare.
 const OVERTAKEN_AT_MOST: f64 = 0.05;
 
-pub fn round_trip(target: &Target, args: &mut Args) -> Outcome<Value> {
+pub fn round_trip(target: Target, args: &mut Args) -> Outcome<Value> {
     let rounds: usize = args.number("rounds", 3000)?;
     args.finish()?;
     let (mut publisher, mut poller) = (Conn::open(target.port)?, Conn::open(target.port)?);
@@ -30,7 +32,8 @@ pub fn round_trip(target: &Target, args: &mut Args) -> Outcome<Value> {
         let body = format!("event {round:026}");
         let publish = target.publish(TOPIC, &body);
         poller.send(&target.poll(TOPIC, &cursor))?;
-        // Spinning keeps this core awake, so that the time is the server's and not the idle state's.
+        // Spinning keeps this core awake, so that the time is the server's and not the idle
+        // state's.
         let until = Instant::now() + HOLD;
         while Instant::now() < until {
             std::hint::spin_loop();
@@ -54,7 +57,7 @@ pub fn round_trip(target: &Target, args: &mut Args) -> Outcome<Value> {
             more => return Err(format!("the publish says it released {more} polls of one").into()),
         }
     }
-    if overtaken as f64 > OVERTAKEN_AT_MOST * rounds as f64 {
+    if f64::from(overtaken) > OVERTAKEN_AT_MOST * rounds as f64 {
         return Err(format!(
             "{overtaken} of {rounds} polls were not held yet when their event came"
         )
@@ -68,7 +71,7 @@ pub fn round_trip(target: &Target, args: &mut Args) -> Outcome<Value> {
 }
 
 /// From the spawn of a command to the first `200` on `port`. The command must listen there.
-pub fn start(target: &Target, args: &mut Args) -> Outcome<Value> {
+pub fn start(target: Target, args: &mut Args) -> Outcome<Value> {
     let repeats: usize = args.number("repeats", 5)?;
     let command = args.rest()?;
     args.finish()?;
@@ -99,8 +102,9 @@ pub fn start(target: &Target, args: &mut Args) -> Outcome<Value> {
     }))
 }
 
-/// Reads `events` events from the start in pages of 1,000, following `next`, and checks that none is missing.
-pub fn pages(target: &Target, args: &mut Args) -> Outcome<Value> {
+/// Reads `events` events from the start in pages of 1,000, following `next`, and checks that none
+/// is missing.
+pub fn pages(target: Target, args: &mut Args) -> Outcome<Value> {
     let events: usize = args.number("events", 10_000)?;
     let repeats: usize = args.number("repeats", 5)?;
     args.finish()?;

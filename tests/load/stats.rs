@@ -10,8 +10,8 @@ pub fn quantile(values: &[f64], share: f64) -> f64 {
     let mut sorted = values.to_vec();
     sorted.sort_by(f64::total_cmp);
     let place = share * (sorted.len() - 1) as f64;
-    let low = sorted[place.floor() as usize];
-    let high = sorted[place.ceil() as usize];
+    #[allow(clippy::cast_sign_loss, reason = "a share from 0 to 1 makes a place from 0 up")]
+    let (low, high) = (sorted[place.floor() as usize], sorted[place.ceil() as usize]);
     low + (high - low) * place.fract()
 }
 

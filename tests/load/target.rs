@@ -69,13 +69,13 @@ impl Target {
         Ok(Target { port, dialect })
     }
 
-    fn get(&self, path: &str, headers: &str) -> Vec<u8> {
+    fn get(self, path: &str, headers: &str) -> Vec<u8> {
         format!("GET {path} HTTP/1.1\r\nHost: 127.0.0.1:{}\r\n{headers}\r\n", self.port)
             .into_bytes()
     }
 
     /// `topics` may be a pattern where the dialect has patterns. `rest` are more query parameters.
-    pub fn poll_with(&self, topics: &str, cursor: &Cursor, rest: &str) -> Vec<u8> {
+    pub fn poll_with(self, topics: &str, cursor: &Cursor, rest: &str) -> Vec<u8> {
         match (self.dialect, cursor) {
             (Dialect::Longpoll, Cursor::After(cursor)) => {
                 self.get(&format!("/topics/{topics}?since={cursor}{rest}"), "")
@@ -90,15 +90,15 @@ impl Target {
     }
 
     /// A poll that is willing to be held longer than any run lasts.
-    pub fn poll(&self, topics: &str, cursor: &Cursor) -> Vec<u8> {
+    pub fn poll(self, topics: &str, cursor: &Cursor) -> Vec<u8> {
         self.poll_with(topics, cursor, "&wait=300")
     }
 
-    pub fn publish(&self, topic: &str, body: &str) -> Vec<u8> {
+    pub fn publish(self, topic: &str, body: &str) -> Vec<u8> {
         self.publish_as(topic, body, "text/plain")
     }
 
-    pub fn publish_as(&self, topic: &str, body: &str, content_type: &str) -> Vec<u8> {
+    pub fn publish_as(self, topic: &str, body: &str, content_type: &str) -> Vec<u8> {
         let folder = if self.dialect == Dialect::Longpoll { "topics" } else { "pub" };
         format!(
             "POST /{folder}/{topic} HTTP/1.1\r\nHost: 127.0.0.1:{}\r\nContent-Type: {content_type}\r\n\
@@ -110,7 +110,7 @@ impl Target {
     }
 
     /// How many polls the server says it holds now.
-    pub fn held(&self, control: &mut Conn) -> Outcome<usize> {
+    pub fn held(self, control: &mut Conn) -> Outcome<usize> {
         let (path, label): (_, &[u8]) = match self.dialect {
             Dialect::Longpoll => ("/metrics", b"\nlongpoll_polls_held "),
             Dialect::Nchan => ("/status", b"\nsubscribers: "),
@@ -119,13 +119,14 @@ impl Target {
     }
 
     /// nchan only: every message that was ever published.
-    pub fn published(&self, control: &mut Conn) -> Outcome<usize> {
+    pub fn published(self, control: &mut Conn) -> Outcome<usize> {
         self.gauge(control, "/status", b"\ntotal published messages: ")
     }
 
-    fn gauge(&self, control: &mut Conn, path: &str, label: &[u8]) -> Outcome<usize> {
+    fn gauge(self, control: &mut Conn, path: &str, label: &[u8]) -> Outcome<usize> {
         let answer = control.call(&self.get(path, ""))?;
-        // The label begins with a line break so that it can't match inside a name; the first line has none before it.
+        // The label begins with a line break so that it can't match inside a name; the first line
+        // has none before it.
         let text = [b"\n", answer.body()].concat();
         match number_after(&text, label) {
             Some(count) if answer.status == 200 => Ok(count as usize),
@@ -134,7 +135,7 @@ impl Target {
     }
 
     /// Checks everything that a poll's answer with exactly one event must say.
-    pub fn check_poll(&self, answer: &Answer, topic: &str, body: &str) -> Outcome<Seen> {
+    pub fn check_poll(self, answer: &Answer, topic: &str, body: &str) -> Outcome<Seen> {
         if answer.status != 200 {
             return wrong("a poll's status is not 200", answer);
         }
@@ -170,7 +171,7 @@ impl Target {
     }
 
     /// Checks a publish's answer as a whole.
-    pub fn check_publish(&self, answer: &Answer, topic: &str) -> Outcome<Receipt> {
+    pub fn check_publish(self, answer: &Answer, topic: &str) -> Outcome<Receipt> {
         if self.dialect == Dialect::Nchan {
             self.check_publish_quick(answer)?;
             let released = number_after(answer.body(), b"active subscribers: ");
@@ -195,7 +196,7 @@ impl Target {
     }
 
     /// The check that is cheap enough for every publish at full rate: status, and the event's seq.
-    pub fn check_publish_quick(&self, answer: &Answer) -> Outcome<Option<u64>> {
+    pub fn check_publish_quick(self, answer: &Answer) -> Outcome<Option<u64>> {
         match self.dialect {
             Dialect::Longpoll if answer.status == 201 => {
                 match number_after(answer.body(), b"\"seq\":") {

@@ -121,7 +121,8 @@ impl Conn {
         Ok(self.sock.set_nonblocking(true)?)
     }
 
-    /// Requests are far smaller than an empty send buffer, so a part-write means that something is wrong.
+    /// Requests are far smaller than an empty send buffer, so a part-write means that something is
+    /// wrong.
     pub fn send(&mut self, request: &[u8]) -> Outcome<()> {
         let taken = self.sock.write(request)?;
         if taken != request.len() {
