@@ -47,6 +47,10 @@ fn serve(config: Config) -> std::io::Result<()> {
     for name in &names {
         print(&format!("listening on {name}\n"));
     }
+    if let Some(url) = names.iter().find(|name| name.starts_with("http:")) {
+        diag.info(format_args!("to hold a request:  curl '{url}/topics/news?since=now'"));
+        diag.info(format_args!("to answer it:       curl -d hello {url}/topics/news"));
+    }
     shutdown.wait();
     diag.info("draining");
     door.drain();

@@ -54,7 +54,7 @@ pub const FLAGS: &[Flag] = &[
     Flag {
         name: "listen",
         value: "ADDR",
-        help: "host:port or unix:/path; repeatable; sockets from systemd win",
+        help: "host:port or unix:/path; repeatable",
         repeatable: true,
         default: |_| DEFAULT_LISTEN.into(),
         set: |c, v| listen(v).map(|l| c.listen.push(l)),
@@ -62,7 +62,7 @@ pub const FLAGS: &[Flag] = &[
     Flag {
         name: "max-connections",
         value: "N",
-        help: "beyond it the longest-waiting one gives way, else 503",
+        help: "beyond it an idle one gives way, else 503",
         repeatable: false,
         default: |c| c.max_connections.to_string(),
         set: |c, v| count(v, 2, 1_000_000).map(|n| c.max_connections = n),
@@ -102,7 +102,7 @@ pub const FLAGS: &[Flag] = &[
     Flag {
         name: "max-head",
         value: "SIZE",
-        help: "largest request line and headers; beyond it 414 or 431",
+        help: "largest request head; beyond it 414 or 431",
         repeatable: false,
         default: |c| format_size(c.max_head as u64),
         set: |c, v| bytes(v, 1 << 10, 1 << 20).map(|n| c.max_head = n as usize),
@@ -134,7 +134,7 @@ pub const FLAGS: &[Flag] = &[
     Flag {
         name: "retain-bytes",
         value: "SIZE",
-        help: "kept by all topics together; the oldest events go first",
+        help: "kept in all; the oldest events go first",
         repeatable: false,
         default: |c| format_size(c.retain_bytes),
         set: |c, v| bytes(v, 1, 1 << 50).map(|n| c.retain_bytes = n),
@@ -142,7 +142,7 @@ pub const FLAGS: &[Flag] = &[
     Flag {
         name: "head-timeout",
         value: "TIME",
-        help: "for the whole head to arrive, from its first byte; then 408",
+        help: "for the whole head to arrive; then 408",
         repeatable: false,
         default: |c| format_duration(c.head_timeout),
         set: |c, v| positive_time(v).map(|d| c.head_timeout = d),

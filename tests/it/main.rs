@@ -12,3 +12,4 @@ mod support;
 mod model;
 mod polls;
 mod races;
+mod tidy;

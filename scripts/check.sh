@@ -1,0 +1,100 @@
+#!/usr/bin/env bash
+# Everything that has to hold before a change is good: format, lints, tests, lessons, documents.
+#
+#   scripts/check.sh            checks with what is there; names what is missing and skips only that
+#   scripts/check.sh --install  gets what is missing first (Debian packages, as root or with sudo)
+set -euo pipefail
+cd "$(dirname "$0")/.."
+
+install=no
+case "${1-}" in
+    "") ;;
+    --install) install=yes ;;
+    *) echo "usage: scripts/check.sh [--install]" >&2; exit 2 ;;
+esac
+
+tools="${CARGO_TARGET_DIR:-target}/tools"
+skipped=()
+
+step() { printf '\n== %s\n' "$*"; }
+have() { command -v "$1" >/dev/null 2>&1; }
+as_root() { if [ "$(id -u)" = 0 ]; then "$@"; else sudo "$@"; fi; }
+
+updated=no
+update_once() {
+    [ "$updated" = yes ] || as_root apt-get update -q >/dev/null
+    updated=yes
+}
+
+# A Debian package, when one of its commands is missing.
+need() { # COMMAND PACKAGE
+    if have "$1" || [ "$install" = no ]; then return 0; fi
+    step "installing $2"
+    update_once
+    as_root env DEBIAN_FRONTEND=noninteractive apt-get install -qy --no-install-recommends "$2" >/dev/null
+}
+
+# promtool comes with the Prometheus server. That is only unpacked, so that no service is started.
+need_promtool() {
+    if have promtool || [ -x "$tools/usr/bin/promtool" ] || [ "$install" = no ]; then return 0; fi
+    step "unpacking promtool"
+    update_once
+    mkdir -p "$tools"
+    (cd "$tools" && apt-get download -q prometheus >/dev/null && dpkg-deb -x prometheus_*.deb . && rm prometheus_*.deb)
+}
+
+need_component() { # CARGO-COMMAND COMPONENT PACKAGE
+    if have "$1" || [ "$install" = no ]; then return 0; fi
+    if have rustup; then rustup component add "$2"; else need "$1" "$3"; fi
+}
+
+# Runs a step if its command is there; otherwise says so.
+with() { # COMMAND NAME STEP...
+    local command=$1 name=$2
+    shift 2
+    if ! have "$command" && [ ! -x "$command" ]; then
+        skipped+=("$name (no $command)")
+        return 0
+    fi
+    step "$name"
+    "$@"
+}
+
+metrics() {
+    local out server url
+    out=$(mktemp)
+    target/debug/longpoll --listen 127.0.0.1:0 --log error >"$out" &
+    server=$!
+    until [ -s "$out" ]; do kill -0 "$server"; done
+    url=$(sed -n 's/^listening on //p' "$out")
+    curl -sf -d hello "$url/topics/news" >/dev/null
+    curl -sf "$url/topics/news" >/dev/null
+    curl -sf "$url/metrics" | "$1" check metrics
+    kill "$server"
+    wait "$server"
+    rm "$out"
+}
+
+for tool in cargo curl; do
+    have "$tool" || need "$tool" "$tool"
+    have "$tool" || { echo "check.sh: $tool is needed; see the README" >&2; exit 1; }
+done
+need shellcheck shellcheck
+need_promtool
+need_component cargo-fmt rustfmt rustfmt
+need_component cargo-clippy clippy rust-clippy
+have promtool && promtool=promtool || promtool="$tools/usr/bin/promtool"
+
+with cargo-fmt "format" cargo fmt --all --check
+with cargo-clippy "lints" cargo clippy --locked --all-targets -- -D warnings
+mapfile -t scripts < <(git ls-files 'scripts/*.sh' 'scripts/**/*.sh' .ci/run | sort -u)
+with shellcheck "shell scripts" shellcheck -x "${scripts[@]}"
+step "tests and lessons"
+cargo test --locked
+with "$promtool" "metrics" metrics "$promtool"
+step "documents"
+RUSTDOCFLAGS="-D warnings" cargo doc --locked --no-deps --lib
+
+echo
+for what in "${skipped[@]+"${skipped[@]}"}"; do echo "SKIPPED: $what; --install would get it"; done
+echo "check.sh: ok"
