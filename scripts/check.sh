@@ -93,7 +93,7 @@ step "tests and lessons"
 cargo test --locked
 with "$promtool" "metrics" metrics "$promtool"
 step "documents"
-RUSTDOCFLAGS="-D warnings" cargo doc --locked --no-deps --lib
+RUSTDOCFLAGS="-D warnings" cargo doc --locked --no-deps --lib --document-private-items
 
 echo
 for what in "${skipped[@]+"${skipped[@]}"}"; do echo "SKIPPED: $what; --install would get it"; done

@@ -9,7 +9,6 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 pub use flags::{FLAGS, Flag, help};
-pub use units::{format_duration, format_size};
 
 use crate::limits::EVENT_OVERHEAD;
 

@@ -174,7 +174,7 @@ pub const FLAGS: &[Flag] = &[
     Flag {
         name: "log",
         value: "LEVEL",
-        help: "error, info, or requests (a line each), to stderr",
+        help: "error, info or requests, to stderr",
         repeatable: false,
         default: |_| "info".into(),
         set: |c, v| level(v).map(|l| c.log = l),

@@ -5,13 +5,14 @@ use std::time::Instant;
 use serde_json::{Value, json};
 
 use crate::args::Args;
-use crate::flock::{Flock, wait_held};
+use crate::flock::{Flock, seed, wait_held, wait_waiting};
 use crate::processes;
 use crate::stats::{least, median, millis, most, quantile, rounded};
 use crate::target::{Cursor, Seen, Target};
 use crate::wire::{Conn, Outcome, SCRATCH};
 
 const TOPIC: &str = "bench";
+const FIRST: &str = "the event that makes the topic..";
 
 /// Publishes one event to `flock`, checks every answer, and gives each answer's time in ms and the
 /// next cursor.
@@ -56,11 +57,12 @@ pub fn run(target: Target, args: &mut Args) -> Outcome<Value> {
     let repeats: usize = args.number("repeats", 20)?;
     args.finish()?;
     let mut control = Conn::open(target.port)?;
-    let mut flock = Flock::open(target.port, polls, |_| target.poll(TOPIC, &Cursor::Start))?;
+    let cursor = seed(target, &mut control, TOPIC, FIRST)?;
+    let mut flock = Flock::open(target.port, polls, |_| target.poll(TOPIC, &cursor))?;
     let (mut last, mut middle, mut first) = (Vec::new(), Vec::new(), Vec::new());
     // The first time round warms buffers and allocators up and does not count.
     for repeat in 0..=repeats {
-        wait_held(target, &mut control, polls)?;
+        wait_waiting(target, &mut control, TOPIC, polls)?;
         let body = format!("event {repeat:026}");
         let (times, cursor) = release(target, &mut control, &mut flock, polls, &body)?;
         if repeat > 0 {
@@ -90,8 +92,9 @@ pub fn memory(target: Target, args: &mut Args) -> Outcome<Value> {
     let mut control = Conn::open(target.port)?;
     wait_held(target, &mut control, 0)?;
     let idle = processes::memory(root)?;
-    let mut flock = Flock::open(target.port, polls, |_| target.poll(TOPIC, &Cursor::Start))?;
-    wait_held(target, &mut control, polls)?;
+    let cursor = seed(target, &mut control, TOPIC, FIRST)?;
+    let mut flock = Flock::open(target.port, polls, |_| target.poll(TOPIC, &cursor))?;
+    wait_waiting(target, &mut control, TOPIC, polls)?;
     let held = processes::memory(root)?;
     // Only polls that are answered afterwards were really held.
     release(target, &mut control, &mut flock, polls, "the end of this measurement ....")?;

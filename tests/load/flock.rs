@@ -2,7 +2,7 @@
 
 use std::time::{Duration, Instant};
 
-use crate::target::Target;
+use crate::target::{Cursor, Target};
 use crate::wire::{Answer, Conn, Got, Outcome, PATIENCE, SCRATCH, Watch};
 
 /// Connections are opened in groups, so that no server's accept queue overflows and costs a client
@@ -85,11 +85,28 @@ impl Flock {
     }
 }
 
-/// Returns when the server says that exactly `count` polls are held.
+/// Makes the topic with a first event, and gives the cursor after it.
+pub fn seed(target: Target, control: &mut Conn, topic: &str, body: &str) -> Outcome<Cursor> {
+    target.check_publish(&control.call(&target.publish(topic, body))?, topic)?;
+    let answer = control.call(&target.poll(topic, &Cursor::Start))?;
+    Ok(target.check_poll(&answer, topic, body)?.cursor)
+}
+
+/// Returns when the server says that it holds exactly `count` polls, of whatever topics.
 pub fn wait_held(target: Target, control: &mut Conn, count: usize) -> Outcome<()> {
+    wait_for(count, || target.held(control))
+}
+
+/// Returns when the server says that exactly `count` polls of an existing topic wait.
+pub fn wait_waiting(target: Target, control: &mut Conn, topic: &str, count: usize) -> Outcome<()> {
+    wait_held(target, control, count)?;
+    wait_for(count, || target.waiting(control, topic))
+}
+
+fn wait_for(count: usize, mut now: impl FnMut() -> Outcome<usize>) -> Outcome<()> {
     let deadline = Instant::now() + PATIENCE;
     loop {
-        let held = target.held(control)?;
+        let held = now()?;
         if held == count {
             std::thread::sleep(SETTLE);
             return Ok(());

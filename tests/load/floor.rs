@@ -95,6 +95,7 @@ enum Request<'a> {
     Poll { after: u64 },
     Publish { body: &'a [u8] },
     Metrics,
+    Topics,
     Health,
 }
 
@@ -132,6 +133,7 @@ fn understand(bytes: &[u8]) -> Outcome<Option<Request<'_>>> {
     }
     match head {
         head if head.starts_with(b"GET /metrics ") => Ok(Some(Request::Metrics)),
+        head if head.starts_with(b"GET /topics?") => Ok(Some(Request::Topics)),
         head if head.starts_with(b"GET /health ") => Ok(Some(Request::Health)),
         _ => Err("the floor does not know this request".into()),
     }
@@ -242,6 +244,10 @@ impl Floor {
             }
             Request::Metrics => {
                 write_whole(&mut client.sock, &plain(&format!("longpoll_polls_held {held}\n")))
+            }
+            Request::Topics => {
+                let body = format!("{{\"topics\":[{{\"topic\":\"bench\",\"held\":{held}}}]}}");
+                write_whole(&mut client.sock, &plain(&body))
             }
             Request::Health => write_whole(&mut client.sock, &plain("ok\n")),
         }

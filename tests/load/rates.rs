@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 use serde_json::{Value, json};
 
 use crate::args::Args;
-use crate::flock::{Flock, wait_held};
+use crate::flock::{Flock, seed, wait_held};
 use crate::stats::{millis, rounded};
 use crate::target::{Cursor, Dialect, Target};
 use crate::wire::{Answer, Conn, Got, Outcome, PATIENCE, SCRATCH, Watch};
@@ -210,9 +210,7 @@ pub fn poll(target: Target, args: &mut Args) -> Outcome<Value> {
     args.finish()?;
     let mut control = Conn::open(target.port)?;
     let before = "the event just before the cursor";
-    target.check_publish(&control.call(&target.publish(TOPIC, before))?, TOPIC)?;
-    let answer = control.call(&target.poll(TOPIC, &Cursor::Start))?;
-    let cursor = target.check_poll(&answer, TOPIC, before)?.cursor;
+    let cursor = seed(target, &mut control, TOPIC, before)?;
     let receipt = target.check_publish(&control.call(&target.publish(TOPIC, BODY))?, TOPIC)?;
     let request = target.poll(TOPIC, &cursor);
     let rate = drive(

@@ -118,6 +118,19 @@ impl Target {
         self.gauge(control, path, label)
     }
 
+    /// How many polls of one topic wait by now. longpoll's gauge counts a poll as held a little
+    /// before its thread waits, and with thousands of threads on one core that little is long.
+    pub fn waiting(self, control: &mut Conn, topic: &str) -> Outcome<usize> {
+        match self.dialect {
+            Dialect::Nchan => {
+                self.gauge(control, &format!("/pub/{topic}"), b"\nactive subscribers: ")
+            }
+            Dialect::Longpoll => {
+                self.gauge(control, &format!("/topics?prefix={topic}&limit=1"), b"\"held\":")
+            }
+        }
+    }
+
     /// nchan only: every message that was ever published.
     pub fn published(self, control: &mut Conn) -> Outcome<usize> {
         self.gauge(control, "/status", b"\ntotal published messages: ")
