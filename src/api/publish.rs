@@ -199,7 +199,7 @@ impl Api {
             Some((id, self.fingerprints.of(&(&ask.media, &ask.tag, body))))
         };
         let claim = claim_of(&body);
-        let drafts = ask.drafts(body, self.max_event)?;
+        let mut drafts = ask.drafts(body, self.max_event)?;
         let count = drafts.len();
         let now = Now::read();
         loop {
@@ -211,7 +211,7 @@ impl Api {
                 fingerprint,
                 outcome: Arc::clone(&outcome),
             });
-            let appended = self.log.append(&ask.topic, drafts.clone(), claim.as_ref(), now);
+            let appended = self.log.append(&ask.topic, drafts, claim.as_ref(), now);
             match appended.map_err(|refused| self.refuse_publish(&refused))? {
                 Appended::Now(cursor) => {
                     let answers = |waiter: &super::Waiter| waiter.types.keeps(ask.tag.as_ref());
@@ -229,8 +229,9 @@ impl Api {
                     }
                     return Ok(published.answer(201));
                 }
-                Appended::Before(first) => {
+                Appended::Before(first, again) => {
                     drop(own);
+                    drafts = again;
                     if let Some(published) = first.lock().clone() {
                         self.metrics.publish_repeats.add(1);
                         return Ok(published.answer(200));

@@ -178,9 +178,20 @@ impl Acceptor {
             match self.pool.make_room() {
                 MadeRoom::No => return None,
                 MadeRoom::In(time) => std::thread::sleep(time.min(left)),
-                // Its worker gives the place back at once.
-                MadeRoom::Yes => std::thread::sleep(Duration::from_micros(100)),
+                MadeRoom::Yes => return self.place_given_back(until),
             }
+        }
+    }
+
+    /// The place of a connection that was told to give way. One is enough: nobody else is told.
+    fn place_given_back(&self, until: Instant) -> Option<Permit> {
+        loop {
+            let place = self.pool.place();
+            if place.is_some() || Instant::now() > until {
+                return place;
+            }
+            // Its worker was woken and has only to close the socket.
+            std::thread::sleep(Duration::from_micros(100));
         }
     }
 

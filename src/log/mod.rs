@@ -71,8 +71,8 @@ struct State {
 pub enum Appended<T> {
     /// It is in the log; this is the cursor of its last event.
     Now(Cursor),
-    /// The same was published before under its key.
-    Before(Outcome<T>),
+    /// The same was published before under its key; the drafts come back.
+    Before(Outcome<T>, Vec<Draft>),
 }
 
 /// Why a publish was refused by the log.
@@ -170,7 +170,7 @@ impl<T> Log<T> {
         if let Some(claim) = claim {
             match locked.keys().claim(claim, now.at) {
                 Claimed::First => {}
-                Claimed::Repeat(outcome) => return Ok(Appended::Before(outcome)),
+                Claimed::Repeat(outcome) => return Ok(Appended::Before(outcome, drafts)),
                 Claimed::Reused => return Err(Refused::KeyReused),
             }
         }
