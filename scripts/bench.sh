@@ -44,21 +44,14 @@ misuse() {
 }
 
 root=$(cd "$(dirname "$0")/.." && pwd)
-rounds='' rows='' servers=floor,nchan,longpoll pinnings='' curves='' quick='' json='' install=''
-busy_limit=10
+curves='' quick='' install=''
+declare -A given=([only]="floor,nchan,longpoll" [busy-limit]=10)
 
 while [ $# -gt 0 ]; do
     case $1 in
         --rounds | --rows | --only | --pinning | --json | --busy-limit)
             [ $# -ge 2 ] || misuse "$1 needs a value"
-            case $1 in
-                --rounds) rounds=$2 ;;
-                --rows) rows=$2 ;;
-                --only) servers=$2 ;;
-                --pinning) pinnings=$2 ;;
-                --json) json=$2 ;;
-                --busy-limit) busy_limit=$2 ;;
-            esac
+            given[${1#--}]=$2
             shift
             ;;
         --curves) curves=yes ;;
@@ -72,6 +65,8 @@ while [ $# -gt 0 ]; do
     esac
     shift
 done
+rounds=${given[rounds]:-} rows=${given[rows]:-} pinnings=${given[pinning]:-}
+servers=${given[only]} json=${given[json]:-} busy_limit=${given[busy-limit]}
 
 # Options given win over --quick, and --quick over the defaults.
 if [ -n "$quick" ]; then
@@ -126,12 +121,6 @@ executable() { # KIND NAME, messages on stdin
     sed -n "/\"kind\":\[\"$1\"\],.*\"name\":\"$2\"/s/.*\"executable\":\"\([^\"]*\)\".*/\1/p" | tail -n 1
 }
 
-build() {
-    local messages
-    messages=$(cd "$root" && cargo build --release "$@" --message-format=json-render-diagnostics)
-    printf '%s\n' "$messages"
-}
-
 load=${LOAD:-}
 longpoll=${LONGPOLL:-}
 wanted=()
@@ -140,7 +129,7 @@ if [[ ,$servers, == *,longpoll,* && -z $longpoll ]]; then
     wanted+=(--bin longpoll)
 fi
 if [ ${#wanted[@]} -gt 0 ]; then
-    messages=$(build "${wanted[@]}")
+    messages=$(cd "$root" && cargo build --release "${wanted[@]}" --message-format=json-render-diagnostics)
     [ -n "$load" ] || load=$(executable bench load <<<"$messages")
     [[ ,$servers, != *,longpoll,* || -n $longpoll ]] || longpoll=$(executable bin longpoll <<<"$messages")
 fi
@@ -258,9 +247,7 @@ interrupts_apart() {
         | grep '^CONFIG_IRQ_TIME_ACCOUNTING=y' >/dev/null
 }
 interrupts=1
-if interrupts_apart; then
-    interrupts=0
-fi
+! interrupts_apart || interrupts=0
 
 # Jiffies that the whole machine was busy; time that the host took away counts too.
 machine_busy() {

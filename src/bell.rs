@@ -16,7 +16,7 @@
 
 use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::time::Instant;
 
 use parking_lot::{Condvar, Mutex};
@@ -40,6 +40,7 @@ pub enum Woken {
 pub struct Room<W> {
     hung: Mutex<Hung<W>>,
     drained: AtomicBool,
+    waiting: AtomicUsize,
 }
 
 /// Which bells ring for what.
@@ -99,6 +100,7 @@ impl<W> Default for Room<W> {
                 next_own: SHARED + 1,
             }),
             drained: AtomicBool::new(false),
+            waiting: AtomicUsize::new(0),
         }
     }
 }
@@ -164,10 +166,15 @@ impl<W> Room<W> {
         bells.iter().map(|bell| bell.ring(seq, &answers)).sum()
     }
 
+    /// How many wait now. Whoever is counted here will be found by the next ring.
+    pub fn waiting(&self) -> usize {
+        self.waiting.load(Ordering::SeqCst)
+    }
+
     /// How many polls are held for a topic.
     pub fn held(&self, topic: &Name) -> usize {
         let mut bells: Vec<_> = self.hung.lock().for_topic(topic).cloned().collect();
-        bells.sort_by_key(Arc::as_ptr);
+        bells.sort_unstable_by_key(Arc::as_ptr);
         bells.dedup_by_key(|bell| Arc::as_ptr(bell));
         let waiting = |bell: &Arc<Bell<W>>| {
             let seats = bell.seats.lock();
@@ -203,7 +210,7 @@ impl<W> Room<W> {
         let hung = self.hung.lock();
         let places = hung.topics.values().chain(hung.prefixes.values());
         let mut bells: Vec<_> = places.flat_map(BTreeMap::values).cloned().collect();
-        bells.sort_by_key(Arc::as_ptr);
+        bells.sort_unstable_by_key(Arc::as_ptr);
         bells.dedup_by_key(|bell| Arc::as_ptr(bell));
         bells
     }
@@ -246,8 +253,10 @@ impl<W> Bell<W> {
 }
 
 impl<W> Seats<W> {
-    fn sitter(&mut self, number: u64) -> Option<&mut Sitter<W>> {
-        self.taken.get_mut(&number)
+    fn await_past(&mut self, number: u64, past: Option<u64>) {
+        if let Some(sitter) = self.taken.get_mut(&number) {
+            sitter.past = past;
+        }
     }
 }
 
@@ -256,15 +265,14 @@ impl<W> Seat<'_, W> {
     #[must_use]
     pub fn wait(&self, past: u64, deadline: Instant) -> Woken {
         let mut seats = self.bell.seats.lock();
+        seats.await_past(self.number, Some(past));
+        self.room.waiting.fetch_add(1, Ordering::SeqCst);
         let mut late = false;
         let woken = loop {
-            let Some(sitter) = seats.sitter(self.number) else { break Woken::Left };
-            let left = sitter.left;
-            sitter.past = Some(past);
             // News first: whoever was counted as released is released.
             if seats.last > past {
                 break Woken::Rung;
-            } else if left {
+            } else if seats.taken.get(&self.number).is_none_or(|sitter| sitter.left) {
                 break Woken::Left;
             } else if self.room.drained.load(Ordering::SeqCst) {
                 break Woken::Drained;
@@ -273,9 +281,8 @@ impl<W> Seat<'_, W> {
             }
             late = self.bell.rung.wait_until(&mut seats, deadline).timed_out();
         };
-        if let Some(sitter) = seats.sitter(self.number) {
-            sitter.past = None;
-        }
+        self.room.waiting.fetch_sub(1, Ordering::SeqCst);
+        seats.await_past(self.number, None);
         woken
     }
 }
@@ -298,7 +305,7 @@ impl<W> Drop for Seat<'_, W> {
 impl<W> SeatRef<W> {
     /// Ends this seat's wait because its client has hung up.
     pub fn dismiss(&self) {
-        if let Some(sitter) = self.bell.seats.lock().sitter(self.number) {
+        if let Some(sitter) = self.bell.seats.lock().taken.get_mut(&self.number) {
             sitter.left = true;
         }
         self.bell.nudge();

@@ -42,10 +42,10 @@
 //! No input or output is done and nothing is rendered while the log's or a bell's is held, and the
 //! two are never held together. Who wakes others unlocks first.
 //!
-//! # The door is our own; the messages are `tiny_http`'s
+//! # The door is our own; the vocabulary is `tiny_http`'s
 //!
-//! `tiny_http` gives the HTTP vocabulary: methods, header syntax, status codes, the writing of a
-//! response. Its `Server` is not used. Measured with 0.12.0: of 1,000 keep-alive connections
+//! `tiny_http` gives the HTTP vocabulary: methods, and what status codes mean. Its `Server` is not
+//! used. Measured with 0.12.0: of 1,000 keep-alive connections
 //! opened in one burst, 7 are never answered while the others stay open, because its task pool
 //! hands a connection to an idle thread that is already taken; it has no connection cap and no
 //! socket time-outs; its accept thread ends for good at the first `accept` error; a held poll

@@ -58,8 +58,9 @@ pub const EVENT_OVERHEAD: usize = 128;
 pub const GAP_HEADER_BYTES: usize = 4 * KIB;
 
 /// Header fields in one request. More: `431`.
-pub const HEADER_FIELDS: usize = 100;
-/// First size of a connection's input buffer; it grows up to `--max-head`.
+pub const HEADER_FIELDS: usize = 64;
+/// First size of a connection's input buffer; it grows up to `--max-head`. It is given back while
+/// a poll is held.
 pub const INPUT_BYTES: usize = 2 * KIB;
 /// Bytes of one chunk-size line with its extensions. Longer: `400`.
 pub const CHUNK_LINE_BYTES: usize = 256;

@@ -33,7 +33,7 @@ impl Api {
         let log = self.log.totals();
         page.gauge("connections", "Connections open now.", self.connections.taken());
         page.gauge("connections_max", "The cap on them.", self.connections.most());
-        page.gauge("polls_held", "Polls held now.", self.held.taken());
+        page.gauge("polls_held", "Polls held now.", self.room.waiting());
         page.gauge("polls_held_max", "The cap on them.", self.held.most());
         page.gauge("topics", "Topics.", log.topics);
         page.gauge("retained_events", "Events kept.", log.events);

@@ -121,6 +121,7 @@ impl Api {
     ///
     /// # Errors
     /// Names what is wrong, and what is allowed.
+    #[inline(never)]
     pub fn route(&self, head: &Head) -> Result<Task, Problem> {
         if let Some(topics) = head.path.strip_prefix("/topics/") {
             return match head.method {

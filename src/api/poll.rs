@@ -176,6 +176,7 @@ impl Api {
         wait.mul_f64(1.0 - jitter)
     }
 
+    #[inline(never)]
     fn look(&self, key: &PageKey) -> Result<Look, Problem> {
         if let Some(page) = self.pages.get(key, self.log.version()) {
             return Ok(Look::Data(page));

@@ -84,6 +84,9 @@ impl Desk {
             return After::Close;
         }
         self.metrics.requests.add(1);
+        if matches!(asked.task, Ok(Task::Poll(_))) {
+            input.release();
+        }
         self.answer(line, &parsed.head, asked)
     }
 

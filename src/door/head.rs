@@ -3,7 +3,9 @@
 //! `httparse` splits the bytes; here is what it lets pass and a front proxy might read otherwise
 //! (RFC 9112): bare line feeds, lengths that contradict each other, a missing host.
 
-use httparse::{EMPTY_HEADER, Status};
+use std::mem::MaybeUninit;
+
+use httparse::Status;
 
 use crate::error::{Cause, Problem};
 use crate::http::{Field, Head, Method, percent_decode};
@@ -36,10 +38,12 @@ fn malformed(detail: impl Into<String>) -> Problem {
 ///
 /// # Errors
 /// At the first byte with which it cannot be HTTP. The connection is of no use after that.
+// Not inlined, as other steps of a request's way: its stack is to be gone while a poll is held.
+#[inline(never)]
 pub fn parse(bytes: &[u8]) -> Result<Option<Parsed>, Problem> {
-    let mut fields = [EMPTY_HEADER; HEADER_FIELDS];
-    let mut request = httparse::Request::new(&mut fields);
-    let length = match request.parse(bytes) {
+    let mut fields = [const { MaybeUninit::uninit() }; HEADER_FIELDS];
+    let mut request = httparse::Request::new(&mut []);
+    let length = match request.parse_with_uninit_headers(bytes, &mut fields) {
         Ok(Status::Complete(length)) => length,
         Ok(Status::Partial) => return partial(bytes).map(|()| None),
         Err(error) => return Err(explain(error, bytes)),

@@ -55,6 +55,14 @@ impl Input {
         }
     }
 
+    /// Gives an empty buffer back, for as long as nothing is read.
+    pub fn release(&mut self) {
+        if self.is_empty() {
+            self.buffer = Vec::new();
+            self.used = 0;
+        }
+    }
+
     /// Makes room at the end; the buffer never holds more than one head and one read.
     fn make_room(&mut self) {
         if self.buffer.len() == self.buffer.capacity() {
@@ -83,7 +91,8 @@ pub struct HeadLimits {
     pub time: Duration,
 }
 
-/// Reads a head. Its time begins with its first byte, which `begun` is told of.
+/// Reads a head, in a stack frame of its own. Its time begins with its first byte, which `begun` is told of.
+#[inline(never)]
 pub fn read_head(
     line: &Line,
     input: &mut Input,
@@ -180,7 +189,8 @@ impl Body {
     }
 }
 
-/// Reads a body.
+/// Reads a body, in a stack frame of its own.
+#[inline(never)]
 pub fn read_body(
     line: &Line,
     input: &mut Input,
