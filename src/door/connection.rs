@@ -80,7 +80,6 @@ impl Desk {
             Err(ended) => return self.refuse(line, Some(&parsed.head), ended),
         };
         if !slot.request_is_whole() {
-            self.metrics.connections_gave_way.add(1);
             return After::Close;
         }
         self.metrics.requests.add(1);

@@ -146,7 +146,7 @@ impl Acceptor {
                     self.metrics.accept_errors.add(1);
                     self.diag.error(format_args!("cannot accept on {}: {error}", self.listener));
                     // If descriptors are short, an idle connection's helps most.
-                    let _ = self.pool.make_room();
+                    let _ = self.make_room();
                     std::thread::sleep(REST);
                 }
             }
@@ -175,12 +175,20 @@ impl Acceptor {
                 return Some(place);
             }
             let left = until.checked_duration_since(Instant::now())?;
-            match self.pool.make_room() {
+            match self.make_room() {
                 MadeRoom::No => return None,
                 MadeRoom::In(time) => std::thread::sleep(time.min(left)),
                 MadeRoom::Yes => return self.place_given_back(until),
             }
         }
+    }
+
+    fn make_room(&self) -> MadeRoom {
+        let made = self.pool.make_room();
+        if made == MadeRoom::Yes {
+            self.metrics.connections_gave_way.add(1);
+        }
+        made
     }
 
     /// The place of a connection that was told to give way. One is enough: nobody else is told.

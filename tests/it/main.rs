@@ -9,6 +9,7 @@
 
 mod support;
 
+mod lessons;
 mod model;
 mod polls;
 mod races;

@@ -1,0 +1,61 @@
+#!/usr/bin/env bash
+# Lesson 4: everybody gets the same events in the same order.
+#
+# All events of all topics stand on one number line, `seq`. Readers are not in each other's way:
+# one's taking an event takes it from nobody else, as it would with a queue. So whoever follows a
+# topic sees what everybody else sees, in the same order, however many publish at once.
+# Watch for two answers that are equal byte for byte, and for two lists of seqs that are the same.
+# The number line is in src/log/mod.rs; that equal polls share one rendered answer, src/api/page.rs.
+set -euo pipefail
+# shellcheck source=/dev/null
+. "$(dirname "${BASH_SOURCE[0]}")/lib.sh"
+
+start_server
+
+say "Two readers wait for the same:"
+begin ann curl "$URL/topics/news?since=now&wait=20"
+begin ben curl "$URL/topics/news?since=now&wait=20"
+until_held 2
+
+say "Three events are published as one batch, a JSON value on each line:"
+show curl -H 'Content-Type: application/x-ndjson' --data-binary $'"a"\n"b"\n"c"' "$URL/topics/news"
+check 'three events' "$(values count)" = 3
+check 'released two held polls' "$(values released)" = 2
+
+answer ann
+ann=$OUT
+answer ben
+check 'both got the whole batch' "$(values data)" = 'a b c'
+check 'in the very same bytes' "$OUT" = "$ann"
+
+# What a client does: poll, take what came (here: print the seqs), go on from next. It stops at the
+# event that is called "end".
+follow() {
+    local limit=$1 next=start page
+    for _ in {1..100}; do
+        page=$(curl "$URL/topics/news?since=$next&limit=$limit&wait=20")
+        values seq "$page"
+        next=$(values next "$page")
+        case " $(values data "$page") " in
+        *' end '* | '  ') return ;;
+        esac
+    done
+}
+
+say "Now two publish at the same time, and two follow while they do: one takes up to four events" \
+    "at a time, the other whatever is there."
+begin fours follow 4
+begin all follow 1000
+begin left curl -d left "$URL/topics/news?type=no[1-15]"
+begin right curl -d right "$URL/topics/news?type=no[1-15]"
+answer left >/dev/null
+answer right >/dev/null
+show curl -d end "$URL/topics/news"
+
+answer fours
+fours=$(printf '%s' "$OUT" | tr '\n' ' ')
+answer all
+all=$(printf '%s' "$OUT" | tr '\n' ' ')
+check 'both saw the same events in the same order' "$fours" = "$all"
+everything=$(echo {1..34})
+check 'each event once, none missing' "$all" = "$everything"

@@ -1,0 +1,56 @@
+#!/usr/bin/env bash
+# Lesson 5: several topics, prefixes and types.
+#
+# One poll may wait for many things: up to 64 topics, separated by commas. A name that ends in *
+# stands for every topic that begins so, also for those that don't exist yet; * alone is everything.
+# Events may carry a type, and a poll may ask for some types only. One cursor is enough for all that.
+# Watch for a held poll that lets pass what it does not want, and is released by what it does.
+# Patterns are in src/names.rs, the merge of topics in src/log/read.rs, who is woken in src/bell.rs.
+set -euo pipefail
+# shellcheck source=/dev/null
+. "$(dirname "${BASH_SOURCE[0]}")/lib.sh"
+
+start_server
+
+say "A topic is made by its first event. Here are three; one event is JSON, one has a type:"
+show curl --json '{"t":21}' "$URL/topics/sensors.attic"
+show curl -d hello "$URL/topics/news"
+show curl -d 'too warm' "$URL/topics/sensors.cellar?type=alert"
+
+say "Two topics in one poll:"
+show curl "$URL/topics/news,sensors.attic"
+check 'events of both, in the order of their seqs' "$(values topic)" = 'sensors.attic news'
+check 'JSON comes back as JSON' "$(values t)" = 21
+
+say "All topics that begin with \"sensors.\":"
+show curl "$URL/topics/sensors.*"
+check 'both sensors, and nothing else' "$(values topic)" = 'sensors.attic sensors.cellar'
+
+say "Everything, but only alerts:"
+show curl "$URL/topics/*?type=alert"
+check 'just the alert' "$(values data)" = 'too warm'
+
+say "The last two of everything:"
+show curl "$URL/topics/*?since=last:2"
+check 'the two newest' "$(values seq)" = '2 3'
+
+say "One poll waits for alerts of any sensor:"
+begin watchman curl "$URL/topics/sensors.*?type=alert&since=now&wait=20"
+until_held 1
+
+say "Another topic doesn't release it, nor does another type, even of a sensor:"
+show curl -d 'hello again' "$URL/topics/news?type=alert"
+check 'news released nobody' "$(values released)" = 0
+show curl -d 20.5 "$URL/topics/sensors.attic"
+check 'a plain reading released nobody' "$(values released)" = 0
+check 'the poll is still held' "$(metric longpoll_polls_held)" = 1
+
+say "An alert does, from a sensor that nobody had heard of when the poll began:"
+show curl -d 'water!' -H 'Event-Type: alert' "$URL/topics/sensors.garage"
+check 'the alert released the poll' "$(values released)" = 1
+answer watchman
+check 'it got the alert, and only that' "$(values data)" = 'water!'
+
+say "The topics that there are now:"
+show curl "$URL/topics?prefix=sensors."
+check 'three sensors' "$(values topic)" = 'sensors.attic sensors.cellar sensors.garage'

@@ -1,0 +1,42 @@
+#!/usr/bin/env bash
+# Lesson 8: drain.
+#
+# A server that is stopped could just drop the polls that it holds; its clients would see a broken
+# connection and guess. This one says goodbye: on SIGTERM every held poll gets a regular answer at
+# once, then the process ends. With a restart behind it, clients hardly notice.
+# Watch for `"reason":"drain"`, which means: reconnect, and go on from `next`.
+# The signal is in src/shutdown.rs, the ending in src/door/mod.rs, the answer in src/api/poll.rs.
+set -euo pipefail
+# shellcheck source=/dev/null
+. "$(dirname "${BASH_SOURCE[0]}")/lib.sh"
+
+start_server
+
+show curl -d hello "$URL/topics/news"
+last=$(values cursor)
+
+say "Two readers wait, for different things:"
+begin ann curl -i "$URL/topics/news?since=now&wait=25"
+begin ben curl -i "$URL/topics/weather,sports.*?since=now&wait=25"
+until_held 2
+
+say "Somebody stops the server:"
+show kill -TERM "$SERVER"
+
+say "Both have their answers, long before their time is up:"
+answer ann
+check 'a regular answer' "$(printf '%s\n' "$OUT" | head -n 1)" = 'HTTP/1.1 200 OK'
+check 'that says why' "$(values reason)" = drain
+check 'and where to go on' "$(values next)" = "$last"
+answer ben
+check 'a regular answer' "$(printf '%s\n' "$OUT" | head -n 1)" = 'HTTP/1.1 200 OK'
+check 'that says why' "$(values reason)" = drain
+check 'and where to go on' "$(values next)" = "$last"
+
+say "Then the server is gone, and nobody listens there any more:"
+until_ended
+check 'it ended as it should' "$STATUS" = 0
+curl=0
+printf '$ %s\n' "curl $URL/health"
+curl "$URL/health" 2>&1 || curl=$?
+check 'curl could not connect (its exit status for that is 7)' "$curl" = 7

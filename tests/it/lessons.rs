@@ -1,0 +1,109 @@
+//! Goal: every lesson in `scripts/lessons/` finds what it shows, and leaves nothing behind, even
+//! when it is interrupted.
+
+use std::io::{BufRead, BufReader};
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, Stdio};
+
+use rustix::process::{Pid, Signal, kill_process};
+
+/// Seconds after which a lesson hangs.
+const HANG: &str = "120";
+
+/// The lessons in reading order.
+fn lessons() -> Vec<PathBuf> {
+    let place = Path::new(env!("CARGO_MANIFEST_DIR")).join("scripts/lessons");
+    let files = std::fs::read_dir(place).unwrap().map(|entry| entry.unwrap().path());
+    let mut lessons: Vec<_> = files.filter(|file| name(file) != "lib.sh").collect();
+    lessons.sort();
+    lessons
+}
+
+fn name(file: &Path) -> &str {
+    file.file_name().and_then(|name| name.to_str()).expect("a plain name")
+}
+
+/// An empty directory for one run's temporary files.
+fn scratch(name: &str) -> PathBuf {
+    let place = Path::new(env!("CARGO_TARGET_TMPDIR")).join(name);
+    if place.exists() {
+        std::fs::remove_dir_all(&place).unwrap();
+    }
+    std::fs::create_dir_all(&place).unwrap();
+    place.canonicalize().unwrap()
+}
+
+/// Files in that directory, and processes that run in it.
+fn left_in(place: &Path) -> Vec<PathBuf> {
+    let inside = |path: &Path| std::fs::read_dir(path).unwrap().flatten().map(|entry| entry.path());
+    let runs_there = |process: &PathBuf| {
+        std::fs::read_link(process.join("cwd")).is_ok_and(|directory| directory == place)
+    };
+    inside(place).chain(inside(Path::new("/proc")).filter(runs_there)).collect()
+}
+
+/// Runs a lesson from a directory that is not the repository's, on the program under test.
+fn start(command: &mut Command, scratch: &Path) -> Child {
+    command
+        .current_dir(scratch)
+        .env("LONGPOLL", env!("CARGO_BIN_EXE_longpoll"))
+        .env("TMPDIR", scratch)
+        .stdin(Stdio::null())
+        .stdout(Stdio::piped())
+        .stderr(Stdio::piped())
+        .spawn()
+        .expect("a lesson starts")
+}
+
+#[test]
+fn the_lessons_are_numbered_from_1() {
+    let lessons = lessons();
+    assert!(!lessons.is_empty());
+    for (number, lesson) in (1..).zip(&lessons) {
+        assert!(name(lesson).starts_with(&format!("{number:02}-")), "{}", lesson.display());
+        assert!(lesson.extension().is_some_and(|end| end == "sh"), "{}", lesson.display());
+    }
+}
+
+#[test]
+fn every_lesson_finds_what_it_shows_and_cleans_up() {
+    let run = |lesson: &PathBuf| {
+        let scratch = scratch(name(lesson));
+        let child = start(Command::new("timeout").args([HANG]).arg(lesson), &scratch);
+        (child, scratch)
+    };
+    let lessons = lessons();
+    let running: Vec<_> = lessons.iter().map(run).collect();
+    let mut failed = Vec::new();
+    for (lesson, (child, scratch)) in lessons.iter().zip(running) {
+        let done = child.wait_with_output().unwrap();
+        let left = left_in(&scratch);
+        if !done.status.success() || !left.is_empty() {
+            let out = String::from_utf8_lossy(&done.stdout);
+            let err = String::from_utf8_lossy(&done.stderr);
+            println!("=== {}: {}, left: {left:?}\n{out}{err}", lesson.display(), done.status);
+            failed.push(name(lesson));
+        }
+    }
+    assert!(failed.is_empty(), "these lessons failed, or left something behind: {failed:?}");
+}
+
+#[test]
+fn an_interrupted_lesson_takes_its_server_with_it() {
+    for signal in [Signal::TERM, Signal::HUP] {
+        let scratch = scratch("interrupted");
+        let mut lesson = start(&mut Command::new(&lessons()[1]), &scratch);
+        let mut lines = BufReader::new(lesson.stdout.take().unwrap()).lines();
+        lines
+            .find(|line| line.as_ref().is_ok_and(|line| line.starts_with("listening on ")))
+            .expect("the server starts")
+            .unwrap();
+        assert!(left_in(&scratch).len() > 1, "the lesson and its server run there");
+        let pid = Pid::from_raw(lesson.id() as i32).unwrap();
+        kill_process(pid, signal).unwrap();
+        // To the end: whoever holds the pipe still runs.
+        lines.for_each(drop);
+        assert_eq!(lesson.wait().unwrap().code(), Some(128 + signal.as_raw()));
+        assert!(left_in(&scratch).is_empty(), "{:?}", left_in(&scratch));
+    }
+}
