@@ -45,7 +45,7 @@ pub struct Room<W> {
 
 /// Which bells ring for what.
 struct Hung<W> {
-    topics: HashMap<Name, Bells<W>>,
+    topics: HashMap<Arc<str>, Bells<W>>,
     prefixes: HashMap<Arc<str>, Bells<W>>,
     next_own: u64,
 }
@@ -106,21 +106,29 @@ impl<W> Default for Room<W> {
 }
 
 impl<W> Hung<W> {
-    fn bells_at(&mut self, pattern: &Pattern) -> &mut Bells<W> {
+    /// Where the bells of a pattern hang, and under which name.
+    fn hook<'p>(
+        &mut self,
+        pattern: &'p Pattern,
+    ) -> (&mut HashMap<Arc<str>, Bells<W>>, &'p Arc<str>) {
         match pattern {
-            Pattern::Topic(name) => self.topics.entry(name.clone()).or_default(),
-            Pattern::Prefix(prefix) => self.prefixes.entry(Arc::clone(prefix)).or_default(),
+            Pattern::Topic(name) => (&mut self.topics, name.text()),
+            Pattern::Prefix(prefix) => (&mut self.prefixes, prefix),
         }
     }
 
+    fn bells_at(&mut self, pattern: &Pattern) -> &mut Bells<W> {
+        let (bells, name) = self.hook(pattern);
+        bells.entry(Arc::clone(name)).or_default()
+    }
+
     fn take_down(&mut self, pattern: &Pattern, own: u64) {
-        let bells = self.bells_at(pattern);
-        bells.remove(&own);
-        if bells.is_empty() {
-            match pattern {
-                Pattern::Topic(name) => self.topics.remove(name),
-                Pattern::Prefix(prefix) => self.prefixes.remove(prefix),
-            };
+        let (bells, name) = self.hook(pattern);
+        if let Some(hung) = bells.get_mut(name) {
+            hung.remove(&own);
+            if hung.is_empty() {
+                bells.remove(name);
+            }
         }
     }
 

@@ -1,8 +1,6 @@
 //! What a client is told when it cannot have what it asked for: one table of causes, one problem
 //! body (RFC 9457).
 
-use serde_json::Value;
-
 use crate::json::Object;
 use crate::limits::RETRY_AFTER;
 
@@ -76,7 +74,8 @@ impl Cause {
 pub struct Problem {
     pub cause: Cause,
     detail: String,
-    members: Vec<(&'static str, Value)>,
+    /// Each as JSON.
+    members: Vec<(&'static str, Vec<u8>)>,
     headers: Vec<(&'static str, String)>,
 }
 
@@ -96,9 +95,9 @@ impl Problem {
         Problem::new(Cause::BadRequest, detail)
     }
 
-    /// Adds a member to the body.
+    /// Adds a member to the body; `value` is JSON.
     #[must_use]
-    pub fn with_member(mut self, name: &'static str, value: Value) -> Problem {
+    pub fn with_member(mut self, name: &'static str, value: Vec<u8>) -> Problem {
         self.members.push((name, value));
         self
     }
@@ -125,7 +124,7 @@ impl Problem {
             .number("status", u64::from(self.cause.status()))
             .string("detail", &self.detail);
         for (name, value) in &self.members {
-            body.value(name, value);
+            body.checked(name, value);
         }
         body.close();
         out.push(b'\n');

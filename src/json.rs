@@ -7,7 +7,6 @@
 use std::fmt;
 
 use serde::de::{Deserialize, Deserializer, MapAccess, SeqAccess, Visitor};
-use serde_json::Value;
 
 /// An object being written to the end of `out`.
 pub struct Object<'a> {
@@ -50,12 +49,6 @@ impl<'a> Object<'a> {
         self
     }
 
-    /// Any JSON value.
-    pub fn value(&mut self, key: &str, value: &Value) -> &mut Self {
-        self.key(key).extend_from_slice(value.to_string().as_bytes());
-        self
-    }
-
     /// JSON text that was checked when it came in, on one line: outside of strings, where alone a
     /// line break can stand, it is as good as a space.
     pub fn checked(&mut self, key: &str, json: &[u8]) -> &mut Self {
@@ -80,6 +73,14 @@ impl<'a> Object<'a> {
     pub fn close(self) {
         self.out.push(b'}');
     }
+}
+
+/// A string as JSON.
+#[must_use]
+pub fn string(text: &str) -> Vec<u8> {
+    let mut out = Vec::new();
+    push_string(&mut out, text);
+    out
 }
 
 fn push_string(out: &mut Vec<u8>, text: &str) {

@@ -8,6 +8,7 @@ use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 use std::time::Duration;
 
 use crate::error::{Cause, TABLE};
+use crate::seconds::Seconds;
 
 /// A number that only grows.
 #[derive(Default)]
@@ -194,11 +195,11 @@ impl Page {
         let mut count = 0;
         for (bound, bucket) in WAKE_BOUNDS.iter().zip(&histogram.buckets) {
             count += bucket.load(Relaxed);
-            let seconds = Duration::from_micros(*bound).as_secs_f64();
+            let seconds = Seconds(Duration::from_micros(*bound));
             let _ = writeln!(self.0, "longpoll_{name}_bucket{{le=\"{seconds}\"}} {count}");
         }
         count += histogram.buckets[WAKE_BOUNDS.len()].load(Relaxed);
-        let sum = Duration::from_micros(histogram.micros.load(Relaxed)).as_secs_f64();
+        let sum = Seconds(Duration::from_micros(histogram.micros.load(Relaxed)));
         let _ = writeln!(
             self.0,
             "longpoll_{name}_bucket{{le=\"+Inf\"}} {count}\n\

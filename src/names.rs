@@ -28,6 +28,12 @@ impl Name {
         let ok = (1..=NAME_CHARS).contains(&text.len()) && text.bytes().all(allowed);
         ok.then(|| Name(text.into()))
     }
+
+    /// The shared text.
+    #[must_use]
+    pub fn text(&self) -> &Arc<str> {
+        &self.0
+    }
 }
 
 impl Deref for Name {

@@ -13,15 +13,15 @@ use std::time::{Duration, Instant};
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD as BASE64;
 use parking_lot::Mutex;
-use serde_json::{Value, json};
 
 use crate::cursor::Since;
 use crate::http::{Answer, tell_close};
-use crate::json::Object;
+use crate::json::{self, Object};
 use crate::limits::{ANSWERS_BYTES, GAP_HEADER_BYTES, PAGE_BYTES, SHARED_PAGE_BYTES, SHARED_PAGES};
 use crate::log::{Event, Form, Gap, OnGap, Slice};
 use crate::names::{TopicSet, TypeFilter};
 use crate::permits::{Permit, Permits};
+use crate::seconds::Seconds;
 
 /// How events are shown.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
@@ -172,7 +172,7 @@ impl Pages {
             .with("Poll-Reason", reason.label())
             .with("Cache-Control", "no-store, no-transform");
         if let Reason::Timeout(granted) = reason {
-            answer = answer.with("Poll-Wait", format!("{:.3}", granted.as_secs_f64()));
+            answer = answer.with("Poll-Wait", Seconds(granted).to_string());
         }
         if key.format == Format::Raw {
             // What a publisher sent must not run in a reader's browser.
@@ -276,24 +276,35 @@ fn raw_content_type(event: Option<&Arc<Event>>) -> std::borrow::Cow<'static, str
     }
 }
 
-/// The gap object's members.
-pub fn gap_members(gap: &Gap) -> [(&'static str, Value); 4] {
+/// The gap object's members, each as JSON.
+pub fn gap_members(gap: &Gap) -> [(&'static str, Vec<u8>); 4] {
     let lost = gap.lost.as_ref().map(|lost| {
-        let topics = lost.iter().map(|(topic, count)| (topic.to_string(), json!(count)));
-        Value::Object(topics.collect())
+        let mut out = Vec::new();
+        let mut object = Object::open(&mut out);
+        for (topic, count) in lost {
+            match count {
+                Some(count) => object.number(topic, *count),
+                None => object.checked(topic, NULL),
+            };
+        }
+        object.close();
+        out
     });
+    let oldest = gap.oldest.map(|oldest| json::string(&oldest.to_string()));
     [
-        ("why", json!(gap.why.label())),
-        ("lost", json!(lost)),
-        ("oldest", json!(gap.oldest.map(|cursor| cursor.to_string()))),
-        ("resume", json!(gap.resume.to_string())),
+        ("why", json::string(gap.why.label())),
+        ("lost", lost.unwrap_or_else(|| NULL.to_vec())),
+        ("oldest", oldest.unwrap_or_else(|| NULL.to_vec())),
+        ("resume", json::string(&gap.resume.to_string())),
     ]
 }
 
-fn push_gap(out: &mut Vec<u8>, members: &[(&'static str, Value)]) {
+const NULL: &[u8] = b"null";
+
+fn push_gap(out: &mut Vec<u8>, members: &[(&'static str, Vec<u8>)]) {
     let mut object = Object::open(out);
     for (name, value) in members {
-        object.value(name, value);
+        object.checked(name, value);
     }
     object.close();
 }
@@ -304,7 +315,7 @@ fn gap_header(gap: &Gap) -> String {
     let mut text = Vec::new();
     push_gap(&mut text, &members);
     if text.len() > GAP_HEADER_BYTES {
-        members[1].1 = Value::Null;
+        members[1].1 = NULL.to_vec();
         text.clear();
         push_gap(&mut text, &members);
     }

@@ -13,21 +13,15 @@ const LONGEST: Duration = Duration::from_secs(100 * 365 * 24 * 3600);
 /// Reads `500ms`, `10s`, `5m`, `24h` or a bare number of seconds.
 pub fn duration(text: &str) -> Option<Duration> {
     let digits = text.trim_end_matches(|c: char| c.is_ascii_alphabetic());
-    let unit = match &text[digits.len()..] {
-        "ms" => 0.001,
-        "" | "s" => 1.0,
-        "m" => 60.0,
-        "h" => 3600.0,
+    let seconds = crate::seconds::parse(digits)?;
+    let time = match &text[digits.len()..] {
+        "ms" => seconds / 1_000,
+        "" | "s" => seconds,
+        "m" => seconds.checked_mul(60)?,
+        "h" => seconds.checked_mul(3_600)?,
         _ => return None,
     };
-    seconds(digits, unit)
-}
-
-/// A decimal number of `unit` seconds; no sign, no exponent.
-fn seconds(digits: &str, unit: f64) -> Option<Duration> {
-    let plain = digits.bytes().all(|b| b.is_ascii_digit() || b == b'.');
-    let number: f64 = if plain { digits.parse().ok()? } else { return None };
-    Duration::try_from_secs_f64(number * unit).ok().filter(|d| *d <= LONGEST)
+    Some(time).filter(|time| *time <= LONGEST)
 }
 
 /// Reads `65536`, `64KiB`, `1MiB` or `2GiB`.

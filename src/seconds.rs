@@ -1,0 +1,59 @@
+//! Seconds as decimal text: what people type for a wait, and what answers and metrics show.
+//!
+//! Whole numbers all the way, so that nothing is rounded twice, and the tables that floating point
+//! text needs stay out of the binary.
+
+use std::fmt;
+use std::time::Duration;
+
+/// Reads `25`, `0.5` or `.5`: digits and at most one point, no sign, no exponent. What is longer
+/// than a [`Duration`] is the longest one.
+#[must_use]
+pub fn parse(text: &str) -> Option<Duration> {
+    let (whole, fraction) = text.split_once('.').unwrap_or((text, ""));
+    let digits = |part: &str| part.bytes().all(|b| b.is_ascii_digit());
+    if !digits(whole) || !digits(fraction) || whole.len() + fraction.len() == 0 {
+        return None;
+    }
+    let mut nanos = 0;
+    for place in 0..9 {
+        let digit = fraction.as_bytes().get(place).map_or(0, |digit| digit - b'0');
+        nanos = nanos * 10 + u32::from(digit);
+    }
+    let whole = if whole.is_empty() { "0" } else { whole };
+    // Only too many digits can fail here.
+    Some(whole.parse().map_or(Duration::MAX, |whole| Duration::new(whole, nanos)))
+}
+
+/// Writes seconds with as many decimals as they need, up to microseconds.
+pub struct Seconds(pub Duration);
+
+impl fmt::Display for Seconds {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let decimals = format!("{:06}", self.0.subsec_micros());
+        match decimals.trim_end_matches('0') {
+            "" => write!(f, "{}", self.0.as_secs()),
+            decimals => write!(f, "{}.{decimals}", self.0.as_secs()),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn seconds_read_as_they_are_written() {
+        for (text, micros) in
+            [("0", 0), ("25", 25_000_000), ("0.5", 500_000), ("1.000001", 1_000_001)]
+        {
+            assert_eq!(parse(text), Some(Duration::from_micros(micros)));
+            assert_eq!(Seconds(Duration::from_micros(micros)).to_string(), text);
+        }
+        assert_eq!(parse(".5"), parse("0.50"));
+        assert_eq!(parse("99999999999999999999999"), Some(Duration::MAX));
+        for text in ["", ".", "-1", "+1", "1e3", "1s", "1.2.3", "inf", "NaN", "1 ", "١"] {
+            assert_eq!(parse(text), None, "{text}");
+        }
+    }
+}
