@@ -73,14 +73,12 @@ impl Trims {
     /// `told` trims; `None` where that can no longer be known.
     pub fn lost(&self, gaps: &[Arc<Trail>], seq: u64, told: u64) -> BTreeMap<Name, Option<u64>> {
         let forgotten = self.total - self.recent.len() as u64;
-        let mut lost: BTreeMap<Name, Option<u64>> = gaps
-            .iter()
-            .map(|trail| {
-                let uncounted = trail.uncounted_through.load(Ordering::Relaxed);
-                let exact = uncounted <= seq || told >= forgotten;
-                (trail.topic.clone(), exact.then_some(0))
-            })
-            .collect();
+        let mut lost = BTreeMap::new();
+        for trail in gaps {
+            let uncounted = trail.uncounted_through.load(Ordering::Relaxed);
+            let exact = uncounted <= seq || told >= forgotten;
+            lost.insert(trail.topic.clone(), exact.then_some(0));
+        }
         let skip = told.saturating_sub(forgotten) as usize;
         for (trimmed, trail) in self.recent.iter().skip(skip) {
             if *trimmed > seq {
@@ -90,5 +88,30 @@ impl Trims {
             }
         }
         lost
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn losses_are_exact_for_the_trims_that_are_remembered_and_unknown_before() {
+        let trail = |name| Trail::new(Name::new(name).unwrap(), 0);
+        let (quiet, busy) = (trail("quiet"), trail("busy"));
+        let mut trims = Trims::default();
+        trims.note(1, &quiet);
+        trims.note(2, &quiet);
+        for seq in 3..=COUNTED_TRIMS as u64 + 1 {
+            trims.note(seq, &busy);
+        }
+        // One trim too many to remember: the first of the quiet topic's two.
+        let both = [quiet, busy];
+        let lost = |seq, told| trims.lost(&both, seq, told).into_values().collect::<Vec<_>>();
+        let busy = Some(COUNTED_TRIMS as u64 - 1);
+        assert_eq!(lost(0, 0), [busy, None]);
+        assert_eq!(lost(0, 1), [busy, Some(1)]);
+        assert_eq!(lost(1, 0), [busy, Some(1)]);
+        assert_eq!(lost(10, 20), [Some(COUNTED_TRIMS as u64 - 19), Some(0)]);
     }
 }
