@@ -44,9 +44,9 @@ impl Field {
 #[derive(Debug)]
 pub struct Head {
     pub method: Method,
-    /// Percent-decoded.
+    /// As it came, as the query is.
     pub path: String,
-    /// Whatever follows the question mark, as it came.
+    /// Whatever follows the question mark.
     pub query: String,
     /// In the order of arrival; a repeated field is there repeatedly.
     pub fields: Vec<(Field, String)>,

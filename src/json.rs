@@ -6,7 +6,9 @@
 
 use std::fmt;
 
-use serde::de::{Deserialize, Deserializer, MapAccess, SeqAccess, Visitor};
+use serde::de::{DeserializeSeed, Deserializer, Error, MapAccess, SeqAccess, Visitor};
+
+use crate::limits::JSON_DEPTH;
 
 /// An object being written to the end of `out`.
 pub struct Object<'a> {
@@ -94,63 +96,78 @@ pub fn push_number(out: &mut Vec<u8>, value: u64) {
 }
 
 /// Checks that the text is one JSON value that any reader can take: RFC 8259, nested at most
-/// [`crate::limits::JSON_DEPTH`] deep, numbers within a double's range, no lone surrogates.
+/// [`JSON_DEPTH`] deep, numbers within a double's range, no lone surrogates.
 ///
 /// # Errors
 /// What is wrong with it and where.
 pub fn check(text: &[u8]) -> Result<(), serde_json::Error> {
+    let mut deserializer = serde_json::Deserializer::from_slice(text);
     // Visiting each part without keeping any: unlike `IgnoredAny` this checks strings and numbers.
-    serde_json::from_slice::<Checked>(text).map(|Checked| ())
+    Checked { levels: JSON_DEPTH }.deserialize(&mut deserializer)?;
+    deserializer.end()
 }
 
-struct Checked;
+/// A value that may have so many levels of arrays and objects.
+#[derive(Clone, Copy)]
+struct Checked {
+    levels: usize,
+}
 
-impl<'de> Deserialize<'de> for Checked {
-    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Checked, D::Error> {
-        deserializer.deserialize_any(CheckedVisitor)
+impl Checked {
+    fn inner<E: Error>(self) -> Result<Checked, E> {
+        let levels = self.levels.checked_sub(1);
+        let too_deep = || E::custom(format_args!("nested more than {JSON_DEPTH} deep"));
+        levels.map(|levels| Checked { levels }).ok_or_else(too_deep)
     }
 }
 
-struct CheckedVisitor;
+impl<'de> DeserializeSeed<'de> for Checked {
+    type Value = ();
 
-impl<'de> Visitor<'de> for CheckedVisitor {
-    type Value = Checked;
+    fn deserialize<D: Deserializer<'de>>(self, deserializer: D) -> Result<(), D::Error> {
+        deserializer.deserialize_any(self)
+    }
+}
+
+impl<'de> Visitor<'de> for Checked {
+    type Value = ();
 
     fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str("a JSON value")
     }
-    fn visit_bool<E>(self, _: bool) -> Result<Checked, E> {
-        Ok(Checked)
+    fn visit_bool<E>(self, _: bool) -> Result<(), E> {
+        Ok(())
     }
-    fn visit_i64<E>(self, _: i64) -> Result<Checked, E> {
-        Ok(Checked)
+    fn visit_i64<E>(self, _: i64) -> Result<(), E> {
+        Ok(())
     }
-    fn visit_u64<E>(self, _: u64) -> Result<Checked, E> {
-        Ok(Checked)
+    fn visit_u64<E>(self, _: u64) -> Result<(), E> {
+        Ok(())
     }
-    fn visit_f64<E>(self, _: f64) -> Result<Checked, E> {
-        Ok(Checked)
+    fn visit_f64<E>(self, _: f64) -> Result<(), E> {
+        Ok(())
     }
-    fn visit_str<E>(self, _: &str) -> Result<Checked, E> {
-        Ok(Checked)
+    fn visit_str<E>(self, _: &str) -> Result<(), E> {
+        Ok(())
     }
-    fn visit_unit<E>(self) -> Result<Checked, E> {
-        Ok(Checked)
+    fn visit_unit<E>(self) -> Result<(), E> {
+        Ok(())
     }
-    fn visit_seq<A: SeqAccess<'de>>(self, mut seq: A) -> Result<Checked, A::Error> {
-        while seq.next_element::<Checked>()?.is_some() {}
-        Ok(Checked)
+    fn visit_seq<A: SeqAccess<'de>>(self, mut seq: A) -> Result<(), A::Error> {
+        let inner = self.inner()?;
+        while seq.next_element_seed(inner)?.is_some() {}
+        Ok(())
     }
-    fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<Checked, A::Error> {
-        while map.next_entry::<Checked, Checked>()?.is_some() {}
-        Ok(Checked)
+    fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<(), A::Error> {
+        let inner = self.inner()?;
+        while map.next_entry_seed(inner, inner)?.is_some() {}
+        Ok(())
     }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::limits::JSON_DEPTH;
 
     #[test]
     fn one_value_and_nothing_else_passes() {
@@ -179,7 +196,7 @@ mod tests {
     #[test]
     fn nesting_has_a_bound() {
         let nested = |depth: usize| format!("{}{}", "[".repeat(depth), "]".repeat(depth));
-        assert!(check(nested(JSON_DEPTH - 1).as_bytes()).is_ok());
+        assert!(check(nested(JSON_DEPTH).as_bytes()).is_ok());
         assert!(check(nested(JSON_DEPTH + 1).as_bytes()).is_err());
         assert!(check(nested(60_000).as_bytes()).is_err());
     }

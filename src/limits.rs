@@ -41,9 +41,9 @@ pub const BATCH_BYTES: usize = MIB;
 pub const BODIES_BYTES: usize = 32 * MIB;
 /// A body up to this size is part of its connection's own overhead and is not counted above.
 pub const SMALL_BODY_BYTES: usize = 4 * KIB;
-/// Nesting of a published JSON value. Deeper: `400`. It is what common parsers read back (it is
-/// also `serde_json`'s own bound), so that no event can make a page unreadable.
-pub const JSON_DEPTH: usize = 128;
+/// Nesting of a published JSON value. Deeper: `400`. Common parsers stop at 128 (`serde_json`'s
+/// does), and a page puts three levels around it: no event may make a page unreadable.
+pub const JSON_DEPTH: usize = 120;
 
 /// How long an `Idempotency-Key` is remembered.
 pub const KEY_AGE: Duration = Duration::from_secs(600);
@@ -66,13 +66,15 @@ pub const INPUT_BYTES: usize = 2 * KIB;
 pub const CHUNK_LINE_BYTES: usize = 256;
 
 /// A connection may be closed in favour of a new one when it has waited this long for its next
-/// complete request; a new one queues at most this long for that. Then: `503`.
+/// complete request; a new one queues so long for that, and [`CLOSING`] more. Then: `503`.
 pub const GIVE_WAY: Duration = Duration::from_millis(250);
+/// What a connection that gives way needs at most to be closed; in fact microseconds.
+pub const CLOSING: Duration = Duration::from_millis(100);
 /// Connections waiting in the kernel to be accepted. Beyond it the kernel lets them retry.
 pub const BACKLOG: i32 = 4_096;
 /// Stack of a worker thread: address space, of which a parked worker touches about two pages.
-/// JSON nested [`JSON_DEPTH`] deep is what needs the most.
-pub const WORKER_STACK: usize = 128 * KIB;
+/// JSON nested [`JSON_DEPTH`] deep is what needs the most: 170 KiB without optimisation.
+pub const WORKER_STACK: usize = 256 * KIB;
 /// Descriptors kept back for listeners, standard streams and refusals when the connection cap is
 /// fitted to the descriptor limit.
 pub const SPARE_DESCRIPTORS: u64 = 32 + LINGERING as u64;

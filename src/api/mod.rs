@@ -3,6 +3,7 @@
 //! A request is decided in two steps. [`Api::route`] reads everything but the body, so that a
 //! client who asks for the impossible is told before it sends any. [`Api::perform`] does it.
 
+mod deliver;
 mod health;
 mod page;
 mod params;
@@ -13,26 +14,29 @@ mod topics;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use parking_lot::Mutex;
+
 use crate::bell::{Room, SeatRef};
 use crate::config::Config;
 use crate::cursor::Epoch;
 use crate::error::{Cause, Problem};
-use crate::http::{Answer, Head, Method};
+use crate::http::{Answer, Head, Method, percent_decode};
 use crate::line::Line;
 use crate::log::{Fingerprints, Log, Retention};
 use crate::metrics::Metrics;
-use crate::names::{NAME_RULE, Name, TypeFilter};
-use crate::permits::Permits;
+use crate::names::{NAME_RULE, Name};
+use crate::permits::{Permit, Permits};
 use crate::shutdown::Shutdown;
+pub use deliver::Delivered;
 pub use page::Page;
-use page::Pages;
+use page::{PageKey, Pages};
 use params::Params;
 use publish::Published;
 
 /// Everything that requests are answered from.
 pub struct Api {
     log: Log<Published>,
-    room: Room<Waiter>,
+    room: Room<Waiter, Delivered>,
     pages: Pages,
     metrics: Arc<Metrics>,
     fingerprints: Fingerprints,
@@ -49,10 +53,21 @@ pub struct Api {
 
 /// What a held poll leaves with its seat.
 pub struct Waiter {
-    /// Whom it would be answered to.
+    /// Whom it is to be answered.
     pub line: Arc<Line>,
     /// What it waits for.
-    types: TypeFilter,
+    key: PageKey,
+    takes_any_page: bool,
+    /// Its place among the held polls; given up by whoever answers it, before that is seen.
+    place: Mutex<Option<Permit>>,
+}
+
+/// Who asks.
+pub struct Caller<'a> {
+    pub line: &'a Arc<Line>,
+    /// Whether a page can go out as it is shared; not when it has to say that the connection
+    /// closes.
+    pub takes_any_page: bool,
 }
 
 /// A request whose head makes sense.
@@ -71,8 +86,10 @@ pub enum Reply {
     Answer(Answer),
     Page(Arc<Page>),
     Refused(Problem),
+    /// A page that was written already, or begun.
+    Delivered(Delivered),
     /// The client has hung up.
-    Left,
+    HungUp,
 }
 
 impl Task {
@@ -123,7 +140,8 @@ impl Api {
     /// Names what is wrong, and what is allowed.
     #[inline(never)]
     pub fn route(&self, head: &Head) -> Result<Task, Problem> {
-        if let Some(topics) = head.path.strip_prefix("/topics/") {
+        let path = percent_decode(&head.path)?;
+        if let Some(topics) = path.strip_prefix("/topics/") {
             return match head.method {
                 Method::Get | Method::Head => {
                     poll::Query::read(topics, head, self.max_wait).map(Task::Poll)
@@ -139,7 +157,7 @@ impl Api {
                 _ => Err(wrong_method(head, "GET, HEAD, POST, DELETE")),
             };
         }
-        let task = match &*head.path {
+        let task = match &*path {
             "/topics" => topics::Query::read(head).map(Task::Topics),
             "/health" => Params::read(&head.query, &[]).map(|_| Task::Health),
             "/metrics" => Params::read(&head.query, &[]).map(|_| Task::Metrics),
@@ -158,10 +176,10 @@ impl Api {
 
     /// Does what was asked; a poll is held in here.
     #[must_use]
-    pub fn perform(&self, task: Task, body: Vec<u8>, line: &Arc<Line>) -> Reply {
+    pub fn perform(&self, task: Task, body: Vec<u8>, caller: &Caller<'_>) -> Reply {
         let done = match task {
             Task::Publish(ask) => self.publish(&ask, body),
-            Task::Poll(query) => self.poll(query, line),
+            Task::Poll(query) => self.poll(query, caller),
             Task::Trim(topic) => {
                 self.log.trim(&topic);
                 Ok(Reply::Answer(Answer::empty()))
@@ -175,7 +193,7 @@ impl Api {
 
     /// The polls that are held now.
     #[must_use]
-    pub fn held_seats(&self) -> Vec<SeatRef<Waiter>> {
+    pub fn held_seats(&self) -> Vec<SeatRef<Waiter, Delivered>> {
         self.room.seats()
     }
 

@@ -44,6 +44,19 @@ pub struct PageKey {
     pub preferred: Option<u64>,
 }
 
+impl PageKey {
+    /// Whether the two differ at most in where they begin.
+    pub fn same_but_since(&self, other: &PageKey) -> bool {
+        let PageKey { topics, since: _, types, limit, format, on_gap, preferred } = other;
+        self.topics == *topics
+            && self.types == *types
+            && self.limit == *limit
+            && self.format == *format
+            && self.on_gap == *on_gap
+            && self.preferred == *preferred
+    }
+}
+
 /// Why a poll was answered.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum Reason {

@@ -4,15 +4,16 @@
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use parking_lot::Mutex;
+
 use super::page::{Format, Page, PageKey, Reason, gap_members};
 use super::params::{Params, whole};
-use super::{Api, Reply, Waiter};
+use super::{Api, Caller, Reply, Waiter};
 use crate::bell::Woken;
 use crate::cursor::Since;
 use crate::error::{Cause, Problem};
 use crate::http::{Field, Head};
 use crate::limits::{PAGE_EVENTS, PAGE_EVENTS_DEFAULT};
-use crate::line::Line;
 use crate::log::{Ask, Gap, OnGap, Slice, Why};
 use crate::names::{TopicSet, TypeFilter};
 use crate::seconds;
@@ -28,7 +29,7 @@ pub struct Query {
 }
 
 /// What a look at the log brought.
-enum Look {
+pub(super) enum Look {
     Data(Arc<Page>),
     /// Nothing; this slice says from where to look next.
     Nothing(Slice),
@@ -53,6 +54,8 @@ impl Query {
         // The query wins over the header.
         let preferred = match params.get("wait") {
             Some(_) => None,
+            // Nothing is honoured of a wait that is not done.
+            None if head.is_head() => None,
             None => head.all(Field::Prefer).find_map(preferred_wait),
         };
         let asked = match preferred {
@@ -114,7 +117,7 @@ fn preferred_wait(value: &str) -> Option<u64> {
 
 impl Api {
     /// Answers a poll, holding it while there is nothing to say.
-    pub(super) fn poll(&self, query: Query, line: &Arc<Line>) -> Result<Reply, Problem> {
+    pub(super) fn poll(&self, query: Query, caller: &Caller<'_>) -> Result<Reply, Problem> {
         let Query { mut key, wait } = query;
         let nothing = match self.look(&key)? {
             Look::Data(page) => return Ok(self.data(page)),
@@ -128,18 +131,22 @@ impl Api {
             return Ok(self.empty(&key, &nothing, Reason::Timeout(granted)));
         }
         // From here on the place is fixed, whatever word it was asked for by.
-        let mut cursor = nothing.next(0);
-        key.since = Since::After(cursor);
+        key.since = Since::After(nothing.next(0));
         let deadline = Instant::now() + granted;
-        let _held = self.held.take(1).ok_or_else(|| {
+        let place = self.held.take(1).ok_or_else(|| {
             let most = self.held.most();
             Problem::new(Cause::PollCap, format!("{most} polls are held already; poll again later"))
         })?;
         self.metrics.polls_held_peak.reach(self.held.taken() as u64);
-        let waiter = Waiter { line: Arc::clone(line), types: key.types.clone() };
+        let waiter = Waiter {
+            line: Arc::clone(caller.line),
+            key: key.clone(),
+            takes_any_page: caller.takes_any_page,
+            place: Mutex::new(Some(place)),
+        };
         // The seat is taken before the log is looked at again: see `bell`.
         let seat = self.room.sit(&key.topics, waiter);
-        let mut woken = Woken::Rung;
+        let mut reason = None;
         loop {
             let nothing = match self.look(&key)? {
                 Look::Data(page) => {
@@ -150,20 +157,24 @@ impl Api {
                 }
                 Look::Nothing(slice) => slice,
             };
-            match woken {
-                Woken::Rung => {}
-                Woken::Deadline => {
-                    return Ok(self.empty(&key, &nothing, Reason::Timeout(granted)));
-                }
-                Woken::Drained => return Ok(self.empty(&key, &nothing, Reason::Drain)),
-                Woken::Left => {
-                    self.metrics.polls_hung_up.add(1);
-                    return Ok(Reply::Left);
-                }
+            if let Some(reason) = reason {
+                return Ok(self.empty(&key, &nothing, reason));
             }
-            cursor = nothing.next(0);
+            let cursor = nothing.next(0);
             key.since = Since::After(cursor);
-            woken = seat.wait(cursor.seq, deadline);
+            reason = match seat.wait(cursor.seq, deadline) {
+                Woken::Rung => None,
+                Woken::Deadline => Some(Reason::Timeout(granted)),
+                Woken::Drained => Some(Reason::Drain),
+                Woken::Left(delivered) => {
+                    self.metrics.polls_data.add(1);
+                    return Ok(Reply::Delivered(delivered));
+                }
+                Woken::HungUp => {
+                    self.metrics.polls_hung_up.add(1);
+                    return Ok(Reply::HungUp);
+                }
+            };
         }
     }
 
@@ -176,7 +187,7 @@ impl Api {
     }
 
     #[inline(never)]
-    fn look(&self, key: &PageKey) -> Result<Look, Problem> {
+    pub(super) fn look(&self, key: &PageKey) -> Result<Look, Problem> {
         if let Some(page) = self.pages.get(key, self.log.version()) {
             return Ok(Look::Data(page));
         }

@@ -7,7 +7,7 @@ use parking_lot::Mutex;
 
 use super::page::rfc3339;
 use super::params::Params;
-use super::{Api, Reply};
+use super::{Api, Reply, Waiter};
 use crate::config::Config;
 use crate::cursor::Cursor;
 use crate::error::{Cause, Problem};
@@ -214,12 +214,16 @@ impl Api {
             let appended = self.log.append(&ask.topic, drafts, claim.as_ref(), now);
             match appended.map_err(|refused| self.refuse_publish(&refused))? {
                 Appended::Now(cursor) => {
-                    let answers = |waiter: &super::Waiter| waiter.types.keeps(ask.tag.as_ref());
+                    let answers = |waiter: &Waiter| waiter.key.types.keeps(ask.tag.as_ref());
+                    let mut claims = self.room.ring(&ask.topic, cursor.seq, answers);
+                    let released = claims.count();
+                    self.deliver(&mut claims, cursor);
+                    drop(claims);
                     let published = Published {
                         topic: ask.topic.clone(),
                         cursor,
                         time: now.wall,
-                        released: self.room.ring(&ask.topic, cursor.seq, answers),
+                        released,
                         count: (ask.media == Media::Ndjson).then_some(count),
                     };
                     self.metrics.publishes.add(1);

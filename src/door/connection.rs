@@ -8,7 +8,7 @@ use super::head::{Framing, Parsed};
 use super::linger::Lingerer;
 use super::pool::Slot;
 use super::request::{Body, BodyLimits, Ended, HeadLimits, Input, read_body, read_head};
-use crate::api::{Api, Reply, Task};
+use crate::api::{Api, Caller, Delivered, Page, Reply, Task};
 use crate::config::Config;
 use crate::diag::Diag;
 use crate::error::{Cause, Problem};
@@ -120,13 +120,22 @@ impl Desk {
         let reply = match task {
             Err(problem) => Reply::Refused(problem),
             // A panic leaves no lock behind that matters: see `log`.
-            Ok(task) => catch_unwind(AssertUnwindSafe(|| self.api.perform(task, body, line)))
-                .unwrap_or_else(|_| Reply::Refused(failed())),
+            Ok(task) => {
+                let takes_any_page = after == After::KeepAlive && !head.is_head();
+                let caller = Caller { line, takes_any_page };
+                catch_unwind(AssertUnwindSafe(|| self.api.perform(task, body, &caller)))
+                    .unwrap_or_else(|_| Reply::Refused(failed()))
+            }
         };
         let after = if self.shutdown.given() { After::Close } else { after };
         let close = after == After::Close;
+        let mut sent = 0;
         let (status, bytes) = match reply {
-            Reply::Left => return After::Close,
+            Reply::HungUp => return After::Close,
+            Reply::Delivered(Delivered { page, sent: already }) => {
+                sent = already;
+                (200, Bytes::Shared(page))
+            }
             Reply::Page(page) if close || head.is_head() => {
                 (200, Bytes::Own(page.copy(head.is_head(), close)))
             }
@@ -141,7 +150,7 @@ impl Desk {
             }
         };
         self.tell(line, Some(head), status, bytes.as_ref().len(), begun);
-        if self.write(line, bytes.as_ref()).is_err() {
+        if self.write(line, &bytes.as_ref()[sent..]).is_err() {
             return After::Close;
         }
         if close {
@@ -168,7 +177,7 @@ impl Desk {
 
     fn write(&self, line: &Line, bytes: &[u8]) -> std::io::Result<()> {
         // Nearly every answer fits into the socket's buffer at once.
-        let sent = line.send_now(bytes)?;
+        let sent = if bytes.is_empty() { 0 } else { line.send_now(bytes)? };
         if sent == bytes.len() {
             return Ok(());
         }
@@ -191,7 +200,7 @@ impl Desk {
 
 enum Bytes {
     Own(Vec<u8>),
-    Shared(Arc<crate::api::Page>),
+    Shared(Arc<Page>),
 }
 
 impl AsRef<[u8]> for Bytes {

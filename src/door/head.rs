@@ -8,7 +8,7 @@ use std::mem::MaybeUninit;
 use httparse::Status;
 
 use crate::error::{Cause, Problem};
-use crate::http::{Field, Head, Method, percent_decode};
+use crate::http::{Field, Head, Method};
 use crate::limits::HEADER_FIELDS;
 
 /// How a request's body is framed (RFC 9112, section 6).
@@ -123,11 +123,13 @@ fn explain(error: httparse::Error, bytes: &[u8]) -> Problem {
 fn names_a_version(bytes: &[u8]) -> bool {
     let line = bytes.split(|b| *b == b'\r').next().unwrap_or(bytes);
     let word = line.rsplit(|b| *b == b' ').next().unwrap_or(line);
-    matches!(word, [b'H', b'T', b'T', b'P', b'/', a, b'.', b, ..]
+    // Method, target and version, and nothing between them but one space each.
+    line.split(|b| *b == b' ').count() == 3
+        && matches!(word, [b'H', b'T', b'T', b'P', b'/', a, b'.', b, ..]
         if a.is_ascii_digit() && b.is_ascii_digit() && word.len() == 8)
 }
 
-/// Path, decoded, and query of a request target. The absolute form, which only proxies need, is
+/// Path and query of a request target. The absolute form, which only proxies need, is
 /// read as RFC 9112, section 3.2.2, asks for.
 fn target(target: &str) -> Result<(String, String), Problem> {
     if !target.is_ascii() {
@@ -149,7 +151,7 @@ fn target(target: &str) -> Result<(String, String), Problem> {
     if target.contains('#') {
         return Err(malformed("the request target has a fragment; that stays in the client"));
     }
-    Ok((percent_decode(path)?, query.to_owned()))
+    Ok((path.to_owned(), query.to_owned()))
 }
 
 #[derive(Default)]

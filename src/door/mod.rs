@@ -26,7 +26,7 @@ use crate::cursor::Epoch;
 use crate::diag::Diag;
 use crate::error::{Cause, Problem};
 use crate::http::Answer;
-use crate::limits::{DRAIN, DRAIN_PARTIAL, GIVE_WAY};
+use crate::limits::{CLOSING, DRAIN, DRAIN_PARTIAL, GIVE_WAY};
 use crate::line::Line;
 use crate::metrics::Metrics;
 use crate::permits::{Permit, Permits};
@@ -56,6 +56,8 @@ struct Acceptor {
     shutdown: Shutdown,
     lingerer: Lingerer,
     idle_timeout: Duration,
+    /// Until when newcomers queue, since all connections are held or being answered.
+    jammed_until: Option<Instant>,
 }
 
 /// After a failed accept (descriptors gone, memory short) the acceptor rests this long: the cause
@@ -98,6 +100,7 @@ impl Door {
                 shutdown: shutdown.clone(),
                 lingerer: lingerer.clone(),
                 idle_timeout,
+                jammed_until: None,
             };
             let name = std::thread::Builder::new().name("accept".into());
             acceptors.push(name.spawn(move || acceptor.run())?);
@@ -137,7 +140,7 @@ impl Door {
 }
 
 impl Acceptor {
-    fn run(self) {
+    fn run(mut self) {
         loop {
             match self.listener.accept(&self.shutdown) {
                 Accepted::Shutdown => return,
@@ -153,7 +156,7 @@ impl Acceptor {
         }
     }
 
-    fn take_in(&self, socket: std::os::fd::OwnedFd, peer: Option<SocketAddrAny>) {
+    fn take_in(&mut self, socket: std::os::fd::OwnedFd, peer: Option<SocketAddrAny>) {
         // A client that is gone already fails here; nobody is left to answer.
         let Ok(line) = Line::accepted(socket, peer, self.idle_timeout) else { return };
         self.metrics.connections.add(1);
@@ -167,19 +170,26 @@ impl Acceptor {
         }
     }
 
-    /// A place, made by another connection that gives way if need be.
-    fn place(&self) -> Option<Permit> {
-        let until = Instant::now() + GIVE_WAY;
+    /// A place, made by another connection that gives way if need be. The newcomer queues for it;
+    /// but once nothing has moved for as long as one may queue, the next ones are refused at once,
+    /// or those behind them in the kernel's queue would wait for nothing.
+    fn place(&mut self) -> Option<Permit> {
+        let until = Instant::now() + GIVE_WAY + CLOSING;
         loop {
             if let Some(place) = self.pool.place() {
+                self.jammed_until = None;
                 return Some(place);
             }
-            let left = until.checked_duration_since(Instant::now())?;
-            match self.make_room() {
-                MadeRoom::No => return None,
-                MadeRoom::In(time) => std::thread::sleep(time.min(left)),
-                MadeRoom::Yes => return self.place_given_back(until),
+            let now = Instant::now();
+            let until = match self.make_room() {
+                MadeRoom::Yes => now + CLOSING,
+                MadeRoom::In(time) => until.min(now + time),
+                MadeRoom::No => *self.jammed_until.get_or_insert(until),
+            };
+            if now >= until {
+                return None;
             }
+            self.pool.wait_for_place(until);
         }
     }
 
@@ -189,18 +199,6 @@ impl Acceptor {
             self.metrics.connections_gave_way.add(1);
         }
         made
-    }
-
-    /// The place of a connection that was told to give way. One is enough: nobody else is told.
-    fn place_given_back(&self, until: Instant) -> Option<Permit> {
-        loop {
-            let place = self.pool.place();
-            if place.is_some() || Instant::now() > until {
-                return place;
-            }
-            // Its worker was woken and has only to close the socket.
-            std::thread::sleep(Duration::from_micros(100));
-        }
     }
 
     fn refuse(&self, line: Line, why: &str) {

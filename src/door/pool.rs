@@ -31,6 +31,8 @@ pub type Serve = Arc<dyn Fn(&Arc<Line>, &Slot) + Send + Sync>;
 pub struct Pool {
     queue: Sender<Admitted>,
     waiting: Receiver<Admitted>,
+    /// Full when a place was given back since somebody looked.
+    given_back: (Sender<()>, Receiver<()>),
     places: Permits,
     workers: Mutex<Vec<Worker>>,
     started: Instant,
@@ -123,6 +125,7 @@ impl Pool {
         Pool {
             queue,
             waiting,
+            given_back: bounded(1),
             places,
             workers: Mutex::new(Vec::new()),
             started: Instant::now(),
@@ -132,7 +135,14 @@ impl Pool {
 
     /// A place for one more connection, if there is one.
     pub fn place(&self) -> Option<Permit> {
+        // What is given back from now on will be heard of.
+        let _ = self.given_back.1.try_recv();
         self.places.take(1)
+    }
+
+    /// Waits until a place is given back, or until `deadline`.
+    pub fn wait_for_place(&self, deadline: Instant) {
+        let _ = self.given_back.1.recv_deadline(deadline);
     }
 
     /// Hands a connection to a worker, starting one if all are taken. Gives the connection back
@@ -158,11 +168,11 @@ impl Pool {
             pool_started: self.started,
         });
         let (waiting, serve) = (self.waiting.clone(), Arc::clone(&self.serve));
-        let mine = Arc::clone(&slot);
+        let (mine, given_back) = (Arc::clone(&slot), self.given_back.0.clone());
         let thread = Builder::new()
             .name("worker".into())
             .stack_size(WORKER_STACK)
-            .spawn(move || work(&waiting, &mine, &serve))?;
+            .spawn(move || work(&waiting, &mine, &serve, &given_back))?;
         workers.push(Worker { slot, thread });
         Ok(())
     }
@@ -216,7 +226,7 @@ impl Pool {
 }
 
 /// A worker's life: one connection after the other.
-fn work(waiting: &Receiver<Admitted>, slot: &Slot, serve: &Serve) {
+fn work(waiting: &Receiver<Admitted>, slot: &Slot, serve: &Serve, given_back: &Sender<()>) {
     for Admitted { line, place } in waiting {
         let line = Arc::new(line);
         *slot.line.lock() = Some(Arc::clone(&line));
@@ -227,5 +237,6 @@ fn work(waiting: &Receiver<Admitted>, slot: &Slot, serve: &Serve) {
         drop(line);
         // After the descriptor was closed, so that places count descriptors too.
         drop(place);
+        let _ = given_back.try_send(());
     }
 }

@@ -9,8 +9,18 @@
 
 mod support;
 
+mod config;
+mod drain;
+mod gaps;
+mod http;
+mod keys;
 mod lessons;
+mod limits;
 mod model;
+mod pages;
 mod polls;
+mod problems;
+mod publishes;
 mod races;
 mod tidy;
+mod topics;

@@ -93,7 +93,9 @@ impl Model {
 
     fn delete(&mut self, topic: &str) {
         let all: Vec<_> = self.kept(|t| t == topic).collect();
-        all.into_iter().for_each(|index| self.trim(Some(index)));
+        for index in all {
+            self.trim(Some(index));
+        }
     }
 
     /// What a reader has lost, by topic.

@@ -1,6 +1,23 @@
 //! Goal: a poll is held until there is news or its deadline, and then says where to go on.
 
-use crate::support::Server;
+use std::time::{Duration, Instant};
+
+use crate::support::{Answer, Client, Server, until};
+
+const SIGTERM: i32 = 15;
+
+fn seconds(answer: &Answer) -> f64 {
+    answer.header("Poll-Wait").expect("a Poll-Wait header").parse().unwrap()
+}
+
+/// The head without its date, which may differ by a second.
+fn undated(answer: &Answer) -> Vec<&str> {
+    answer.head.split("\r\n").filter(|line| !line.starts_with("Date:")).collect()
+}
+
+fn poll_preferring(client: &mut Client, target: &str, prefer: &str) {
+    client.send(format!("GET {target} HTTP/1.1\r\nHost: test\r\nPrefer: {prefer}\r\n\r\n"));
+}
 
 #[test]
 fn a_held_poll_gets_the_event_that_is_published_while_it_waits() {
@@ -13,4 +30,313 @@ fn a_held_poll_gets_the_event_that_is_published_while_it_waits() {
     assert_eq!(answer.data(), ["hello"]);
     assert_eq!(answer.header("Poll-Reason"), Some("data"));
     assert_eq!(answer.next(), published.json()["cursor"]);
+}
+
+#[test]
+fn a_poll_that_finds_nothing_says_so_when_its_time_is_over() {
+    let server = Server::start(&[]);
+    let begun = Instant::now();
+    let answer = server.get("/topics/news?wait=0.05");
+    assert!(begun.elapsed() >= Duration::from_millis(50));
+    assert_eq!(answer.status, 200);
+    assert_eq!(
+        answer.json(),
+        serde_json::json!({
+            "events": [], "next": answer.next(), "more": false, "behind": 0, "reason": "timeout",
+        })
+    );
+    assert_eq!(answer.header("Content-Type"), Some("application/json"));
+    assert_eq!(answer.header("Poll-Reason"), Some("timeout"));
+    assert_eq!(answer.header("Cache-Control"), Some("no-store, no-transform"));
+    assert_eq!(answer.header("Transfer-Encoding"), None);
+    assert_eq!(seconds(&answer), 0.05);
+}
+
+#[test]
+fn an_answer_with_data_is_of_the_same_shape_and_waited_for_nothing() {
+    let server = Server::start(&[]);
+    server.publish("news", "hello");
+    let answer = server.get("/topics/news");
+    let json = answer.json();
+    let mut members: Vec<_> = json.as_object().unwrap().keys().collect();
+    members.sort();
+    assert_eq!(members, ["behind", "events", "more", "next", "reason"]);
+    assert_eq!((&json["more"], &json["behind"]), (&false.into(), &0.into()));
+    assert_eq!(json["reason"], "data");
+    assert_eq!(json["next"], answer.next());
+    assert_eq!(answer.header("Poll-Reason"), Some("data"));
+    assert_eq!(answer.header("Poll-Wait"), None);
+    assert_eq!(answer.header("Cache-Control"), Some("no-store, no-transform"));
+    assert_eq!(answer.header("Content-Length"), Some(&*answer.body.len().to_string()));
+}
+
+#[test]
+fn a_wait_of_zero_is_answered_at_once() {
+    let server = Server::start(&["--wait-jitter", "10"]);
+    for wait in ["0", "0.0", "000"] {
+        let answer = server.get(&format!("/topics/news?wait={wait}"));
+        assert_eq!((answer.status, seconds(&answer)), (200, 0.0));
+        assert_eq!(answer.header("Poll-Reason"), Some("timeout"));
+    }
+}
+
+#[test]
+fn a_cursor_moves_past_the_traffic_of_other_topics_when_its_poll_times_out() {
+    let server = Server::start(&[]);
+    let before = server.get("/topics/quiet?wait=0").next().to_owned();
+    let busy = server.publish_many("busy", 3);
+    for wait in ["0", "0.01"] {
+        let answer = server.get(&format!("/topics/quiet?since={before}&wait={wait}"));
+        assert_eq!(answer.json()["reason"], "timeout");
+        assert_eq!(answer.next(), busy.next());
+    }
+}
+
+#[test]
+fn a_held_poll_sleeps_through_other_topics_and_unwanted_types_but_its_cursor_moves() {
+    let server = Server::start(&[]);
+    let mut other = server.hold("/topics/quiet?since=now&wait=60");
+    let mut unwanted = server.hold("/topics/busy?since=now&wait=60&type=alert,alarm");
+    let mut client = server.connect();
+    for query in ["", "?type=notice", "?type=alert2"] {
+        let published = client.post(&format!("/topics/busy{query}"), "", "x");
+        assert_eq!((published.status, &published.json()["released"]), (201, &0.into()));
+    }
+    let last = server.publish("quieter", "x");
+    assert_eq!(last.json()["released"], 0);
+    server.until_held(2);
+    assert!(other.has_nothing() && unwanted.has_nothing());
+    server.signal(SIGTERM);
+    for poll in [&mut other, &mut unwanted] {
+        let answer = poll.answer();
+        assert_eq!(answer.json()["reason"], "drain");
+        assert_eq!(answer.json()["events"], serde_json::json!([]));
+        assert_eq!(answer.next(), last.next());
+    }
+}
+
+#[test]
+fn a_held_poll_gets_the_wanted_type_and_nothing_of_what_came_before_it() {
+    let server = Server::start(&[]);
+    let mut poll = server.hold("/topics/news?since=now&wait=60&type=alert");
+    server.publish("news", "not this");
+    let published = server.connect().post("/topics/news", "Event-Type: alert\r\n", "this");
+    assert_eq!(published.json()["released"], 1);
+    let answer = poll.answer();
+    assert_eq!(answer.data(), ["this"]);
+    assert_eq!(answer.next(), published.next());
+}
+
+#[test]
+fn a_wait_beyond_the_longest_is_clamped() {
+    let server = Server::start(&["--max-wait", "50ms"]);
+    for query in ["", "?wait=3600", "?wait=0.051", "?wait=99999999999999999999999999"] {
+        let answer = server.get(&format!("/topics/news{query}"));
+        assert_eq!((answer.status, seconds(&answer)), (200, 0.05), "{query}");
+    }
+    assert_eq!(seconds(&server.get("/topics/news?wait=0.02")), 0.02);
+}
+
+#[test]
+fn a_wait_is_up_to_a_tenth_shorter_than_asked_and_never_longer() {
+    let server = Server::start(&["--wait-jitter", "10"]);
+    let begun = Instant::now();
+    let mut polls: Vec<_> = (0..40).map(|_| server.connect()).collect();
+    for poll in &mut polls {
+        poll.ask("GET", "/topics/news?wait=0.2");
+    }
+    let waits: Vec<_> = polls.iter_mut().map(|poll| seconds(&poll.answer())).collect();
+    assert!(begun.elapsed() >= Duration::from_millis(180));
+    assert!(waits.iter().all(|wait| (0.18..=0.2).contains(wait)), "{waits:?}");
+    assert!(waits.iter().any(|wait| (wait - waits[0]).abs() > 0.001), "all alike: {waits:?}");
+}
+
+#[test]
+fn prefer_wait_means_the_same_as_the_parameter() {
+    let server = Server::start(&[]);
+    let mut poll = server.connect();
+    poll_preferring(&mut poll, "/topics/news", "respond-async, wait=50");
+    server.until_held(1);
+    server.publish("news", "hello");
+    let answer = poll.answer();
+    assert_eq!(answer.data(), ["hello"]);
+    assert_eq!(answer.header("Preference-Applied"), Some("wait=50"));
+
+    poll_preferring(&mut poll, "/topics/other", "wait=0");
+    let answer = poll.answer();
+    assert_eq!(answer.header("Preference-Applied"), Some("wait=0"));
+    assert_eq!(seconds(&answer), 0.0);
+}
+
+#[test]
+fn the_query_wins_over_prefer() {
+    let server = Server::start(&[]);
+    let mut poll = server.connect();
+    poll_preferring(&mut poll, "/topics/news?wait=0", "wait=60");
+    let answer = poll.answer();
+    assert_eq!((seconds(&answer), answer.header("Preference-Applied")), (0.0, None));
+}
+
+#[test]
+fn a_preference_that_makes_no_sense_is_let_go() {
+    let server = Server::start(&[]);
+    server.publish("news", "hello");
+    let mut poll = server.connect();
+    for prefer in ["wait", "wait=soon", "wait=-1", "handling=lenient", ""] {
+        poll_preferring(&mut poll, "/topics/news", prefer);
+        let answer = poll.answer();
+        assert_eq!((answer.status, answer.header("Preference-Applied")), (200, None), "{prefer}");
+    }
+}
+
+#[test]
+fn head_gives_the_headers_of_a_poll_that_does_not_wait() {
+    let server = Server::start(&[]);
+    server.publish("news", "hello");
+    let mut client = server.connect();
+    for target in
+        ["/topics/news?", "/topics/news?format=raw&", "/topics/none?", "/topics/*?limit=0&"]
+    {
+        let got = client.get(&format!("{target}wait=0"));
+        for query in ["wait=0", "wait=60", ""] {
+            // Without a wait it would be 25 s, but HEAD never waits.
+            let head = client.ask("HEAD", &format!("{target}{query}")).head();
+            assert_eq!(undated(&head), undated(&got), "{target}{query}");
+        }
+    }
+    assert_eq!(client.get("/health").status, 200);
+}
+
+#[test]
+fn head_does_not_apply_a_preferred_wait() {
+    let server = Server::start(&[]);
+    let mut client = server.connect();
+    client.send("HEAD /topics/news HTTP/1.1\r\nHost: test\r\nPrefer: wait=60\r\n\r\n");
+    let head = client.head();
+    assert_eq!((head.status, seconds(&head)), (200, 0.0));
+    assert_eq!(head.header("Preference-Applied"), None, "it did not wait 60 s");
+}
+
+#[test]
+fn one_connection_carries_polls_of_every_outcome() {
+    let server = Server::start(&[]);
+    server.publish("news", "hello");
+    let mut client = server.connect();
+    let future = format!("{}99", client.get("/topics/news?wait=0").next());
+    for _ in 0..2 {
+        assert_eq!(client.get("/topics/none?wait=0").json()["reason"], "timeout");
+        assert_eq!(client.get("/topics/none?wait=0.01").json()["reason"], "timeout");
+        assert_eq!(client.get("/topics/news").data(), ["hello"]);
+        assert_eq!(client.get("/topics/news?format=raw").text(), "hello");
+        assert_eq!(client.get("/topics/none?format=raw&wait=0").text(), "");
+        assert_eq!(client.get(&format!("/topics/news?since={future}")).status, 410);
+        assert_eq!(client.get("/topics/news?limit=0").status, 400);
+        assert_eq!(client.ask("HEAD", "/topics/news").head().status, 200);
+    }
+    client.ask("GET", "/topics/news?since=now&wait=60");
+    server.until_held(1);
+    server.publish("news", "more");
+    assert_eq!(client.answer().data(), ["more"]);
+    assert_eq!(client.get("/health").status, 200);
+}
+
+#[test]
+fn a_client_that_hangs_up_gives_its_place_back() {
+    let server = Server::start(&[]);
+    drop(server.hold("/topics/news?since=now&wait=3000"));
+    server.until_held(0);
+    assert_eq!(server.publish("news", "hello").json()["released"], 0);
+}
+
+#[test]
+fn the_end_of_input_is_a_hang_up_even_behind_another_request() {
+    let server = Server::start(&[]);
+    let mut half = server.hold("/topics/news?since=now&wait=3000");
+    half.end_output();
+    server.until_held(0);
+    assert!(half.is_closed());
+
+    let mut half = server.hold("/topics/news?since=now&wait=3000");
+    half.ask("GET", "/health").end_output();
+    server.until_held(0);
+}
+
+#[test]
+fn bytes_that_arrive_while_a_poll_is_held_are_no_hang_up() {
+    let server = Server::start(&[]);
+    let mut poll = server.hold("/topics/news?since=now&wait=60");
+    poll.ask("GET", "/health");
+    // Longer than the server takes to notice one that left.
+    drop(server.hold("/topics/other?since=now&wait=3000"));
+    server.until_held(1);
+    server.publish("news", "hello");
+    assert_eq!(poll.answer().data(), ["hello"]);
+    assert_eq!(poll.answer().json()["status"], "ok");
+}
+
+#[test]
+fn equal_requests_get_the_same_bytes() {
+    let server = Server::start(&[]);
+    let mut polls: Vec<_> = (0..8).map(|_| server.connect()).collect();
+    for poll in &mut polls {
+        poll.ask("GET", "/topics/news?since=now&wait=60");
+    }
+    server.until_held(8);
+    assert_eq!(server.publish("news", "hello").json()["released"], 8);
+    let answers: Vec<_> = polls.iter_mut().map(Client::answer).collect();
+    for answer in &answers {
+        assert_eq!(undated(answer), undated(&answers[0]));
+        assert_eq!(answer.body, answers[0].body);
+    }
+    let (one, other) = (server.get("/topics/news"), server.get("/topics/news"));
+    assert_eq!((undated(&one), one.body.clone()), (undated(&other), other.body.clone()));
+}
+
+#[test]
+fn a_publish_says_how_many_held_polls_it_answers() {
+    let server = Server::start(&[]);
+    let _held: Vec<_> = ["news", "n*", "*", "news,other", "other,ne*", "new*&type=alert", "other"]
+        .iter()
+        .map(|topics| match topics.split_once('&') {
+            Some((topics, query)) => server.hold(&format!("/topics/{topics}?{query}&wait=60")),
+            None => server.hold(&format!("/topics/{topics}?wait=60")),
+        })
+        .collect();
+    assert_eq!(server.publish("news", "1").json()["released"], 5);
+    assert_eq!(server.publish("news", "2").json()["released"], 0);
+    let alert = server.connect().post("/topics/news?type=alert", "", "3");
+    assert_eq!(alert.json()["released"], 1);
+    assert_eq!(server.publish("other", "4").json()["released"], 1);
+    server.until_held(0);
+}
+
+#[test]
+fn a_held_poll_gets_a_whole_batch_in_one_answer() {
+    let server = Server::start(&[]);
+    let mut poll = server.hold("/topics/n*?since=now&wait=60");
+    let batch = server.connect().post(
+        "/topics/news",
+        "Content-Type: application/x-ndjson\r\n",
+        "1\n2\n3\n",
+    );
+    assert_eq!(batch.json()["released"], 1);
+    assert_eq!(poll.answer().data(), [1, 2, 3]);
+}
+
+#[test]
+fn polls_by_reason_and_the_peak_of_those_held_are_counted() {
+    let server = Server::start(&[]);
+    let mut polls = [(); 3].map(|()| server.hold("/topics/news?since=now&wait=60"));
+    assert_eq!(server.metric("polls_held_peak"), 3.0);
+    server.publish("news", "hello");
+    for poll in &mut polls {
+        poll.answer();
+    }
+    server.get("/topics/none?wait=0");
+    drop(server.hold("/topics/none?wait=60"));
+    server.until_held(0);
+    assert_eq!(server.metric("polls_total{reason=\"data\"}"), 3.0);
+    assert_eq!(server.metric("polls_total{reason=\"timeout\"}"), 1.0);
+    until("the wake is measured", || server.metric("wake_seconds_count") == 3.0);
+    assert_eq!(server.metric("polls_held_peak"), 3.0);
 }

@@ -56,6 +56,12 @@ impl Client {
         self.send(bytes).answer()
     }
 
+    /// Makes the system's buffer for what arrives as small as may be.
+    pub fn receive_little(&mut self) -> &mut Client {
+        rustix::net::sockopt::set_socket_recv_buffer_size(&self.stream, 1).unwrap();
+        self
+    }
+
     /// Says that nothing more will be sent.
     pub fn end_output(&mut self) -> &mut Client {
         self.stream.shutdown(Shutdown::Write).unwrap();
@@ -116,6 +122,8 @@ impl Client {
         let mut chunk = [0; 16 << 10];
         // A reset is an end, too.
         let got = match self.stream.read(&mut chunk) {
+            // A signal, such as that of a program that has ended.
+            Err(e) if e.kind() == std::io::ErrorKind::Interrupted => return self.more(),
             Err(e) if e.kind() == std::io::ErrorKind::WouldBlock => {
                 panic!("no answer for {HANG:?}")
             }

@@ -4,7 +4,7 @@ mod client;
 mod server;
 
 pub use client::{Answer, Client};
-pub use server::Server;
+pub use server::{Server, program};
 
 use std::time::{Duration, Instant};
 

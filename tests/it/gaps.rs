@@ -1,0 +1,333 @@
+//! Goal: a reader is told exactly when it has lost events, how many, and how to go on; and is never
+//! told so when it has not.
+
+use serde_json::{Value, json};
+
+use crate::support::{Answer, Server, until};
+
+fn cursor_now(server: &Server) -> String {
+    server.get("/topics/*?since=now&wait=0").next().to_owned()
+}
+
+fn poll(server: &Server, topics: &str, since: &str) -> Answer {
+    server.get(&format!("/topics/{topics}?since={since}&limit=1000&wait=0"))
+}
+
+/// The gap object of a refusal.
+fn gap(answer: &Answer) -> Value {
+    assert_eq!(answer.status, 410, "{}", answer.text());
+    assert!(!answer.detail().is_empty());
+    let mut json = answer.json();
+    let problem = json.as_object_mut().unwrap();
+    for member in ["title", "status", "detail"] {
+        problem.remove(member).expect("what every problem has");
+    }
+    json
+}
+
+fn seq(cursor: &Value) -> u64 {
+    let cursor = cursor.as_str().expect("a cursor");
+    cursor.split('.').nth(1).unwrap().parse().unwrap()
+}
+
+fn resume(gap: &Value) -> &str {
+    gap["resume"].as_str().expect("a cursor")
+}
+
+fn batch(server: &Server, topic: &str, events: usize) -> String {
+    let body = "0\n".repeat(events);
+    let headers = "Content-Type: application/x-ndjson\r\n";
+    let answer = server.connect().post(&format!("/topics/{topic}"), headers, body);
+    assert_eq!(answer.status, 201, "{answer:?}");
+    answer.next().to_owned()
+}
+
+#[test]
+fn a_reader_that_stayed_behind_is_told_how_many_events_it_lost_and_where_to_go_on() {
+    let server = Server::start(&["--retain-events", "3"]);
+    server.publish_many("news", 2);
+    let behind = cursor_now(&server);
+    server.publish_many("news", 8);
+    // 8, 9 and 10 are kept.
+    let refused = server.get(&format!("/topics/news?since={behind}&wait=60"));
+    let gap = gap(&refused);
+    assert_eq!((&gap["why"], &gap["lost"]), (&json!("trimmed"), &json!({"news": 5})));
+    assert_eq!((seq(&gap["oldest"]), seq(&gap["resume"])), (8, 7));
+    assert_eq!(poll(&server, "news", resume(&gap)).seqs(), [8, 9, 10]);
+    for format in ["ndjson", "raw"] {
+        let refused = server.get(&format!("/topics/news?since={behind}&format={format}"));
+        assert_eq!(self::gap(&refused), gap, "{format}");
+    }
+}
+
+#[test]
+fn nobody_is_told_of_a_gap_whose_events_it_had() {
+    let server = Server::start(&["--retain-events", "3"]);
+    server.publish_many("news", 7);
+    let cursor = cursor_now(&server);
+    // Trims 5, 6 and 7: all that the cursor stands for, and nothing after it.
+    server.publish_many("news", 3);
+    assert_eq!(poll(&server, "news", &cursor).seqs(), [8, 9, 10]);
+    // Trims 8.
+    server.publish("news", "x");
+    assert_eq!(gap(&poll(&server, "news", &cursor))["lost"], json!({"news": 1}));
+    assert_eq!(poll(&server, "other", &cursor).status, 200);
+}
+
+#[test]
+fn losses_are_counted_for_each_topic() {
+    let server = Server::start(&["--retain-events", "2"]);
+    let zero = cursor_now(&server);
+    for (topic, events) in [("a", 4), ("b", 3), ("c", 2)] {
+        server.publish_many(topic, events);
+    }
+    for topics in ["a,b,c", "*"] {
+        let gap = gap(&poll(&server, topics, &zero));
+        assert_eq!(gap["lost"], json!({"a": 2, "b": 1}), "{topics}");
+        assert_eq!((seq(&gap["oldest"]), seq(&gap["resume"])), (3, 2));
+        assert_eq!(poll(&server, topics, resume(&gap)).seqs(), [3, 4, 6, 7, 8, 9]);
+    }
+    assert_eq!(gap(&poll(&server, "b", &zero))["lost"], json!({"b": 1}));
+    assert_eq!(poll(&server, "c", &zero).seqs(), [8, 9]);
+    assert_eq!(server.metric("gaps_total{why=\"trimmed\"}"), 3.0);
+    assert_eq!(server.metric("gap_lost_events_total"), 7.0);
+}
+
+#[test]
+fn losses_are_exact_for_the_last_ten_thousand_trims_and_unknown_before() {
+    let server = Server::start(&["--retain-events", "1"]);
+    let zero = cursor_now(&server);
+    let cursors: Vec<_> = (0..12).map(|_| batch(&server, "news", 1000)).collect();
+    assert_eq!(gap(&poll(&server, "news", &cursors[2]))["lost"], json!({"news": 8_999}));
+    let lost = gap(&poll(&server, "news", &zero))["lost"].clone();
+    assert!(lost.is_null() || lost == json!({"news": null}), "{lost}");
+}
+
+#[test]
+fn a_cursor_of_another_life_of_the_log_is_told_so_at_once() {
+    let (server, other) = (Server::start(&[]), Server::start(&[]));
+    other.publish_many("news", 3);
+    server.publish_many("news", 2);
+    let refused = server.get(&format!("/topics/news?since={}&wait=60", cursor_now(&other)));
+    let gap = gap(&refused);
+    assert_eq!((&gap["why"], &gap["lost"]), (&json!("epoch"), &Value::Null));
+    assert_eq!((seq(&gap["oldest"]), seq(&gap["resume"])), (1, 0));
+    assert_eq!(poll(&server, "news", resume(&gap)).seqs(), [1, 2]);
+}
+
+#[test]
+fn a_cursor_beyond_the_newest_event_is_told_so_at_once() {
+    let server = Server::start(&[]);
+    let cursor = cursor_now(&server);
+    let future = cursor.replace(".0", ".1");
+    let gap = gap(&server.get(&format!("/topics/news?since={future}&wait=60")));
+    assert_eq!((&gap["why"], &gap["oldest"]), (&json!("future"), &Value::Null));
+    assert_eq!(poll(&server, "news", resume(&gap)).status, 200);
+    server.publish("news", "now it is there");
+    assert_eq!(poll(&server, "news", &future).status, 200);
+}
+
+#[test]
+fn who_skips_gaps_gets_the_same_object_and_the_events_in_one_answer() {
+    let server = Server::start(&["--retain-events", "3"]);
+    let zero = cursor_now(&server);
+    server.publish_many("news", 8);
+    let told = gap(&poll(&server, "news", &zero));
+    let target = format!("/topics/news?since={zero}&gap=skip&wait=60");
+    let json = server.get(&target);
+    assert_eq!((json.status, json.seqs(), &json.json()["gap"]), (200, vec![6, 7, 8], &told));
+    let ndjson = server.get(&format!("{target}&format=ndjson"));
+    assert_eq!((ndjson.status, ndjson.text().lines().count()), (200, 3));
+    let raw = server.get(&format!("{target}&format=raw"));
+    assert_eq!((raw.status, raw.text()), (200, "5"));
+    for answer in [&ndjson, &raw] {
+        let header = answer.header("Poll-Gap").expect("a Poll-Gap header");
+        assert_eq!(serde_json::from_str::<Value>(header).unwrap(), told);
+    }
+    let next = server.get(&format!("/topics/news?since={}&gap=skip&format=raw", raw.next()));
+    assert_eq!((next.text(), next.header("Poll-Gap")), ("6", None));
+}
+
+#[test]
+fn who_skips_gaps_is_told_of_the_other_kinds_too_and_is_not_held_for_it() {
+    let (server, other) = (Server::start(&[]), Server::start(&[]));
+    server.publish("news", "a");
+    for (since, why) in [(cursor_now(&other), "epoch"), (cursor_now(&server) + "9", "future")] {
+        let target = format!("/topics/news?since={since}&gap=skip&wait=60");
+        let answer = server.get(&target);
+        assert_eq!((answer.seqs(), &answer.json()["gap"]["why"]), (vec![1], &json!(why)));
+    }
+    let zero = format!("{}0", cursor_now(&server).trim_end_matches('1'));
+    server.connect().ask("DELETE", "/topics/news").answer();
+    let target = format!("/topics/news?since={zero}&gap=skip&wait=60");
+    let answer = server.get(&target);
+    assert_eq!((answer.seqs(), &answer.json()["gap"]["lost"]), (vec![], &json!({"news": 1})));
+    let raw = server.get(&format!("{target}&format=raw"));
+    assert!(raw.body.is_empty() && raw.header("Poll-Gap").is_some());
+    assert_eq!(poll(&server, "news", raw.next()).status, 200);
+}
+
+#[test]
+fn a_reader_of_a_quiet_and_a_busy_topic_is_told_once_and_loses_nothing_of_the_quiet_one() {
+    let server = Server::start(&["--retain-events", "3"]);
+    server.publish_many("quiet", 3);
+    let first = server.get("/topics/quiet,busy?limit=1");
+    server.publish_many("busy", 10);
+    let told = gap(&poll(&server, "quiet,busy", first.next()));
+    assert_eq!(told["lost"], json!({"busy": 7}));
+    assert_eq!((seq(&told["oldest"]), seq(&told["resume"])), (2, 1));
+    let (mut since, mut seen) = (resume(&told).to_owned(), Vec::new());
+    while seen.len() < 5 {
+        let target = format!("/topics/quiet,busy?since={since}&limit=1&wait=0");
+        let page = server.get(&target);
+        assert_eq!(page.status, 200, "told again: {}", page.text());
+        seen.extend(page.seqs());
+        page.next().clone_into(&mut since);
+    }
+    assert_eq!(seen, [2, 3, 11, 12, 13]);
+    assert_eq!(since, cursor_now(&server), "a cursor at the head has no third part");
+}
+
+#[test]
+fn what_is_trimmed_after_it_was_told_is_a_gap_of_its_own() {
+    let server = Server::start(&["--retain-events", "3"]);
+    server.publish_many("quiet", 3);
+    let first = server.get("/topics/quiet,busy?limit=1");
+    server.publish_many("busy", 10);
+    let told = gap(&poll(&server, "quiet,busy", first.next()));
+    // Trims 11 and 12.
+    server.publish_many("busy", 2);
+    let again = gap(&poll(&server, "quiet,busy", resume(&told)));
+    assert_eq!(again["lost"], json!({"busy": 2}));
+    assert_eq!(poll(&server, "quiet,busy", resume(&again)).seqs(), [2, 3, 13, 14, 15]);
+    assert_eq!(gap(&poll(&server, "busy", first.next()))["lost"], json!({"busy": 9}));
+}
+
+#[test]
+fn who_begins_at_the_start_is_told_nothing_of_what_was_trimmed_before() {
+    let server = Server::start(&["--retain-events", "3"]);
+    server.publish_many("quiet", 3);
+    server.publish_many("busy", 10);
+    for since in ["start", "last:2", "last:6"] {
+        let first = server.get(&format!("/topics/*?since={since}&limit=1"));
+        assert_eq!(first.status, 200);
+        let rest = poll(&server, "*", first.next());
+        assert_eq!(rest.status, 200, "{since}: {}", rest.text());
+        assert_eq!(rest.seqs().last(), Some(&13));
+    }
+    // But of what is trimmed after.
+    let first = server.get("/topics/*?limit=1");
+    server.publish("busy", "x");
+    assert_eq!(gap(&poll(&server, "*", first.next()))["lost"], json!({"busy": 1}));
+}
+
+#[test]
+fn a_deleted_topic_is_a_gap_for_those_behind_and_its_seqs_are_not_used_again() {
+    let server = Server::start(&[]);
+    let zero = cursor_now(&server);
+    server.publish_many("news", 3);
+    let two = server.get("/topics/news?limit=2").next().to_owned();
+    let head = cursor_now(&server);
+    let mut client = server.connect();
+    client.ask("DELETE", "/topics/news");
+    let deleted = client.answer();
+    assert_eq!((deleted.status, deleted.body.len()), (204, 0));
+    assert_eq!(client.get("/topics/news?wait=0").seqs(), [0; 0]);
+    for (cursor, lost) in [(&zero, 3), (&two, 1)] {
+        let gap = gap(&poll(&server, "news", cursor));
+        assert_eq!((&gap["lost"], &gap["oldest"]), (&json!({"news": lost}), &Value::Null));
+        assert_eq!(poll(&server, "news", resume(&gap)).status, 200);
+    }
+    assert_eq!(poll(&server, "news", &head).status, 200);
+    assert_eq!(server.publish("news", "x").json()["seq"], 4);
+    assert_eq!(poll(&server, "news", &head).seqs(), [4]);
+    assert_eq!(gap(&poll(&server, "news", &two))["lost"], json!({"news": 1}));
+    assert_eq!(client.ask("DELETE", "/topics/unknown").answer().status, 204);
+}
+
+#[test]
+fn a_deleted_topic_does_not_disturb_who_is_waiting_for_more() {
+    let server = Server::start(&[]);
+    server.publish_many("news", 3);
+    let mut poll = server.hold("/topics/news?since=now&wait=60");
+    server.connect().ask("DELETE", "/topics/news").answer();
+    server.publish("news", "x");
+    assert_eq!(poll.answer().seqs(), [4]);
+}
+
+#[test]
+fn a_forgotten_topic_never_hides_a_gap() {
+    let server = Server::start(&["--max-topics", "2"]);
+    let zero = cursor_now(&server);
+    server.publish("a", "lost");
+    server.publish("b", "kept");
+    let delete = |topic| server.connect().ask("DELETE", &format!("/topics/{topic}")).answer();
+    delete("a");
+    server.publish("c", "takes the place of a");
+    let zero_of = |topics| gap(&poll(&server, topics, &zero));
+    for topics in ["a", "a,b", "*", "a*"] {
+        let gap = zero_of(topics);
+        assert_eq!(gap["why"], "trimmed");
+        let lost = &gap["lost"];
+        assert!(lost.is_null() || lost["a"].is_null() || lost["a"] == 1, "{topics}: {lost}");
+    }
+    assert_eq!(poll(&server, "b", &zero).seqs(), [2]);
+    delete("b");
+    server.publish("a", "back again");
+    assert_eq!(zero_of("a")["why"], "trimmed");
+    let gap = zero_of("a,c");
+    assert_eq!(poll(&server, "a,c", resume(&gap)).seqs(), [3, 4]);
+}
+
+#[test]
+fn the_byte_budget_trims_the_oldest_event_of_the_whole_log_first() {
+    // Room for three events of 1,000 bytes, each with 128 bytes of overhead.
+    let server = Server::start(&["--max-event", "1000", "--retain-bytes", "3384"]);
+    let zero = cursor_now(&server);
+    let body = "x".repeat(1000);
+    server.publish("quiet", &body);
+    server.publish("busy", &body);
+    server.publish("busy", &body);
+    assert_eq!(poll(&server, "quiet", &zero).seqs(), [1]);
+    assert_eq!(server.metric("retained_bytes"), 3384.0);
+    server.publish("busy", "");
+    assert_eq!(gap(&poll(&server, "quiet", &zero))["lost"], json!({"quiet": 1}));
+    assert_eq!(poll(&server, "busy", &zero).seqs(), [2, 3, 4]);
+    assert_eq!(server.metric("retained_bytes"), 2384.0);
+    // The type counts, and so does a content type that is kept: 5, 9 and 128 with the body.
+    let headers = "Content-Type: text/html\r\n";
+    let answer = server.connect().post("/topics/busy?type=alert", headers, "x".repeat(858));
+    assert_eq!(answer.status, 201);
+    assert_eq!(server.metric("retained_bytes"), 3384.0);
+    assert_eq!(poll(&server, "busy", &zero).seqs(), [2, 3, 4, 5]);
+    server.publish("other", "");
+    assert_eq!(gap(&poll(&server, "busy", &zero))["lost"], json!({"busy": 1}));
+}
+
+#[test]
+fn events_are_trimmed_when_they_are_too_old() {
+    let server = Server::start(&["--retain-age", "50ms"]);
+    let zero = cursor_now(&server);
+    server.publish_many("news", 2);
+    until("the events are trimmed", || server.metric("retained_events") == 0.0);
+    assert_eq!(poll(&server, "news", "start").seqs(), [0; 0]);
+    assert_eq!(gap(&poll(&server, "news", &zero))["lost"], json!({"news": 2}));
+}
+
+#[test]
+fn a_held_poll_is_not_made_stale_by_other_topics_that_are_busy() {
+    let server =
+        Server::start(&["--retain-events", "2", "--max-event", "64", "--retain-bytes", "2KiB"]);
+    server.publish("quiet", "x");
+    let targets = ["quiet", "quiet,other", "qui*"];
+    let mut polls =
+        targets.map(|topics| server.hold(&format!("/topics/{topics}?since=now&wait=60")));
+    for topic in ["a", "b", "c", "d", "e", "f", "g", "h", "i", "j"] {
+        server.publish_many(topic, 20);
+    }
+    assert_eq!(server.publish("quiet", "at last").json()["released"], 3);
+    for poll in &mut polls {
+        let answer = poll.answer();
+        assert_eq!((answer.status, answer.data()), (200, vec![json!("at last")]));
+    }
+}

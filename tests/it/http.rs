@@ -1,0 +1,330 @@
+//! Goal: bytes are read as HTTP says and in no other way, however they arrive.
+
+use crate::support::{Answer, Client, Server};
+
+const CHUNKED: &str =
+    "POST /topics/news HTTP/1.1\r\nHost: test\r\nTransfer-Encoding: chunked\r\n\r\n";
+
+fn send_byte_by_byte(client: &mut Client, bytes: impl AsRef<[u8]>) {
+    for byte in bytes.as_ref() {
+        client.send([*byte]);
+    }
+}
+
+fn texts(server: &Server) -> Vec<serde_json::Value> {
+    server.get("/topics/news?wait=0").data()
+}
+
+/// Sends this as the first bytes of a connection, and returns the answer, which has to end it.
+fn refused(server: &Server, bytes: impl AsRef<[u8]>) -> Answer {
+    let mut client = server.connect();
+    // What follows must not be taken for a request.
+    client.send(bytes).ask("GET", "/health");
+    let answer = client.answer();
+    assert!(!answer.detail().is_empty());
+    assert_eq!(answer.header("Connection"), Some("close"), "{answer:?}");
+    assert!(client.is_closed());
+    answer
+}
+
+#[test]
+fn requests_sent_at_once_are_answered_in_order() {
+    let server = Server::start(&[]);
+    let mut client = server.connect();
+    let mut requests = String::new();
+    for n in 0..50 {
+        let body = format!("event {n}");
+        let length = body.len();
+        let one = format!(
+            "POST /topics/news HTTP/1.1\r\nHost: t\r\nContent-Length: {length}\r\n\r\n{body}\
+             GET /topics/news?since=last:1&format=raw HTTP/1.1\r\nHost: t\r\n\r\n\
+             GET /nope/{n} HTTP/1.1\r\nHost: t\r\n\r\n\
+             HEAD /health HTTP/1.1\r\nHost: t\r\n\r\n\
+             POST /topics/news HTTP/1.1\r\nHost: t\r\nTransfer-Encoding: chunked\r\n\r\n\
+             1\r\nx\r\n0\r\n\r\n"
+        );
+        requests.push_str(&one);
+    }
+    client.send(requests);
+    for n in 0..50 {
+        assert_eq!(client.answer().json()["seq"], 2 * n + 1);
+        assert_eq!(client.answer().text(), format!("event {n}"));
+        assert!(client.answer().detail().contains(&format!("/nope/{n}")));
+        assert_eq!(client.head().status, 200);
+        assert_eq!(client.answer().json()["seq"], 2 * n + 2);
+    }
+    assert!(client.has_nothing());
+}
+
+#[test]
+fn a_request_that_arrives_byte_by_byte_is_the_same_request() {
+    let server = Server::start(&[]);
+    let mut client = server.connect();
+    for _ in 0..2 {
+        send_byte_by_byte(
+            &mut client,
+            "POST /topics/news?type=a HTTP/1.1\r\nHost: test\r\nContent-Length: 5\r\n\r\nhello",
+        );
+        assert_eq!(client.answer().status, 201);
+        send_byte_by_byte(&mut client, CHUNKED);
+        send_byte_by_byte(&mut client, "3;x=y\r\nhel\r\n2\r\nlo\r\n0\r\nA: b\r\n\r\n");
+        assert_eq!(client.answer().status, 201);
+    }
+    assert_eq!(texts(&server), ["hello"; 4]);
+}
+
+#[test]
+fn a_client_that_expects_100_continue_gets_it_before_it_sends_the_body() {
+    let server = Server::start(&[]);
+    let mut client = server.connect();
+    for (framing, body) in
+        [("Content-Length: 5", "hello"), ("Transfer-Encoding: chunked", "5\r\nhello\r\n0\r\n\r\n")]
+    {
+        client.send(format!(
+            "POST /topics/news HTTP/1.1\r\nHost: test\r\nExpect: 100-Continue\r\n{framing}\r\n\r\n"
+        ));
+        let interim = client.head();
+        assert_eq!((interim.status, interim.header("Content-Length")), (100, None));
+        assert!(client.has_nothing());
+        assert_eq!(client.send(body).answer().status, 201);
+    }
+    assert_eq!(texts(&server), ["hello", "hello"]);
+}
+
+#[test]
+fn a_client_that_expects_100_continue_is_refused_without_it() {
+    let server = Server::start(&[]);
+    for (target, length, status) in [
+        ("/topics/news", 65_537, 413),
+        ("/topics/a,b", 5, 400),
+        ("/topics/news?x=1", 5, 400),
+        ("/nope", 5, 404),
+        ("/topics", 5, 405),
+    ] {
+        let mut client = server.connect();
+        client.send(format!(
+            "POST {target} HTTP/1.1\r\nHost: t\r\nExpect: 100-continue\r\nContent-Length: {length}\r\n\r\n"
+        ));
+        let answer = client.answer();
+        assert_eq!(answer.status, status, "{answer:?}");
+        // Whether the body comes all the same cannot be known.
+        assert!(client.is_closed());
+    }
+}
+
+#[test]
+fn a_body_in_chunks_is_put_together() {
+    let server = Server::start(&[]);
+    let mut client = server.connect();
+    for body in [
+        "5\r\nhello\r\n0\r\n\r\n",
+        "1\r\nh\r\n1\r\ne\r\n3\r\nllo\r\n0\r\n\r\n",
+        "0005;name=\"value\"\r\nhello\r\n0;last\r\nTrailer: x\r\nAnother: y\r\n\r\n",
+    ] {
+        assert_eq!(client.send(CHUNKED).send(body).answer().status, 201, "{body}");
+    }
+    assert_eq!(texts(&server), ["hello"; 3]);
+    assert_eq!(client.send(CHUNKED).send("0\r\n\r\n").answer().status, 201);
+    let long = "x".repeat(0xABC);
+    client.send(CHUNKED).send(format!("AbC\r\n{long}\r\n0\r\n\r\n"));
+    assert_eq!(client.answer().status, 201);
+    assert_eq!(texts(&server)[3..], ["", &long]);
+}
+
+#[test]
+fn a_body_in_bad_chunks_is_refused_and_nothing_of_it_kept() {
+    let server = Server::start(&[]);
+    for body in [
+        "x\r\n",
+        "\r\n",
+        "-1\r\n",
+        "+5\r\nhello\r\n0\r\n\r\n",
+        "0x5\r\nhello\r\n0\r\n\r\n",
+        " 5\r\nhello\r\n0\r\n\r\n",
+        ";x\r\n",
+        "5\nhello\r\n0\r\n\r\n",
+        "5\r\nhello\n0\r\n\r\n",
+        "5\r\nhello!\r\n0\r\n\r\n",
+        "5\r\nhello\r\n0\r\n\n",
+        "5\rhello\r\n0\r\n\r\n",
+    ] {
+        assert_eq!(refused(&server, format!("{CHUNKED}{body}")).status, 400, "{body:?}");
+    }
+    for size in ["FFFFFFFF", "FFFFFFFFFFFFFFFF", "10000000000000005"] {
+        let status = refused(&server, format!("{CHUNKED}{size}\r\nhello\r\n0\r\n\r\n")).status;
+        assert!([400, 413].contains(&status), "{size}: {status}");
+    }
+    let endless = format!("{CHUNKED}5;{}", "x".repeat(100_000));
+    assert_eq!(refused(&server, endless).status / 100, 4);
+    assert_eq!(texts(&server), [""; 0]);
+}
+
+#[test]
+fn a_body_of_two_framings_is_refused() {
+    let server = Server::start(&[]);
+    let post = |fields: &str, body: &str| {
+        refused(&server, format!("POST /topics/news HTTP/1.1\r\nHost: t\r\n{fields}\r\n{body}"))
+    };
+    for fields in [
+        "Content-Length: 5\r\nTransfer-Encoding: chunked\r\n",
+        "Transfer-Encoding: chunked\r\nContent-Length: 5\r\n",
+        "Content-Length: 5\r\nContent-Length: 6\r\n",
+        "Content-Length: 5\r\nContent-Length: 5\r\n",
+        "Content-Length: 5, 6\r\n",
+        "Content-Length: 0x5\r\n",
+        "Content-Length: \r\n",
+    ] {
+        assert_eq!(post(fields, "5\r\nhello\r\n0\r\n\r\n").status, 400, "{fields}");
+    }
+    let twice = post("Transfer-Encoding: chunked\r\nTransfer-Encoding: chunked\r\n", "0\r\n\r\n");
+    assert!([400, 501].contains(&twice.status));
+    let old = "POST /topics/news HTTP/1.0\r\nTransfer-Encoding: chunked\r\n\r\n0\r\n\r\n";
+    assert_eq!(refused(&server, old).status, 400);
+    assert_eq!(texts(&server), [""; 0]);
+}
+
+#[test]
+fn what_a_proxy_could_read_otherwise_is_refused() {
+    let server = Server::start(&[]);
+    for head in [
+        "GET /health HTTP/1.1\nHost: t\n\n",
+        "GET /health HTTP/1.1\r\nHost: t\n\r\n",
+        "GET /health HTTP/1.1\r\nHost: t\r\n\n",
+        "GET /health HTTP/1.1\r\nHost : t\r\n\r\n",
+        "GET /health HTTP/1.1\r\nHost: t\r\nX: a\r\n b\r\n\r\n",
+        "GET /health HTTP/1.1\r\nHost: t\r\nX: a\r\n\tb\r\n\r\n",
+        "GET /health HTTP/1.1\r\n Host: t\r\n\r\n",
+        "GET /health HTTP/1.1\r\nHost: t\r\nX: a\0b\r\n\r\n",
+        "GET /health HTTP/1.1\r\nHost: t\r\nX: a\rb\r\n\r\n",
+        "GET /health HTTP/1.1\r\nHost: t\r\nno colon\r\n\r\n",
+        "GET /health HTTP/1.1\r\nHost: t\r\n: no name\r\n\r\n",
+        "GET  /health HTTP/1.1\r\nHost: t\r\n\r\n",
+        "GET /health#top HTTP/1.1\r\nHost: t\r\n\r\n",
+        "G\u{e9}T /health HTTP/1.1\r\nHost: t\r\n\r\n",
+        "GET /health HTTP/1.1\r\n\r\n",
+        "GET /health HTTP/1.1\r\nHost: t\r\nhost: t\r\n\r\n",
+    ] {
+        assert_eq!(refused(&server, head).status, 400, "{head:?}");
+    }
+}
+
+#[test]
+fn a_space_too_many_in_the_request_line_is_not_a_version_that_is_not_spoken() {
+    let server = Server::start(&[]);
+    for line in ["GET /health  HTTP/1.1", "GET /health HTTP/1.1 ", "GET /hea lth HTTP/1.1"] {
+        assert_eq!(refused(&server, format!("{line}\r\nHost: t\r\n\r\n")).status, 400, "{line}");
+    }
+}
+
+#[test]
+fn a_client_of_http_1_0_gets_one_answer() {
+    let server = Server::start(&[]);
+    let mut client = server.connect();
+    client.send("GET /topics/news?wait=60 HTTP/1.0\r\n\r\n");
+    server.until_held(1);
+    server.publish("news", "hello");
+    let answer = client.answer();
+    assert_eq!((answer.data(), answer.header("Transfer-Encoding")), (vec!["hello".into()], None));
+    assert!(client.is_closed());
+
+    let mut client = server.connect();
+    let expecting = "Expect: 100-continue\r\nContent-Length: 1\r\n\r\nx";
+    client.send(format!("POST /topics/news HTTP/1.0\r\n{expecting}"));
+    assert_eq!(client.answer().status, 201, "HTTP/1.0 knows no interim answer");
+    assert!(client.is_closed());
+}
+
+#[test]
+fn connection_close_is_honoured_and_nothing_after_it_is_read() {
+    let server = Server::start(&[]);
+    server.publish("news", "hello");
+    for (target, status) in [("/health", 200), ("/topics/news", 200), ("/nope", 404)] {
+        for value in ["close", "Close", "keep-alive, CLOSE"] {
+            let mut client = server.connect();
+            client.send(format!("GET {target} HTTP/1.1\r\nHost: t\r\nConnection: {value}\r\n\r\n"));
+            let after = "DELETE /topics/news HTTP/1.1\r\nHost: t\r\n\r\n";
+            let answer = client.send(after).answer();
+            assert_eq!((answer.status, answer.header("Connection")), (status, Some("close")));
+            assert!(client.is_closed());
+        }
+    }
+    assert_eq!(texts(&server), ["hello"]);
+}
+
+#[test]
+fn a_client_may_end_its_output_after_a_request_that_is_answered_at_once() {
+    let server = Server::start(&[]);
+    let mut client = server.connect();
+    client.send("POST /topics/news HTTP/1.1\r\nHost: t\r\nContent-Length: 5\r\n\r\nhello");
+    client.ask("GET", "/topics/news").ask("GET", "/health").end_output();
+    assert_eq!(client.answer().status, 201);
+    assert_eq!(client.answer().data(), ["hello"]);
+    assert_eq!(client.answer().json()["status"], "ok");
+    assert!(client.is_closed());
+}
+
+#[test]
+fn a_request_that_breaks_off_leaves_nothing_behind() {
+    let server = Server::start(&[]);
+    for request in [
+        "POST /topics/news HTTP/1.1\r\nHost: t\r\nContent-Length: 9\r\n\r\nhello",
+        "POST /topics/news HTTP/1.1\r\nHost: t\r\nTransfer-Encoding: chunked\r\n\r\n5\r\nhello\r\n",
+        "DELETE /topics/news HTTP/1.1\r\nHost: t\r\n",
+    ] {
+        let mut client = server.connect();
+        client.send(request).end_output().rest();
+    }
+    assert_eq!(server.publish("news", "x").json()["seq"], 1);
+}
+
+#[test]
+fn a_path_is_decoded_once() {
+    let server = Server::start(&[]);
+    server.publish("news", "hello");
+    for target in ["/topics/news", "/%74opics%2Fnews", "/topics/%6e%65%77%73", "/topics/n%65ws"] {
+        assert_eq!(server.get(&format!("{target}?wait=0")).data(), ["hello"], "{target}");
+    }
+    assert_eq!(server.get("/topics/news?%77ait=%30").status, 200);
+    assert_eq!(server.get("/topics/n%2565ws?wait=0").status, 400);
+    assert_eq!(server.get("/topics/news?type=a+b").status, 400, "+ is no space");
+}
+
+#[test]
+fn the_absolute_form_is_understood() {
+    let server = Server::start(&[]);
+    server.publish("news", "hello");
+    let mut client = server.connect();
+    for target in ["http://test/topics/news?wait=0", "HTTP://other:99/topics/news"] {
+        assert_eq!(client.get(target).data(), ["hello"], "{target}");
+    }
+}
+
+#[test]
+fn field_names_have_no_case_and_values_no_edges() {
+    let server = Server::start(&[]);
+    let mut client = server.connect();
+    client.send(
+        "\r\nPOST /topics/news HTTP/1.1\r\nhOST:t\r\nCONTENT-length: \t5 \t\r\ncontent-TYPE:text/plain\r\n\
+         EVENT-type:  alert  \r\n\r\nhello",
+    );
+    assert_eq!(client.answer().status, 201);
+    let event = &client.get("/topics/news?type=alert").json()["events"][0];
+    assert_eq!(event["data"], "hello");
+}
+
+#[test]
+fn every_answer_says_how_long_it_is_and_when_it_was_made() {
+    let server = Server::start(&[]);
+    server.publish("news", "x".repeat(60_000).as_str());
+    let mut client = server.connect();
+    for target in ["/topics/news", "/topics/none?wait=0", "/topics", "/health", "/metrics", "/nope"]
+    {
+        let answer = client.get(target);
+        assert_eq!(answer.header("Content-Length"), Some(&*answer.body.len().to_string()));
+        assert_eq!(answer.header("Transfer-Encoding"), None);
+        assert!(answer.header("Date").is_some_and(|date| date.ends_with(" GMT")), "{answer:?}");
+        assert!(answer.header("Content-Type").is_some());
+    }
+    let deleted = client.ask("DELETE", "/topics/news").answer();
+    assert_eq!((deleted.status, deleted.header("Content-Length")), (204, None));
+}

@@ -1,0 +1,154 @@
+//! Goal: a publish that is repeated under its idempotency key is one event, whoever asks how often.
+
+use std::sync::Barrier;
+use std::thread;
+
+use serde_json::{Value, json};
+
+use crate::support::{Answer, Client, Server};
+
+/// Repeats that are sent at the same moment.
+const AT_ONCE: usize = 8;
+
+fn post(client: &mut Client, target: &str, key: &str, headers: &str, body: &str) -> Answer {
+    let headers = format!("Idempotency-Key: {key}\r\n{headers}");
+    client.post(&format!("/topics/{target}"), &headers, body)
+}
+
+fn without_duplicate(answer: &Answer) -> Value {
+    let mut json = answer.json();
+    json.as_object_mut().unwrap().remove("duplicate");
+    json
+}
+
+#[test]
+fn a_repeat_gets_the_first_answer_marked_as_a_duplicate() {
+    let server = Server::start(&[]);
+    let mut poll = server.hold("/topics/news?since=now&wait=60");
+    let mut client = server.connect();
+    let first = post(&mut client, "news?type=alert", "k-1", "", "hello");
+    assert_eq!((first.status, &first.json()["released"]), (201, &json!(1)));
+    assert_eq!(first.json().get("duplicate"), None);
+    assert_eq!(poll.answer().data(), ["hello"]);
+    for _ in 0..2 {
+        let repeat = post(&mut server.connect(), "news?type=alert", "k-1", "", "hello");
+        assert_eq!((repeat.status, &repeat.json()["duplicate"]), (200, &json!(true)));
+        assert_eq!(without_duplicate(&repeat), first.json());
+        assert_eq!(repeat.next(), first.next());
+    }
+    assert_eq!(server.get("/topics/news?wait=0").seqs(), [1]);
+}
+
+#[test]
+fn the_key_with_anything_else_is_refused() {
+    let server = Server::start(&[]);
+    let mut client = server.connect();
+    assert_eq!(post(&mut client, "news?type=alert", "k", "", "hello").status, 201);
+    for (target, headers, body) in [
+        ("news?type=alert", "", "hello!"),
+        ("news?type=alert", "", ""),
+        ("news?type=alarm", "", "hello"),
+        ("news", "", "hello"),
+        ("news?type=alert", "Content-Type: image/png\r\n", "hello"),
+    ] {
+        let answer = post(&mut client, target, "k", headers, body);
+        assert_eq!(answer.status, 422, "{target} {headers} {body}");
+        assert!(answer.detail().contains("Idempotency-Key"), "{}", answer.detail());
+    }
+    assert_eq!(post(&mut client, "news", "k", "Event-Type: alert\r\n", "hello").status, 200);
+    assert_eq!(client.get("/topics/news?wait=0").seqs(), [1]);
+}
+
+#[test]
+fn a_key_belongs_to_its_topic_and_to_every_letter_of_it() {
+    let server = Server::start(&[]);
+    let mut client = server.connect();
+    for (topic, key) in [("a", "k"), ("b", "k"), ("a", "K"), ("a", "k k"), ("ak", "k")] {
+        assert_eq!(post(&mut client, topic, key, "", "x").status, 201, "{topic} {key}");
+    }
+    assert_eq!(post(&mut client, "a", "k", "", "x").status, 200);
+}
+
+#[test]
+fn a_batch_is_repeated_as_a_whole() {
+    let server = Server::start(&[]);
+    let mut client = server.connect();
+    let ndjson = "Content-Type: application/x-ndjson\r\n";
+    let first = post(&mut client, "news", "k", ndjson, "1\n2\n");
+    let repeat = post(&mut client, "news", "k", ndjson, "1\n2\n");
+    assert_eq!((first.status, repeat.status), (201, 200));
+    assert_eq!(without_duplicate(&repeat), first.json());
+    assert_eq!(repeat.json()["count"], 2);
+    assert_eq!(post(&mut client, "news", "k", ndjson, "1\n3\n").status, 422);
+    assert_eq!(client.get("/topics/news?wait=0").seqs(), [1, 2]);
+}
+
+#[test]
+fn a_key_outlives_its_event() {
+    let server = Server::start(&["--retain-events", "1"]);
+    let mut client = server.connect();
+    let first = post(&mut client, "news", "k", "", "hello");
+    server.publish_many("news", 3);
+    client.ask("DELETE", "/topics/news").answer();
+    let repeat = post(&mut client, "news", "k", "", "hello");
+    assert_eq!((repeat.status, repeat.json()["seq"].as_u64()), (200, Some(1)));
+    assert_eq!(without_duplicate(&repeat), first.json());
+}
+
+#[test]
+fn a_refused_publish_does_not_use_its_key_up() {
+    let server = Server::start(&["--max-topics", "1"]);
+    let mut client = server.connect();
+    let json = "Content-Type: application/json\r\n";
+    assert_eq!(post(&mut client, "news", "k", json, "{").status, 400);
+    assert_eq!(post(&mut client, "news", "k", json, "{}").status, 201);
+    assert_eq!(post(&mut client, "other", "k", "", "x").status, 429);
+    client.ask("DELETE", "/topics/news").answer();
+    assert_eq!(post(&mut client, "other", "k", "", "y").status, 201);
+}
+
+#[test]
+fn repeats_at_the_same_moment_are_one_event_and_one_answer() {
+    let server = Server::start(&[]);
+    for round in 0..25 {
+        let start = Barrier::new(AT_ONCE);
+        let answers: Vec<Answer> = thread::scope(|scope| {
+            let tries: Vec<_> = (0..AT_ONCE)
+                .map(|_| {
+                    scope.spawn(|| {
+                        let mut client = server.connect();
+                        client.get("/health");
+                        start.wait();
+                        post(&mut client, "news", &format!("k{round}"), "", "hello")
+                    })
+                })
+                .collect();
+            tries.into_iter().map(|a_try| a_try.join().unwrap()).collect()
+        });
+        let firsts = answers.iter().filter(|answer| answer.status == 201).count();
+        let repeats = answers.iter().filter(|answer| answer.status == 200).count();
+        assert_eq!((firsts, repeats), (1, AT_ONCE - 1));
+        let first = without_duplicate(&answers[0]);
+        assert!(answers.iter().all(|answer| without_duplicate(answer) == first));
+        assert_eq!(first["seq"], round + 1);
+    }
+    assert_eq!(server.metric("publish_repeats_total"), (25 * (AT_ONCE - 1)) as f64);
+}
+
+#[test]
+fn a_key_is_1_to_128_printable_ascii_characters_and_comes_once() {
+    let server = Server::start(&[]);
+    let mut client = server.connect();
+    let longest = "x".repeat(128);
+    for good in [&*longest, "a b", "~!\"#$%&'()"] {
+        assert_eq!(post(&mut client, "news", good, "", "").status, 201, "{good}");
+    }
+    for bad in ["", &format!("{longest}x"), "k\u{e9}", "k\u{7f}", "k\r\nIdempotency-Key: k"] {
+        let answer = post(&mut client, "news", bad, "", "");
+        assert_eq!(answer.status, 400, "{bad}");
+        if answer.header("Connection").is_some() {
+            client = server.connect();
+        }
+    }
+    assert_eq!(client.get("/topics/news?wait=0").seqs(), [1, 2, 3]);
+}

@@ -1,0 +1,347 @@
+//! Goal: at each limit the server does what it promised, says so, and goes on as before.
+
+use std::collections::BTreeSet;
+use std::io::{BufRead, BufReader};
+use std::os::fd::OwnedFd;
+use std::os::unix::net::UnixStream;
+use std::time::{Duration, Instant};
+
+use crate::support::{Answer, Client, Server, program, until};
+
+/// Checks a refusal that passes by itself, and returns when to come back.
+fn retry_after(answer: &Answer, status: u16) -> u64 {
+    assert_eq!(answer.status, status, "{answer:?}");
+    assert!(!answer.detail().is_empty());
+    let seconds = answer.header("Retry-After").expect("a Retry-After header").parse().unwrap();
+    assert!((1..=5).contains(&seconds), "{seconds}");
+    seconds
+}
+
+/// Whether there is a place to ask for the metrics, and they show this.
+fn shows(server: &Server, metric: &str) -> bool {
+    server.get("/metrics").text().contains(&format!("\nlongpoll_{metric}"))
+}
+
+/// Holds one more poll, so that there are this many, however crowded the server is.
+fn hold(server: &Server, polls: usize) -> Client {
+    let mut poll = server.connect();
+    let held = format!("polls_held {polls}\n");
+    until("it is held", || {
+        if !poll.has_nothing() {
+            poll = server.connect();
+        }
+        poll.ask("GET", "/topics/news?since=now&wait=60");
+        until("it is held or refused", || shows(server, &held) || !poll.has_nothing());
+        poll.has_nothing()
+    });
+    poll
+}
+
+/// Asks for more than fits into any buffer: this many times 15,000 bytes.
+const MUCH: usize = 600;
+
+fn ask_for_much(client: &mut Client) {
+    let request = "GET /topics/large?format=raw HTTP/1.1\r\nHost: test\r\n\r\n";
+    client.send(request.repeat(MUCH));
+}
+
+/// A client whose answers cannot all be written, because it reads none of them.
+fn never_reads(server: &Server) -> Client {
+    server.publish("large", &"x".repeat(15_000));
+    let mut client = server.connect();
+    ask_for_much(client.receive_little());
+    client
+}
+
+/// A client whose answers cannot all be written, on a server that is crowded.
+fn take_the_last_place(server: &Server) -> Client {
+    let mut client = server.connect();
+    until("there is a place", || {
+        client = server.connect();
+        ask_for_much(client.receive_little());
+        client.answer().status == 200
+    });
+    client
+}
+
+#[test]
+fn a_connection_beyond_the_cap_is_refused_while_all_are_held_or_being_answered() {
+    let server = Server::start(&["--max-connections", "3", "--max-polls", "2"]);
+    server.publish("large", &"x".repeat(15_000));
+    let [mut first, mut second] = [1, 2].map(|polls| hold(&server, polls));
+    let _blocked = take_the_last_place(&server);
+    let mut refused = server.connect();
+    let answer = refused.get("/health");
+    retry_after(&answer, 503);
+    assert_eq!(answer.header("Connection"), Some("close"));
+    assert!(refused.is_closed());
+    assert!(first.has_nothing() && second.has_nothing());
+    let times: BTreeSet<_> = (0..20).map(|_| retry_after(&server.get("/health"), 503)).collect();
+    assert!(times.len() > 1, "all are to come back at once: {times:?}");
+    // One hangs up, and there is a place again.
+    drop(first);
+    until("there is a place", || server.get("/health").status == 200);
+    until("the refusals are counted", || {
+        shows(&server, "refusals_total{cause=\"connection_cap\"} ")
+    });
+}
+
+#[test]
+fn a_connection_that_waits_for_its_next_request_gives_way() {
+    for begun in [
+        "",
+        "\r\n",
+        "GET /health HTTP/1.1\r\n",
+        "POST /topics/news HTTP/1.1\r\nHost: t\r\nContent-Length: 9\r\n\r\nhel",
+        "POST /topics/news HTTP/1.1\r\nHost: t\r\nTransfer-Encoding: chunked\r\n\r\n3\r\nhel",
+    ] {
+        let server = Server::start(&["--max-connections", "2"]);
+        let (mut silent, mut client) = (server.connect(), server.connect());
+        silent.send(begun);
+        let rested = Instant::now();
+        until("the silent one has waited long enough", || {
+            assert_eq!(client.get("/health").status, 200);
+            rested.elapsed() > Duration::from_millis(300)
+        });
+        let mut third = server.connect();
+        assert_eq!(third.get("/health").status, 200, "{begun:?}");
+        assert!(silent.is_closed(), "{begun:?}");
+        assert_eq!(third.get("/topics/news?wait=0").seqs(), [0; 0]);
+    }
+}
+
+#[test]
+fn a_newcomer_queues_until_those_that_have_just_come_to_rest_may_be_closed() {
+    let server = Server::start(&["--max-connections", "2"]);
+    let (mut first, mut second) = (server.connect(), server.connect());
+    assert_eq!((first.get("/health").status, second.get("/health").status), (200, 200));
+    for _ in 0..4 {
+        let mut newcomer = server.connect();
+        assert_eq!(newcomer.get("/health").status, 200);
+        (first, second) = (second, newcomer);
+    }
+    assert_eq!(second.get("/health").status, 200);
+    drop(first);
+}
+
+#[test]
+fn an_idle_connection_gives_way_before_one_that_came_to_rest_later() {
+    let server = Server::start(&["--max-connections", "2"]);
+    let (mut early, mut late) = (server.connect(), server.connect());
+    assert_eq!(early.get("/health").status, 200);
+    let rested = Instant::now();
+    until("the early one is older", || {
+        assert_eq!(late.get("/health").status, 200);
+        rested.elapsed() > Duration::from_millis(300)
+    });
+    let mut third = server.connect();
+    assert_eq!(third.get("/health").status, 200);
+    assert!(early.is_closed());
+    assert_eq!(late.get("/health").status, 200);
+    assert_eq!(third.get("/health").status, 200);
+}
+
+#[test]
+fn a_held_poll_does_not_give_way() {
+    let server = Server::start(&["--max-connections", "2"]);
+    let mut poll = server.connect();
+    poll.ask("GET", "/topics/news?since=now&wait=60");
+    until("it is held", || shows(&server, "polls_held 1"));
+    for _ in 0..5 {
+        let _idle = server.connect();
+        until("the idle one gives way", || server.get("/health").status == 200);
+    }
+    assert!(poll.has_nothing());
+    let mut publisher = None;
+    until("it is published", || {
+        publisher = Some(server.connect().post("/topics/news", "", "hello"));
+        publisher.as_ref().is_some_and(|answer| answer.status == 201)
+    });
+    assert_eq!(poll.answer().data(), ["hello"]);
+}
+
+#[test]
+fn clients_that_come_one_after_the_other_need_one_place() {
+    let server = Server::start(&["--max-connections", "2"]);
+    let _poll = hold(&server, 1);
+    let answers = (0..200).map(|_| server.get("/health").status);
+    let refused = answers.filter(|status| *status != 200).count();
+    assert_eq!(refused, 0, "of 200 clients, each of which had left before the next one came");
+}
+
+#[test]
+fn a_poll_beyond_the_cap_is_refused_and_everything_else_gets_through() {
+    let server = Server::start(&["--max-connections", "16", "--max-polls", "2"]);
+    let mut held = [(); 2].map(|()| server.hold("/topics/news?since=now&wait=60"));
+    let mut client = server.connect();
+    let answer = client.get("/topics/news?since=now&wait=60");
+    retry_after(&answer, 503);
+    assert!(answer.detail().contains('2'), "{}", answer.detail());
+    assert_eq!(answer.header("Connection"), None);
+    assert_eq!(client.get("/topics/news?since=now&wait=0").status, 200);
+    assert_eq!(client.get("/health").status, 200);
+    assert_eq!(server.metric("polls_held"), 2.0);
+    assert_eq!(client.post("/topics/news", "", "hello").json()["released"], 2);
+    assert!(held.iter_mut().all(|poll| poll.answer().data() == ["hello"]));
+    assert_eq!(client.get("/topics/news?wait=60").data(), ["hello"]);
+    client.ask("GET", "/topics/news?since=now&wait=60");
+    server.until_held(1);
+    assert_eq!(server.metric("refusals_total{cause=\"poll_cap\"}"), 1.0);
+}
+
+#[test]
+fn a_topic_beyond_the_cap_is_refused_until_one_is_empty() {
+    let server = Server::start(&["--max-topics", "2"]);
+    let mut client = server.connect();
+    server.publish("a", "x");
+    // To ask for a topic does not make it.
+    assert_eq!(client.get("/topics/c,d,e?wait=0").status, 200);
+    server.publish("b", "x");
+    let answer = client.post("/topics/c", "", "x");
+    retry_after(&answer, 429);
+    assert!(answer.detail().contains("--max-topics"), "{}", answer.detail());
+    assert_eq!(client.post("/topics/a", "", "x").status, 201);
+    assert_eq!(client.ask("DELETE", "/topics/b").answer().status, 204);
+    assert_eq!(client.post("/topics/c", "", "x").status, 201);
+    assert_eq!(client.post("/topics/b", "", "x").status, 429);
+    assert_eq!(server.metric("topics"), 2.0);
+}
+
+#[test]
+fn a_head_or_body_that_does_not_arrive_in_time_is_refused() {
+    let flags = ["--head-timeout", "100ms", "--body-timeout", "100ms"];
+    let server = Server::start(&flags);
+    for begun in [
+        "G",
+        "GET /health HTTP/1.1\r\nHost: t\r\n",
+        "POST /topics/news HTTP/1.1\r\nHost: t\r\nContent-Length: 9\r\n\r\nhel",
+        "POST /topics/news HTTP/1.1\r\nHost: t\r\nTransfer-Encoding: chunked\r\n\r\n3\r\nhel\r\n",
+    ] {
+        let mut client = server.connect();
+        let sent = Instant::now();
+        let answer = client.send(begun).answer();
+        assert!(sent.elapsed() >= Duration::from_millis(100));
+        assert_eq!(answer.status, 408, "{begun:?}");
+        let what = if begun.starts_with("POST") { "body" } else { "head" };
+        assert!(answer.detail().contains(what), "{}", answer.detail());
+        assert_eq!(answer.header("Connection"), Some("close"));
+        assert!(client.is_closed());
+    }
+    assert_eq!(server.get("/topics/news?wait=0").seqs(), [0; 0]);
+}
+
+#[test]
+fn a_byte_now_and_then_does_not_extend_the_time_for_a_head_or_a_body() {
+    let server = Server::start(&["--head-timeout", "100ms", "--body-timeout", "100ms"]);
+    for begun in [
+        "GET /health HTTP/1.1\r\nHost: t\r\nX: ",
+        "POST /topics/news HTTP/1.1\r\nHost: t\r\nContent-Length: 65536\r\n\r\n",
+    ] {
+        let mut client = server.connect();
+        let mut pace = server.connect();
+        client.send(begun);
+        until("the time is over", || {
+            client.send("x");
+            pace.get("/health");
+            !client.has_nothing()
+        });
+        assert_eq!(client.answer().status, 408, "{begun:?}");
+    }
+}
+
+#[test]
+fn a_connection_that_stays_idle_is_closed_without_a_word() {
+    let server = Server::start(&["--idle-timeout", "100ms"]);
+    let mut silent = server.connect();
+    assert!(silent.is_closed());
+    let mut client = server.connect();
+    assert_eq!(client.get("/health").status, 200);
+    assert!(client.is_closed());
+    // To be held is not to be idle.
+    let begun = Instant::now();
+    assert_eq!(server.get("/topics/news?wait=0.3").json()["reason"], "timeout");
+    assert!(begun.elapsed() >= Duration::from_millis(300));
+}
+
+#[test]
+fn a_reader_that_never_reads_is_closed_when_its_time_is_over() {
+    let server = Server::start(&["--write-timeout", "200ms"]);
+    let _client = never_reads(&server);
+    // The one that asks is open, too.
+    until("it is closed", || server.metric("connections") == 1.0);
+    assert_eq!(server.get("/health").status, 200);
+}
+
+#[test]
+fn a_reader_that_is_slow_to_begin_gets_all_of_its_answers() {
+    let server = Server::start(&["--write-timeout", "60s"]);
+    let mut client = server.connect();
+    server.publish("large", &"x".repeat(15_000));
+    ask_for_much(&mut client);
+    let mut other = server.connect();
+    for _ in 0..100 {
+        assert_eq!(other.get("/health").status, 200);
+    }
+    for _ in 0..MUCH {
+        assert_eq!(client.answer().body.len(), 15_000);
+    }
+}
+
+#[test]
+fn a_burst_of_connections_is_answered_to_the_last() {
+    let server = Server::start(&["--max-connections", "400"]);
+    let mut clients: Vec<_> = (0..300).map(|_| server.connect()).collect();
+    for _ in 0..2 {
+        for client in &mut clients {
+            client.ask("GET", "/health");
+        }
+        assert!(clients.iter_mut().all(|client| client.answer().status == 200));
+    }
+}
+
+#[test]
+fn the_server_survives_a_table_of_descriptors_that_is_full() {
+    let (stderr, stderr_of_server) = UnixStream::pair().unwrap();
+    let mut shell = std::process::Command::new("sh");
+    shell.args(["-c", "ulimit -n 64; exec \"$0\" \"$@\""]).arg(program().get_program());
+    shell.args(["--listen", "127.0.0.1:0", "--log", "error"]);
+    let server = Server::spawn(shell.stderr(OwnedFd::from(stderr_of_server)));
+    drop(shell);
+    // Two connections are all that so few descriptors allow: one blocked, and one held. All
+    // others are refused, and each of those lingers for a moment.
+    server.publish("large", &"x".repeat(15_000));
+    let mut poll = hold(&server, 1);
+    let blocked = take_the_last_place(&server);
+    let crowd: Vec<_> = (0..200).map(|_| server.connect()).collect();
+    let mut line = String::new();
+    BufReader::new(stderr).read_line(&mut line).unwrap();
+    assert!(line.contains("accept"), "{line}");
+    drop((blocked, crowd));
+    until("it serves again", || server.get("/health").status == 200);
+    until("it takes events", || server.connect().post("/topics/news", "", "hello").status == 201);
+    assert_eq!(poll.answer().data(), ["hello"]);
+}
+
+#[test]
+fn descriptors_are_given_back_and_threads_are_used_again() {
+    let server = Server::start(&["--max-connections", "40"]);
+    let descriptors = || std::fs::read_dir(format!("/proc/{}/fd", server.pid())).unwrap().count();
+    server.get("/health");
+    until("alone", || server.metric("connections") == 1.0);
+    // Those of the connection that asked may be closing still.
+    let before = descriptors();
+    for _ in 0..3 {
+        let polls: Vec<_> = (0..30)
+            .map(|_| {
+                let mut client = server.connect();
+                client.ask("GET", "/topics/news?since=now&wait=60");
+                client
+            })
+            .collect();
+        server.until_held(30);
+        drop(polls);
+        server.until_held(0);
+        until("the descriptors are back", || descriptors() <= before);
+        assert!(server.status_number("Threads:") <= 40 + 8);
+    }
+}

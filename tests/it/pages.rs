@@ -1,0 +1,304 @@
+//! Goal: an answer holds exactly the events that were asked for, in order, in the form asked for.
+
+use serde_json::{Value, json};
+
+use crate::support::{Answer, Client, Server};
+
+/// `a` 1, `b.x` 2, `b.y` 3, `a` 4, `c` 5, `b.x` 6; even ones are alerts.
+fn six_events(server: &Server) {
+    for (index, topic) in ["a", "b.x", "b.y", "a", "c", "b.x"].iter().enumerate() {
+        let seq = index + 1;
+        let query = if seq % 2 == 0 { "?type=alert" } else { "" };
+        let answer =
+            server.connect().post(&format!("/topics/{topic}{query}"), "", format!("e{seq}"));
+        assert_eq!(answer.json()["seq"], seq);
+    }
+}
+
+fn publish_as(client: &mut Client, content_type: &str, body: impl AsRef<[u8]>) -> Answer {
+    let answer =
+        client.post("/topics/news", &format!("Content-Type: {content_type}\r\n"), body.as_ref());
+    assert_eq!(answer.status, 201, "{answer:?}");
+    answer
+}
+
+fn lines(answer: &Answer) -> Vec<Value> {
+    answer.text().lines().map(|line| serde_json::from_str(line).expect("JSON")).collect()
+}
+
+#[test]
+fn since_takes_start_now_last_and_a_cursor() {
+    let server = Server::start(&[]);
+    six_events(&server);
+    let second = server.get("/topics/*?limit=2").next().to_owned();
+    for (query, seqs) in [
+        ("", &[1, 2, 3, 4, 5, 6][..]),
+        ("since=start&", &[1, 2, 3, 4, 5, 6]),
+        ("since=now&", &[]),
+        ("since=last:2&", &[5, 6]),
+        ("since=last:0&", &[]),
+        ("since=last:99999999999&", &[1, 2, 3, 4, 5, 6]),
+        (&format!("since={second}&"), &[3, 4, 5, 6]),
+    ] {
+        assert_eq!(server.get(&format!("/topics/*?{query}wait=0")).seqs(), seqs, "{query}");
+    }
+}
+
+#[test]
+fn last_counts_matching_events_of_all_requested_topics_together() {
+    let server = Server::start(&[]);
+    six_events(&server);
+    for (target, seqs) in [
+        ("a,b.*?since=last:2", &[4, 6][..]),
+        ("a,b.*?since=last:3", &[3, 4, 6]),
+        ("a?since=last:1", &[4]),
+        ("*?since=last:2&type=alert", &[4, 6]),
+        ("a,c?since=last:2&type=alert", &[4]),
+        ("a,b.x?since=last:1&type=alert", &[6]),
+        ("*?since=last:3&limit=2", &[4, 5]),
+    ] {
+        assert_eq!(server.get(&format!("/topics/{target}&wait=0")).seqs(), seqs, "{target}");
+    }
+}
+
+#[test]
+fn pages_say_how_much_is_left_and_lead_through_all_of_it() {
+    let server = Server::start(&[]);
+    six_events(&server);
+    let mut since = String::from("start");
+    for (seqs, behind) in [([1, 2], 4), ([3, 4], 2), ([5, 6], 0)] {
+        let page = server.get(&format!("/topics/*?since={since}&limit=2&wait=0"));
+        assert_eq!(page.seqs(), seqs);
+        assert_eq!(page.json()["behind"], behind);
+        assert_eq!(page.json()["more"], behind > 0);
+        page.next().clone_into(&mut since);
+    }
+    let end = server.get(&format!("/topics/*?since={since}&wait=0"));
+    assert_eq!((end.json()["reason"].as_str(), end.next()), (Some("timeout"), &*since));
+}
+
+#[test]
+fn a_page_holds_a_hundred_events_unless_the_limit_says_otherwise() {
+    let server = Server::start(&["--retain-events", "2000"]);
+    let batch = "0\n".repeat(1000);
+    let mut client = server.connect();
+    publish_as(&mut client, "application/x-ndjson", &batch);
+    publish_as(&mut client, "application/x-ndjson", &batch);
+    assert_eq!(client.get("/topics/news").seqs().len(), 100);
+    assert_eq!(client.get("/topics/news?limit=1").seqs(), [1]);
+    let page = client.get("/topics/news?limit=1000");
+    assert_eq!(page.seqs().len(), 1000);
+    assert_eq!(page.json()["behind"], 1000);
+}
+
+#[test]
+fn several_topics_and_prefixes_are_merged_in_the_order_of_seqs() {
+    let server = Server::start(&[]);
+    six_events(&server);
+    for (topics, seqs) in [
+        ("a,c", &[1, 4, 5][..]),
+        ("c,a", &[1, 4, 5]),
+        ("b.*", &[2, 3, 6]),
+        ("b.*,a", &[1, 2, 3, 4, 6]),
+        ("b.x,b.*,b*,b.x", &[2, 3, 6]),
+        ("*,a", &[1, 2, 3, 4, 5, 6]),
+        ("none,c,no*", &[5]),
+        ("b", &[]),
+        // Decoded once, then split.
+        ("a%2Cc", &[1, 4, 5]),
+        ("b.%2A", &[2, 3, 6]),
+        ("%62%2e%78", &[2, 6]),
+    ] {
+        assert_eq!(server.get(&format!("/topics/{topics}?wait=0")).seqs(), seqs, "{topics}");
+    }
+}
+
+#[test]
+fn a_type_filter_keeps_what_it_names_and_moves_past_the_rest() {
+    let server = Server::start(&[]);
+    six_events(&server);
+    let last = server.connect().post("/topics/a?type=note", "", "e7");
+    for (query, seqs, behind) in [
+        ("type=alert", &[2, 4, 6][..], 0),
+        ("type=note,alert", &[2, 4, 6, 7], 0),
+        ("type=alert&limit=2", &[2, 4], 1),
+        ("type=note", &[7], 0),
+    ] {
+        let page = server.get(&format!("/topics/*?{query}&wait=0"));
+        assert_eq!((page.seqs(), &page.json()["behind"]), (seqs.to_vec(), &behind.into()));
+        if behind == 0 {
+            assert_eq!(page.next(), last.next(), "{query}: all was looked at");
+        }
+    }
+    let nothing = server.get("/topics/*?type=none&wait=0");
+    assert_eq!((nothing.seqs(), nothing.next()), (vec![], last.next()));
+    let page = server.get("/topics/*?type=alert&limit=2&wait=0");
+    let rest = server.get(&format!("/topics/*?type=alert&since={}&wait=0", page.next()));
+    assert_eq!(rest.seqs(), [6]);
+}
+
+#[test]
+fn an_event_carries_its_seq_topic_time_type_and_data() {
+    let server = Server::start(&[]);
+    let mut client = server.connect();
+    let published = client.post("/topics/news?type=alert", "", "hello");
+    let page = client.get("/topics/news");
+    let time = published.json()["time"].as_str().unwrap().to_owned();
+    assert_eq!(
+        page.json()["events"],
+        json!([{"seq": 1, "topic": "news", "time": time, "type": "alert", "data": "hello"}])
+    );
+    let shape: String = time.chars().map(|c| if c.is_ascii_digit() { '0' } else { c }).collect();
+    assert_eq!(shape, "0000-00-00T00:00:00.000Z");
+}
+
+#[test]
+fn data_is_the_json_value_the_text_or_base64_of_the_bytes() {
+    let server = Server::start(&[]);
+    let mut client = server.connect();
+    let bodies: [(&str, &[u8], Value); 11] = [
+        ("application/json", b"{\"t\":[21.5,null]}", json!({"data": {"t": [21.5, null]}})),
+        ("Application/JSON; charset=utf-8", b"7", json!({"data": 7})),
+        ("application/ld+json", b"[]", json!({"data": []})),
+        ("text/plain", "h\u{e9}\n\"\u{1}".as_bytes(), json!({"data": "h\u{e9}\n\"\u{1}"})),
+        ("text/plain; charset=utf-8", b"t", json!({"data": "t"})),
+        ("application/x-www-form-urlencoded", b"a=b&c", json!({"data": "a=b&c"})),
+        ("text/plain", b"\xff\x00", json!({"data_base64": "/wA="})),
+        ("text/html", b"<p>", json!({"data": "<p>", "content_type": "text/html"})),
+        ("image/png", b"\x89PNG", json!({"data_base64": "iVBORw==", "content_type": "image/png"})),
+        ("application/xml", b"<a/>", json!({"data": "<a/>", "content_type": "application/xml"})),
+        ("text/csv", b"", json!({"data": "", "content_type": "text/csv"})),
+    ];
+    for (content_type, body, shown) in bodies {
+        let seq = publish_as(&mut client, content_type, body).json()["seq"].clone();
+        let page = client.get("/topics/news?since=last:1");
+        let event = &page.json()["events"][0];
+        let of_data: Value = event
+            .as_object()
+            .unwrap()
+            .iter()
+            .filter(|(name, _)| !["seq", "topic", "time"].contains(&name.as_str()))
+            .map(|(name, value)| (name.clone(), value.clone()))
+            .collect();
+        assert_eq!((&of_data, &event["seq"]), (&shown, &seq), "{content_type}");
+    }
+}
+
+#[test]
+fn ndjson_is_one_event_a_line_with_the_cursor_in_the_header() {
+    let server = Server::start(&[]);
+    six_events(&server);
+    let json = server.get("/topics/*?limit=4");
+    let page = server.get("/topics/*?limit=4&format=ndjson");
+    assert_eq!(page.header("Content-Type"), Some("application/x-ndjson"));
+    assert_eq!(page.header("Poll-Reason"), Some("data"));
+    assert_eq!(lines(&page), *json.json()["events"].as_array().unwrap());
+    assert!(page.text().ends_with('\n'));
+    assert_eq!(page.next(), json.next());
+    let rest = server.get(&format!("/topics/*?since={}&format=ndjson", page.next()));
+    assert_eq!(lines(&rest).iter().map(|e| e["seq"].clone()).collect::<Vec<_>>(), [5, 6]);
+    let end = server.get(&format!("/topics/*?since={}&format=ndjson&wait=0", rest.next()));
+    assert_eq!((end.status, end.text(), end.next()), (200, "", rest.next()));
+    assert_eq!(end.header("Poll-Reason"), Some("timeout"));
+}
+
+#[test]
+fn raw_is_one_events_own_bytes_with_its_own_content_type() {
+    let server = Server::start(&[]);
+    let mut client = server.connect();
+    let bodies: [(&str, &[u8], &str); 5] = [
+        ("text/plain", b"hello\r\n", "text/plain; charset=utf-8"),
+        ("application/json", b" {\n \"a\" : 1.10 }\n", "application/json"),
+        ("text/html", b"<script>alert(1)</script>", "text/html"),
+        ("image/png", b"\x89PNG\r\n\x00\xff", "image/png"),
+        ("application/hal+json", b"{}", "application/hal+json"),
+    ];
+    for (content_type, body, _) in bodies {
+        publish_as(&mut client, content_type, body);
+    }
+    let mut since = String::from("start");
+    for (_, body, content_type) in bodies {
+        // However large the limit is.
+        let answer = client.get(&format!("/topics/news?since={since}&format=raw&limit=9"));
+        assert_eq!((answer.status, &*answer.body), (200, body));
+        assert_eq!(answer.header("Content-Type"), Some(content_type));
+        assert_eq!(answer.header("Content-Security-Policy"), Some("sandbox"));
+        assert_eq!(answer.header("X-Content-Type-Options"), Some("nosniff"));
+        assert_eq!(answer.header("Poll-Reason"), Some("data"));
+        answer.next().clone_into(&mut since);
+    }
+    let end = client.get(&format!("/topics/news?since={since}&format=raw&wait=0"));
+    assert_eq!((end.status, end.text(), end.next()), (200, "", &*since));
+    assert_eq!(end.header("Poll-Reason"), Some("timeout"));
+    assert_eq!(end.header("Content-Security-Policy"), Some("sandbox"));
+}
+
+#[test]
+fn raw_tells_plain_text_from_bytes_of_no_stated_kind() {
+    let server = Server::start(&[]);
+    let mut client = server.connect();
+    client.post("/topics/news", "", "h\u{e9}");
+    let answer = client.get("/topics/news?format=raw");
+    assert_eq!(answer.header("Content-Type"), Some("text/plain; charset=utf-8"));
+    client.post("/topics/bytes", "", b"\xff\xfe");
+    let answer = client.get("/topics/bytes?format=raw");
+    assert_eq!((&*answer.body, answer.status), (b"\xff\xfe" as &[u8], 200));
+    assert_ne!(answer.header("Content-Type"), Some("text/plain; charset=utf-8"));
+}
+
+#[test]
+fn a_page_is_cut_at_a_mebibyte_and_the_next_ones_bring_the_rest() {
+    let server = Server::start(&[]);
+    let mut client = server.connect();
+    let body = "x".repeat(60_000);
+    for _ in 0..40 {
+        publish_as(&mut client, "text/plain", &body);
+    }
+    for format in ["json", "ndjson"] {
+        let (mut since, mut seen) = (String::from("start"), 0);
+        while seen < 40 {
+            let page =
+                client.get(&format!("/topics/news?since={since}&format={format}&limit=1000"));
+            assert!(page.body.len() <= 1 << 20, "{} bytes", page.body.len());
+            // A page that is not the last is not cut much earlier either.
+            seen += page.text().matches("\"seq\"").count();
+            assert!(page.body.len() > 900_000 || seen == 40, "{} bytes", page.body.len());
+            if format == "json" {
+                assert_eq!(page.json()["behind"], 40 - seen);
+                assert_eq!(page.json()["more"], seen < 40);
+            }
+            page.next().clone_into(&mut since);
+        }
+    }
+}
+
+#[test]
+fn a_page_holds_one_event_even_when_that_is_larger_than_a_page() {
+    let server = Server::start(&["--max-event", "300000"]);
+    let mut client = server.connect();
+    // Each byte takes six in JSON.
+    publish_as(&mut client, "text/plain", vec![1; 300_000]);
+    publish_as(&mut client, "text/plain", "small");
+    let page = client.get("/topics/news");
+    assert_eq!((page.seqs(), &page.json()["behind"]), (vec![1], &json!(1)));
+    assert_eq!(page.data()[0].as_str().map(str::len), Some(300_000));
+    let rest = client.get(&format!("/topics/news?since={}", page.next()));
+    assert_eq!(rest.data(), ["small"]);
+}
+
+#[test]
+fn an_empty_topic_list_entry_or_a_strange_name_is_refused_and_64_topics_are_not() {
+    let server = Server::start(&[]);
+    let mut client = server.connect();
+    let named: Vec<_> = (0..65).map(|n| format!("t{n}")).collect();
+    let longest = "x".repeat(128);
+    for good in [&*named[..64].join(","), &longest, &format!("{longest}*"), "A-Z.a_z~09"] {
+        assert_eq!(client.get(&format!("/topics/{good}?wait=0")).status, 200, "{good}");
+    }
+    for bad in [&*named.join(","), "a,,b", "a,", ",", "a*b", "**", "a%20b", "a/b", "%C3%A9", ""] {
+        let answer = client.get(&format!("/topics/{bad}?wait=0"));
+        assert_eq!(answer.status, 400, "{bad}");
+        assert!(answer.detail().contains("topic"), "{}", answer.detail());
+    }
+    assert_eq!(client.get(&format!("/topics/{longest}x?wait=0")).status, 400);
+}

@@ -1,0 +1,337 @@
+//! Goal: what was acknowledged is in the log, once and as it was sent; what was refused left nothing.
+
+use std::collections::BTreeSet;
+use std::sync::Barrier;
+use std::thread;
+
+use serde_json::{Value, json};
+
+use crate::support::{Answer, Server};
+
+const JSON: &str = "Content-Type: application/json\r\n";
+const NDJSON: &str = "Content-Type: application/x-ndjson\r\n";
+
+fn post(server: &Server, headers: &str, body: impl AsRef<[u8]>) -> Answer {
+    server.connect().post("/topics/news", headers, body)
+}
+
+fn events(server: &Server) -> Vec<Value> {
+    let page = server.get("/topics/news?wait=0&limit=1000").json();
+    page["events"].as_array().unwrap().clone()
+}
+
+fn raw(server: &Server) -> Answer {
+    server.get("/topics/news?since=last:1&format=raw&wait=0")
+}
+
+#[test]
+fn a_publish_is_acknowledged_with_what_became_of_it() {
+    let server = Server::start(&[]);
+    let answer = post(&server, "", "hello");
+    assert_eq!(answer.status, 201);
+    assert_eq!(answer.header("Content-Type"), Some("application/json"));
+    let event = &events(&server)[0];
+    assert_eq!(
+        answer.json(),
+        json!({
+            "topic": "news", "seq": 1, "cursor": answer.next(), "time": event["time"],
+            "released": 0, "durable": false,
+        })
+    );
+    assert!(answer.next().ends_with(".1"));
+    let page = server.get(&format!("/topics/news?since={}&wait=0", answer.next()));
+    assert_eq!(page.seqs(), [0; 0]);
+}
+
+#[test]
+fn seqs_rise_by_one_over_all_topics() {
+    let server = Server::start(&[]);
+    let seqs = ["a", "b", "a", "c"].map(|topic| server.publish(topic, "x").json()["seq"].clone());
+    assert_eq!(seqs, [1, 2, 3, 4]);
+}
+
+#[test]
+fn a_json_body_has_to_be_one_json_value() {
+    let server = Server::start(&[]);
+    for content_type in
+        ["application/json", "application/ld+json", "APPLICATION/JSON;charset=utf-8"]
+    {
+        let headers = format!("Content-Type: {content_type}\r\n");
+        for bad in
+            ["", "{", "1 2", "{'a':1}", "[1,]", "nul", "NaN", "01", "+1", "\"\\ud800\"", "1e999"]
+        {
+            let answer = post(&server, &headers, bad);
+            assert_eq!(answer.status, 400, "{bad}");
+            assert!(answer.detail().contains("JSON"), "{}", answer.detail());
+        }
+        assert_eq!(post(&server, &headers, b"\"\xff\"").status, 400);
+    }
+    assert_eq!(events(&server), [] as [Value; 0]);
+    for good in ["0", " null ", "\"\\ud83d\\ude00\"", "{}", "[]", "-1.5e3", "\r\n true\n"] {
+        assert_eq!(post(&server, JSON, good).status, 201, "{good}");
+    }
+    assert_eq!(events(&server).len(), 7);
+}
+
+#[test]
+fn json_is_shown_digit_for_digit_and_member_for_member() {
+    let server = Server::start(&[]);
+    let body = r#"{"z":1.10,"a":123456789012345678901234567890,"z":-0,"e":1E+2,"u":"\u00e9\/"}"#;
+    post(&server, JSON, body);
+    assert!(server.get("/topics/news").text().contains(&format!("\"data\":{body}")));
+    assert!(server.get("/topics/news?format=ndjson").text().contains(body));
+    assert_eq!(raw(&server).text(), body);
+}
+
+#[test]
+fn json_with_line_breaks_is_one_line_in_ndjson_and_untouched_in_raw() {
+    let server = Server::start(&[]);
+    let body = "{\r\n  \"a\": [\n1,\r2],\n  \"b\": \"x\\ny\"\n}\n";
+    assert_eq!(post(&server, JSON, body).status, 201);
+    let page = server.get("/topics/news?format=ndjson");
+    assert_eq!(page.text().matches(['\n', '\r']).count(), 1);
+    let event: Value = serde_json::from_str(page.text()).unwrap();
+    assert_eq!(event["data"], json!({"a": [1, 2], "b": "x\ny"}));
+    assert_eq!(raw(&server).text(), body);
+}
+
+#[test]
+fn deep_json_is_taken_or_refused_and_never_ends_the_server() {
+    let server = Server::start(&[]);
+    let nested =
+        |open: &str, close: &str, depth| format!("{}0{}", open.repeat(depth), close.repeat(depth));
+    for (depth, status) in
+        [(100, 201), (120, 201), (121, 400), (129, 400), (1_000, 400), (10_000, 400)]
+    {
+        for body in [nested("[", "]", depth), nested("{\"a\":", "}", depth)] {
+            for headers in [JSON, NDJSON] {
+                let answer = post(&server, headers, &body);
+                assert_eq!(answer.status, status, "{depth} deep");
+                assert!(status == 201 || answer.detail().contains("JSON"), "{}", answer.detail());
+            }
+        }
+    }
+    assert_eq!(events(&server).len(), 8);
+    assert_eq!(server.get("/health").status, 200);
+}
+
+#[test]
+fn text_and_bytes_come_back_exactly_as_they_were_given() {
+    let server = Server::start(&[]);
+    let every_byte: Vec<u8> = (0..=255).collect();
+    for headers in [
+        "",
+        "Content-Type: text/plain\r\n",
+        "Content-Type: application/octet-stream\r\n",
+        "Content-Type: application/x-www-form-urlencoded\r\n",
+        "Content-Type: image/png\r\n",
+    ] {
+        for body in [&every_byte[..], b"a\r\n\r\nb", b"%41+&=", b" \n", b""] {
+            assert_eq!(post(&server, headers, body).status, 201);
+            assert_eq!(raw(&server).body, body, "{headers}");
+        }
+    }
+}
+
+#[test]
+fn an_empty_body_is_an_event_with_empty_text() {
+    let server = Server::start(&[]);
+    let mut client = server.connect();
+    client.send("POST /topics/news HTTP/1.1\r\nHost: test\r\n\r\n");
+    assert_eq!(client.answer().status, 201);
+    assert_eq!(post(&server, "", "").status, 201);
+    let data: Vec<_> = events(&server).iter().map(|event| event["data"].clone()).collect();
+    assert_eq!(data, ["", ""]);
+}
+
+#[test]
+fn the_type_comes_by_query_by_header_or_by_both_alike() {
+    let server = Server::start(&[]);
+    for (query, headers, tag) in [
+        ("", "", Value::Null),
+        ("?type=alert", "", json!("alert")),
+        ("", "Event-Type: alert.A_1~-\r\n", json!("alert.A_1~-")),
+        ("?type=alert", "event-type: alert\r\n", json!("alert")),
+        ("?type=%61lert", "", json!("alert")),
+    ] {
+        let answer = server.connect().post(&format!("/topics/news{query}"), headers, "x");
+        assert_eq!(answer.status, 201);
+        assert_eq!(events(&server).last().unwrap()["type"], tag, "{query} {headers}");
+    }
+    let too_long = format!("?type={}", "x".repeat(129));
+    for (query, headers) in [
+        ("?type=alert", "Event-Type: alarm\r\n"),
+        ("?type=", ""),
+        ("?type=a,b", ""),
+        ("?type=a%20b", ""),
+        ("", "Event-Type: a b\r\n"),
+        ("", "Event-Type: a\r\nEvent-Type: a\r\n"),
+        (&too_long, ""),
+    ] {
+        let answer = server.connect().post(&format!("/topics/news{query}"), headers, "x");
+        assert_eq!(answer.status, 400, "{query} {headers}");
+        assert!(answer.detail().to_lowercase().contains("type"), "{}", answer.detail());
+    }
+    assert_eq!(events(&server).len(), 5);
+}
+
+#[test]
+fn a_batch_is_one_event_a_line_with_consecutive_seqs() {
+    let server = Server::start(&[]);
+    server.publish("other", "x");
+    let body = "\n{\"a\":1}\r\n\n  \n[2]\n\"three\"";
+    let answer = server.connect().post("/topics/news?type=alert", NDJSON, body);
+    assert_eq!(answer.status, 201);
+    assert_eq!((&answer.json()["count"], &answer.json()["seq"]), (&json!(3), &json!(4)));
+    assert_eq!(answer.json()["cursor"], answer.next());
+    assert!(answer.next().ends_with(".4"));
+    let events = events(&server);
+    let shown = |name: &str| events.iter().map(|e| e[name].clone()).collect::<Vec<_>>();
+    assert_eq!(shown("data"), [json!({"a": 1}), json!([2]), json!("three")]);
+    assert_eq!(shown("seq"), [2, 3, 4]);
+    assert_eq!(shown("type"), ["alert", "alert", "alert"]);
+}
+
+#[test]
+fn a_batch_with_a_bad_line_appends_nothing_and_names_the_line() {
+    let server = Server::start(&["--max-event", "100"]);
+    let long = format!("1\n2\n\"{}\"\n", "x".repeat(99));
+    for (body, status, line) in [
+        ("1\n{\n3\n", 400, "2"),
+        ("1\n2\n3 4", 400, "3"),
+        ("1\n\n\nx", 400, "4"),
+        (&*long, 413, "3"),
+    ] {
+        let answer = post(&server, NDJSON, body);
+        assert_eq!(answer.status, status, "{body}");
+        assert!(answer.detail().contains(&format!("line {line}")), "{}", answer.detail());
+    }
+    assert_eq!(post(&server, NDJSON, format!("\"{}\"", "x".repeat(98))).status, 201);
+    assert_eq!(events(&server)[0]["seq"], 1);
+}
+
+#[test]
+fn a_batch_has_at_most_a_thousand_events_and_a_mebibyte() {
+    let server = Server::start(&[]);
+    assert_eq!(post(&server, NDJSON, "1\n".repeat(1001)).status, 413);
+    let line = format!("\"{}\"\n", "x".repeat((1 << 14) - 3));
+    let mebibyte = line.repeat(64);
+    assert_eq!(mebibyte.len(), 1 << 20);
+    assert_eq!(post(&server, NDJSON, format!("{mebibyte} ")).status, 413);
+    assert_eq!(events(&server), [] as [Value; 0]);
+    assert_eq!(post(&server, NDJSON, &mebibyte).json()["seq"], 64);
+    let thousand = post(&server, NDJSON, "1\n".repeat(1000) + "\n\n");
+    assert_eq!((thousand.status, &thousand.json()["count"]), (201, &json!(1000)));
+}
+
+#[test]
+fn batches_stay_in_one_piece_among_many_publishers() {
+    let server = Server::start(&[]);
+    thread::scope(|scope| {
+        for publisher in 0..8 {
+            let server = &server;
+            scope.spawn(move || {
+                let mut client = server.connect();
+                let body = format!("{publisher}\n").repeat(10);
+                for _ in 0..10 {
+                    assert_eq!(client.post("/topics/news", NDJSON, &body).status, 201);
+                }
+            });
+        }
+    });
+    let events = events(&server);
+    assert_eq!(events.len(), 800);
+    for (at, batch) in events.chunks(10).enumerate() {
+        assert!(batch.iter().all(|event| event["data"] == batch[0]["data"]), "{batch:?}");
+        assert_eq!(batch[0]["seq"], 10 * at + 1);
+    }
+}
+
+#[test]
+fn an_event_may_be_as_large_as_allowed_and_not_a_byte_larger() {
+    let server = Server::start(&["--max-event", "1KiB"]);
+    assert_eq!(post(&server, "", [b'x'; 1024]).status, 201);
+    let answer = post(&server, "", [b'x'; 1025]);
+    assert_eq!(answer.status, 413);
+    let detail = answer.detail();
+    assert!(detail.contains("1025") && detail.contains("1024"), "{detail}");
+    assert_eq!(events(&server).len(), 1);
+}
+
+#[test]
+fn a_body_that_is_too_large_is_refused_before_it_is_sent() {
+    let server = Server::start(&[]);
+    let mut client = server.connect();
+    client.send("POST /topics/news HTTP/1.1\r\nHost: test\r\nContent-Length: 65537\r\n\r\n");
+    assert_eq!(client.answer().status, 413);
+    let mut client = server.connect();
+    let length = "99999999999999999999999";
+    client
+        .send(format!("POST /topics/news HTTP/1.1\r\nHost: t\r\nContent-Length: {length}\r\n\r\n"));
+    assert_eq!(client.answer().status, 413);
+    let mut client = server.connect();
+    let chunked = "Transfer-Encoding: chunked\r\n\r\nFFFF\r\n";
+    client.send(format!("POST /topics/news HTTP/1.1\r\nHost: test\r\n{chunked}"));
+    client.send(vec![b'x'; 65535]).send("\r\n2\r\n");
+    assert_eq!(client.answer().status, 413);
+}
+
+#[test]
+fn a_batch_wakes_and_counts_each_held_poll_once() {
+    let server = Server::start(&[]);
+    let _polls = [(); 2].map(|()| server.hold("/topics/news?wait=60"));
+    assert_eq!(post(&server, NDJSON, "1\n2\n3\n").json()["released"], 2);
+    assert_eq!(server.metric("publishes_total"), 1.0);
+    assert_eq!(server.metric("events_published_total"), 3.0);
+}
+
+#[test]
+fn concurrent_publishers_get_every_seq_once() {
+    let server = Server::start(&[]);
+    let seqs: Vec<u64> = thread::scope(|scope| {
+        let publishers: Vec<_> = (0..8)
+            .map(|publisher| {
+                let mut client = server.connect();
+                scope.spawn(move || {
+                    let target = format!("/topics/t{publisher}");
+                    (0..50)
+                        .map(|_| client.post(&target, "", "x").json()["seq"].as_u64().unwrap())
+                        .collect::<Vec<_>>()
+                })
+            })
+            .collect();
+        publishers.into_iter().flat_map(|publisher| publisher.join().unwrap()).collect()
+    });
+    assert_eq!(seqs.len(), 400);
+    assert_eq!(seqs.into_iter().collect::<BTreeSet<_>>(), (1..=400).collect());
+}
+
+#[test]
+fn many_publishers_at_once_are_all_answered() {
+    let server = Server::start(&[]);
+    let start = Barrier::new(16);
+    thread::scope(|scope| {
+        for _ in 0..16 {
+            scope.spawn(|| {
+                start.wait();
+                assert_eq!(post(&server, "", "x").status, 201);
+            });
+        }
+    });
+    assert_eq!(events(&server).len(), 16);
+}
+
+#[test]
+fn a_publish_goes_to_one_topic() {
+    let server = Server::start(&[]);
+    let mut client = server.connect();
+    for bad in ["a,b", "a*", "*", "a/b", "a%20b", "%2A", ""] {
+        let answer = client.post(&format!("/topics/{bad}"), "", "");
+        assert_eq!(answer.status, 400, "{bad}");
+        assert!(answer.detail().contains("topic"), "{}", answer.detail());
+    }
+    let longest = "x".repeat(128);
+    assert_eq!(client.post(&format!("/topics/{longest}"), "", "").status, 201);
+    assert_eq!(client.post(&format!("/topics/{longest}x"), "", "").status, 400);
+    assert_eq!(client.post("/topics/n%65ws", "", "").json()["topic"], "news");
+}

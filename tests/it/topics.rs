@@ -1,0 +1,226 @@
+//! Goal: whoever runs the server can see what it keeps, who waits, and how it is.
+
+use std::collections::BTreeMap;
+
+use serde_json::{Value, json};
+
+use crate::support::{Client, Server};
+
+fn list(server: &Server, query: &str) -> Vec<Value> {
+    let answer = server.get(&format!("/topics{query}"));
+    assert_eq!(answer.status, 200, "{answer:?}");
+    answer.json()["topics"].as_array().unwrap().clone()
+}
+
+fn names(server: &Server, query: &str) -> Vec<String> {
+    let named = |topic: &Value| topic["topic"].as_str().unwrap().to_owned();
+    list(server, query).iter().map(named).collect()
+}
+
+fn held(server: &Server) -> BTreeMap<String, u64> {
+    let topics = list(server, "");
+    let pair = |topic: &Value| {
+        (topic["topic"].as_str().unwrap().to_owned(), topic["held"].as_u64().unwrap())
+    };
+    topics.iter().map(pair).collect()
+}
+
+#[test]
+fn a_topic_is_listed_with_what_it_keeps() {
+    let server = Server::start(&[]);
+    let empty = server.get("/topics");
+    assert_eq!(empty.header("Content-Type"), Some("application/json"));
+    let head = empty.json()["head"].as_str().unwrap().to_owned();
+    assert_eq!(empty.json(), json!({"topics": [], "head": head}));
+    assert!(head.ends_with(".0"));
+    server.publish("news", "12345");
+    server.publish("other", "");
+    let mut client = server.connect();
+    client.post("/topics/news?type=alert", "Content-Type: text/html\r\n", "123");
+    // Each event counts its body, type and content type, and 128 bytes.
+    assert_eq!(
+        list(&server, ""),
+        [
+            json!({"topic": "news", "events": 2, "bytes": 128 + 5 + 128 + 5 + 9 + 3,
+                   "oldest": 1, "newest": 3, "held": 0}),
+            json!({"topic": "other", "events": 1, "bytes": 128,
+                   "oldest": 2, "newest": 2, "held": 0}),
+        ]
+    );
+}
+
+#[test]
+fn the_head_is_a_cursor_to_go_on_from() {
+    let server = Server::start(&[]);
+    let last = server.publish_many("news", 3);
+    let head = server.get("/topics").json()["head"].clone();
+    assert_eq!(head, last.next());
+    server.publish("other", "x");
+    let since = head.as_str().unwrap();
+    assert_eq!(server.get(&format!("/topics/*?since={since}&wait=0")).seqs(), [4]);
+}
+
+#[test]
+fn a_topic_whose_events_are_gone_has_none_to_name() {
+    let server = Server::start(&["--retain-events", "2"]);
+    server.publish_many("news", 5);
+    assert_eq!(
+        (&list(&server, "")[0]["oldest"], &list(&server, "")[0]["events"]),
+        (&4.into(), &2.into())
+    );
+    server.connect().ask("DELETE", "/topics/news").answer();
+    for topic in list(&server, "") {
+        assert_eq!((&topic["events"], &topic["bytes"]), (&0.into(), &0.into()));
+        assert_eq!((&topic["oldest"], &topic["newest"]), (&Value::Null, &Value::Null));
+    }
+}
+
+#[test]
+fn the_list_is_in_the_order_of_names_and_can_be_read_in_parts() {
+    let server = Server::start(&[]);
+    for topic in ["b.2", "a", "c", "b.1", "b", "B"] {
+        server.publish(topic, "x");
+    }
+    assert_eq!(names(&server, ""), ["B", "a", "b", "b.1", "b.2", "c"]);
+    assert_eq!(names(&server, "?prefix=b"), ["b", "b.1", "b.2"]);
+    assert_eq!(names(&server, "?prefix=b."), ["b.1", "b.2"]);
+    assert_eq!(names(&server, "?prefix=x"), [""; 0]);
+    assert_eq!(names(&server, "?limit=2"), ["B", "a"]);
+    assert_eq!(names(&server, "?limit=2&after=a"), ["b", "b.1"]);
+    assert_eq!(names(&server, "?after=b.1"), ["b.2", "c"]);
+    assert_eq!(names(&server, "?after=bb"), ["c"]);
+    assert_eq!(names(&server, "?after=c"), [""; 0]);
+    assert_eq!(names(&server, "?prefix=b&after=b&limit=1"), ["b.1"]);
+    for bad in ["limit=0", "limit=x", "limit=-1"] {
+        let answer = server.get(&format!("/topics?{bad}"));
+        assert_eq!(answer.status, 400);
+        assert!(answer.detail().contains("limit"));
+    }
+}
+
+#[test]
+fn held_polls_are_counted_at_every_topic_that_would_answer_them() {
+    let server = Server::start(&[]);
+    for topic in ["a", "b.1", "b.2"] {
+        server.publish(topic, "x");
+    }
+    let polls: Vec<Client> = ["a", "a,b.1", "b.*,a", "*", "none", "b.2,none"]
+        .iter()
+        .map(|topics| server.hold(&format!("/topics/{topics}?since=now&wait=60")))
+        .collect();
+    let expected = [("a", 4), ("b.1", 3), ("b.2", 3)].map(|(topic, n)| (topic.to_owned(), n));
+    assert_eq!(held(&server), BTreeMap::from(expected));
+    drop(polls);
+    server.until_held(0);
+    assert!(held(&server).values().all(|held| *held == 0));
+}
+
+#[test]
+fn health_says_that_it_is_well_and_which_version_it_is() {
+    let server = Server::start(&[]);
+    let answer = server.get("/health");
+    assert_eq!(answer.header("Content-Type"), Some("application/json"));
+    assert_eq!(answer.json(), json!({"status": "ok", "version": env!("CARGO_PKG_VERSION")}));
+}
+
+#[test]
+fn head_has_the_headers_of_get_and_no_body() {
+    let server = Server::start(&[]);
+    server.publish("news", "hello");
+    let mut client = server.connect();
+    for path in ["/topics", "/health", "/metrics"] {
+        let got = client.get(path);
+        let head = client.ask("HEAD", path).head();
+        assert_eq!(head.status, 200);
+        assert_eq!(head.header("Content-Type"), got.header("Content-Type"));
+        let length: usize = head.header("Content-Length").unwrap().parse().unwrap();
+        // What the metrics count changes from one to the other.
+        assert!(length.abs_diff(got.body.len()) < if path == "/metrics" { 100 } else { 1 });
+    }
+    assert_eq!(client.get("/health").status, 200);
+}
+
+#[test]
+fn the_metrics_have_what_was_promised() {
+    let server = Server::start(&[]);
+    server.publish("news", "hello");
+    for name in [
+        "polls_held",
+        "polls_held_peak",
+        "polls_total{reason=\"data\"}",
+        "polls_total{reason=\"timeout\"}",
+        "polls_total{reason=\"drain\"}",
+        "gaps_total{why=\"trimmed\"}",
+        "gaps_total{why=\"epoch\"}",
+        "gaps_total{why=\"future\"}",
+        "gap_lost_events_total",
+        "idempotency_keys_evicted_total",
+        "wake_seconds_count",
+        "refusals_total{cause=\"poll_cap\"}",
+    ] {
+        assert_eq!(server.metric(name), 0.0, "{name}");
+    }
+    assert_eq!(server.metric("publishes_total"), 1.0);
+    assert!(server.metric("connections") >= 1.0);
+    assert_eq!(server.metric("retained_bytes"), 133.0);
+}
+
+/// The samples of a family, by their name and labels.
+type Samples<'a> = Vec<(&'a str, f64)>;
+
+/// Checks the text line by line, and returns each family's type and samples.
+fn families(text: &str) -> BTreeMap<&str, (&str, Samples<'_>)> {
+    assert!(text.ends_with('\n'));
+    let mut families: BTreeMap<&str, (&str, Samples)> = BTreeMap::new();
+    let (mut helped, mut current) = ("", "");
+    for line in text.lines() {
+        if let Some(help) = line.strip_prefix("# HELP ") {
+            helped = help.split_once(' ').expect("a name and a text").0;
+        } else if let Some(of_type) = line.strip_prefix("# TYPE ") {
+            let (name, kind) = of_type.split_once(' ').expect("a name and a type");
+            assert_eq!(name, helped, "its help comes first");
+            assert!(families.insert(name, (kind, Vec::new())).is_none(), "{name} comes twice");
+            current = name;
+        } else {
+            let (sample, value) = line.rsplit_once(' ').expect("a sample and its value");
+            assert!(sample.starts_with(current) && sample.starts_with("longpoll_"), "{line}");
+            let samples = &mut families.get_mut(current).expect("a type before its samples").1;
+            assert!(samples.iter().all(|(known, _)| *known != sample), "{sample} comes twice");
+            samples.push((sample, value.parse().unwrap()));
+        }
+    }
+    families
+}
+
+#[test]
+fn the_metrics_are_well_formed() {
+    let server = Server::start(&[]);
+    let mut poll = server.hold("/topics/news?since=now&wait=60");
+    server.publish("news", "hello");
+    poll.answer();
+    let answer = server.get("/metrics");
+    let content_type = answer.header("Content-Type").unwrap();
+    assert!(content_type.starts_with("text/plain; version=0.0.4"), "{content_type}");
+    for (name, (kind, samples)) in families(answer.text()) {
+        assert!(!samples.is_empty(), "{name}");
+        let bare = |(sample, _): &(&str, f64)| sample.split('{').next() == Some(name);
+        match kind {
+            "counter" => assert!(name.ends_with("_total") && samples.iter().all(bare), "{name}"),
+            "gauge" => assert!(!name.ends_with("_total") && samples.iter().all(bare), "{name}"),
+            "histogram" => {
+                let (buckets, ends) = samples.split_at(samples.len() - 2);
+                assert!(buckets.windows(2).all(|pair| pair[0].1 <= pair[1].1), "{samples:?}");
+                let bound = |(sample, _): &(&str, f64)| {
+                    let le = sample.split('"').nth(1).expect("a bound");
+                    le.replace("+Inf", "inf").parse::<f64>().unwrap()
+                };
+                assert!(buckets.windows(2).all(|pair| bound(&pair[0]) < bound(&pair[1])));
+                assert_eq!(bound(buckets.last().unwrap()), f64::INFINITY);
+                assert_eq!(ends[0].0, format!("{name}_sum"));
+                assert_eq!(ends[1], (&*format!("{name}_count"), buckets.last().unwrap().1));
+                assert!(ends[0].1 > 0.0 && ends[1].1 == 1.0, "{ends:?}");
+            }
+            _ => panic!("{name} is a {kind}"),
+        }
+    }
+}
