@@ -148,7 +148,7 @@ impl<W, D> Room<W, D> {
     /// waiter `answers` says yes for. Each is claimed once, however often it is rung. Everybody
     /// else at these bells is woken to look at what it has no use for, and to move its cursor.
     pub fn ring(&self, topic: &Name, seq: u64, answers: impl Fn(&W) -> bool) -> Claims<W, D> {
-        let bells: Vec<_> = self.hung.lock().for_topic(topic).cloned().collect();
+        let bells = self.hung.lock().for_topic(topic);
         let claim = |bell: Arc<Bell<W, D>>| {
             let claims = bell.seats.lock().claim(seq, &answers);
             self.waiting.fetch_sub(claims.len(), Ordering::SeqCst);
@@ -164,9 +164,7 @@ impl<W, D> Room<W, D> {
 
     /// How many polls are held for a topic.
     pub fn held(&self, topic: &Name) -> usize {
-        let mut bells: Vec<_> = self.hung.lock().for_topic(topic).cloned().collect();
-        bells.sort_unstable_by_key(Arc::as_ptr);
-        bells.dedup_by_key(|bell| Arc::as_ptr(bell));
+        let bells = self.hung.lock().for_topic(topic);
         let waiting = |bell: &Arc<Bell<W, D>>| {
             let seats = bell.seats.lock();
             seats.taken.values().filter(|sitter| matches!(sitter.state, State::Waiting(_))).count()
@@ -177,7 +175,8 @@ impl<W, D> Room<W, D> {
     /// Every seat that is taken now.
     pub fn seats(&self) -> Vec<SeatRef<W, D>> {
         let mut seats = Vec::new();
-        for bell in self.all_bells() {
+        let bells = self.hung.lock().all();
+        for bell in bells {
             let taken = bell.seats.lock();
             seats.extend(taken.taken.iter().map(|(&number, sitter)| SeatRef {
                 bell: Arc::clone(&bell),
@@ -191,17 +190,10 @@ impl<W, D> Room<W, D> {
     /// Ends every wait, now and from now on.
     pub fn drain(&self) {
         self.drained.store(true, Ordering::SeqCst);
-        for bell in self.all_bells() {
+        let bells = self.hung.lock().all();
+        for bell in bells {
             bell.nudge();
         }
-    }
-
-    /// Each bell once: one that hangs in several places is taken where its number comes first.
-    fn all_bells(&self) -> Vec<Arc<Bell<W, D>>> {
-        let mut bells: Vec<_> = self.hung.lock().all().cloned().collect();
-        bells.sort_unstable_by_key(Arc::as_ptr);
-        bells.dedup_by_key(|bell| Arc::as_ptr(bell));
-        bells
     }
 }
 

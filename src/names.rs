@@ -105,10 +105,9 @@ impl TopicSet {
             })?;
             if !patterns.iter().any(|known| known.covers(&pattern)) {
                 patterns.retain(|known| !pattern.covers(known));
-                patterns.push(pattern);
+                insert_sorted(&mut patterns, pattern);
             }
         }
-        patterns.sort_unstable();
         Ok(TopicSet(patterns.into()))
     }
 
@@ -116,6 +115,13 @@ impl TopicSet {
     #[must_use]
     pub fn patterns(&self) -> &[Pattern] {
         &self.0
+    }
+}
+
+/// Inserts what is not there yet. The lists are short and mostly of one.
+fn insert_sorted<T: Ord>(list: &mut Vec<T>, item: T) {
+    if let Err(place) = list.binary_search(&item) {
+        list.insert(place, item);
     }
 }
 
@@ -129,17 +135,14 @@ impl TypeFilter {
     /// # Errors
     /// A sentence that says what is wrong with it and what is allowed.
     pub fn parse(list: &str) -> Result<TypeFilter, String> {
-        let mut types = Vec::new();
-        for text in list.split(',') {
-            types.push(Name::new(text).ok_or_else(|| format!("{text:?} is not {NAME_RULE}"))?);
+        let count = list.split(',').count();
+        if count > NAMES_PER_POLL {
+            return Err(format!("{count} event types named; one poll may name {NAMES_PER_POLL}"));
         }
-        types.sort_unstable();
-        types.dedup();
-        if types.len() > NAMES_PER_POLL {
-            return Err(format!(
-                "{} event types named; one poll may name {NAMES_PER_POLL}",
-                types.len()
-            ));
+        let mut types = Vec::with_capacity(count);
+        for text in list.split(',') {
+            let tag = Name::new(text).ok_or_else(|| format!("{text:?} is not {NAME_RULE}"))?;
+            insert_sorted(&mut types, tag);
         }
         Ok(TypeFilter(Some(types.into())))
     }

@@ -49,23 +49,17 @@ impl<W, D> Hung<W, D> {
         }
     }
 
-    /// The bells that ring for a topic. A poll's own bell may come twice.
-    pub(super) fn for_topic<'h>(
-        &'h self,
-        topic: &str,
-    ) -> impl Iterator<Item = &'h Arc<Bell<W, D>>> {
+    /// The bells that ring for a topic, each once.
+    pub(super) fn for_topic(&self, topic: &str) -> Vec<Arc<Bell<W, D>>> {
         let longest = if self.prefixes.is_empty() { None } else { Some(topic.len()) };
         let prefixes = longest.into_iter().flat_map(|longest| 0..=longest);
-        self.topics
-            .get(topic)
-            .into_iter()
-            .chain(prefixes.filter_map(|len| self.prefixes.get(&topic[..len])))
-            .flat_map(BTreeMap::values)
+        let prefixes = prefixes.filter_map(|length| self.prefixes.get(&topic[..length]));
+        once_each(self.topics.get(topic).into_iter().chain(prefixes))
     }
 
-    /// Every bell, once for each place where it hangs.
-    pub(super) fn all(&self) -> impl Iterator<Item = &Arc<Bell<W, D>>> {
-        self.topics.values().chain(self.prefixes.values()).flat_map(BTreeMap::values)
+    /// Every bell, once.
+    pub(super) fn all(&self) -> Vec<Arc<Bell<W, D>>> {
+        once_each(self.topics.values().chain(self.prefixes.values()))
     }
 
     /// The bell for a poll of these topics, hung up if it is not there yet.
@@ -81,4 +75,18 @@ impl<W, D> Hung<W, D> {
         }
         (own, bell)
     }
+}
+
+/// A poll's own bell may hang in several of these places; a shared one hangs in one.
+fn once_each<'h, W: 'h, D: 'h>(
+    places: impl Iterator<Item = &'h Bells<W, D>>,
+) -> Vec<Arc<Bell<W, D>>> {
+    let mut bells = Vec::new();
+    let mut own = Bells::new();
+    for (&number, bell) in places.flatten() {
+        if number == SHARED || own.insert(number, Arc::clone(bell)).is_none() {
+            bells.push(Arc::clone(bell));
+        }
+    }
+    bells
 }

@@ -46,7 +46,7 @@ pub fn whole(text: &str) -> Option<u64> {
 /// Writes a duration as [`duration`] reads it.
 #[must_use]
 pub fn format_duration(d: Duration) -> String {
-    let ms = d.as_millis();
+    let ms = d.as_millis() as u64;
     match ms {
         0 => "0s".into(),
         _ if ms % 3_600_000 == 0 => format!("{}h", ms / 3_600_000),

@@ -191,7 +191,7 @@ impl Desk {
             let (method, path) = head.map_or((String::from("-"), "-"), |head| {
                 (head.method.to_string(), head.path.as_str())
             });
-            let ms = begun.elapsed().as_millis();
+            let ms = begun.elapsed().as_millis() as u64;
             // Debug escapes what could forge a line.
             self.diag.request(format_args!("{line} {method} {path:?} {status} {bytes}B {ms}ms"));
         }

@@ -12,6 +12,7 @@ use crate::error::{Cause, Problem};
 use crate::limits::{INPUT_BYTES, SMALL_BODY_BYTES};
 use crate::line::Line;
 use crate::permits::{Permit, Permits};
+use crate::seconds::Seconds;
 
 /// Why there is no request.
 #[derive(Debug)]
@@ -130,7 +131,7 @@ fn more(what: &str, time: Duration, got: std::io::Result<usize>) -> Result<usize
         Ok(got) => Ok(got),
         Err(e) if e.kind() == ErrorKind::TimedOut => Err(Ended::With(Problem::new(
             Cause::Timeout,
-            format!("{what} did not arrive within {time:?}"),
+            format!("{what} did not arrive within {} s", Seconds(time)),
         ))),
         Err(_) => Err(Ended::Quietly),
     }

@@ -24,7 +24,7 @@ pub struct Watch {
 impl Watch {
     /// Starts it.
     pub fn start(api: Arc<Api>) -> std::io::Result<Watch> {
-        let (stop, stopped) = bounded(0);
+        let (stop, stopped) = bounded(1);
         let thread =
             std::thread::Builder::new().name("watch".into()).spawn(move || run(&api, &stopped))?;
         Ok(Watch { stop, thread })
