@@ -1,6 +1,6 @@
 //! One publish to many held polls, and what holding them costs in memory.
 
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use serde_json::{Value, json};
 
@@ -88,6 +88,7 @@ pub fn run(target: Target, args: &mut Args) -> Outcome<Value> {
 pub fn memory(target: Target, args: &mut Args) -> Outcome<Value> {
     let polls: usize = args.number("polls", 1000)?;
     let root: u32 = args.number("pid", 0)?;
+    let quiet: u32 = args.number("quiet", 0)?;
     args.finish()?;
     let mut control = Conn::open(target.port)?;
     wait_held(target, &mut control, 0)?;
@@ -96,6 +97,10 @@ pub fn memory(target: Target, args: &mut Args) -> Outcome<Value> {
     let mut flock = Flock::open(target.port, polls, |_| target.poll(TOPIC, &cursor))?;
     wait_waiting(target, &mut control, TOPIC, polls)?;
     let held = processes::memory(root)?;
+    let before = processes::used(root)?;
+    std::thread::sleep(Duration::from_secs(quiet.into()));
+    let after = processes::used(root)?;
+    let seconds = f64::from(quiet.max(1));
     // Only polls that are answered afterwards were really held.
     release(target, &mut control, &mut flock, polls, "the end of this measurement ....")?;
     let each = (held.resident_kib as f64 - idle.resident_kib as f64) * 1024.0 / polls.max(1) as f64;
@@ -106,5 +111,8 @@ pub fn memory(target: Target, args: &mut Args) -> Outcome<Value> {
         "per_poll_bytes": each.round(),
         "idle_shared_once_mib": rounded(idle.proportional_kib as f64 / 1024.0),
         "held_shared_once_mib": rounded(held.proportional_kib as f64 / 1024.0),
+        "quiet_seconds": quiet,
+        "quiet_cpu_percent": rounded((after.cpu - before.cpu).as_secs_f64() * 100.0 / seconds),
+        "quiet_wakes_per_second": rounded((after.sleeps - before.sleeps) as f64 / seconds),
     }))
 }

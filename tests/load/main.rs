@@ -25,8 +25,9 @@ const USAGE: &str = "\
 load COMMAND --server longpoll|nchan|floor --port PORT [--NAME VALUE]... [--tag NAME=VALUE]...
 
   fanout     --polls 1000 --repeats 20    one publish to many held polls, time to the last answer
-  memory     --polls 1000 --pid PID       resident memory of a process and its children,
-                                          idle and with polls held
+  memory     --polls 1000 --pid PID [--quiet S]  resident memory of a process and its children,
+                                          idle and with polls held; over S seconds of quiet,
+                                          its CPU time and how often its threads wake
   publish    --connections 16 --seconds 2 [--topics N] [--retained N]
                                           [--prefix-polls N] [--other-polls N]
   poll       --connections 16 --seconds 2 polls that are answered at once with one event

@@ -49,6 +49,27 @@ pub fn memory(root: u32) -> Outcome<Memory> {
     Ok(memory)
 }
 
+/// What a process has used so far.
+pub struct Use {
+    pub cpu: Duration,
+    /// How often any of its threads went to sleep of its own will, and so was woken.
+    pub sleeps: u64,
+}
+
+pub fn used(pid: u32) -> Outcome<Use> {
+    let stat = fs::read_to_string(format!("/proc/{pid}/stat"))?;
+    // After the command in parentheses: user and system time are fields 14 and 15 of the whole.
+    let numbers = stat.rsplit_once(')').ok_or("an odd stat file")?.1.split_whitespace();
+    let ticks: u64 = numbers.skip(11).take(2).filter_map(|n| n.parse::<u64>().ok()).sum();
+    let sleeps = fs::read_dir(format!("/proc/{pid}/task"))?
+        .flatten()
+        .filter_map(|task| task.file_name().to_str()?.parse().ok())
+        .filter_map(|task: u32| field(task, "status", "voluntary_ctxt_switches:"))
+        .sum();
+    let tick = 1_000 / rustix::param::clock_ticks_per_second();
+    Ok(Use { cpu: Duration::from_millis(ticks * tick), sleeps })
+}
+
 fn field(pid: u32, file: &str, label: &str) -> Option<u64> {
     let text = fs::read_to_string(format!("/proc/{pid}/{file}")).ok()?;
     let line = text.lines().find_map(|line| line.strip_prefix(label))?;
