@@ -8,7 +8,7 @@ use std::time::Duration;
 use crossbeam_channel::{Receiver, Sender, bounded};
 
 use crate::config::LogLevel;
-use crate::limits::LOG_LINES;
+use crate::limits::{LOG_LINE_CHARS, LOG_LINES};
 use crate::metrics::Metrics;
 
 /// Where lines go. Cheap to clone.
@@ -89,6 +89,7 @@ impl Diag {
             return;
         }
         let time = humantime::format_rfc3339_millis(std::time::SystemTime::now());
+        let text: String = text.to_string().chars().take(LOG_LINE_CHARS).collect();
         if self.lines.try_send(Line::Text(format!("{time} {text}\n"))).is_err() {
             self.metrics.log_lines_dropped.add(1);
         }

@@ -208,12 +208,13 @@ impl From<&Problem> for Answer {
     }
 }
 
-/// Adds `Connection: close` to an encoded message.
-pub fn tell_close(bytes: &mut Vec<u8>) {
-    if let Some(at) = bytes.windows(2).position(|window| window == LINE_END) {
-        let after = at + LINE_END.len();
-        bytes.splice(after..after, CLOSE.iter().copied());
-    }
+/// The beginning of an encoded message with `Connection: close` put into it, and how much of the
+/// message that replaces.
+#[must_use]
+pub fn closing(message: &[u8]) -> (Vec<u8>, usize) {
+    let line = message.windows(2).position(|window| window == LINE_END);
+    let end = line.map_or(message.len(), |at| at + LINE_END.len());
+    ([&message[..end], CLOSE].concat(), end)
 }
 
 #[cfg(test)]

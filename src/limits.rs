@@ -27,6 +27,8 @@ pub const PAGE_BYTES: usize = MIB;
 /// Bytes of rendered answers that exist at once. Beyond it pages are cut to what is left, down to
 /// one event each: many readers far behind get smaller pages, not refusals.
 pub const ANSWERS_BYTES: usize = 16 * MIB;
+/// An answer up to this size is part of its connection's own overhead and is not counted above.
+pub const SMALL_ANSWER: usize = 4 * KIB;
 /// Rendered pages kept for the next equal request, and the largest that is kept: together at most
 /// 1 MiB. Equal requests arrive within moments of each other, so a few are enough.
 pub const SHARED_PAGES: usize = 32;
@@ -54,6 +56,9 @@ pub const COUNTED_TRIMS: usize = 10_000;
 /// What an event costs beside its body, type and content type: its own fields and its places in
 /// the log. Counted against `--retain-bytes`.
 pub const EVENT_OVERHEAD: usize = 128;
+/// Topics for which one gap counts what was lost: as many as a poll may name one by one. Beyond
+/// it, which takes a prefix, `lost` is `null` as a whole.
+pub const COUNTED_TOPICS: usize = NAMES_PER_POLL;
 /// Bytes of a gap told in a header (`raw` and `ndjson`); a larger `lost` is told as `null` there.
 pub const GAP_HEADER_BYTES: usize = 4 * KIB;
 
@@ -77,9 +82,9 @@ pub const BACKLOG: i32 = 4_096;
 pub const WORKER_STACK: usize = 256 * KIB;
 /// Descriptors kept back for listeners, standard streams and refusals when the connection cap is
 /// fitted to the descriptor limit.
-pub const SPARE_DESCRIPTORS: u64 = 32 + LINGERING as u64;
-/// Connections that were answered before their request was read whole, being discarded. One more
-/// closes the oldest.
+pub const SPARE_DESCRIPTORS: u64 = 32 + 2 * LINGERING as u64;
+/// Connections that were answered before their request was read whole, being discarded; as many
+/// more may queue for that. Beyond it the oldest, or the newcomer, is closed at once.
 pub const LINGERING: usize = 64;
 /// How long, and how much of, such a connection's input is discarded.
 pub const LINGER: Duration = Duration::from_secs(1);
@@ -99,5 +104,7 @@ pub const RETRY_AFTER: std::ops::RangeInclusive<u64> = 1..=5;
 
 /// Lines waiting for a slow stderr. Beyond it they are dropped and counted.
 pub const LOG_LINES: usize = 1_024;
+/// Characters of one such line; the rest is cut off.
+pub const LOG_LINE_CHARS: usize = 1_024;
 /// Topics in one answer of `GET /topics`, and its default.
 pub const LISTED_TOPICS: usize = 1_000;

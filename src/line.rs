@@ -81,6 +81,17 @@ impl Line {
         }
     }
 
+    /// Fills `buffer` with what has arrived, as far as that goes; waits for some until `deadline`.
+    pub fn recv_into(&self, buffer: &mut [u8], deadline: Instant) -> Result<usize> {
+        loop {
+            match recv(&self.socket, &mut *buffer, RecvFlags::DONTWAIT) {
+                Err(Errno::INTR) => {}
+                Err(Errno::AGAIN) => self.ready(PollFlags::IN, deadline)?,
+                done => return Ok(done.map(|(got, _)| got)?),
+            }
+        }
+    }
+
     /// Sends what fits without waiting, and says how much that was.
     pub fn send_now(&self, bytes: &[u8]) -> Result<usize> {
         loop {

@@ -153,7 +153,8 @@ impl TypeFilter {
         match (&self.0, tag) {
             (None, _) => true,
             (Some(_), None) => false,
-            (Some(types), Some(tag)) => types.contains(tag),
+            // They are sorted.
+            (Some(types), Some(tag)) => types.binary_search(tag).is_ok(),
         }
     }
 

@@ -9,7 +9,7 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 pub struct Permits(Arc<Pool>);
 
 struct Pool {
-    most: AtomicUsize,
+    most: usize,
     taken: AtomicUsize,
 }
 
@@ -23,7 +23,7 @@ impl Permits {
     #[must_use]
     pub fn new(most: usize) -> Permits {
         let taken = AtomicUsize::new(0);
-        Permits(Arc::new(Pool { most: AtomicUsize::new(most), taken }))
+        Permits(Arc::new(Pool { most, taken }))
     }
 
     /// How much is taken.
@@ -35,12 +35,7 @@ impl Permits {
     /// How much there is.
     #[must_use]
     pub fn most(&self) -> usize {
-        self.0.most.load(Ordering::Relaxed)
-    }
-
-    /// Lowers what there is. What is taken beyond it stays taken until it is given back.
-    pub fn lower_to(&self, most: usize) {
-        self.0.most.fetch_min(most, Ordering::Relaxed);
+        self.0.most
     }
 
     /// Takes `size`, or nothing when there is not so much left.
@@ -53,6 +48,16 @@ impl Permits {
             .fetch_update(Ordering::Relaxed, Ordering::Relaxed, more)
             .ok()
             .map(|_| Permit { pool: self.clone(), size })
+    }
+
+    /// Takes `most`, or what is left of it.
+    #[must_use]
+    pub fn take_up_to(&self, most: usize) -> Permit {
+        loop {
+            if let Some(permit) = self.take(self.left().min(most)) {
+                return permit;
+            }
+        }
     }
 
     /// Takes `size` even beyond what there is: for what exists already and has to be counted.
@@ -76,6 +81,23 @@ impl Permit {
         let Some(mut permit) = self.pool.take(more) else { return false };
         self.size += std::mem::take(&mut permit.size);
         true
+    }
+
+    /// How much it is.
+    #[must_use]
+    pub fn size(&self) -> usize {
+        self.size
+    }
+
+    /// Makes it what turned out to be needed, even if that is beyond what there is.
+    pub fn resize(&mut self, size: usize) {
+        let taken = &self.pool.0.taken;
+        if size >= self.size {
+            taken.fetch_add(size - self.size, Ordering::Relaxed);
+        } else {
+            taken.fetch_sub(self.size - size, Ordering::Relaxed);
+        }
+        self.size = size;
     }
 }
 

@@ -8,8 +8,7 @@
 
 use std::sync::Arc;
 
-use super::page::{Page, PageKey};
-use super::poll::Look;
+use super::page::{Found, Page, PageKey};
 use super::{Api, Waiter};
 use crate::bell::Claims;
 use crate::cursor::{Cursor, Since};
@@ -40,7 +39,7 @@ impl Api {
             } else {
                 let key = PageKey { since, ..claim.waiter.key.clone() };
                 // What is not plain data is for its own thread to say.
-                let Ok(Look::Data(page)) = self.look(&key) else { continue };
+                let Ok(Found::Data(page)) = self.look(&key) else { continue };
                 last = Some((key, Arc::clone(&page)));
                 page
             };

@@ -191,6 +191,12 @@ impl Api {
         done.unwrap_or_else(Reply::Refused)
     }
 
+    /// Counts an answer that is no page among those in flight.
+    #[must_use]
+    pub fn count_answer(&self, bytes: usize) -> Permit {
+        self.pages.count(bytes)
+    }
+
     /// The polls that are held now.
     #[must_use]
     pub fn held_seats(&self) -> Vec<SeatRef<Waiter, Delivered>> {

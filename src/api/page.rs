@@ -8,14 +8,14 @@
 
 use std::hash::{BuildHasher, Hash, RandomState};
 use std::sync::Arc;
-use std::time::{Duration, Instant};
+use std::time::{Duration, Instant, SystemTime};
 
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD as BASE64;
 use parking_lot::Mutex;
 
 use crate::cursor::Since;
-use crate::http::{Answer, tell_close};
+use crate::http::Answer;
 use crate::json::{self, Object};
 use crate::limits::{ANSWERS_BYTES, GAP_HEADER_BYTES, PAGE_BYTES, SHARED_PAGE_BYTES, SHARED_PAGES};
 use crate::log::{Event, Form, Gap, OnGap, Slice};
@@ -94,16 +94,11 @@ impl Page {
         &self.bytes
     }
 
-    /// A copy without body, or one that tells the client that the connection ends.
+    /// Where its head ends.
     #[must_use]
-    pub fn copy(&self, without_body: bool, close: bool) -> Vec<u8> {
-        let head = self.bytes.windows(4).position(|w| w == b"\r\n\r\n").map(|at| at + 4);
-        let end = head.filter(|_| without_body).unwrap_or(self.bytes.len());
-        let mut bytes = self.bytes[..end].to_vec();
-        if close {
-            tell_close(&mut bytes);
-        }
-        bytes
+    pub fn head_length(&self) -> usize {
+        let end = self.bytes.windows(4).position(|window| window == b"\r\n\r\n");
+        end.map_or(self.bytes.len(), |at| at + 4)
     }
 }
 
@@ -118,7 +113,18 @@ pub struct Pages {
 struct Shared {
     key: PageKey,
     version: u64,
-    page: Arc<Page>,
+    /// A page says when it was made; it is shared only within that second.
+    second: u64,
+    found: Found,
+}
+
+/// What a look at the log brought, at some version of it.
+#[derive(Clone)]
+pub enum Found {
+    /// Something to tell.
+    Data(Arc<Page>),
+    /// Nothing; this slice says from where to look next.
+    Nothing(Arc<Slice>),
 }
 
 impl Default for Pages {
@@ -136,16 +142,23 @@ impl Pages {
         &self.places[self.hash.hash_one(key) as usize % SHARED_PAGES]
     }
 
-    /// The page for this key, if it was rendered at this version.
-    pub fn get(&self, key: &PageKey, version: u64) -> Option<Arc<Page>> {
+    /// What was found for this key at this version, if that is known.
+    pub fn get(&self, key: &PageKey, version: u64) -> Option<Found> {
+        let second = second();
         let place = self.place(key).lock();
         let shared = place.as_ref()?;
-        (shared.version == version && shared.key == *key).then(|| Arc::clone(&shared.page))
+        let same = shared.version == version && shared.second == second && shared.key == *key;
+        same.then(|| shared.found.clone())
     }
 
-    /// Bytes that the next page may have.
-    pub fn room_for_one(&self) -> usize {
-        self.room.left().clamp(1, PAGE_BYTES)
+    /// Room for the next page: as much as it may have, or whatever is left.
+    pub fn room_for_one(&self) -> Permit {
+        self.room.take_up_to(PAGE_BYTES)
+    }
+
+    /// Counts another answer among those in flight, for as long as the permit lives.
+    pub fn count(&self, bytes: usize) -> Permit {
+        self.room.count(bytes)
     }
 
     /// Bytes of answers in flight, shared ones included.
@@ -153,56 +166,63 @@ impl Pages {
         self.room.taken()
     }
 
-    /// Keeps a page for the next equal poll, unless it is large.
-    pub fn keep(&self, key: &PageKey, version: u64, page: &Arc<Page>) {
-        if page.bytes.len() <= SHARED_PAGE_BYTES {
-            let shared = Shared { key: key.clone(), version, page: Arc::clone(page) };
-            // What it replaces is freed outside of the lock.
-            let _replaced = self.place(key).lock().replace(shared);
+    /// Keeps what was found for the next equal poll, unless it is large.
+    pub fn keep(&self, key: &PageKey, version: u64, found: &Found) {
+        if matches!(found, Found::Data(page) if page.bytes.len() > SHARED_PAGE_BYTES) {
+            return;
         }
+        let found = found.clone();
+        let shared = Shared { key: key.clone(), version, second: second(), found };
+        // What it replaces is freed outside of the lock.
+        let _replaced = self.place(key).lock().replace(shared);
     }
+}
 
-    /// Renders a page of at most `room` bytes, or of one event.
-    pub fn render(&self, key: &PageKey, slice: &Slice, reason: Reason, room: usize) -> Arc<Page> {
-        let first = slice.events.first();
-        let (content_type, body, taken) = match key.format {
-            Format::Json => {
-                let (body, taken) = json_body(slice, reason, room);
-                ("application/json".into(), body, taken)
-            }
-            Format::Ndjson => {
-                let mut body = Vec::new();
-                let taken = push_events(&mut body, slice, room, b"", b"\n");
-                ("application/x-ndjson".into(), body, taken)
-            }
-            Format::Raw => {
-                let body = first.map_or(Vec::new(), |event| event.draft.body.to_vec());
-                (raw_content_type(first), body, slice.events.len().min(1))
-            }
-        };
-        let mut answer = Answer::new(200, content_type, body)
-            .with("Next-Cursor", slice.next(taken).to_string())
-            .with("Poll-Reason", reason.label())
-            .with("Cache-Control", "no-store, no-transform");
-        if let Reason::Timeout(granted) = reason {
-            answer = answer.with("Poll-Wait", Seconds(granted).to_string());
+/// Renders a page of at most `room`, or of one event.
+pub fn render(key: &PageKey, slice: &Slice, reason: Reason, mut room: Permit) -> Arc<Page> {
+    let most = room.size();
+    let first = slice.events.first();
+    let (content_type, body, taken) = match key.format {
+        Format::Json => {
+            let (body, taken) = json_body(slice, reason, most);
+            ("application/json".into(), body, taken)
         }
-        if key.format == Format::Raw {
-            // What a publisher sent must not run in a reader's browser.
-            answer = answer
-                .with("Content-Security-Policy", "sandbox")
-                .with("X-Content-Type-Options", "nosniff");
+        Format::Ndjson => {
+            let mut body = Vec::new();
+            let taken = push_events(&mut body, slice, most, b"", b"\n");
+            ("application/x-ndjson".into(), body, taken)
         }
-        if let Some(gap) = slice.gap.as_ref().filter(|_| key.format != Format::Json) {
-            answer = answer.with("Poll-Gap", gap_header(gap));
+        Format::Raw => {
+            let body = first.map_or(Vec::new(), |event| event.draft.body.to_vec());
+            (raw_content_type(first), body, slice.events.len().min(1))
         }
-        if let Some(wait) = key.preferred {
-            answer = answer.with("Preference-Applied", format!("wait={wait}"));
-        }
-        let bytes = answer.encode(false, false);
-        let room = self.room.count(bytes.capacity());
-        Arc::new(Page { bytes, first_at: first.map(|event| event.at), _room: room })
+    };
+    let mut answer = Answer::new(200, content_type, body)
+        .with("Next-Cursor", slice.next(taken).to_string())
+        .with("Poll-Reason", reason.label())
+        .with("Cache-Control", "no-store, no-transform");
+    if let Reason::Timeout(granted) = reason {
+        answer = answer.with("Poll-Wait", Seconds(granted).to_string());
     }
+    if key.format == Format::Raw {
+        // What a publisher sent must not run in a reader's browser.
+        answer = answer
+            .with("Content-Security-Policy", "sandbox")
+            .with("X-Content-Type-Options", "nosniff");
+    }
+    if let Some(gap) = slice.gap.as_ref().filter(|_| key.format != Format::Json) {
+        answer = answer.with("Poll-Gap", gap_header(gap));
+    }
+    if let Some(wait) = key.preferred {
+        answer = answer.with("Preference-Applied", format!("wait={wait}"));
+    }
+    let bytes = answer.encode(false, false);
+    room.resize(bytes.capacity());
+    Arc::new(Page { bytes, first_at: first.map(|event| event.at), _room: room })
+}
+
+fn second() -> u64 {
+    SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).map_or(0, |since| since.as_secs())
 }
 
 fn json_body(slice: &Slice, reason: Reason, room: usize) -> (Vec<u8>, usize) {
@@ -275,7 +295,7 @@ fn push_event(out: &mut Vec<u8>, event: &Event) {
 
 /// A time as the wire says it: RFC 3339, UTC, milliseconds.
 #[must_use]
-pub fn rfc3339(time: std::time::SystemTime) -> String {
+pub fn rfc3339(time: SystemTime) -> String {
     humantime::format_rfc3339_millis(time).to_string()
 }
 

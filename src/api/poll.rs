@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 
 use parking_lot::Mutex;
 
-use super::page::{Format, Page, PageKey, Reason, gap_members};
+use super::page::{Format, Found, Page, PageKey, Reason, gap_members, render};
 use super::params::{Params, whole};
 use super::{Api, Caller, Reply, Waiter};
 use crate::bell::Woken;
@@ -26,13 +26,6 @@ const DEFAULT_WAIT: Duration = Duration::from_secs(25);
 pub struct Query {
     key: PageKey,
     wait: Duration,
-}
-
-/// What a look at the log brought.
-pub(super) enum Look {
-    Data(Arc<Page>),
-    /// Nothing; this slice says from where to look next.
-    Nothing(Slice),
 }
 
 impl Query {
@@ -75,7 +68,7 @@ impl Query {
                     "skip" => Ok(OnGap::Skip),
                     _ => Err("allowed are fail and skip".into()),
                 })?,
-                preferred: preferred.map(|seconds| seconds.min(max_wait.as_secs())),
+                preferred,
             },
         })
     }
@@ -120,8 +113,8 @@ impl Api {
     pub(super) fn poll(&self, query: Query, caller: &Caller<'_>) -> Result<Reply, Problem> {
         let Query { mut key, wait } = query;
         let nothing = match self.look(&key)? {
-            Look::Data(page) => return Ok(self.data(page)),
-            Look::Nothing(slice) => slice,
+            Found::Data(page) => return Ok(self.data(page)),
+            Found::Nothing(slice) => slice,
         };
         let granted = self.granted(wait);
         if self.shutdown.given() {
@@ -149,13 +142,13 @@ impl Api {
         let mut reason = None;
         loop {
             let nothing = match self.look(&key)? {
-                Look::Data(page) => {
+                Found::Data(page) => {
                     if let Some(at) = page.first_at {
                         self.metrics.wake.observe(at.elapsed());
                     }
                     return Ok(self.data(page));
                 }
-                Look::Nothing(slice) => slice,
+                Found::Nothing(slice) => slice,
             };
             if let Some(reason) = reason {
                 return Ok(self.empty(&key, &nothing, reason));
@@ -187,28 +180,35 @@ impl Api {
     }
 
     #[inline(never)]
-    pub(super) fn look(&self, key: &PageKey) -> Result<Look, Problem> {
-        if let Some(page) = self.pages.get(key, self.log.version()) {
-            return Ok(Look::Data(page));
+    pub(super) fn look(&self, key: &PageKey) -> Result<Found, Problem> {
+        if let Some(found) = self.pages.get(key, self.log.version()) {
+            return Ok(found);
         }
+        // Taken before the log is read, so that all pages together stay within it.
         let room = self.pages.room_for_one();
         let ask = Ask {
             topics: &key.topics,
             types: &key.types,
             limit: key.limit,
-            bytes: room,
+            bytes: room.size().max(1),
             on_gap: key.on_gap,
         };
         let slice = self.log.read(&ask, key.since).map_err(|gap| self.refuse_gap(&gap))?;
         if let Some(gap) = &slice.gap {
             self.count_gap(gap);
         }
-        if slice.events.is_empty() && slice.gap.is_none() {
-            return Ok(Look::Nothing(slice));
-        }
-        let page = self.pages.render(key, &slice, Reason::Data, room);
-        self.pages.keep(key, slice.version, &page);
-        Ok(Look::Data(page))
+        let version = slice.version;
+        let found = match (slice.events.is_empty(), &slice.gap) {
+            (true, None) => Found::Nothing(Arc::new(slice)),
+            // A gap is told at once, also when nothing has come after it.
+            (true, Some(_)) => {
+                let reason = Reason::Timeout(Duration::ZERO);
+                Found::Data(render(key, &slice, reason, room))
+            }
+            (false, _) => Found::Data(render(key, &slice, Reason::Data, room)),
+        };
+        self.pages.keep(key, version, &found);
+        Ok(found)
     }
 
     fn data(&self, page: Arc<Page>) -> Reply {
@@ -221,7 +221,7 @@ impl Api {
             Reason::Drain => self.metrics.polls_drain.add(1),
             _ => self.metrics.polls_timeout.add(1),
         }
-        Reply::Page(self.pages.render(key, nothing, reason, 0))
+        Reply::Page(render(key, nothing, reason, self.pages.count(0)))
     }
 
     fn refuse_gap(&self, gap: &Gap) -> Problem {

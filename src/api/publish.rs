@@ -41,12 +41,11 @@ enum Media {
 /// What a publish is answered with.
 #[derive(Clone)]
 pub struct Published {
-    topic: Name,
     cursor: Cursor,
     time: SystemTime,
-    released: usize,
+    released: u32,
     /// Of a batch.
-    count: Option<usize>,
+    count: Option<u32>,
 }
 
 impl Ask {
@@ -220,25 +219,24 @@ impl Api {
                     self.deliver(&mut claims, cursor);
                     drop(claims);
                     let published = Published {
-                        topic: ask.topic.clone(),
                         cursor,
                         time: now.wall,
-                        released,
-                        count: (ask.media == Media::Ndjson).then_some(count),
+                        released: released as u32,
+                        count: (ask.media == Media::Ndjson).then_some(count as u32),
                     };
                     self.metrics.publishes.add(1);
                     self.metrics.published_events.add(count as u64);
                     if claim.is_some() {
                         *own = Some(published.clone());
                     }
-                    return Ok(published.answer(201));
+                    return Ok(published.answer(&ask.topic, 201));
                 }
                 Appended::Before(first, again) => {
                     drop(own);
                     drafts = again;
                     if let Some(published) = first.lock().clone() {
                         self.metrics.publish_repeats.add(1);
-                        return Ok(published.answer(200));
+                        return Ok(published.answer(&ask.topic, 200));
                     }
                     // It failed: this counts as the first try.
                     if let Some(claim) = claim {
@@ -264,19 +262,19 @@ impl Api {
 }
 
 impl Published {
-    fn answer(&self, status: u16) -> Reply {
+    fn answer(&self, topic: &Name, status: u16) -> Reply {
         let mut body = Vec::with_capacity(256);
         let mut object = Object::open(&mut body);
         let cursor = self.cursor.to_string();
         object
-            .string("topic", &self.topic)
+            .string("topic", topic)
             .number("seq", self.cursor.seq)
             .string("cursor", &cursor)
             .string("time", &rfc3339(self.time))
-            .number("released", self.released as u64)
+            .number("released", self.released.into())
             .boolean("durable", false);
         if let Some(count) = self.count {
-            object.number("count", count as u64);
+            object.number("count", count.into());
         }
         if status == 200 {
             object.boolean("duplicate", true);

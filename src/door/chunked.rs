@@ -93,6 +93,8 @@ impl Chunks {
                 }
                 if line.is_empty() {
                     self.state = State::Done;
+                } else if !line.contains(&b':') {
+                    return Err(malformed("a trailer line has no colon"));
                 }
                 Ok(Some(line.len() + 2))
             }
@@ -108,6 +110,9 @@ fn line(bytes: &[u8]) -> Result<Option<&[u8]>, Problem> {
         None => return Ok(None),
         Some(end) if end > CHUNK_LINE_BYTES => {}
         Some(end) => {
+            if bytes[..end].iter().any(|b| !matches!(b, b'\t' | b' '..=b'~')) {
+                return Err(malformed("a line of the chunked body has a byte that is not allowed"));
+            }
             return match bytes[end..] {
                 [b'\r', b'\n', ..] => Ok(Some(&bytes[..end])),
                 [b'\r'] => Ok(None),

@@ -1,5 +1,6 @@
 //! A connection's life: request, answer, request, answer, until one side has had enough.
 
+use std::ops::Range;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
 use std::time::Instant;
@@ -12,11 +13,11 @@ use crate::api::{Api, Caller, Delivered, Page, Reply, Task};
 use crate::config::Config;
 use crate::diag::Diag;
 use crate::error::{Cause, Problem};
-use crate::http::{Answer, Head};
-use crate::limits::{BODIES_BYTES, WRITE_BYTES_PER_SECOND};
+use crate::http::{Answer, Head, closing};
+use crate::limits::{BODIES_BYTES, SMALL_ANSWER, WRITE_BYTES_PER_SECOND};
 use crate::line::Line;
 use crate::metrics::Metrics;
-use crate::permits::Permits;
+use crate::permits::{Permit, Permits};
 use crate::shutdown::Shutdown;
 
 /// What every connection needs.
@@ -128,36 +129,49 @@ impl Desk {
             }
         };
         let after = if self.shutdown.given() { After::Close } else { after };
-        let close = after == After::Close;
-        let mut sent = 0;
-        let (status, bytes) = match reply {
-            Reply::HungUp => return After::Close,
-            Reply::Delivered(Delivered { page, sent: already }) => {
-                sent = already;
-                (200, Bytes::Shared(page))
-            }
-            Reply::Page(page) if close || head.is_head() => {
-                (200, Bytes::Own(page.copy(head.is_head(), close)))
-            }
-            Reply::Page(page) => (200, Bytes::Shared(page)),
-            Reply::Answer(answer) => {
-                (answer.status, Bytes::Own(answer.encode(head.is_head(), close)))
-            }
-            Reply::Refused(problem) => {
-                self.metrics.refused(problem.cause);
-                let answer = Answer::from(&problem);
-                (answer.status, Bytes::Own(answer.encode(head.is_head(), close)))
-            }
-        };
-        self.tell(line, Some(head), status, bytes.as_ref().len(), begun);
-        if self.write(line, &bytes.as_ref()[sent..]).is_err() {
+        let message = self.message(reply, head, after);
+        let Some((status, message)) = message else { return After::Close };
+        self.tell(line, Some(head), status, message.length(), begun);
+        if self.write(line, &message.opening).is_err() || self.write(line, message.rest()).is_err()
+        {
             return After::Close;
         }
-        if close {
+        if after == After::Close {
             // Pipelined requests may be on their way.
             self.lingerer.take(Arc::clone(line));
         }
         after
+    }
+
+    /// A reply as bytes; none for a client that has gone.
+    fn message(&self, reply: Reply, head: &Head, after: After) -> Option<(u16, Message)> {
+        let close = after == After::Close;
+        let own = |answer: &Answer| {
+            let opening = answer.encode(head.is_head(), close);
+            let counted =
+                (opening.len() > SMALL_ANSWER).then(|| self.api.count_answer(opening.len()));
+            (answer.status, Message { opening, shared: None, _counted: counted })
+        };
+        let page = |page: Arc<Page>, opening: Vec<u8>, rest: Range<usize>| {
+            (200, Message { opening, shared: Some((page, rest)), _counted: None })
+        };
+        Some(match reply {
+            Reply::HungUp => return None,
+            Reply::Delivered(Delivered { page: delivered, sent }) => {
+                let rest = sent..delivered.bytes().len();
+                page(delivered, Vec::new(), rest)
+            }
+            Reply::Page(shared) => {
+                let (opening, from) = if close { closing(shared.bytes()) } else { (Vec::new(), 0) };
+                let to = if head.is_head() { shared.head_length() } else { shared.bytes().len() };
+                page(shared, opening, from..to)
+            }
+            Reply::Answer(answer) => own(&answer),
+            Reply::Refused(problem) => {
+                self.metrics.refused(problem.cause);
+                own(&Answer::from(&problem))
+            }
+        })
     }
 
     /// Answers a request that was not read whole, and ends the connection.
@@ -198,17 +212,20 @@ impl Desk {
     }
 }
 
-enum Bytes {
-    Own(Vec<u8>),
-    Shared(Arc<Page>),
+/// What goes out: bytes of its own, then a part of a page, which it keeps alive and so counted.
+struct Message {
+    opening: Vec<u8>,
+    shared: Option<(Arc<Page>, Range<usize>)>,
+    _counted: Option<Permit>,
 }
 
-impl AsRef<[u8]> for Bytes {
-    fn as_ref(&self) -> &[u8] {
-        match self {
-            Bytes::Own(bytes) => bytes,
-            Bytes::Shared(page) => page.bytes(),
-        }
+impl Message {
+    fn rest(&self) -> &[u8] {
+        self.shared.as_ref().map_or(&[], |(page, rest)| &page.bytes()[rest.clone()])
+    }
+
+    fn length(&self) -> usize {
+        self.opening.len() + self.rest().len()
     }
 }
 

@@ -119,14 +119,19 @@ fn explain(error: httparse::Error, bytes: &[u8]) -> Problem {
     }
 }
 
-/// Whether the first line ends in `HTTP/digit.digit`.
+/// Whether the first line ends in `HTTP/` and a version, or in the beginning of one.
 fn names_a_version(bytes: &[u8]) -> bool {
     let line = bytes.split(|b| *b == b'\r').next().unwrap_or(bytes);
     let word = line.rsplit(|b| *b == b' ').next().unwrap_or(line);
     // Method, target and version, and nothing between them but one space each.
     line.split(|b| *b == b' ').count() == 3
-        && matches!(word, [b'H', b'T', b'T', b'P', b'/', a, b'.', b, ..]
-        if a.is_ascii_digit() && b.is_ascii_digit() && word.len() == 8)
+        && match word.strip_prefix(b"HTTP/") {
+            Some([major]) => major.is_ascii_digit(),
+            Some([major, b'.', minor @ ..]) => {
+                major.is_ascii_digit() && minor.len() <= 1 && minor.iter().all(u8::is_ascii_digit)
+            }
+            _ => false,
+        }
 }
 
 /// Path and query of a request target. The absolute form, which only proxies need, is

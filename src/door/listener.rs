@@ -141,6 +141,9 @@ impl Listener {
     /// Waits for the next connection, or for the shutdown.
     pub fn accept(&self, shutdown: &Shutdown) -> Accepted {
         loop {
+            if shutdown.given() {
+                return Accepted::Shutdown;
+            }
             match acceptfrom_with(&self.socket, SocketFlags::CLOEXEC) {
                 Ok((socket, peer)) => return Accepted::Connection(socket, peer),
                 // It was there and is gone, or there is none: that is no failure.
@@ -156,9 +159,6 @@ impl Listener {
                 if error != Errno::INTR {
                     return Accepted::Failed(error);
                 }
-            }
-            if shutdown.given() {
-                return Accepted::Shutdown;
             }
         }
     }

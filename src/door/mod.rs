@@ -29,7 +29,7 @@ use crate::http::Answer;
 use crate::limits::{CLOSING, DRAIN, DRAIN_PARTIAL, GIVE_WAY};
 use crate::line::Line;
 use crate::metrics::Metrics;
-use crate::permits::{Permit, Permits};
+use crate::permits::Permits;
 use crate::shutdown::Shutdown;
 use connection::Desk;
 use linger::{LingerThread, Lingerer};
@@ -111,10 +111,11 @@ impl Door {
     /// Drains: answers every held poll, lets what is being answered finish, and ends. To be
     /// called after the shutdown is given.
     pub fn drain(self) {
+        // First those who wait; an acceptor may be queueing for a place.
+        self.api.drain();
         for acceptor in self.acceptors {
             let _ = acceptor.join();
         }
-        self.api.drain();
         self.pool.end_idle();
         let begun = Instant::now();
         let mut partial_ended = false;
@@ -158,39 +159,45 @@ impl Acceptor {
 
     fn take_in(&mut self, socket: std::os::fd::OwnedFd, peer: Option<SocketAddrAny>) {
         // A client that is gone already fails here; nobody is left to answer.
-        let Ok(line) = Line::accepted(socket, peer, self.idle_timeout) else { return };
+        let Ok(mut line) = Line::accepted(socket, peer, self.idle_timeout) else { return };
         self.metrics.connections.add(1);
-        let Some(place) = self.place() else {
-            return self.refuse(line, "all connections are held or being answered");
-        };
-        self.metrics.connections_peak.reach(self.pool.open() as u64);
-        if let Err((line, error)) = self.pool.admit(Admitted { line, place }) {
-            self.diag.error(format_args!("no worker for a connection: {error}"));
-            self.refuse(line, "no thread can be had for another connection");
+        let until = Instant::now() + GIVE_WAY + CLOSING;
+        loop {
+            let why = match self.pool.place() {
+                Some(place) => match self.pool.admit(Admitted { line, place }) {
+                    Ok(()) => {
+                        self.jammed_until = None;
+                        self.metrics.connections_peak.reach(self.pool.open() as u64);
+                        return;
+                    }
+                    Err((back, error)) => {
+                        line = back;
+                        format!("no thread can be had for another connection ({error})")
+                    }
+                },
+                None => "all connections are held or being answered".into(),
+            };
+            if !self.queue(until) {
+                return self.refuse(line, &why);
+            }
         }
     }
 
-    /// A place, made by another connection that gives way if need be. The newcomer queues for it;
-    /// but once nothing has moved for as long as one may queue, the next ones are refused at once,
-    /// or those behind them in the kernel's queue would wait for nothing.
-    fn place(&mut self) -> Option<Permit> {
-        let until = Instant::now() + GIVE_WAY + CLOSING;
-        loop {
-            if let Some(place) = self.pool.place() {
-                self.jammed_until = None;
-                return Some(place);
-            }
-            let now = Instant::now();
-            let until = match self.make_room() {
-                MadeRoom::Yes => now + CLOSING,
-                MadeRoom::In(time) => until.min(now + time),
-                MadeRoom::No => *self.jammed_until.get_or_insert(until),
-            };
-            if now >= until {
-                return None;
-            }
-            self.pool.wait_for_place(until);
+    /// Waits for another connection to give way or to end. False: nothing came of it. The newcomer
+    /// queues for that; but once nothing has moved for as long as one may queue, the next ones are
+    /// refused at once, or those behind them in the kernel's queue would wait for nothing.
+    fn queue(&mut self, until: Instant) -> bool {
+        let now = Instant::now();
+        let until = match self.make_room() {
+            MadeRoom::Yes => now + CLOSING,
+            MadeRoom::In(time) => until.min(now + time),
+            MadeRoom::No => *self.jammed_until.get_or_insert(until),
+        };
+        if now >= until {
+            return false;
         }
+        self.pool.wait_for_place(until);
+        true
     }
 
     fn make_room(&self) -> MadeRoom {

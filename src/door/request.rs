@@ -52,6 +52,8 @@ impl Input {
         self.used += count;
         if self.is_empty() {
             self.buffer.clear();
+            // A large head was an exception, and its room is not kept.
+            self.buffer.shrink_to(INPUT_BYTES);
             self.used = 0;
         }
     }
@@ -211,14 +213,14 @@ pub fn read_body(
             body.extend(&input.unused()[..here])?;
             input.consume(here);
             while body.bytes.len() < length {
-                let step = (length - body.bytes.len()).min(body.bytes.len().max(SMALL_BODY_BYTES));
+                let here = body.bytes.len();
+                let step = (length - here).min(here.max(SMALL_BODY_BYTES));
                 body.reserve(step)?;
-                let got = line.recv_until(&mut body.bytes, deadline);
-                more("the body", limits.time, got)?;
+                // No byte more than the body's: the next request's are not ours to keep.
+                body.bytes.resize(here + step, 0);
+                let got = line.recv_into(&mut body.bytes[here..], deadline);
+                body.bytes.truncate(here + more("the body", limits.time, got)?);
             }
-            // The capacity may have been more than was asked for.
-            let beyond = body.bytes.split_off(length);
-            input.give_back(&beyond);
         }
         Framing::Chunked => {
             let mut chunks = Chunks::default();
@@ -233,11 +235,4 @@ pub fn read_body(
         }
     }
     Ok(body)
-}
-
-impl Input {
-    /// Puts bytes that were read too far at the end; there is nothing else then.
-    fn give_back(&mut self, bytes: &[u8]) {
-        self.buffer.extend_from_slice(bytes);
-    }
 }

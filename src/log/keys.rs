@@ -43,10 +43,10 @@ impl Fingerprints {
     }
 }
 
-/// What became of a claim.
-pub enum Claimed<T> {
-    /// The key is this publish's now.
-    First,
+/// What is known of a claim's key.
+pub enum Known<T> {
+    /// Nothing: it may be taken.
+    No,
     /// The same was published before.
     Repeat(Outcome<T>),
     /// Something else was published under this key.
@@ -77,14 +77,18 @@ impl<T> Keys<T> {
         self.evicted
     }
 
-    /// Takes the key for this publish, unless it is taken.
-    pub fn claim(&mut self, claim: &Claim<T>, now: Instant) -> Claimed<T> {
+    /// Looks a claim's key up.
+    pub fn look_up(&mut self, claim: &Claim<T>, now: Instant) -> Known<T> {
         self.expire(now);
         match self.known.get(&claim.id) {
-            Some((print, _)) if *print != claim.fingerprint => return Claimed::Reused,
-            Some((_, outcome)) => return Claimed::Repeat(Arc::clone(outcome)),
-            None => {}
+            None => Known::No,
+            Some((print, _)) if *print != claim.fingerprint => Known::Reused,
+            Some((_, outcome)) => Known::Repeat(Arc::clone(outcome)),
         }
+    }
+
+    /// Takes a key that is not known.
+    pub fn take(&mut self, claim: &Claim<T>, now: Instant) {
         if self.known.len() >= KEYS {
             self.evicted += 1;
             self.drop_oldest();
@@ -92,7 +96,6 @@ impl<T> Keys<T> {
         let entry = (claim.fingerprint, Arc::clone(&claim.outcome));
         self.known.insert(claim.id, entry);
         self.order.push_back((now, claim.id));
-        Claimed::First
     }
 
     /// Forgets a key whose publish failed.

@@ -26,7 +26,7 @@ pub use read::{Ask, Gap, OnGap, Slice, Why};
 
 use crate::cursor::{Cursor, Epoch, Since};
 use crate::names::Name;
-use keys::{Claimed, Keys};
+use keys::{Keys, Known};
 use topic::Topic;
 use trims::{LastTrim, Trail, Trims};
 
@@ -168,17 +168,21 @@ impl<T> Log<T> {
         let mut trimmed = Vec::new();
         let mut locked = self.lock();
         if let Some(claim) = claim {
-            match locked.keys().claim(claim, now.at) {
-                Claimed::First => {}
-                Claimed::Repeat(outcome) => return Ok(Appended::Before(outcome, drafts)),
-                Claimed::Reused => return Err(Refused::KeyReused),
+            match locked.keys().look_up(claim, now.at) {
+                Known::No => {}
+                Known::Repeat(outcome) => return Ok(Appended::Before(outcome, drafts)),
+                Known::Reused => return Err(Refused::KeyReused),
             }
         }
         let appended = locked.log().append(topic, drafts, now, &self.retention, &mut trimmed);
-        match (&appended, claim) {
-            (Err(_), Some(claim)) => locked.keys().release(claim.id, &claim.outcome),
-            (Err(_), None) => {}
-            (Ok(_), _) => self.changed(&locked),
+        if appended.is_ok() {
+            if let Some(claim) = claim {
+                locked.keys().take(claim, now.at);
+            }
+        }
+        // A publish that is refused may have trimmed all the same.
+        if appended.is_ok() || !trimmed.is_empty() {
+            self.changed(&locked);
         }
         appended.map(Appended::Now)
     }

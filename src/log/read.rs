@@ -10,7 +10,7 @@ use super::event::Event;
 use super::topic::Topic;
 use super::trims::LastTrim;
 use crate::cursor::{Cursor, Epoch, Since};
-use crate::limits::PAGE_EVENTS;
+use crate::limits::{COUNTED_TOPICS, PAGE_EVENTS};
 use crate::names::{Name, Pattern, TopicSet, TypeFilter};
 
 /// What a reader asks for.
@@ -211,14 +211,16 @@ impl State {
             .filter_map(|topic| topic.get(topic.place_after(seq)))
             .map(|event| event.seq)
             .min();
-        let lost = (why == Why::Trimmed && !forgotten.is_gap(seq, place.told)).then(|| {
-            let trails: Vec<_> = asked
-                .iter()
-                .filter(|topic| topic.last_trim.is_gap(seq, place.told))
-                .map(|topic| Arc::clone(&topic.trail))
-                .collect();
-            self.trims.lost(&trails, seq, place.told)
-        });
+        let trails: Vec<_> = asked
+            .iter()
+            .filter(|topic| topic.last_trim.is_gap(seq, place.told))
+            .map(|topic| &*topic.trail)
+            .take(COUNTED_TOPICS + 1)
+            .collect();
+        let countable = why == Why::Trimmed
+            && !forgotten.is_gap(seq, place.told)
+            && trails.len() <= COUNTED_TOPICS;
+        let lost = countable.then(|| self.trims.lost(&trails, seq, place.told));
         let trimmed_through = trimmed_through(asked, forgotten);
         let cursor = |seq| Cursor {
             epoch: self.epoch,

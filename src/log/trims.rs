@@ -71,7 +71,7 @@ impl Trims {
 
     /// Per topic in `gaps`: how many of its events above `seq` were trimmed after the first
     /// `told` trims; `None` where that can no longer be known.
-    pub fn lost(&self, gaps: &[Arc<Trail>], seq: u64, told: u64) -> BTreeMap<Name, Option<u64>> {
+    pub fn lost(&self, gaps: &[&Trail], seq: u64, told: u64) -> BTreeMap<Name, Option<u64>> {
         let forgotten = self.total - self.recent.len() as u64;
         let mut lost = BTreeMap::new();
         for trail in gaps {
@@ -106,7 +106,7 @@ mod tests {
             trims.note(seq, &busy);
         }
         // One trim too many to remember: the first of the quiet topic's two.
-        let both = [quiet, busy];
+        let both = [&*quiet, &*busy];
         let lost = |seq, told| trims.lost(&both, seq, told).into_values().collect::<Vec<_>>();
         let busy = Some(COUNTED_TRIMS as u64 - 1);
         assert_eq!(lost(0, 0), [busy, None]);

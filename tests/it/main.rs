@@ -9,6 +9,7 @@
 
 mod support;
 
+mod bounds;
 mod config;
 mod drain;
 mod gaps;

@@ -1,0 +1,116 @@
+//! Goal: whatever clients do, what the server keeps for them is counted and bounded.
+
+use std::io::Write;
+use std::os::unix::net::UnixStream;
+
+use rustix::process::{Pid, Resource, Rlimit, prlimit};
+
+use crate::support::{Server, program, until};
+
+const NDJSON: &str = "Content-Type: application/x-ndjson\r\n";
+
+/// A batch of nearly a MiB.
+fn large_batch() -> String {
+    format!("\"{}\"\n", "x".repeat(1_000)).repeat(1_000)
+}
+
+#[test]
+fn a_page_counts_as_in_flight_until_its_last_byte_has_gone_even_when_the_connection_closes() {
+    let path = std::path::Path::new(env!("CARGO_TARGET_TMPDIR")).join("bounds.sock");
+    let unix = format!("unix:{}", path.display());
+    let mut command = program();
+    command.args(["--listen", "127.0.0.1:0", "--listen", &unix, "--log", "error"]);
+    let server = Server::spawn(&mut command);
+    assert_eq!(server.connect().post("/topics/big", NDJSON, large_batch()).status, 201);
+    let before = server.metric("answers_in_flight_bytes");
+    // A unix socket's buffer is smaller than the page, and nobody reads.
+    let readers: Vec<_> = ["", "Connection: close\r\n"]
+        .map(|header| {
+            let mut reader = UnixStream::connect(&path).unwrap();
+            let head = format!("GET /topics/big?limit=1000 HTTP/1.1\r\nHost: x\r\n{header}\r\n");
+            reader.write_all(head.as_bytes()).unwrap();
+            reader
+        })
+        .into();
+    until("both pages are counted", || {
+        server.metric("answers_in_flight_bytes") - before > 2_000_000.0
+    });
+    drop(readers);
+    until("they are given back", || server.metric("answers_in_flight_bytes") <= before);
+}
+
+#[test]
+fn what_is_pipelined_behind_a_large_body_stays_in_the_socket() {
+    // One arena: what glibc keeps of freed memory is not what this is about.
+    let mut command = program();
+    command.env("MALLOC_ARENA_MAX", "1").args(["--listen", "127.0.0.1:0", "--log", "error"]);
+    let server = Server::spawn(&mut command);
+    let before = server.status_number("VmRSS:");
+    let batch = large_batch();
+    let mut bytes = format!(
+        "POST /topics/big HTTP/1.1\r\nHost: x\r\n{NDJSON}Content-Length: {}\r\n\r\n{batch}",
+        batch.len()
+    );
+    bytes.push_str("GET /topics/none?wait=60 HTTP/1.1\r\nHost: x\r\n\r\n");
+    // More than one socket buffer takes would block the client, too.
+    bytes.push_str(&"GET /health HTTP/1.1\r\nHost: x\r\n\r\n".repeat(10_000));
+    let clients: Vec<_> = (0..20)
+        .map(|_| {
+            let mut client = server.connect();
+            client.send(&bytes);
+            client
+        })
+        .collect();
+    server.until_held(clients.len());
+    // The events are one batch each, and only the last 1,000 are kept.
+    let grown = server.status_number("VmRSS:") - before;
+    assert!(grown < 12_000, "{grown} kB for 20 connections");
+}
+
+#[test]
+fn a_gap_over_more_topics_than_a_poll_can_name_is_told_without_counts() {
+    let server = Server::start(&[]);
+    let start = server.publish("other", "x").next().to_owned();
+    let mut client = server.connect();
+    for topic in 0..65 {
+        client.post(&format!("/topics/t{topic}"), "", "x");
+        client.ask("DELETE", &format!("/topics/t{topic}")).answer();
+    }
+    let all = server.get(&format!("/topics/*?since={start}"));
+    assert_eq!((all.status, &all.json()["lost"]), (410, &serde_json::Value::Null));
+    let one = server.get(&format!("/topics/t7?since={start}"));
+    assert_eq!((one.status, &one.json()["lost"]["t7"]), (410, &1.into()));
+}
+
+#[test]
+fn a_gap_that_nothing_has_followed_is_told_as_a_time_out() {
+    let server = Server::start(&[]);
+    let start = server.publish("other", "x").next().to_owned();
+    server.publish("news", "x");
+    server.connect().ask("DELETE", "/topics/news").answer();
+    let target = format!("/topics/news?since={start}&gap=skip&wait=60");
+    let raw = server.get(&format!("{target}&format=raw"));
+    assert_eq!((raw.status, raw.text()), (200, ""));
+    assert_eq!(raw.header("Poll-Reason"), Some("timeout"));
+    assert!(raw.header("Poll-Gap").is_some());
+    let json = server.get(&target).json();
+    assert_eq!((&json["reason"], &json["gap"]["lost"]["news"]), (&"timeout".into(), &1.into()));
+}
+
+#[test]
+fn held_polls_are_answered_at_a_drain_while_descriptors_are_short() {
+    let mut server = Server::start(&[]);
+    let mut polls = [(); 3].map(|()| server.hold("/topics/news?wait=60"));
+    let pid = Pid::from_raw(server.pid() as i32);
+    let open = std::fs::read_dir(format!("/proc/{}/fd", server.pid())).unwrap().count() as u64;
+    let limit = Rlimit { current: Some(open), maximum: Some(open) };
+    prlimit(pid, Resource::Nofile, limit).unwrap();
+    // The acceptor sees this one again and again, and cannot take it in.
+    let waiting = server.connect();
+    server.signal(15);
+    for poll in &mut polls {
+        assert_eq!(poll.answer().header("Poll-Reason"), Some("drain"));
+    }
+    assert!(server.wait().0.success());
+    drop(waiting);
+}
