@@ -54,14 +54,13 @@ fn what_is_pipelined_behind_a_large_body_stays_in_the_socket() {
     bytes.push_str("GET /topics/none?wait=60 HTTP/1.1\r\nHost: x\r\n\r\n");
     // More than one socket buffer takes would block the client, too.
     bytes.push_str(&"GET /health HTTP/1.1\r\nHost: x\r\n\r\n".repeat(10_000));
-    let clients: Vec<_> = (0..20)
-        .map(|_| {
-            let mut client = server.connect();
-            client.send(&bytes);
-            client
-        })
-        .collect();
-    server.until_held(clients.len());
+    let mut clients = Vec::new();
+    for _ in 0..20 {
+        // One after the other: bodies being received have a budget of their own.
+        clients.push(server.connect());
+        clients.last_mut().unwrap().send(&bytes);
+        server.until_held(clients.len());
+    }
     // The events are one batch each, and only the last 1,000 are kept.
     let grown = server.status_number("VmRSS:") - before;
     assert!(grown < 12_000, "{grown} kB for 20 connections");
