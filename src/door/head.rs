@@ -45,7 +45,7 @@ pub fn parse(bytes: &[u8]) -> Result<Option<Parsed>, Problem> {
     let mut request = httparse::Request::new(&mut []);
     let length = match request.parse_with_uninit_headers(bytes, &mut fields) {
         Ok(Status::Complete(length)) => length,
-        Ok(Status::Partial) => return partial(bytes).map(|()| None),
+        Ok(Status::Partial) => return no_bare_lf(bytes).map(|()| None),
         Err(error) => return Err(explain(error, bytes)),
     };
     no_bare_lf(&bytes[..length])?;
@@ -81,18 +81,10 @@ pub fn parse(bytes: &[u8]) -> Result<Option<Parsed>, Problem> {
     }))
 }
 
-/// What can be said of a head before it is whole.
-fn partial(bytes: &[u8]) -> Result<(), Problem> {
-    no_bare_lf(bytes)
-}
-
 fn no_bare_lf(bytes: &[u8]) -> Result<(), Problem> {
-    let mut before = 0;
-    for &b in bytes {
-        if b == b'\n' && before != b'\r' {
-            return Err(malformed("a line ends in LF alone; HTTP lines end in CR LF"));
-        }
-        before = b;
+    let bare = |at: usize| at == 0 || bytes[at - 1] != b'\r';
+    if memchr::memchr_iter(b'\n', bytes).any(bare) {
+        return Err(malformed("a line ends in LF alone; HTTP lines end in CR LF"));
     }
     Ok(())
 }

@@ -32,6 +32,7 @@ load COMMAND --server longpoll|nchan|floor --port PORT [--NAME VALUE]... [--tag 
                                           [--prefix-polls N] [--other-polls N]
   poll       --connections 16 --seconds 2 polls that are answered at once with one event
   roundtrip  --rounds 3000                one publisher, one poller, publish to answer
+  sequence   --kind publish|poll --count 1000  the same request on one connection
   start      --repeats 5 -- COMMAND...    from spawn to the first 200 of a command that
                                           listens on PORT
   pages      --events 10000 --repeats 5   reading a history in pages of 1,000 events
@@ -62,6 +63,7 @@ fn run(command: &str, args: Args) -> Outcome<ExitCode> {
         "publish" => rates::publish(target, &mut args)?,
         "poll" => rates::poll(target, &mut args)?,
         "roundtrip" => single::round_trip(target, &mut args)?,
+        "sequence" => single::sequence(target, &mut args)?,
         "start" => single::start(target, &mut args)?,
         "pages" => single::pages(target, &mut args)?,
         other => return Err(format!("unknown command '{other}'\n\n{USAGE}").into()),

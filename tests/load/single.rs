@@ -21,6 +21,32 @@ const HOLD: Duration = Duration::from_micros(150);
 /// rare.
 const OVERTAKEN_AT_MOST: f64 = 0.05;
 
+/// The same request again and again on one connection, for counting what it costs.
+pub fn sequence(target: Target, args: &mut Args) -> Outcome<Value> {
+    let kind = args.text("kind").ok_or("--kind is needed: publish or poll")?;
+    let count: usize = args.number("count", 1000)?;
+    args.finish()?;
+    let mut conn = Conn::open(target.port)?;
+    let body = format!("event {:026}", 0);
+    let publish = target.publish(TOPIC, &body);
+    // A full ring, so that every publish trims.
+    fill(target, &mut conn, 1000)?;
+    target.check_publish(&conn.call(&publish)?, TOPIC)?;
+    let poll = target.poll_with(TOPIC, &Cursor::Start, "&limit=1");
+    let request = match &*kind {
+        "publish" => publish,
+        "poll" => poll,
+        other => return Err(format!("--kind {other}: publish or poll").into()),
+    };
+    for _ in 0..count {
+        let answer = conn.call(&request)?;
+        if kind == "publish" {
+            target.check_publish(&answer, TOPIC)?;
+        }
+    }
+    Ok(json!({ "load": "sequence", "kind": kind, "count": count }))
+}
+
 pub fn round_trip(target: Target, args: &mut Args) -> Outcome<Value> {
     let rounds: usize = args.number("rounds", 3000)?;
     args.finish()?;
