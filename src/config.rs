@@ -154,8 +154,9 @@ pub fn parse(
             Long("help") | Short('h') => return Ok(Command::Help),
             Long("version") | Short('V') => return Ok(Command::Version),
             Value(word) if word == "serve" && seen.is_empty() => seen.push("serve"),
-            Long(name) if FLAGS.iter().any(|f| f.name == name) => {
-                let flag = FLAGS.iter().find(|f| f.name == name).unwrap_or(&FLAGS[0]);
+            Long(name) => {
+                let known = FLAGS.iter().find(|flag| flag.name == name);
+                let flag = known.ok_or_else(|| usage(Long(name).unexpected()))?;
                 let value = text(flag.name, args.value().map_err(usage)?)?;
                 if flag.repeatable && !seen.contains(&flag.name) {
                     flag.clear(&mut config);

@@ -3,13 +3,14 @@
 
 use std::io::Write as _;
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, SystemTime};
 
 use crossbeam_channel::{Receiver, Sender, bounded};
 
 use crate::config::LogLevel;
 use crate::limits::{LOG_LINE_CHARS, LOG_LINES};
 use crate::metrics::Metrics;
+use crate::time::rfc3339;
 
 /// Where lines go. Cheap to clone.
 #[derive(Clone)]
@@ -88,7 +89,7 @@ impl Diag {
         if level > self.level {
             return;
         }
-        let time = humantime::format_rfc3339_millis(std::time::SystemTime::now());
+        let time = rfc3339(SystemTime::now());
         let text: String = text.to_string().chars().take(LOG_LINE_CHARS).collect();
         if self.lines.try_send(Line::Text(format!("{time} {text}\n"))).is_err() {
             self.metrics.log_lines_dropped.add(1);

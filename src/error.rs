@@ -69,6 +69,12 @@ impl Cause {
     }
 }
 
+/// Seconds after which to come back, at random.
+#[must_use]
+pub fn retry_after() -> String {
+    fastrand::u64(RETRY_AFTER).to_string()
+}
+
 /// A refusal on its way to the client.
 #[derive(Debug)]
 pub struct Problem {
@@ -85,12 +91,17 @@ impl Problem {
     pub fn new(cause: Cause, detail: impl Into<String>) -> Problem {
         let mut headers = Vec::new();
         if matches!(cause.status(), 429 | 503) {
-            headers.push(("Retry-After", fastrand::u64(RETRY_AFTER).to_string()));
+            headers.push(("Retry-After", retry_after()));
         }
         Problem { cause, detail: detail.into(), members: Vec::new(), headers }
     }
 
-    /// A `400`.
+    /// A `400` about HTTP itself.
+    pub fn malformed(detail: impl Into<String>) -> Problem {
+        Problem::new(Cause::Malformed, detail)
+    }
+
+    /// A `400` about what was asked.
     pub fn bad(detail: impl Into<String>) -> Problem {
         Problem::new(Cause::BadRequest, detail)
     }

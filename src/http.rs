@@ -25,18 +25,23 @@ pub enum Field {
 }
 
 impl Field {
+    const NAMES: [(&str, Field); 5] = [
+        ("Content-Encoding", Field::ContentEncoding),
+        ("Content-Type", Field::ContentType),
+        ("Event-Type", Field::EventType),
+        ("Idempotency-Key", Field::IdempotencyKey),
+        ("Prefer", Field::Prefer),
+    ];
+
     /// The field of this name.
     #[must_use]
     pub fn named(name: &str) -> Option<Field> {
-        const NAMES: [(&str, Field); 5] = [
-            ("Content-Encoding", Field::ContentEncoding),
-            ("Content-Type", Field::ContentType),
-            ("Event-Type", Field::EventType),
-            ("Idempotency-Key", Field::IdempotencyKey),
-            ("Prefer", Field::Prefer),
-        ];
-        let found = NAMES.iter().find(|(known, _)| known.eq_ignore_ascii_case(name));
+        let found = Field::NAMES.iter().find(|(known, _)| known.eq_ignore_ascii_case(name));
         found.map(|(_, field)| *field)
+    }
+
+    fn name(self) -> &'static str {
+        Field::NAMES[self as usize].0
     }
 }
 
@@ -67,7 +72,9 @@ impl Head {
         let mut values = self.all(field);
         match (values.next(), values.next()) {
             (value, None) => Ok(value),
-            _ => Err(Problem::bad(format!("header {field:?} is repeated; it may come once"))),
+            _ => {
+                Err(Problem::bad(format!("header {} is repeated; it may come once", field.name())))
+            }
         }
     }
 
@@ -105,6 +112,15 @@ pub fn percent_decode(text: &str) -> Result<String, Problem> {
         .map_err(|_| Problem::bad(format!("{text:?} is not UTF-8 after percent-decoding")))
 }
 
+/// What an answer's bytes depend on beside the answer.
+#[derive(Clone, Copy, Debug)]
+pub struct Frame {
+    /// Not so for a HEAD request.
+    pub has_body: bool,
+    /// The connection ends with it, and the client is told so.
+    pub closes: bool,
+}
+
 /// An answer before it is bytes.
 #[derive(Debug)]
 pub struct Answer {
@@ -133,20 +149,20 @@ impl Answer {
         self
     }
 
-    /// The whole message as bytes. `close` tells the client that the connection ends with it.
+    /// The whole message as bytes.
     ///
     /// Written here and not by `tiny_http::Response::raw_print`: that one copies the body through
     /// 8 KiB of stack, which every worker that has answered once would keep for good, and takes
     /// three times as long.
     #[must_use]
-    pub fn encode(&self, without_body: bool, close: bool) -> Vec<u8> {
+    pub fn encode(&self, frame: Frame) -> Vec<u8> {
         let mut bytes = Vec::with_capacity(HEAD_BYTES + self.body.len());
         bytes.extend_from_slice(b"HTTP/1.1 ");
         push_number(&mut bytes, u64::from(self.status));
         bytes.push(b' ');
         bytes.extend_from_slice(StatusCode(self.status).default_reason_phrase().as_bytes());
         bytes.extend_from_slice(LINE_END);
-        if close {
+        if frame.closes {
             bytes.extend_from_slice(CLOSE);
         }
         push_field(&mut bytes, "Server", b"longpoll");
@@ -161,7 +177,7 @@ impl Answer {
             bytes.extend_from_slice(LINE_END);
         }
         bytes.extend_from_slice(LINE_END);
-        if !without_body {
+        if frame.has_body {
             bytes.extend_from_slice(&self.body);
         }
         bytes
@@ -232,10 +248,13 @@ mod tests {
     #[test]
     fn a_204_carries_no_length_and_a_large_body_is_not_chunked() {
         let text = |bytes| String::from_utf8(bytes).unwrap();
-        let empty = text(Answer::empty().encode(false, true));
+        let empty = text(Answer::empty().encode(Frame { has_body: true, closes: true }));
         assert!(empty.starts_with("HTTP/1.1 204 No Content\r\nConnection: close\r\n"));
         assert!(!empty.contains("Content-Length"));
-        let large = text(Answer::new(200, "text/plain", vec![b'x'; 100_000]).encode(true, false));
+        let large = text(
+            Answer::new(200, "text/plain", vec![b'x'; 100_000])
+                .encode(Frame { has_body: false, closes: false }),
+        );
         assert!(large.contains("\r\nContent-Length: 100000\r\n") && large.ends_with("\r\n\r\n"));
     }
 }

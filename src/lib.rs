@@ -53,7 +53,7 @@
 //! that after every network blip, when all clients come back at once.
 
 pub mod limits;
-pub mod seconds;
+pub mod time;
 pub mod json;
 pub mod names;
 pub mod cursor;

@@ -8,7 +8,7 @@ use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 use std::time::Duration;
 
 use crate::error::{Cause, TABLE};
-use crate::seconds::Seconds;
+use crate::time::Seconds;
 
 /// A number that only grows.
 #[derive(Default)]

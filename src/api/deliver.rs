@@ -25,8 +25,8 @@ impl Api {
     pub(super) fn deliver(&self, claims: &mut Claims<Waiter, Delivered>, newest: Cursor) {
         let mut last: Option<(PageKey, Arc<Page>)> = None;
         for claim in claims.each() {
-            drop(claim.waiter.place.lock().take());
-            if !claim.waiter.takes_any_page {
+            drop(claim.waiter.permit.lock().take());
+            if !claim.waiter.takes_shared_page {
                 continue;
             }
             let since = Since::After(Cursor { seq: claim.past, ..newest });

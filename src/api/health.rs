@@ -1,9 +1,9 @@
 //! Is it well, and what has it done: `/health` and `/metrics`.
 
 use super::{Api, Reply};
+use crate::error::retry_after;
 use crate::http::Answer;
 use crate::json::Object;
-use crate::limits::RETRY_AFTER;
 use crate::metrics::Page;
 
 impl Api {
@@ -21,11 +21,7 @@ impl Api {
         let status = if draining { 503 } else { 200 };
         let answer =
             Answer::new(status, "application/json", body).with("Cache-Control", "no-store");
-        Reply::Answer(if draining {
-            answer.with("Retry-After", fastrand::u64(RETRY_AFTER).to_string())
-        } else {
-            answer
-        })
+        Reply::Answer(if draining { answer.with("Retry-After", retry_after()) } else { answer })
     }
 
     pub(super) fn metrics_page(&self) -> Reply {

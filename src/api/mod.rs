@@ -9,6 +9,7 @@ mod page;
 mod params;
 mod poll;
 mod publish;
+mod render;
 mod topics;
 
 use std::sync::Arc;
@@ -53,13 +54,13 @@ pub struct Api {
 
 /// What a held poll leaves with its seat.
 pub struct Waiter {
-    /// Whom it is to be answered.
+    /// Who is to be answered.
     pub line: Arc<Line>,
     /// What it waits for.
     key: PageKey,
-    takes_any_page: bool,
-    /// Its place among the held polls; given up by whoever answers it, before that is seen.
-    place: Mutex<Option<Permit>>,
+    takes_shared_page: bool,
+    /// Its permit among the held polls; given up by whoever answers it, before that is seen.
+    permit: Mutex<Option<Permit>>,
 }
 
 /// Who asks.
@@ -67,7 +68,7 @@ pub struct Caller<'a> {
     pub line: &'a Arc<Line>,
     /// Whether a page can go out as it is shared; not when it has to say that the connection
     /// closes.
-    pub takes_any_page: bool,
+    pub takes_shared_page: bool,
 }
 
 /// A request whose head makes sense.
@@ -138,6 +139,7 @@ impl Api {
     ///
     /// # Errors
     /// Names what is wrong, and what is allowed.
+    // Not inlined: its stack is to be gone while a poll is held.
     #[inline(never)]
     pub fn route(&self, head: &Head) -> Result<Task, Problem> {
         let path = percent_decode(&head.path)?;

@@ -6,8 +6,9 @@ use std::time::{Duration, Instant};
 
 use parking_lot::Mutex;
 
-use super::page::{Format, Found, Page, PageKey, Reason, gap_members, render};
+use super::page::{Format, Found, Page, PageKey};
 use super::params::{Params, whole};
+use super::render::{Reason, gap_members, lost_in_all, render};
 use super::{Api, Caller, Reply, Waiter};
 use crate::bell::Woken;
 use crate::cursor::Since;
@@ -16,7 +17,7 @@ use crate::http::{Field, Head};
 use crate::limits::{PAGE_EVENTS, PAGE_EVENTS_DEFAULT};
 use crate::log::{Ask, Gap, OnGap, Slice, Why};
 use crate::names::{TopicSet, TypeFilter};
-use crate::seconds;
+use crate::time::parse_seconds;
 
 const KNOWN: [&str; 6] = ["since", "wait", "limit", "type", "format", "gap"];
 const DEFAULT_WAIT: Duration = Duration::from_secs(25);
@@ -94,7 +95,7 @@ fn since(text: &str) -> Result<Since, String> {
 fn wait(text: &str) -> Result<Duration, String> {
     let allowed = "allowed is a number of seconds, not negative, such as 25 or 0.5";
     // What is too long for a Duration is clamped like everything above --max-wait.
-    seconds::parse(text).ok_or_else(|| allowed.into())
+    parse_seconds(text).ok_or_else(|| allowed.into())
 }
 
 /// The wait that a `Prefer` header asks for (RFC 7240, section 4.3), if it does.
@@ -112,7 +113,8 @@ impl Api {
     /// Answers a poll, holding it while there is nothing to say.
     pub(super) fn poll(&self, query: Query, caller: &Caller<'_>) -> Result<Reply, Problem> {
         let Query { mut key, wait } = query;
-        let nothing = match self.look(&key)? {
+        let refuse = |gap| self.refuse_gap(&gap);
+        let nothing = match self.look(&key).map_err(refuse)? {
             Found::Data(page) => return Ok(self.data(page)),
             Found::Nothing(slice) => slice,
         };
@@ -123,10 +125,10 @@ impl Api {
         if granted.is_zero() {
             return Ok(self.empty(&key, &nothing, Reason::Timeout(granted)));
         }
-        // From here on the place is fixed, whatever word it was asked for by.
+        // From here on its position is fixed, whatever word it was asked for by.
         key.since = Since::After(nothing.next(0));
         let deadline = Instant::now() + granted;
-        let place = self.held.take(1).ok_or_else(|| {
+        let permit = self.held.take(1).ok_or_else(|| {
             let most = self.held.most();
             Problem::new(Cause::PollCap, format!("{most} polls are held already; poll again later"))
         })?;
@@ -134,14 +136,16 @@ impl Api {
         let waiter = Waiter {
             line: Arc::clone(caller.line),
             key: key.clone(),
-            takes_any_page: caller.takes_any_page,
-            place: Mutex::new(Some(place)),
+            takes_shared_page: caller.takes_shared_page,
+            permit: Mutex::new(Some(permit)),
         };
         // The seat is taken before the log is looked at again: see `bell`.
         let seat = self.room.sit(&key.topics, waiter);
         let mut reason = None;
         loop {
-            let nothing = match self.look(&key)? {
+            // Also once more after the deadline: what came meanwhile does not wait for the next
+            // poll, and the cursor moves past everything that is of no interest here.
+            let nothing = match self.look(&key).map_err(refuse)? {
                 Found::Data(page) => {
                     if let Some(at) = page.first_at {
                         self.metrics.wake.observe(at.elapsed());
@@ -160,7 +164,7 @@ impl Api {
                 Woken::Deadline => Some(Reason::Timeout(granted)),
                 Woken::Drained => Some(Reason::Drain),
                 Woken::Left(delivered) => {
-                    self.metrics.polls_data.add(1);
+                    self.count_data(&delivered.page);
                     return Ok(Reply::Delivered(delivered));
                 }
                 Woken::HungUp => {
@@ -179,8 +183,10 @@ impl Api {
         Duration::from_micros(micros - cut)
     }
 
+    /// Looks at the log, or at what an equal poll has found there.
+    // Not inlined: its stack is to be gone while the poll is held.
     #[inline(never)]
-    pub(super) fn look(&self, key: &PageKey) -> Result<Found, Problem> {
+    pub(super) fn look(&self, key: &PageKey) -> Result<Found, Gap> {
         if let Some(found) = self.pages.get(key, self.log.version()) {
             return Ok(found);
         }
@@ -193,10 +199,7 @@ impl Api {
             bytes: room.size().max(1),
             on_gap: key.on_gap,
         };
-        let slice = self.log.read(&ask, key.since).map_err(|gap| self.refuse_gap(&gap))?;
-        if let Some(gap) = &slice.gap {
-            self.count_gap(gap);
-        }
+        let slice = self.log.read(&ask, key.since)?;
         let version = slice.version;
         let found = match (slice.events.is_empty(), &slice.gap) {
             (true, None) => Found::Nothing(Arc::new(slice)),
@@ -212,8 +215,15 @@ impl Api {
     }
 
     fn data(&self, page: Arc<Page>) -> Reply {
-        self.metrics.polls_data.add(1);
+        self.count_data(&page);
         Reply::Page(page)
+    }
+
+    fn count_data(&self, page: &Page) {
+        self.metrics.polls_data.add(1);
+        if let Some((why, lost)) = page.gap {
+            self.count_gap(why, lost);
+        }
     }
 
     fn empty(&self, key: &PageKey, nothing: &Slice, reason: Reason) -> Reply {
@@ -225,7 +235,7 @@ impl Api {
     }
 
     fn refuse_gap(&self, gap: &Gap) -> Problem {
-        self.count_gap(gap);
+        self.count_gap(gap.why, lost_in_all(gap));
         let detail = match gap.why {
             Why::Trimmed => {
                 "events after this cursor were trimmed; go on from resume, or ask with gap=skip"
@@ -243,15 +253,14 @@ impl Api {
         members.fold(problem, |problem, (name, value)| problem.with_member(name, value))
     }
 
-    fn count_gap(&self, gap: &Gap) {
+    fn count_gap(&self, why: Why, lost: u64) {
         let metrics = &self.metrics;
-        match gap.why {
+        match why {
             Why::Trimmed => metrics.gaps_trimmed.add(1),
             Why::Epoch => metrics.gaps_epoch.add(1),
             Why::Future => metrics.gaps_future.add(1),
         }
-        let counts = gap.lost.iter().flat_map(|lost| lost.values());
-        metrics.gap_lost_events.add(counts.flatten().sum());
+        metrics.gap_lost_events.add(lost);
     }
 }
 

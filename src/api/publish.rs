@@ -3,9 +3,6 @@
 use std::sync::Arc;
 use std::time::SystemTime;
 
-use parking_lot::Mutex;
-
-use super::page::rfc3339;
 use super::params::Params;
 use super::{Api, Reply, Waiter};
 use crate::config::Config;
@@ -14,8 +11,9 @@ use crate::error::{Cause, Problem};
 use crate::http::{Answer, Field, Head};
 use crate::json::{self, Object};
 use crate::limits::{BATCH_BYTES, BATCH_EVENTS, CONTENT_TYPE_CHARS, KEY_CHARS};
-use crate::log::{Appended, Claim, Draft, Form, Now, Refused};
+use crate::log::{Appended, Claim, Draft, Form, Now, Outcome, Refused};
 use crate::names::{NAME_RULE, Name};
+use crate::time::rfc3339;
 
 /// A publish as it was asked for, without its body.
 #[derive(Debug)]
@@ -192,59 +190,54 @@ impl Api {
                 "the server is shutting down; nothing was published",
             ));
         }
-        let claim_of = |body: &[u8]| {
-            let key = ask.key.as_ref()?;
+        let key = ask.key.as_ref().map(|key| {
             let id = self.fingerprints.of(&(&ask.topic, key));
-            Some((id, self.fingerprints.of(&(&ask.media, &ask.tag, body))))
-        };
-        let claim = claim_of(&body);
-        let mut drafts = ask.drafts(body, self.max_event)?;
+            (id, self.fingerprints.of(&(&ask.media, &ask.tag, &body)))
+        });
+        let drafts = ask.drafts(body, self.max_event)?;
         let count = drafts.len();
+        let claim = key.map(|(id, fingerprint)| Claim { id, fingerprint, outcome: Arc::default() });
+        // Locked until the outcome is complete: a repeat waits for it.
+        let mut outcome = claim.as_ref().map(|claim| claim.outcome.lock());
         let now = Now::read();
-        loop {
-            // Held until the outcome is known: a repeat waits for it.
-            let outcome = Arc::new(Mutex::new(None));
-            let mut own = outcome.lock();
-            let claim = claim.map(|(id, fingerprint)| Claim {
-                id,
-                fingerprint,
-                outcome: Arc::clone(&outcome),
-            });
-            let appended = self.log.append(&ask.topic, drafts, claim.as_ref(), now);
-            match appended.map_err(|refused| self.refuse_publish(&refused))? {
-                Appended::Now(cursor) => {
-                    let answers = |waiter: &Waiter| waiter.key.types.keeps(ask.tag.as_ref());
-                    let mut claims = self.room.ring(&ask.topic, cursor.seq, answers);
-                    let released = claims.count();
-                    self.deliver(&mut claims, cursor);
-                    drop(claims);
-                    let published = Published {
-                        cursor,
-                        time: now.wall,
-                        released: released as u32,
-                        count: (ask.media == Media::Ndjson).then_some(count as u32),
-                    };
-                    self.metrics.publishes.add(1);
-                    self.metrics.published_events.add(count as u64);
-                    if claim.is_some() {
-                        *own = Some(published.clone());
-                    }
-                    return Ok(published.answer(&ask.topic, 201));
-                }
-                Appended::Before(first, again) => {
-                    drop(own);
-                    drafts = again;
-                    if let Some(published) = first.lock().clone() {
-                        self.metrics.publish_repeats.add(1);
-                        return Ok(published.answer(&ask.topic, 200));
-                    }
-                    // It failed: this counts as the first try.
-                    if let Some(claim) = claim {
-                        self.log.release(claim.id, &first);
-                    }
-                }
+        let appended = self.log.append(&ask.topic, drafts, claim.as_ref(), now);
+        let cursor = match appended.map_err(|refused| self.refuse_publish(&refused))? {
+            Appended::Now(cursor) => cursor,
+            Appended::Before(first) => {
+                drop(outcome);
+                return self.repeat(ask, &first);
             }
+        };
+        let mut published = Published {
+            cursor,
+            time: now.wall,
+            released: 0,
+            count: (ask.media == Media::Ndjson).then_some(count as u32),
+        };
+        self.metrics.publishes.add(1);
+        self.metrics.published_events.add(count as u64);
+        // Known from here on, whatever happens to those who are told of it.
+        if let Some(outcome) = &mut outcome {
+            **outcome = Some(published.clone());
         }
+        let answers = |waiter: &Waiter| waiter.key.types.keeps(ask.tag.as_ref());
+        let mut released = self.room.ring(&ask.topic, cursor.seq, answers);
+        published.released = released.count() as u32;
+        self.deliver(&mut released, cursor);
+        drop(released);
+        if let Some(outcome) = &mut outcome {
+            **outcome = Some(published.clone());
+        }
+        Ok(published.answer(&ask.topic, 201))
+    }
+
+    /// Answers a publish whose key is known: as the first was, once that is known.
+    fn repeat(&self, ask: &Ask, first: &Outcome<Published>) -> Result<Reply, Problem> {
+        let published = first.lock().clone().ok_or_else(|| {
+            Problem::new(Cause::Internal, "the first publish under this key failed in the middle")
+        })?;
+        self.metrics.publish_repeats.add(1);
+        Ok(published.answer(&ask.topic, 200))
     }
 
     fn refuse_publish(&self, refused: &Refused) -> Problem {

@@ -13,7 +13,7 @@ const LONGEST: Duration = Duration::from_secs(100 * 365 * 24 * 3600);
 /// Reads `500ms`, `10s`, `5m`, `24h` or a bare number of seconds.
 pub fn duration(text: &str) -> Option<Duration> {
     let digits = text.trim_end_matches(|c: char| c.is_ascii_alphabetic());
-    let seconds = crate::seconds::parse(digits)?;
+    let seconds = crate::time::parse_seconds(digits)?;
     let time = match &text[digits.len()..] {
         "ms" => seconds / 1_000,
         "" | "s" => seconds,

@@ -27,10 +27,6 @@ enum State {
     Done,
 }
 
-fn malformed(detail: &str) -> Problem {
-    Problem::new(Cause::Malformed, detail)
-}
-
 impl Chunks {
     pub fn done(&self) -> bool {
         self.state == State::Done
@@ -70,7 +66,7 @@ impl Chunks {
                     Ok(Some(2))
                 }
                 [] | [b'\r'] => Ok(None),
-                _ => Err(malformed("a chunk is longer than its size says")),
+                _ => Err(Problem::malformed("a chunk is longer than its size says")),
             },
             State::Size => {
                 let Some(line) = line(bytes)? else { return Ok(None) };
@@ -94,7 +90,7 @@ impl Chunks {
                 if line.is_empty() {
                     self.state = State::Done;
                 } else if !line.contains(&b':') {
-                    return Err(malformed("a trailer line has no colon"));
+                    return Err(Problem::malformed("a trailer line has no colon"));
                 }
                 Ok(Some(line.len() + 2))
             }
@@ -104,23 +100,18 @@ impl Chunks {
 
 /// The line that `bytes` begin with, without its end; `None`: it goes on.
 fn line(bytes: &[u8]) -> Result<Option<&[u8]>, Problem> {
-    let end = bytes.iter().position(|b| matches!(b, b'\r' | b'\n' | 0));
-    match end {
-        None if bytes.len() > CHUNK_LINE_BYTES => {}
-        None => return Ok(None),
-        Some(end) if end > CHUNK_LINE_BYTES => {}
-        Some(end) => {
-            if bytes[..end].iter().any(|b| !matches!(b, b'\t' | b' '..=b'~')) {
-                return Err(malformed("a line of the chunked body has a byte that is not allowed"));
-            }
-            return match bytes[end..] {
-                [b'\r', b'\n', ..] => Ok(Some(&bytes[..end])),
-                [b'\r'] => Ok(None),
-                _ => Err(malformed("a line of the chunked body does not end in CR LF")),
-            };
-        }
+    let allowed = |b: &u8| matches!(b, b'\t' | b' '..=b'~');
+    let end = bytes.iter().position(|b| !allowed(b)).unwrap_or(bytes.len());
+    if end > CHUNK_LINE_BYTES {
+        return Err(Problem::malformed("a line of the chunked body is too long"));
     }
-    Err(malformed("a line of the chunked body is too long"))
+    match bytes[end..] {
+        [] | [b'\r'] => Ok(None),
+        [b'\r', b'\n', ..] => Ok(Some(&bytes[..end])),
+        _ => Err(Problem::malformed(
+            "a line of the chunked body has a byte that is not allowed, or does not end in CR LF",
+        )),
+    }
 }
 
 /// The size that a size line gives; extensions are let go.
@@ -130,5 +121,5 @@ fn size(line: &[u8]) -> Result<usize, Problem> {
     let ok = (1..=8).contains(&digits.len()) && digits.iter().all(u8::is_ascii_hexdigit);
     let text = std::str::from_utf8(digits).ok().filter(|_| ok);
     text.and_then(|text| usize::from_str_radix(text, 16).ok())
-        .ok_or_else(|| malformed("a chunk's size is not 1 to 8 hex digits"))
+        .ok_or_else(|| Problem::malformed("a chunk's size is not 1 to 8 hex digits"))
 }

@@ -3,7 +3,7 @@
 use std::ops::Range;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use super::head::{Framing, Parsed};
 use super::linger::Lingerer;
@@ -13,7 +13,7 @@ use crate::api::{Api, Caller, Delivered, Page, Reply, Task};
 use crate::config::Config;
 use crate::diag::Diag;
 use crate::error::{Cause, Problem};
-use crate::http::{Answer, Head, closing};
+use crate::http::{Answer, Frame, Head, closing};
 use crate::limits::{BODIES_BYTES, SMALL_ANSWER, WRITE_BYTES_PER_SECOND};
 use crate::line::Line;
 use crate::metrics::Metrics;
@@ -117,13 +117,14 @@ impl Desk {
     fn answer(&self, line: &Arc<Line>, head: &Head, asked: Asked) -> After {
         let begun = Instant::now();
         let Asked { task, body, after } = asked;
+        // Its room is kept until the answer is out.
         let Body { bytes: body, room: _room } = body;
         let reply = match task {
             Err(problem) => Reply::Refused(problem),
             // A panic leaves no lock behind that matters: see `log`.
             Ok(task) => {
-                let takes_any_page = after == After::KeepAlive && !head.is_head();
-                let caller = Caller { line, takes_any_page };
+                let takes_shared_page = after == After::KeepAlive && !head.is_head();
+                let caller = Caller { line, takes_shared_page };
                 catch_unwind(AssertUnwindSafe(|| self.api.perform(task, body, &caller)))
                     .unwrap_or_else(|_| Reply::Refused(failed()))
             }
@@ -147,7 +148,7 @@ impl Desk {
     fn message(&self, reply: Reply, head: &Head, after: After) -> Option<(u16, Message)> {
         let close = after == After::Close;
         let own = |answer: &Answer| {
-            let opening = answer.encode(head.is_head(), close);
+            let opening = answer.encode(Frame { has_body: !head.is_head(), closes: close });
             let counted =
                 (opening.len() > SMALL_ANSWER).then(|| self.api.count_answer(opening.len()));
             (answer.status, Message { opening, shared: None, _counted: counted })
@@ -180,7 +181,8 @@ impl Desk {
             self.metrics.refused(problem.cause);
             let answer = Answer::from(&problem);
             let status = answer.status;
-            let bytes = answer.encode(head.is_some_and(Head::is_head), true);
+            let has_body = !head.is_some_and(Head::is_head);
+            let bytes = answer.encode(Frame { has_body, closes: true });
             self.tell(line, head, status, bytes.len(), Instant::now());
             if self.write(line, &bytes).is_ok() {
                 self.lingerer.take(Arc::clone(line));
@@ -190,14 +192,12 @@ impl Desk {
     }
 
     fn write(&self, line: &Line, bytes: &[u8]) -> std::io::Result<()> {
-        // Nearly every answer fits into the socket's buffer at once.
-        let sent = if bytes.is_empty() { 0 } else { line.send_now(bytes)? };
-        if sent == bytes.len() {
+        if bytes.is_empty() {
             return Ok(());
         }
         let extra = (bytes.len() / WRITE_BYTES_PER_SECOND) as u64;
-        let time = self.config.write_timeout + std::time::Duration::from_secs(extra);
-        line.send_until(&bytes[sent..], Instant::now() + time)
+        let time = self.config.write_timeout + Duration::from_secs(extra);
+        line.send_until(bytes, Instant::now() + time)
     }
 
     fn tell(&self, line: &Line, head: Option<&Head>, status: u16, bytes: usize, begun: Instant) {

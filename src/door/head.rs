@@ -30,10 +30,6 @@ pub struct Parsed {
     pub expects_continue: bool,
 }
 
-fn malformed(detail: impl Into<String>) -> Problem {
-    Problem::new(Cause::Malformed, detail)
-}
-
 /// Reads a head from the start of `bytes`; `None`: it goes on.
 ///
 /// # Errors
@@ -55,22 +51,26 @@ pub fn parse(bytes: &[u8]) -> Result<Option<Parsed>, Problem> {
         facts.note(field.name, field.value)?;
     }
     match facts.hosts {
-        0 if !http10 => return Err(malformed("header Host is missing; HTTP/1.1 needs it once")),
+        0 if !http10 => {
+            return Err(Problem::malformed("header Host is missing; HTTP/1.1 needs it once"));
+        }
         0 | 1 => {}
-        _ => return Err(malformed("header Host is repeated; it may come once")),
+        _ => return Err(Problem::malformed("header Host is repeated; it may come once")),
     }
     let (path, query) = target(request.path.unwrap_or(""))?;
     let method: Method =
-        request.method.unwrap_or("").parse().map_err(|()| malformed("no method"))?;
+        request.method.unwrap_or("").parse().map_err(|()| Problem::malformed("no method"))?;
     Ok(Some(Parsed {
         head: Head { method, path, query, fields: facts.fields },
         length,
         framing: match (facts.chunked, facts.length) {
             (true, Some(_)) => {
-                return Err(malformed("Content-Length and Transfer-Encoding exclude each other"));
+                return Err(Problem::malformed(
+                    "Content-Length and Transfer-Encoding exclude each other",
+                ));
             }
             (true, None) if http10 => {
-                return Err(malformed("Transfer-Encoding does not exist in HTTP/1.0"));
+                return Err(Problem::malformed("Transfer-Encoding does not exist in HTTP/1.0"));
             }
             (true, None) => Framing::Chunked,
             (false, length) => Framing::Sized(length.unwrap_or(0)),
@@ -84,7 +84,7 @@ pub fn parse(bytes: &[u8]) -> Result<Option<Parsed>, Problem> {
 fn no_bare_lf(bytes: &[u8]) -> Result<(), Problem> {
     let bare = |at: usize| at == 0 || bytes[at - 1] != b'\r';
     if memchr::memchr_iter(b'\n', bytes).any(bare) {
-        return Err(malformed("a line ends in LF alone; HTTP lines end in CR LF"));
+        return Err(Problem::malformed("a line ends in LF alone; HTTP lines end in CR LF"));
     }
     Ok(())
 }
@@ -92,7 +92,7 @@ fn no_bare_lf(bytes: &[u8]) -> Result<(), Problem> {
 fn explain(error: httparse::Error, bytes: &[u8]) -> Problem {
     use httparse::Error;
     if bytes.starts_with(&[0x16, 0x03]) {
-        return malformed(
+        return Problem::malformed(
             "this looks like TLS; the server speaks plain HTTP, so use http:// or a proxy for TLS",
         );
     }
@@ -103,11 +103,17 @@ fn explain(error: httparse::Error, bytes: &[u8]) -> Problem {
         Error::Version if names_a_version(bytes) => {
             Problem::new(Cause::HttpVersion, "the server speaks HTTP/1.1 and HTTP/1.0")
         }
-        Error::Version => malformed("the request line does not end in HTTP/1.1 or HTTP/1.0"),
-        Error::HeaderName => malformed("a header's name has a character that is not allowed"),
-        Error::HeaderValue => malformed("a header's value has a character that is not allowed"),
-        Error::NewLine => malformed("a line does not end in CR LF"),
-        Error::Token | Error::Status => malformed("this is not an HTTP request"),
+        Error::Version => {
+            Problem::malformed("the request line does not end in HTTP/1.1 or HTTP/1.0")
+        }
+        Error::HeaderName => {
+            Problem::malformed("a header's name has a character that is not allowed")
+        }
+        Error::HeaderValue => {
+            Problem::malformed("a header's value has a character that is not allowed")
+        }
+        Error::NewLine => Problem::malformed("a line does not end in CR LF"),
+        Error::Token | Error::Status => Problem::malformed("this is not an HTTP request"),
     }
 }
 
@@ -130,7 +136,7 @@ fn names_a_version(bytes: &[u8]) -> bool {
 /// read as RFC 9112, section 3.2.2, asks for.
 fn target(target: &str) -> Result<(String, String), Problem> {
     if !target.is_ascii() {
-        return Err(malformed("the request target has a byte that is not ASCII"));
+        return Err(Problem::malformed("the request target has a byte that is not ASCII"));
     }
     let after_scheme = target
         .get(..7)
@@ -143,10 +149,12 @@ fn target(target: &str) -> Result<(String, String), Problem> {
     let (path, query) = origin.split_once('?').unwrap_or((origin, ""));
     let path = if after_scheme.is_some() && path.is_empty() { "/" } else { path };
     if !path.starts_with('/') && path != "*" {
-        return Err(malformed(format!("request target {target:?} does not begin with /")));
+        return Err(Problem::malformed(format!("request target {target:?} does not begin with /")));
     }
     if target.contains('#') {
-        return Err(malformed("the request target has a fragment; that stays in the client"));
+        return Err(Problem::malformed(
+            "the request target has a fragment; that stays in the client",
+        ));
     }
     Ok((path.to_owned(), query.to_owned()))
 }
@@ -165,7 +173,7 @@ impl Facts {
     fn note(&mut self, name: &str, value: &[u8]) -> Result<(), Problem> {
         if let Some(field) = Field::named(name) {
             let value = std::str::from_utf8(value)
-                .map_err(|_| malformed(format!("header {name} is not UTF-8")))?;
+                .map_err(|_| Problem::malformed(format!("header {name} is not UTF-8")))?;
             self.fields.push((field, value.to_owned()));
             return Ok(());
         }
@@ -203,12 +211,12 @@ impl Facts {
 
     fn note_length(&mut self, value: &[u8]) -> Result<(), Problem> {
         if self.length.is_some() {
-            return Err(malformed("header Content-Length is repeated; it may come once"));
+            return Err(Problem::malformed("header Content-Length is repeated; it may come once"));
         }
         let digits = !value.is_empty() && value.iter().all(u8::is_ascii_digit);
         let number = std::str::from_utf8(value).ok().filter(|_| digits);
-        let number =
-            number.ok_or_else(|| malformed("Content-Length has to be a decimal number"))?;
+        let number = number
+            .ok_or_else(|| Problem::malformed("Content-Length has to be a decimal number"))?;
         // What does not fit a u64 is too large all the same.
         self.length = Some(number.parse().unwrap_or(u64::MAX));
         Ok(())

@@ -25,7 +25,7 @@ use crate::config::Config;
 use crate::cursor::Epoch;
 use crate::diag::Diag;
 use crate::error::{Cause, Problem};
-use crate::http::Answer;
+use crate::http::{Answer, Frame};
 use crate::limits::{CLOSING, DRAIN, DRAIN_PARTIAL, GIVE_WAY};
 use crate::line::Line;
 use crate::metrics::Metrics;
@@ -70,14 +70,13 @@ impl Door {
     /// # Errors
     /// When the operating system refuses a thread.
     pub fn open(
-        config: Config,
+        mut config: Config,
         listeners: Vec<Listener>,
         epoch: Epoch,
         metrics: &Arc<Metrics>,
         diag: Diag,
         shutdown: &Shutdown,
     ) -> io::Result<Door> {
-        let mut config = config;
         fit::to_machine(&mut config, &diag);
         let places = Permits::new(config.max_connections);
         let api = Api::new(&config, epoch, places.clone(), Arc::clone(metrics), shutdown.clone());
@@ -123,7 +122,7 @@ impl Door {
             // Once in a process's life, and for moments: not worth a condition variable.
             std::thread::sleep(Duration::from_millis(2));
             if !partial_ended && begun.elapsed() > DRAIN_PARTIAL {
-                self.pool.end_partial();
+                self.pool.end_all_waiting();
                 partial_ended = true;
             }
         }
@@ -212,7 +211,8 @@ impl Acceptor {
         self.metrics.refused(Cause::ConnectionCap);
         let problem = Problem::new(Cause::ConnectionCap, format!("{why}; try again later"));
         // A new socket's buffer has room for it.
-        let _ = line.send_now(&Answer::from(&problem).encode(false, true));
+        let _ =
+            line.send_now(&Answer::from(&problem).encode(Frame { has_body: true, closes: true }));
         self.lingerer.take(Arc::new(line));
     }
 }

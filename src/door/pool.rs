@@ -207,7 +207,7 @@ impl Pool {
     }
 
     /// The same, for those of which a part has arrived too.
-    pub fn end_partial(&self) {
+    pub fn end_all_waiting(&self) {
         self.workers.lock().iter().for_each(|worker| worker.slot.end_input());
     }
 

@@ -12,7 +12,7 @@ use crate::error::{Cause, Problem};
 use crate::limits::{INPUT_BYTES, SMALL_BODY_BYTES};
 use crate::line::Line;
 use crate::permits::{Permit, Permits};
-use crate::seconds::Seconds;
+use crate::time::Seconds;
 
 /// Why there is no request.
 #[derive(Debug)]

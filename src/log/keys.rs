@@ -9,18 +9,17 @@ use parking_lot::Mutex;
 
 use crate::limits::{KEY_AGE, KEYS};
 
-/// What a publish was answered with. Empty until its outcome is known; the publisher holds the
-/// lock until then, so a repeat that locks it waits for the outcome. Still empty afterwards: the
-/// publish failed, and the repeat counts as a first try.
+/// What a publish was answered with. Empty until that is known; the publisher holds the lock until
+/// its answer is complete, so a repeat that locks it waits for that.
 ///
-/// Lock order: the publisher's own outcome before the log. Nobody waits for somebody else's
-/// outcome while holding the log's lock or an outcome of their own.
+/// Lock order: the publisher's own outcome before all else. Nobody waits for somebody else's
+/// outcome while holding any lock.
 pub type Outcome<T> = Arc<Mutex<Option<T>>>;
 
 /// A publish's claim to a key.
 #[derive(Clone)]
 pub struct Claim<T> {
-    /// Identifies key, topic and publisher: 128 bits that only this process can compute.
+    /// Identifies key and topic: 128 bits that only this process can compute.
     pub id: u128,
     /// Identifies what is published, likewise.
     pub fingerprint: u128,
@@ -96,14 +95,6 @@ impl<T> Keys<T> {
         let entry = (claim.fingerprint, Arc::clone(&claim.outcome));
         self.known.insert(claim.id, entry);
         self.order.push_back((now, claim.id));
-    }
-
-    /// Forgets a key whose publish failed.
-    pub fn release(&mut self, id: u128, failed: &Outcome<T>) {
-        if self.known.get(&id).is_some_and(|(_, o)| Arc::ptr_eq(o, failed)) {
-            self.known.remove(&id);
-            self.order.retain(|(_, other)| *other != id);
-        }
     }
 
     /// Forgets what is older than ten minutes.

@@ -71,8 +71,8 @@ struct State {
 pub enum Appended<T> {
     /// It is in the log; this is the cursor of its last event.
     Now(Cursor),
-    /// The same was published before under its key; the drafts come back.
-    Before(Outcome<T>, Vec<Draft>),
+    /// The same was published before under its key.
+    Before(Outcome<T>),
 }
 
 /// Why a publish was refused by the log.
@@ -148,8 +148,10 @@ impl<T> Log<T> {
     }
 
     /// Called under the lock, so that a reader who holds it reads what belongs together.
-    fn changed(&self, _: &Locked<'_, T>) {
-        self.version.fetch_add(1, Ordering::Release);
+    fn changed_if(&self, changed: bool, _: &Locked<'_, T>) {
+        if changed {
+            self.version.fetch_add(1, Ordering::Release);
+        }
     }
 
     /// Appends the drafts with consecutive seqs, all or none, and trims what retention no longer
@@ -170,7 +172,7 @@ impl<T> Log<T> {
         if let Some(claim) = claim {
             match locked.keys().look_up(claim, now.at) {
                 Known::No => {}
-                Known::Repeat(outcome) => return Ok(Appended::Before(outcome, drafts)),
+                Known::Repeat(outcome) => return Ok(Appended::Before(outcome)),
                 Known::Reused => return Err(Refused::KeyReused),
             }
         }
@@ -181,15 +183,8 @@ impl<T> Log<T> {
             }
         }
         // A publish that is refused may have trimmed all the same.
-        if appended.is_ok() || !trimmed.is_empty() {
-            self.changed(&locked);
-        }
+        self.changed_if(appended.is_ok() || !trimmed.is_empty(), &locked);
         appended.map(Appended::Now)
-    }
-
-    /// Forgets a key whose publish failed after it was claimed.
-    pub fn release(&self, id: u128, failed: &Outcome<T>) {
-        self.lock().keys().release(id, failed);
     }
 
     /// Reads one slice at one instant.
@@ -205,7 +200,7 @@ impl<T> Log<T> {
         let mut trimmed = Vec::new();
         let mut locked = self.lock();
         while locked.log().trim_oldest_of(topic, &mut trimmed) {}
-        self.changed(&locked);
+        self.changed_if(!trimmed.is_empty(), &locked);
     }
 
     /// Trims what is too old, and forgets old keys.
@@ -214,9 +209,7 @@ impl<T> Log<T> {
         let mut locked = self.lock();
         locked.keys().expire(now);
         locked.log().trim_aged(now, self.retention.age, &mut trimmed);
-        if !trimmed.is_empty() {
-            self.changed(&locked);
-        }
+        self.changed_if(!trimmed.is_empty(), &locked);
     }
 
     /// Topics whose names begin with `prefix` and come after `after`, in name order, and the

@@ -66,9 +66,9 @@ pub struct Gap {
     pub resume: Cursor,
 }
 
-/// A reader's place, with `told` filled in.
+/// A reader's position, with `told` filled in.
 #[derive(Clone, Copy, Debug)]
-struct Place {
+struct Position {
     seq: u64,
     told: u64,
 }
@@ -148,27 +148,27 @@ impl State {
         } else {
             LastTrim::default()
         };
-        let mut place = Place { seq: 0, told: self.trims.total() };
+        let mut position = Position { seq: 0, told: self.trims.total() };
         let mut why = None;
         match since {
             Since::Start => {}
-            Since::Now => place.seq = self.head,
-            Since::Last(n) => place.seq = self.before_last(&asked, ask.types, n),
+            Since::Now => position.seq = self.head,
+            Since::Last(n) => position.seq = self.before_last(&asked, ask.types, n),
             Since::After(cursor) => {
-                place = Place { seq: cursor.seq, told: cursor.told.unwrap_or(0) };
-                why = self.why_not(&asked, forgotten, cursor, place);
+                position = Position { seq: cursor.seq, told: cursor.told.unwrap_or(0) };
+                why = self.check_cursor(&asked, forgotten, cursor, position);
             }
         }
-        let gap = why.map(|why| self.gap(why, &asked, forgotten, place));
+        let gap = why.map(|why| self.gap(why, &asked, forgotten, position));
         let gap = match gap {
             Some(gap) if ask.on_gap == OnGap::Fail => return Err(gap),
             Some(gap) => {
-                place.seq = gap.resume.seq;
+                position.seq = gap.resume.seq;
                 Some(gap)
             }
             None => None,
         };
-        let (events, behind) = collect(&asked, place.seq, ask);
+        let (events, behind) = collect(&asked, position.seq, ask);
         Ok(Slice {
             events,
             gap,
@@ -182,45 +182,45 @@ impl State {
     }
 
     /// The gap test: exact for every topic that is there, and never silent for one that is not.
-    fn why_not(
+    fn check_cursor(
         &self,
         asked: &[&Topic],
         forgotten: LastTrim,
         cursor: Cursor,
-        place: Place,
+        position: Position,
     ) -> Option<Why> {
         if cursor.epoch != self.epoch {
             return Some(Why::Epoch);
         }
-        if place.seq > self.head || place.told > self.trims.total() {
+        if position.seq > self.head || position.told > self.trims.total() {
             return Some(Why::Future);
         }
         let gap = asked
             .iter()
             .map(|topic| topic.last_trim)
             .chain([forgotten])
-            .any(|trim| trim.is_gap(place.seq, place.told));
+            .any(|trim| trim.is_gap(position.seq, position.told));
         gap.then_some(Why::Trimmed)
     }
 
-    fn gap(&self, why: Why, asked: &[&Topic], forgotten: LastTrim, place: Place) -> Gap {
+    fn gap(&self, why: Why, asked: &[&Topic], forgotten: LastTrim, position: Position) -> Gap {
         // A cursor of another life, or from the future, says nothing about this log.
-        let seq = if why == Why::Trimmed { place.seq } else { 0 };
+        let seq = if why == Why::Trimmed { position.seq } else { 0 };
         let oldest = asked
             .iter()
-            .filter_map(|topic| topic.get(topic.place_after(seq)))
+            .filter_map(|topic| topic.get(topic.index_after(seq)))
             .map(|event| event.seq)
             .min();
         let trails: Vec<_> = asked
             .iter()
-            .filter(|topic| topic.last_trim.is_gap(seq, place.told))
+            .filter(|topic| topic.last_trim.is_gap(seq, position.told))
             .map(|topic| &*topic.trail)
             .take(COUNTED_TOPICS + 1)
             .collect();
         let countable = why == Why::Trimmed
-            && !forgotten.is_gap(seq, place.told)
+            && !forgotten.is_gap(seq, position.told)
             && trails.len() <= COUNTED_TOPICS;
-        let lost = countable.then(|| self.trims.lost(&trails, seq, place.told));
+        let lost = countable.then(|| self.trims.lost(&trails, seq, position.told));
         let trimmed_through = trimmed_through(asked, forgotten);
         let cursor = |seq| Cursor {
             epoch: self.epoch,
@@ -273,27 +273,27 @@ fn collect(asked: &[&Topic], seq: u64, ask: &Ask<'_>) -> (Vec<Arc<Event>>, u64) 
     let mut nearest = BinaryHeap::new();
     let mut ahead = 0;
     for (index, topic) in asked.iter().enumerate() {
-        let place = topic.place_after(seq);
-        if let Some(event) = topic.get(place) {
-            nearest.push(Reverse((event.seq, index, place)));
+        let at = topic.index_after(seq);
+        if let Some(event) = topic.get(at) {
+            nearest.push(Reverse((event.seq, index, at)));
             ahead += if ask.types.keeps_all() {
-                topic.len() - place
+                topic.len() - at
             } else {
-                topic.starting_at(place).filter(wanted).count()
+                topic.starting_at(at).filter(wanted).count()
             };
         }
     }
     let mut events = Vec::with_capacity(ahead.min(ask.limit).min(PAGE_EVENTS));
     let mut bytes = 0;
     while events.len() < ahead.min(ask.limit) && bytes < ask.bytes {
-        let Some(Reverse((_, index, place))) = nearest.pop() else { break };
+        let Some(Reverse((_, index, at))) = nearest.pop() else { break };
         let topic = asked[index];
-        if let Some(event) = topic.get(place).filter(wanted) {
+        if let Some(event) = topic.get(at).filter(wanted) {
             bytes += event.cost() as usize;
             events.push(Arc::clone(event));
         }
-        if let Some(event) = topic.get(place + 1) {
-            nearest.push(Reverse((event.seq, index, place + 1)));
+        if let Some(event) = topic.get(at + 1) {
+            nearest.push(Reverse((event.seq, index, at + 1)));
         }
     }
     let behind = (ahead - events.len()) as u64;

@@ -55,7 +55,7 @@ impl Topic {
     }
 
     /// Place in the ring of the first event after `seq`.
-    pub fn place_after(&self, seq: u64) -> usize {
+    pub fn index_after(&self, seq: u64) -> usize {
         // Nearly every reader is at the end or at the start.
         if self.newest().is_none_or(|newest| newest <= seq) {
             return self.events.len();
@@ -66,12 +66,12 @@ impl Topic {
         self.events.partition_point(|e| e.seq <= seq)
     }
 
-    pub fn get(&self, place: usize) -> Option<&Arc<Event>> {
-        self.events.get(place)
+    pub fn get(&self, index: usize) -> Option<&Arc<Event>> {
+        self.events.get(index)
     }
 
-    /// The events from a place on, oldest first.
-    pub fn starting_at(&self, place: usize) -> impl DoubleEndedIterator<Item = &Arc<Event>> {
-        self.events.range(place.min(self.events.len())..)
+    /// The events from an index on, oldest first.
+    pub fn starting_at(&self, index: usize) -> impl DoubleEndedIterator<Item = &Arc<Event>> {
+        self.events.range(index.min(self.events.len())..)
     }
 }

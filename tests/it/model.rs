@@ -166,7 +166,7 @@ impl Pair {
                 self.model.publish(topic, tag, &sizes, self.clock.at);
                 assert_eq!(cursor.seq, self.model.events.len() as u64);
             }
-            Ok(Appended::Before(..)) => panic!("there was no key"),
+            Ok(Appended::Before(_)) => panic!("there was no key"),
             Err(refused) => {
                 assert_eq!(refused, Refused::TopicCap);
                 self.model.expire(self.clock.at);

@@ -1,15 +1,15 @@
-//! Seconds as decimal text: what people type for a wait, and what answers and metrics show.
+//! Time as text: seconds as people type and read them, and RFC 3339.
 //!
-//! Whole numbers all the way, so that nothing is rounded twice, and the tables that floating point
+//! Seconds are whole numbers all the way, so that nothing is rounded twice, and the tables that floating point
 //! text needs stay out of the binary.
 
 use std::fmt;
-use std::time::Duration;
+use std::time::{Duration, SystemTime};
 
 /// Reads `25`, `0.5` or `.5`: digits and at most one point, no sign, no exponent. What is longer
 /// than a [`Duration`] is the longest one.
 #[must_use]
-pub fn parse(text: &str) -> Option<Duration> {
+pub fn parse_seconds(text: &str) -> Option<Duration> {
     let (whole, fraction) = text.split_once('.').unwrap_or((text, ""));
     let digits = |part: &str| part.bytes().all(|b| b.is_ascii_digit());
     if !digits(whole) || !digits(fraction) || whole.len() + fraction.len() == 0 {
@@ -38,6 +38,12 @@ impl fmt::Display for Seconds {
     }
 }
 
+/// A moment as the wire says it: RFC 3339, UTC, milliseconds.
+#[must_use]
+pub fn rfc3339(time: SystemTime) -> String {
+    humantime::format_rfc3339_millis(time).to_string()
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -47,13 +53,13 @@ mod tests {
         for (text, micros) in
             [("0", 0), ("25", 25_000_000), ("0.5", 500_000), ("1.000001", 1_000_001)]
         {
-            assert_eq!(parse(text), Some(Duration::from_micros(micros)));
+            assert_eq!(parse_seconds(text), Some(Duration::from_micros(micros)));
             assert_eq!(Seconds(Duration::from_micros(micros)).to_string(), text);
         }
-        assert_eq!(parse(".5"), parse("0.50"));
-        assert_eq!(parse("99999999999999999999999"), Some(Duration::MAX));
+        assert_eq!(parse_seconds(".5"), parse_seconds("0.50"));
+        assert_eq!(parse_seconds("99999999999999999999999"), Some(Duration::MAX));
         for text in ["", ".", "-1", "+1", "1e3", "1s", "1.2.3", "inf", "NaN", "1 ", "١"] {
-            assert_eq!(parse(text), None, "{text}");
+            assert_eq!(parse_seconds(text), None, "{text}");
         }
     }
 }

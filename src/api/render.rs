@@ -1,0 +1,210 @@
+//! What a poll is answered with, as bytes.
+
+use std::borrow::Cow;
+use std::sync::Arc;
+use std::time::Duration;
+
+use base64::Engine as _;
+use base64::engine::general_purpose::STANDARD as BASE64;
+
+use super::page::{Format, Page, PageKey};
+use crate::http::{Answer, Frame};
+use crate::json::{self, Object};
+use crate::limits::GAP_HEADER_BYTES;
+use crate::log::{Event, Form, Gap, Slice};
+use crate::permits::Permit;
+use crate::time::{Seconds, rfc3339};
+
+/// Why a poll was answered.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Reason {
+    Data,
+    /// After so long.
+    Timeout(Duration),
+    Drain,
+}
+
+impl Reason {
+    /// As the wire says it.
+    #[must_use]
+    pub fn label(self) -> &'static str {
+        match self {
+            Reason::Data => "data",
+            Reason::Timeout(_) => "timeout",
+            Reason::Drain => "drain",
+        }
+    }
+}
+
+/// Renders a page of at most `room`, or of one event.
+pub fn render(key: &PageKey, slice: &Slice, reason: Reason, mut room: Permit) -> Arc<Page> {
+    let most = room.size();
+    let first = slice.events.first();
+    let (content_type, body, taken) = match key.format {
+        Format::Json => {
+            let (body, taken) = json_body(slice, reason, most);
+            ("application/json".into(), body, taken)
+        }
+        Format::Ndjson => {
+            let mut body = Vec::new();
+            let taken = push_events(&mut body, slice, most, b"", b"\n");
+            ("application/x-ndjson".into(), body, taken)
+        }
+        Format::Raw => {
+            let body = first.map_or(Vec::new(), |event| event.draft.body.to_vec());
+            (raw_content_type(first), body, slice.events.len().min(1))
+        }
+    };
+    let mut answer = Answer::new(200, content_type, body)
+        .with("Next-Cursor", slice.next(taken).to_string())
+        .with("Poll-Reason", reason.label())
+        .with("Cache-Control", "no-store, no-transform");
+    if let Reason::Timeout(granted) = reason {
+        answer = answer.with("Poll-Wait", Seconds(granted).to_string());
+    }
+    if key.format == Format::Raw {
+        // What a publisher sent must not run in a reader's browser.
+        answer = answer
+            .with("Content-Security-Policy", "sandbox")
+            .with("X-Content-Type-Options", "nosniff");
+    }
+    if let Some(gap) = slice.gap.as_ref().filter(|_| key.format != Format::Json) {
+        answer = answer.with("Poll-Gap", gap_header(gap));
+    }
+    if let Some(wait) = key.preferred {
+        answer = answer.with("Preference-Applied", format!("wait={wait}"));
+    }
+    let bytes = answer.encode(Frame { has_body: true, closes: false });
+    room.resize(bytes.capacity());
+    let gap = slice.gap.as_ref().map(|gap| (gap.why, lost_in_all(gap)));
+    Arc::new(Page { bytes, first_at: first.map(|event| event.at), gap, _room: room })
+}
+
+fn json_body(slice: &Slice, reason: Reason, room: usize) -> (Vec<u8>, usize) {
+    let mut body = Vec::new();
+    let mut taken = 0;
+    let mut object = Object::open(&mut body);
+    object.nested("events", |out| {
+        out.push(b'[');
+        taken = push_events(out, slice, room, b",", b"");
+        out.push(b']');
+    });
+    let behind = slice.behind(taken);
+    object
+        .string("next", &slice.next(taken).to_string())
+        .boolean("more", behind > 0)
+        .number("behind", behind)
+        .string("reason", reason.label());
+    if let Some(gap) = &slice.gap {
+        object.nested("gap", |out| push_gap(out, &gap_members(gap)));
+    }
+    object.close();
+    body.push(b'\n');
+    (body, taken)
+}
+
+/// Appends events until the next would exceed `room`, at least one if there is one.
+fn push_events(
+    out: &mut Vec<u8>,
+    slice: &Slice,
+    room: usize,
+    between: &[u8],
+    after: &[u8],
+) -> usize {
+    let start = out.len();
+    for (taken, event) in slice.events.iter().enumerate() {
+        let end = out.len();
+        if taken > 0 {
+            out.extend_from_slice(between);
+        }
+        push_event(out, event);
+        out.extend_from_slice(after);
+        if taken > 0 && out.len() - start > room {
+            out.truncate(end);
+            return taken;
+        }
+    }
+    slice.events.len()
+}
+
+fn push_event(out: &mut Vec<u8>, event: &Event) {
+    let draft = &event.draft;
+    let mut object = Object::open(out);
+    object
+        .number("seq", event.seq)
+        .string("topic", event.topic())
+        .string("time", &rfc3339(event.time));
+    if let Some(tag) = &draft.tag {
+        object.string("type", tag);
+    }
+    if let Some(content_type) = draft.content_type.as_ref().filter(|_| draft.form != Form::Json) {
+        object.string("content_type", content_type);
+    }
+    match (draft.form, std::str::from_utf8(&draft.body)) {
+        (Form::Json, _) => object.checked("data", &draft.body),
+        (Form::Text, Ok(text)) => object.string("data", text),
+        (Form::Binary | Form::Text, _) => object.string("data_base64", &BASE64.encode(&draft.body)),
+    };
+    object.close();
+}
+
+fn raw_content_type(event: Option<&Arc<Event>>) -> Cow<'static, str> {
+    let Some(event) = event else { return "text/plain; charset=utf-8".into() };
+    match (&event.draft.content_type, event.draft.form) {
+        (Some(own), _) => String::from(&**own).into(),
+        (None, Form::Json) => "application/json".into(),
+        (None, Form::Text) => "text/plain; charset=utf-8".into(),
+        (None, Form::Binary) => "application/octet-stream".into(),
+    }
+}
+
+/// How many events a gap has lost, as far as that is known.
+pub fn lost_in_all(gap: &Gap) -> u64 {
+    gap.lost.iter().flat_map(|lost| lost.values()).flatten().sum()
+}
+
+/// The gap object's members, each as JSON.
+pub fn gap_members(gap: &Gap) -> [(&'static str, Vec<u8>); 4] {
+    let lost = gap.lost.as_ref().map(|lost| {
+        let mut out = Vec::new();
+        let mut object = Object::open(&mut out);
+        for (topic, count) in lost {
+            match count {
+                Some(count) => object.number(topic, *count),
+                None => object.checked(topic, NULL),
+            };
+        }
+        object.close();
+        out
+    });
+    let oldest = gap.oldest.map(|oldest| json::string(&oldest.to_string()));
+    [
+        ("why", json::string(gap.why.label())),
+        ("lost", lost.unwrap_or_else(|| NULL.to_vec())),
+        ("oldest", oldest.unwrap_or_else(|| NULL.to_vec())),
+        ("resume", json::string(&gap.resume.to_string())),
+    ]
+}
+
+const NULL: &[u8] = b"null";
+
+fn push_gap(out: &mut Vec<u8>, members: &[(&'static str, Vec<u8>)]) {
+    let mut object = Object::open(out);
+    for (name, value) in members {
+        object.checked(name, value);
+    }
+    object.close();
+}
+
+/// The gap object on one line; without the counts where those would not fit into a header.
+fn gap_header(gap: &Gap) -> String {
+    let mut members = gap_members(gap);
+    let mut text = Vec::new();
+    push_gap(&mut text, &members);
+    if text.len() > GAP_HEADER_BYTES {
+        members[1].1 = NULL.to_vec();
+        text.clear();
+        push_gap(&mut text, &members);
+    }
+    String::from_utf8_lossy(&text).into_owned()
+}
