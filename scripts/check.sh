@@ -53,31 +53,32 @@ with() { # COMMAND NAME STEP...
     local command=$1 name=$2
     shift 2
     if ! have "$command" && [ ! -x "$command" ]; then
-        skipped+=("$name (no $command)")
+        skipped+=("$name (no $(basename "$command"))")
         return 0
     fi
     step "$name"
     "$@"
 }
 
-metrics() {
-    local out server url
-    out=$(mktemp)
-    target/debug/longpoll --listen 127.0.0.1:0 --log error >"$out" &
+# What /metrics says after some use, as Prometheus' own tool sees it.
+metrics() { # PROMTOOL
+    local server line url
+    exec 3< <(exec "${CARGO_TARGET_DIR:-target}/debug/longpoll" --listen 127.0.0.1:0 --log error)
     server=$!
-    until [ -s "$out" ]; do kill -0 "$server"; done
-    url=$(sed -n 's/^listening on //p' "$out")
+    # shellcheck disable=SC2064 # The process of now.
+    trap "kill $server" EXIT
+    read -r -u 3 line
+    url=${line#listening on }
     curl -sf -d hello "$url/topics/news" >/dev/null
     curl -sf "$url/topics/news" >/dev/null
     curl -sf "$url/metrics" | "$1" check metrics
+    trap - EXIT
     kill "$server"
-    wait "$server"
-    rm "$out"
 }
 
 for tool in cargo curl; do
     have "$tool" || need "$tool" "$tool"
-    have "$tool" || { echo "check.sh: $tool is needed; see the README" >&2; exit 1; }
+    have "$tool" || { echo "check.sh: $tool is needed and not there" >&2; exit 1; }
 done
 need shellcheck shellcheck
 need_promtool

@@ -1,4 +1,5 @@
-//! Every cap that is not a flag: its value, its unit, why it is that and what happens at it.
+//! Every cap that a client can meet and that is not a flag: its value, its unit, why it is that
+//! and what happens at it.
 //!
 //! The caps that people set are in [`crate::config`]; both together are all there is. Nothing in
 //! this server grows without one of them.
@@ -25,12 +26,13 @@ pub const PAGE_EVENTS_DEFAULT: usize = 100;
 /// its first.
 pub const PAGE_BYTES: usize = MIB;
 /// Bytes of rendered answers that exist at once. Beyond it pages are cut to what is left, down to
-/// one event each: many readers far behind get smaller pages, not refusals.
+/// one event each (as JSON up to six times its size): many readers far behind get smaller pages,
+/// not refusals.
 pub const ANSWERS_BYTES: usize = 16 * MIB;
 /// An answer up to this size is part of its connection's own overhead and is not counted above.
 pub const SMALL_ANSWER: usize = 4 * KIB;
-/// Rendered pages kept for the next equal request, and the largest that is kept: together at most
-/// 1 MiB. Equal requests arrive within moments of each other, so a few are enough.
+/// Rendered pages kept for the next equal request: together at most 1 MiB. Equal requests arrive
+/// within moments of each other, so a few are enough.
 pub const SHARED_PAGES: usize = 32;
 /// Bytes of the largest page that is kept for sharing; a larger one is rendered for each reader.
 pub const SHARED_PAGE_BYTES: usize = 32 * KIB;
@@ -49,7 +51,7 @@ pub const JSON_DEPTH: usize = 120;
 
 /// How long an `Idempotency-Key` is remembered.
 pub const KEY_AGE: Duration = Duration::from_secs(600);
-/// How many are remembered; the oldest go first and are counted in `/metrics`. About 8 MiB.
+/// How many are remembered; the oldest go first and are counted in `/metrics`. About 16 MiB.
 pub const KEYS: usize = 65_536;
 /// Trims remembered one by one, so that a gap can say how many events were lost. About 160 kB.
 pub const COUNTED_TRIMS: usize = 10_000;
@@ -86,11 +88,12 @@ pub const SPARE_DESCRIPTORS: u64 = 32 + 2 * LINGERING as u64;
 /// Connections that were answered before their request was read whole, being discarded; as many
 /// more may queue for that. Beyond it the oldest, or the newcomer, is closed at once.
 pub const LINGERING: usize = 64;
-/// How long, and how much of, such a connection's input is discarded.
+/// How long such a connection's input is discarded; then it is closed.
 pub const LINGER: Duration = Duration::from_secs(1);
-/// Bytes discarded from such a connection.
+/// Bytes discarded from such a connection; then it is closed.
 pub const LINGER_BYTES: usize = MIB;
-/// How often held polls are looked over for clients that hung up: half of the promised 2 s.
+/// How often held polls are looked over for clients that hung up. A place is free again within
+/// twice this.
 pub const WATCH: Duration = Duration::from_secs(1);
 /// `--write-timeout` grows by a second for each so many bytes of an answer.
 pub const WRITE_BYTES_PER_SECOND: usize = 16 * KIB;

@@ -38,7 +38,7 @@ impl Peak {
     }
 }
 
-/// Upper bounds of the wake latency buckets, in microseconds: from a lone waiter on an idle
+/// Upper bounds of the wake latency's buckets, in microseconds: from a lone waiter on an idle
 /// machine (tens) to ten thousand of them (hundreds of thousands).
 const WAKE_BOUNDS: [u64; 14] = [
     50, 100, 200, 500, 1_000, 2_000, 5_000, 10_000, 20_000, 50_000, 100_000, 200_000, 500_000,
@@ -150,7 +150,7 @@ impl Metrics {
             "Log lines dropped because stderr was slow.",
             m.log_lines_dropped.get(),
         );
-        page.histogram("wake_seconds", "From an append to the wake of a held poll.", &m.wake);
+        page.histogram("wake_seconds", "From an append to the answer of a held poll.", &m.wake);
     }
 }
 

@@ -4,7 +4,7 @@
 # A client asks for news before there is any. The server does not say "nothing yet": it keeps the
 # request unanswered, and the moment somebody publishes, that same request gets its answer.
 # Watch for `"released":1`: the publish knows that it has answered a held poll.
-# The holding is in src/api/poll.rs, the waiting and waking in src/bell.rs.
+# The holding is in src/api/poll.rs, the waiting in src/bell.rs, the answering in src/api/deliver.rs.
 set -euo pipefail
 # shellcheck source=/dev/null
 . "$(dirname "${BASH_SOURCE[0]}")/lib.sh"

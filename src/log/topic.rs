@@ -54,7 +54,7 @@ impl Topic {
         self.events.back().map(|e| e.seq)
     }
 
-    /// Place in the ring of the first event after `seq`.
+    /// Index in the ring of the first event after `seq`.
     pub fn index_after(&self, seq: u64) -> usize {
         // Nearly every reader is at the end or at the start.
         if self.newest().is_none_or(|newest| newest <= seq) {

@@ -113,3 +113,22 @@ fn held_polls_are_answered_at_a_drain_while_descriptors_are_short() {
     assert!(server.wait().0.success());
     drop(waiting);
 }
+
+#[test]
+fn every_gap_is_counted_as_often_as_it_is_told() {
+    let server = Server::start(&["--retain-events", "3"]);
+    let start = server.publish("news", "x").next().to_owned();
+    let target = format!("/topics/news?since={start}&wait=60");
+    // Equal polls share a page, and each is told all the same.
+    let mut polls = [(); 2].map(|()| server.hold(&target));
+    let batch = "1\n".repeat(5);
+    assert_eq!(server.connect().post("/topics/news", NDJSON, batch).json()["released"], 2);
+    for poll in &mut polls {
+        assert_eq!(poll.answer().json()["lost"]["news"], 2);
+    }
+    for _ in 0..3 {
+        assert_eq!(server.get(&format!("{target}&gap=skip")).json()["gap"]["lost"]["news"], 2);
+    }
+    assert_eq!(server.metric("gaps_total{why=\"trimmed\"}"), 5.0);
+    assert_eq!(server.metric("gap_lost_events_total"), 10.0);
+}
