@@ -4,7 +4,7 @@ use std::io::Write as _;
 use std::process::ExitCode;
 use std::sync::Arc;
 
-use longpoll::config::{self, Command, Config};
+use longpoll::config::{self, Command, Config, LogLevel};
 use longpoll::cursor::Epoch;
 use longpoll::door::{Door, listener};
 use longpoll::metrics::Metrics;
@@ -42,14 +42,20 @@ fn serve(config: Config) -> std::io::Result<()> {
     let metrics = Arc::new(Metrics::default());
     let (diag, diag_thread) = diag::start(config.log, Arc::clone(&metrics))?;
     let names: Vec<_> = listeners.iter().map(ToString::to_string).collect();
+    let hints = config.log >= LogLevel::Info;
     let epoch = Epoch::random()?;
     let door = Door::open(config, listeners, epoch, &metrics, diag.clone(), &shutdown)?;
     for name in &names {
-        print(&format!("listening on {name}\n"));
+        let _ = print(&format!("listening on {name}\n"));
     }
-    if let Some(url) = names.iter().find(|name| name.starts_with("http:")) {
-        diag.info(format_args!("to hold a request:  curl '{url}/topics/news?since=now'"));
-        diag.info(format_args!("to answer it:       curl -d hello {url}/topics/news"));
+    if let Some(url) = names.iter().find(|name| hints && name.starts_with("http:")) {
+        let hint = format!(
+            "To hold a request, and to answer it from another terminal:\n\
+             curl '{url}/topics/news?since=now'\n\
+             curl -d hello {url}/topics/news\n"
+        );
+        // Whoever has no stderr needs no hint.
+        let _ = std::io::stderr().write_all(hint.as_bytes());
     }
     shutdown.wait();
     diag.info("draining");
