@@ -112,7 +112,7 @@ pub fn memory(target: Target, args: &mut Args) -> Outcome<Value> {
         "idle_shared_once_mib": rounded(idle.proportional_kib as f64 / 1024.0),
         "held_shared_once_mib": rounded(held.proportional_kib as f64 / 1024.0),
         "quiet_seconds": quiet,
-        "quiet_cpu_percent": rounded((after.cpu - before.cpu).as_secs_f64() * 100.0 / seconds),
+        "quiet_cpu_percent": rounded(after.cpu.saturating_sub(before.cpu).as_secs_f64() * 100.0 / seconds),
         "quiet_wakes_per_second": rounded((after.sleeps - before.sleeps) as f64 / seconds),
     }))
 }
