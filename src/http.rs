@@ -89,9 +89,9 @@ impl Head {
 ///
 /// # Errors
 /// What is wrong with it.
-pub fn percent_decode(text: &str) -> Result<String, Problem> {
-    if !text.contains('%') {
-        return Ok(text.to_owned());
+pub fn percent_decode(text: &str) -> Result<Cow<'_, str>, Problem> {
+    if memchr::memchr(b'%', text.as_bytes()).is_none() {
+        return Ok(text.into());
     }
     let mut bytes = Vec::with_capacity(text.len());
     let mut rest = text.as_bytes();
@@ -109,6 +109,7 @@ pub fn percent_decode(text: &str) -> Result<String, Problem> {
         rest = &tail[2..];
     }
     String::from_utf8(bytes)
+        .map(Cow::Owned)
         .map_err(|_| Problem::bad(format!("{text:?} is not UTF-8 after percent-decoding")))
 }
 
@@ -193,7 +194,8 @@ fn push_field(bytes: &mut Vec<u8>, name: &str, value: &[u8]) {
     bytes.extend_from_slice(name.as_bytes());
     bytes.extend_from_slice(b": ");
     // Values are checked where they come in; that none can end its line is made sure here.
-    bytes.extend(value.iter().map(|b| if b.is_ascii_control() { b' ' } else { *b }));
+    let end = memchr::memchr3(b'\r', b'\n', 0, value).unwrap_or(value.len());
+    bytes.extend_from_slice(&value[..end]);
     bytes.extend_from_slice(LINE_END);
 }
 

@@ -23,12 +23,13 @@ impl<'a> Object<'a> {
         Object { out, empty: true }
     }
 
+    /// Keys are words of the contract or topic names: there is nothing in them to escape.
     fn key(&mut self, key: &str) -> &mut Vec<u8> {
-        if !std::mem::take(&mut self.empty) {
-            self.out.push(b',');
-        }
-        push_string(self.out, key);
-        self.out.push(b':');
+        let open: &[u8] = if std::mem::take(&mut self.empty) { b"\"" } else { b",\"" };
+        self.out.reserve(open.len() + key.len() + 2);
+        self.out.extend_from_slice(open);
+        self.out.extend_from_slice(key.as_bytes());
+        self.out.extend_from_slice(b"\":");
         self.out
     }
 

@@ -17,7 +17,7 @@ impl Params {
         for pair in query.split('&').filter(|pair| !pair.is_empty()) {
             let (name, value) = pair.split_once('=').unwrap_or((pair, ""));
             let name = percent_decode(name)?;
-            let name = known.iter().find(|known| **known == name).ok_or_else(|| {
+            let name = known.iter().find(|known| ***known == *name).ok_or_else(|| {
                 let known = match known {
                     [] => "none".into(),
                     _ => known.join(", "),
@@ -29,7 +29,7 @@ impl Params {
                     "parameter {name} is repeated; it may come once"
                 )));
             }
-            params.push((name, percent_decode(value)?));
+            params.push((name, percent_decode(value)?.into_owned()));
         }
         Ok(Params(params))
     }

@@ -109,7 +109,8 @@ pub fn read_head(
         }
     }
     begun();
-    let deadline = Instant::now() + limits.time;
+    // Nearly every head is there at once, and needs no clock.
+    let mut deadline = None;
     loop {
         if let Some(parsed) = parse(input.unused())? {
             if parsed.length > limits.bytes {
@@ -122,6 +123,7 @@ pub fn read_head(
             return Err(too_large(input.unused(), limits.bytes).into());
         }
         let what = "the request's head";
+        let deadline = *deadline.get_or_insert_with(|| Instant::now() + limits.time);
         more(what, limits.time, input.more_by(line, deadline))?;
     }
 }
@@ -204,14 +206,19 @@ pub fn read_body(
     if framing == Framing::Sized(0) {
         return Ok(body);
     }
+    if let Framing::Sized(length) = framing {
+        // It was compared with the limit before, so it fits.
+        let here = input.unused().len().min(length as usize);
+        body.extend(&input.unused()[..here])?;
+        input.consume(here);
+        if here as u64 == length {
+            return Ok(body);
+        }
+    }
     let deadline = Instant::now() + limits.time;
     match framing {
         Framing::Sized(length) => {
-            // It was compared with the limit before, so it fits.
             let length = length as usize;
-            let here = input.unused().len().min(length);
-            body.extend(&input.unused()[..here])?;
-            input.consume(here);
             while body.bytes.len() < length {
                 let here = body.bytes.len();
                 let step = (length - here).min(here.max(SMALL_BODY_BYTES));
