@@ -248,9 +248,10 @@ impl<W, D> Claims<W, D> {
         self.0.iter().map(|at| at.claims.len()).sum()
     }
 
-    /// Each of them, in the order of arrival at each bell.
-    pub fn each(&mut self) -> impl Iterator<Item = &mut Claim<W, D>> {
-        self.0.iter_mut().flat_map(|at| &mut at.claims)
+    /// They, bell by bell, in the order of arrival at each. Who sits at one bell has asked for the
+    /// same topics.
+    pub fn by_bell(&mut self) -> impl Iterator<Item = &mut [Claim<W, D>]> {
+        self.0.iter_mut().map(|at| &mut *at.claims)
     }
 }
 

@@ -134,7 +134,9 @@ impl Answer {
     /// An answer with a body of this type.
     #[must_use]
     pub fn new(status: u16, content_type: impl Into<Cow<'static, str>>, body: Vec<u8>) -> Answer {
-        Answer { status, headers: vec![("Content-Type", content_type.into())], body }
+        let mut headers = Vec::with_capacity(8);
+        headers.push(("Content-Type", content_type.into()));
+        Answer { status, headers, body }
     }
 
     /// A `204`.

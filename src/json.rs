@@ -39,6 +39,16 @@ impl<'a> Object<'a> {
         self
     }
 
+    /// A string in which there is nothing to escape: a name, a cursor, a time.
+    pub fn plain(&mut self, key: &str, value: &str) -> &mut Self {
+        let out = self.key(key);
+        out.reserve(value.len() + 2);
+        out.push(b'"');
+        out.extend_from_slice(value.as_bytes());
+        out.push(b'"');
+        self
+    }
+
     /// A string.
     pub fn string(&mut self, key: &str, value: &str) -> &mut Self {
         push_string(self.key(key), value);

@@ -10,7 +10,7 @@ use std::sync::Arc;
 
 use super::page::{Found, Page, PageKey};
 use super::{Api, Waiter};
-use crate::bell::Claims;
+use crate::bell::{Claim, Claims};
 use crate::cursor::{Cursor, Since};
 
 /// An answer that was written for a poll, or begun.
@@ -23,17 +23,23 @@ pub struct Delivered {
 impl Api {
     /// Writes the answers of the polls that a publish released; `newest` is its cursor.
     pub(super) fn deliver(&self, claims: &mut Claims<Waiter, Delivered>, newest: Cursor) {
+        for claims in claims.by_bell() {
+            self.deliver_at_one_bell(claims, newest);
+        }
+    }
+
+    fn deliver_at_one_bell(&self, claims: &mut [Claim<Waiter, Delivered>], newest: Cursor) {
         let mut last: Option<(PageKey, Arc<Page>)> = None;
-        for claim in claims.each() {
+        for claim in claims {
             drop(claim.waiter.permit.lock().take());
             if !claim.waiter.takes_shared_page {
                 continue;
             }
             let since = Since::After(Cursor { seq: claim.past, ..newest });
-            // Nearly all who wait for the same wait at the same place.
-            let same = last
-                .as_ref()
-                .filter(|(key, _)| key.since == since && key.same_but_since(&claim.waiter.key));
+            // Nearly all who wait at one bell wait for the same page.
+            let same = last.as_ref().filter(|(key, _)| {
+                key.since == since && key.same_but_since_and_topics(&claim.waiter.key)
+            });
             let page = if let Some((_, page)) = same {
                 Arc::clone(page)
             } else {

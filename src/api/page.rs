@@ -40,11 +40,10 @@ pub struct PageKey {
 }
 
 impl PageKey {
-    /// Whether the two differ at most in where they begin.
-    pub fn same_but_since(&self, other: &PageKey) -> bool {
-        let PageKey { topics, since: _, types, limit, format, on_gap, preferred } = other;
-        self.topics == *topics
-            && self.types == *types
+    /// Whether the two differ at most in where they begin and in their topics.
+    pub fn same_but_since_and_topics(&self, other: &PageKey) -> bool {
+        let PageKey { topics: _, since: _, types, limit, format, on_gap, preferred } = other;
+        self.types == *types
             && self.limit == *limit
             && self.format == *format
             && self.on_gap == *on_gap

@@ -161,24 +161,32 @@ fn media(content_type: Option<&str>) -> Result<Media, Problem> {
         return Err(Problem::bad(detail));
     }
     let (essence, parameters) = text.split_once(';').unwrap_or((text, ""));
-    let essence = essence.trim().to_ascii_lowercase();
+    let essence = essence.trim();
+    let is = |known: &str| essence.eq_ignore_ascii_case(known);
+    let begins =
+        |known: &str| essence.get(..known.len()).is_some_and(|s| s.eq_ignore_ascii_case(known));
     let own = || Box::from(text);
-    Ok(match &*essence {
-        "application/json" => Media::Json(None),
-        "application/x-ndjson" => Media::Ndjson,
-        // curl's -d says so whatever it sends.
-        "application/x-www-form-urlencoded" => Media::Text(None),
-        "text/plain" if is_utf8(parameters) => Media::Text(None),
-        _ if essence.starts_with("text/") => Media::Text(Some(own())),
-        _ if essence.ends_with("+json") => Media::Json(Some(own())),
-        _ => Media::Bytes(own()),
+    // curl's -d says the last of these, whatever it sends.
+    Ok(if is("text/plain") && is_utf8(parameters) || is("application/x-www-form-urlencoded") {
+        Media::Text(None)
+    } else if is("application/json") {
+        Media::Json(None)
+    } else if is("application/x-ndjson") {
+        Media::Ndjson
+    } else if begins("text/") {
+        Media::Text(Some(own()))
+    } else if essence.to_ascii_lowercase().ends_with("+json") {
+        Media::Json(Some(own()))
+    } else {
+        Media::Bytes(own())
     })
 }
 
 /// Whether content type parameters say no more than that a text is UTF-8.
 fn is_utf8(parameters: &str) -> bool {
-    let parameters = parameters.trim().to_ascii_lowercase();
-    matches!(&*parameters, "" | "charset=utf-8" | "charset=\"utf-8\"" | "charset=us-ascii")
+    let parameters = parameters.trim();
+    let plain = ["", "charset=utf-8", "charset=\"utf-8\"", "charset=us-ascii"];
+    plain.iter().any(|known| parameters.eq_ignore_ascii_case(known))
 }
 
 impl Api {
@@ -260,10 +268,10 @@ impl Published {
         let mut object = Object::open(&mut body);
         let cursor = self.cursor.to_string();
         object
-            .string("topic", topic)
+            .plain("topic", topic)
             .number("seq", self.cursor.seq)
-            .string("cursor", &cursor)
-            .string("time", &rfc3339(self.time))
+            .plain("cursor", &cursor)
+            .plain("time", &rfc3339(self.time))
             .number("released", self.released.into())
             .boolean("durable", false);
         if let Some(count) = self.count {

@@ -91,10 +91,10 @@ fn json_body(slice: &Slice, reason: Reason, room: usize) -> (Vec<u8>, usize) {
     });
     let behind = slice.behind(taken);
     object
-        .string("next", &slice.next(taken).to_string())
+        .plain("next", &slice.next(taken).to_string())
         .boolean("more", behind > 0)
         .number("behind", behind)
-        .string("reason", reason.label());
+        .plain("reason", reason.label());
     if let Some(gap) = &slice.gap {
         object.nested("gap", |out| push_gap(out, &gap_members(gap)));
     }
@@ -132,10 +132,10 @@ fn push_event(out: &mut Vec<u8>, event: &Event) {
     let mut object = Object::open(out);
     object
         .number("seq", event.seq)
-        .string("topic", event.topic())
-        .string("time", &rfc3339(event.time));
+        .plain("topic", event.topic())
+        .plain("time", &rfc3339(event.time));
     if let Some(tag) = &draft.tag {
-        object.string("type", tag);
+        object.plain("type", tag);
     }
     if let Some(content_type) = draft.content_type.as_ref().filter(|_| draft.form != Form::Json) {
         object.string("content_type", content_type);

@@ -90,7 +90,7 @@ fn a_claimed_waiter_gets_what_the_ringer_leaves_even_after_its_deadline() {
             while Instant::now() < past_deadline {
                 std::thread::yield_now();
             }
-            claims.each().for_each(|claim| claim.left = Some("written"));
+            claims.by_bell().flatten().for_each(|claim| claim.left = Some("written"));
             drop(claims);
             assert_eq!(waits.join().unwrap(), Woken::Left("written"));
         }
