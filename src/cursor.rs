@@ -4,7 +4,7 @@
 //! time: clocks go back, and two events can share a millisecond, but a seq is given out once.
 //! Parsing refuses whatever [`Cursor`]'s `Display` would not have written.
 
-use std::fmt;
+use std::fmt::{self, Write as _};
 use std::str::FromStr;
 
 /// Identity of one life of the log: 64 random bits from the operating system.
@@ -51,6 +51,17 @@ pub struct Cursor {
     /// How many events had ever been trimmed when it was issued; present exactly while a
     /// requested topic has trimmed events above `seq`. Those trims are then no news to its holder.
     pub told: Option<u64>,
+}
+
+impl Cursor {
+    /// As text, in one allocation: every answer has it.
+    #[must_use]
+    pub fn text(&self) -> String {
+        let mut text = String::with_capacity(48);
+        // Writing to a String cannot fail.
+        let _ = write!(text, "{self}");
+        text
+    }
 }
 
 impl fmt::Display for Cursor {

@@ -266,7 +266,7 @@ impl Published {
     fn answer(&self, topic: &Name, status: u16) -> Reply {
         let mut body = Vec::with_capacity(256);
         let mut object = Object::open(&mut body);
-        let cursor = self.cursor.to_string();
+        let cursor = self.cursor.text();
         object
             .plain("topic", topic)
             .number("seq", self.cursor.seq)

@@ -56,7 +56,7 @@ pub fn render(key: &PageKey, slice: &Slice, reason: Reason, mut room: Permit) ->
         }
     };
     let mut answer = Answer::new(200, content_type, body)
-        .with("Next-Cursor", slice.next(taken).to_string())
+        .with("Next-Cursor", slice.next(taken).text())
         .with("Poll-Reason", reason.label())
         .with("Cache-Control", "no-store, no-transform");
     if let Reason::Timeout(granted) = reason {
@@ -91,7 +91,7 @@ fn json_body(slice: &Slice, reason: Reason, room: usize) -> (Vec<u8>, usize) {
     });
     let behind = slice.behind(taken);
     object
-        .plain("next", &slice.next(taken).to_string())
+        .plain("next", &slice.next(taken).text())
         .boolean("more", behind > 0)
         .number("behind", behind)
         .plain("reason", reason.label());

@@ -115,7 +115,7 @@ impl Desk {
     }
 
     fn answer(&self, line: &Arc<Line>, head: &Head, asked: Asked) -> After {
-        let begun = Instant::now();
+        let begun = self.diag.tells_requests().then(Instant::now);
         let Asked { task, body, after } = asked;
         // Its room is kept until the answer is out.
         let Body { bytes: body, room: _room } = body;
@@ -183,7 +183,7 @@ impl Desk {
             let status = answer.status;
             let has_body = !head.is_some_and(Head::is_head);
             let bytes = answer.encode(Frame { has_body, closes: true });
-            self.tell(line, head, status, bytes.len(), Instant::now());
+            self.tell(line, head, status, bytes.len(), None);
             if self.write(line, &bytes).is_ok() {
                 self.lingerer.take(Arc::clone(line));
             }
@@ -205,15 +205,23 @@ impl Desk {
         line.send_until(&bytes[sent..], Instant::now() + time)
     }
 
-    fn tell(&self, line: &Line, head: Option<&Head>, status: u16, bytes: usize, begun: Instant) {
-        if self.diag.tells_requests() {
-            let (method, path) = head.map_or((String::from("-"), "-"), |head| {
-                (head.method.to_string(), head.path.as_str())
-            });
-            let ms = begun.elapsed().as_millis() as u64;
-            // Debug escapes what could forge a line.
-            self.diag.request(format_args!("{line} {method} {path:?} {status} {bytes}B {ms}ms"));
+    /// Writes a line about a request, if lines are asked for; `begun` is when it was read whole.
+    fn tell(
+        &self,
+        line: &Line,
+        head: Option<&Head>,
+        status: u16,
+        bytes: usize,
+        begun: Option<Instant>,
+    ) {
+        if !self.diag.tells_requests() {
+            return;
         }
+        let (method, path) = head
+            .map_or((String::from("-"), "-"), |head| (head.method.to_string(), head.path.as_str()));
+        let ms = begun.map_or(0, |begun| begun.elapsed().as_millis() as u64);
+        // Debug escapes what could forge a line.
+        self.diag.request(format_args!("{line} {method} {path:?} {status} {bytes}B {ms}ms"));
     }
 }
 
