@@ -34,7 +34,7 @@ impl Epoch {
 
 impl fmt::Display for Epoch {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        // By hand, because every answer has two of these and the formatter takes ten times as long.
+        // By hand, because every answer has two of these.
         let digit = |place: usize| b"0123456789abcdef"[(self.0 >> (60 - 4 * place)) as usize & 15];
         let digits: [u8; 16] = std::array::from_fn(digit);
         f.write_str(std::str::from_utf8(&digits).unwrap_or_default())

@@ -155,8 +155,7 @@ impl Answer {
     /// The whole message as bytes.
     ///
     /// Written here and not by `tiny_http::Response::raw_print`: that one copies the body through
-    /// 8 KiB of stack, which every worker that has answered once would keep for good. Without it a
-    /// held poll's memory fell from 21 to 15 KiB.
+    /// 8 KiB of stack, which every worker that has answered once would keep for good.
     #[must_use]
     pub fn encode(&self, frame: Frame) -> Vec<u8> {
         let mut bytes = Vec::with_capacity(HEAD_BYTES + self.body.len());
