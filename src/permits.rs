@@ -50,14 +50,17 @@ impl Permits {
             .map(|_| Permit { pool: self.clone(), size })
     }
 
-    /// Takes `most`, or what is left of it.
+    /// Takes `most`, or what is left of it; nothing when the room is full or more than that.
     #[must_use]
     pub fn take_up_to(&self, most: usize) -> Permit {
-        loop {
-            if let Some(permit) = self.take(self.left().min(most)) {
-                return permit;
-            }
-        }
+        let mut size = 0;
+        let more = |taken: usize| {
+            size = self.most().saturating_sub(taken).min(most);
+            Some(taken + size)
+        };
+        // It never fails: there is always some sum, if only the same.
+        let _ = self.0.taken.fetch_update(Ordering::Relaxed, Ordering::Relaxed, more);
+        Permit { pool: self.clone(), size }
     }
 
     /// Takes `size` even beyond what there is: for what exists already and has to be counted.
@@ -65,12 +68,6 @@ impl Permits {
     pub fn count(&self, size: usize) -> Permit {
         self.0.taken.fetch_add(size, Ordering::Relaxed);
         Permit { pool: self.clone(), size }
-    }
-
-    /// How much is left.
-    #[must_use]
-    pub fn left(&self) -> usize {
-        self.most().saturating_sub(self.taken())
     }
 }
 
@@ -117,8 +114,24 @@ mod tests {
         let six = room.take(6);
         assert!(six.is_some() && room.take(5).is_none());
         let beyond = room.count(5);
-        assert_eq!((room.taken(), room.left()), (11, 0));
+        assert_eq!(room.taken(), 11);
         drop((six, beyond));
-        assert_eq!(room.left(), 10);
+        assert_eq!(room.taken(), 0);
+    }
+
+    #[test]
+    fn of_room_that_is_more_than_full_there_is_nothing_left_to_take() {
+        let room = Permits::new(10);
+        let beyond = room.count(15);
+        let (tell, told) = std::sync::mpsc::channel();
+        let other = room.clone();
+        // On a thread of its own, so that a taker that waits for room fails the test.
+        std::thread::spawn(move || tell.send(other.take_up_to(4).size()));
+        assert_eq!(told.recv_timeout(std::time::Duration::from_secs(20)), Ok(0));
+        drop(beyond);
+        let (some, rest) = (room.take_up_to(4), room.take_up_to(40));
+        assert_eq!((some.size(), rest.size()), (4, 6));
+        drop((some, rest));
+        assert_eq!(room.taken(), 0);
     }
 }

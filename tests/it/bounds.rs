@@ -132,3 +132,27 @@ fn every_gap_is_counted_as_often_as_it_is_told() {
     assert_eq!(server.metric("gaps_total{why=\"trimmed\"}"), 5.0);
     assert_eq!(server.metric("gap_lost_events_total"), 10.0);
 }
+
+#[test]
+fn a_poll_is_answered_with_one_event_when_answers_in_flight_exceed_their_room() {
+    let path = std::path::Path::new(env!("CARGO_TARGET_TMPDIR")).join("bounds-full.sock");
+    let unix = format!("unix:{}", path.display());
+    let mut command = program();
+    command.args(["--listen", "127.0.0.1:0", "--listen", &unix, "--log", "error"]);
+    let server = Server::spawn(&mut command);
+    // As JSON six times as long, so that a unix socket's buffer never takes it whole.
+    let event = "\u{1}".repeat(60_000);
+    for _ in 0..3 {
+        assert_eq!(server.connect().post("/topics/big", "", &event).status, 201);
+    }
+    let mut readers = Vec::new();
+    until("more is in flight than there is room for", || {
+        let mut reader = UnixStream::connect(&path).unwrap();
+        reader.write_all(b"GET /topics/big HTTP/1.1\r\nHost: x\r\n\r\n").unwrap();
+        readers.push(reader);
+        assert!(readers.len() < 400, "they are not counted");
+        server.metric("answers_in_flight_bytes") > 17_000_000.0
+    });
+    assert_eq!(server.get("/topics/big").seqs(), [1]);
+    assert_eq!(server.get("/health").status, 200);
+}
