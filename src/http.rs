@@ -17,20 +17,35 @@ use crate::json::push_number;
 /// The request fields that anything here looks at. Others are checked for syntax and let go.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum Field {
+    AccessControlRequestMethod,
+    Authorization,
     ContentEncoding,
     ContentType,
     EventType,
+    /// Once in every request of HTTP/1.1; that of the target when it is in absolute form.
+    Host,
     IdempotencyKey,
+    Origin,
     Prefer,
+    SecFetchMode,
+    SecFetchSite,
+    XForwardedFor,
 }
 
 impl Field {
-    const NAMES: [(&str, Field); 5] = [
+    const NAMES: [(&str, Field); 12] = [
+        ("Access-Control-Request-Method", Field::AccessControlRequestMethod),
+        ("Authorization", Field::Authorization),
         ("Content-Encoding", Field::ContentEncoding),
         ("Content-Type", Field::ContentType),
         ("Event-Type", Field::EventType),
+        ("Host", Field::Host),
         ("Idempotency-Key", Field::IdempotencyKey),
+        ("Origin", Field::Origin),
         ("Prefer", Field::Prefer),
+        ("Sec-Fetch-Mode", Field::SecFetchMode),
+        ("Sec-Fetch-Site", Field::SecFetchSite),
+        ("X-Forwarded-For", Field::XForwardedFor),
     ];
 
     /// The field of this name.

@@ -50,7 +50,8 @@ pub fn parse(bytes: &[u8]) -> Result<Option<Parsed>, Problem> {
     for field in request.headers.iter() {
         facts.note(field.name, field.value)?;
     }
-    match facts.hosts {
+    let hosts = facts.fields.iter().filter(|(field, _)| *field == Field::Host).count();
+    match hosts {
         0 if !http10 => {
             return Err(Problem::malformed("header Host is missing; HTTP/1.1 needs it once"));
         }
@@ -166,7 +167,6 @@ struct Facts {
     chunked: bool,
     close: bool,
     expects_continue: bool,
-    hosts: u32,
 }
 
 impl Facts {
@@ -183,9 +183,7 @@ impl Facts {
                 .split(|b| *b == b',')
                 .any(|part| part.trim_ascii().eq_ignore_ascii_case(word.as_bytes()))
         };
-        if is("Host") {
-            self.hosts += 1;
-        } else if is("Connection") {
+        if is("Connection") {
             self.close |= says("close");
         } else if is("Content-Length") {
             self.note_length(value)?;

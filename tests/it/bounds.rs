@@ -27,7 +27,8 @@ fn a_page_counts_as_in_flight_until_its_last_byte_has_gone_even_when_the_connect
     let readers: Vec<_> = ["", "Connection: close\r\n"]
         .map(|header| {
             let mut reader = UnixStream::connect(&path).unwrap();
-            let head = format!("GET /topics/big?limit=1000 HTTP/1.1\r\nHost: x\r\n{header}\r\n");
+            let head =
+                format!("GET /topics/big?limit=1000 HTTP/1.1\r\nHost: localhost\r\n{header}\r\n");
             reader.write_all(head.as_bytes()).unwrap();
             reader
         })
@@ -48,12 +49,12 @@ fn what_is_pipelined_behind_a_large_body_stays_in_the_socket() {
     let before = server.status_number("VmRSS:");
     let batch = large_batch();
     let mut bytes = format!(
-        "POST /topics/big HTTP/1.1\r\nHost: x\r\n{NDJSON}Content-Length: {}\r\n\r\n{batch}",
+        "POST /topics/big HTTP/1.1\r\nHost: localhost\r\n{NDJSON}Content-Length: {}\r\n\r\n{batch}",
         batch.len()
     );
-    bytes.push_str("GET /topics/none?wait=60 HTTP/1.1\r\nHost: x\r\n\r\n");
+    bytes.push_str("GET /topics/none?wait=60 HTTP/1.1\r\nHost: localhost\r\n\r\n");
     // More than one socket buffer takes would block the client, too.
-    bytes.push_str(&"GET /health HTTP/1.1\r\nHost: x\r\n\r\n".repeat(10_000));
+    bytes.push_str(&"GET /health HTTP/1.1\r\nHost: localhost\r\n\r\n".repeat(10_000));
     let mut clients = Vec::new();
     for _ in 0..20 {
         // One after the other: bodies being received have a budget of their own.
@@ -148,7 +149,7 @@ fn a_poll_is_answered_with_one_event_when_answers_in_flight_exceed_their_room() 
     let mut readers = Vec::new();
     until("more is in flight than there is room for", || {
         let mut reader = UnixStream::connect(&path).unwrap();
-        reader.write_all(b"GET /topics/big HTTP/1.1\r\nHost: x\r\n\r\n").unwrap();
+        reader.write_all(b"GET /topics/big HTTP/1.1\r\nHost: localhost\r\n\r\n").unwrap();
         readers.push(reader);
         assert!(readers.len() < 400, "they are not counted");
         server.metric("answers_in_flight_bytes") > 17_000_000.0

@@ -84,7 +84,7 @@ impl SocketPath {
     /// What a request gets there.
     fn get(&self, target: &str) -> String {
         let mut stream = UnixStream::connect(&self.0).unwrap();
-        let close = "Host: t\r\nConnection: close\r\n\r\n";
+        let close = "Host: localhost\r\nConnection: close\r\n\r\n";
         stream.write_all(format!("GET {target} HTTP/1.1\r\n{close}").as_bytes()).unwrap();
         let mut answer = String::new();
         stream.read_to_string(&mut answer).unwrap();

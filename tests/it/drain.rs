@@ -16,7 +16,7 @@ fn until_draining(server: &Server) {
 /// A client whose publish has begun to arrive.
 fn publishing(server: &Server) -> Client {
     let mut client = server.connect();
-    client.send("POST /topics/news HTTP/1.1\r\nHost: t\r\nExpect: 100-continue\r\n");
+    client.send("POST /topics/news HTTP/1.1\r\nHost: localhost\r\nExpect: 100-continue\r\n");
     client.send("Content-Length: 5\r\n\r\n");
     assert_eq!(client.head().status, 100);
     client
@@ -142,7 +142,7 @@ fn a_second_signal_ends_the_program_at_once() {
     server.publish("large", &"x".repeat(60_000));
     let mut blocked = server.connect();
     // More than fits into any buffer: its answers keep the drain waiting.
-    let request = "GET /topics/large?format=raw HTTP/1.1\r\nHost: test\r\n\r\n";
+    let request = "GET /topics/large?format=raw HTTP/1.1\r\nHost: localhost\r\n\r\n";
     blocked.receive_little().send(request.repeat(200));
     assert_eq!(blocked.answer().status, 200);
     server.signal(SIGTERM);
@@ -176,8 +176,8 @@ fn a_request_that_was_begun_is_answered_and_health_says_draining() {
     server.publish("news", "hello");
     let mut client = server.connect();
     let mut other = server.connect();
-    client.send("GET /topics/news HTTP/1.1\r\nHost: t\r\nX-Begun: ");
-    other.send("GET /health HTTP/1.1\r\nHost: t\r\nX-Begun: ");
+    client.send("GET /topics/news HTTP/1.1\r\nHost: localhost\r\nX-Begun: ");
+    other.send("GET /health HTTP/1.1\r\nHost: localhost\r\nX-Begun: ");
     until("both have begun", || server.metric("connections") >= 3.0);
     server.signal(SIGTERM);
     until_draining(&server);

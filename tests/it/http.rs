@@ -3,7 +3,7 @@
 use crate::support::{Answer, Client, Server};
 
 const CHUNKED: &str =
-    "POST /topics/news HTTP/1.1\r\nHost: test\r\nTransfer-Encoding: chunked\r\n\r\n";
+    "POST /topics/news HTTP/1.1\r\nHost: localhost\r\nTransfer-Encoding: chunked\r\n\r\n";
 
 fn send_byte_by_byte(client: &mut Client, bytes: impl AsRef<[u8]>) {
     for byte in bytes.as_ref() {
@@ -36,11 +36,11 @@ fn requests_sent_at_once_are_answered_in_order() {
         let body = format!("event {n}");
         let length = body.len();
         let one = format!(
-            "POST /topics/news HTTP/1.1\r\nHost: t\r\nContent-Length: {length}\r\n\r\n{body}\
-             GET /topics/news?since=last:1&format=raw HTTP/1.1\r\nHost: t\r\n\r\n\
-             GET /nope/{n} HTTP/1.1\r\nHost: t\r\n\r\n\
-             HEAD /health HTTP/1.1\r\nHost: t\r\n\r\n\
-             POST /topics/news HTTP/1.1\r\nHost: t\r\nTransfer-Encoding: chunked\r\n\r\n\
+            "POST /topics/news HTTP/1.1\r\nHost: localhost\r\nContent-Length: {length}\r\n\r\n{body}\
+             GET /topics/news?since=last:1&format=raw HTTP/1.1\r\nHost: localhost\r\n\r\n\
+             GET /nope/{n} HTTP/1.1\r\nHost: localhost\r\n\r\n\
+             HEAD /health HTTP/1.1\r\nHost: localhost\r\n\r\n\
+             POST /topics/news HTTP/1.1\r\nHost: localhost\r\nTransfer-Encoding: chunked\r\n\r\n\
              1\r\nx\r\n0\r\n\r\n"
         );
         requests.push_str(&one);
@@ -63,7 +63,7 @@ fn a_request_that_arrives_byte_by_byte_is_the_same_request() {
     for _ in 0..2 {
         send_byte_by_byte(
             &mut client,
-            "POST /topics/news?type=a HTTP/1.1\r\nHost: test\r\nContent-Length: 5\r\n\r\nhello",
+            "POST /topics/news?type=a HTTP/1.1\r\nHost: localhost\r\nContent-Length: 5\r\n\r\nhello",
         );
         assert_eq!(client.answer().status, 201);
         send_byte_by_byte(&mut client, CHUNKED);
@@ -81,7 +81,7 @@ fn a_client_that_expects_100_continue_gets_it_before_it_sends_the_body() {
         [("Content-Length: 5", "hello"), ("Transfer-Encoding: chunked", "5\r\nhello\r\n0\r\n\r\n")]
     {
         client.send(format!(
-            "POST /topics/news HTTP/1.1\r\nHost: test\r\nExpect: 100-Continue\r\n{framing}\r\n\r\n"
+            "POST /topics/news HTTP/1.1\r\nHost: localhost\r\nExpect: 100-Continue\r\n{framing}\r\n\r\n"
         ));
         let interim = client.head();
         assert_eq!((interim.status, interim.header("Content-Length")), (100, None));
@@ -103,7 +103,7 @@ fn a_client_that_expects_100_continue_is_refused_without_it() {
     ] {
         let mut client = server.connect();
         client.send(format!(
-            "POST {target} HTTP/1.1\r\nHost: t\r\nExpect: 100-continue\r\nContent-Length: {length}\r\n\r\n"
+            "POST {target} HTTP/1.1\r\nHost: localhost\r\nExpect: 100-continue\r\nContent-Length: {length}\r\n\r\n"
         ));
         let answer = client.answer();
         assert_eq!(answer.status, status, "{answer:?}");
@@ -163,7 +163,10 @@ fn a_body_in_bad_chunks_is_refused_and_nothing_of_it_kept() {
 fn a_body_of_two_framings_is_refused() {
     let server = Server::start(&[]);
     let post = |fields: &str, body: &str| {
-        refused(&server, format!("POST /topics/news HTTP/1.1\r\nHost: t\r\n{fields}\r\n{body}"))
+        refused(
+            &server,
+            format!("POST /topics/news HTTP/1.1\r\nHost: localhost\r\n{fields}\r\n{body}"),
+        )
     };
     for fields in [
         "Content-Length: 5\r\nTransfer-Encoding: chunked\r\n",
@@ -187,22 +190,22 @@ fn a_body_of_two_framings_is_refused() {
 fn what_a_proxy_could_read_otherwise_is_refused() {
     let server = Server::start(&[]);
     for head in [
-        "GET /health HTTP/1.1\nHost: t\n\n",
-        "GET /health HTTP/1.1\r\nHost: t\n\r\n",
-        "GET /health HTTP/1.1\r\nHost: t\r\n\n",
+        "GET /health HTTP/1.1\nHost: localhost\n\n",
+        "GET /health HTTP/1.1\r\nHost: localhost\n\r\n",
+        "GET /health HTTP/1.1\r\nHost: localhost\r\n\n",
         "GET /health HTTP/1.1\r\nHost : t\r\n\r\n",
-        "GET /health HTTP/1.1\r\nHost: t\r\nX: a\r\n b\r\n\r\n",
-        "GET /health HTTP/1.1\r\nHost: t\r\nX: a\r\n\tb\r\n\r\n",
-        "GET /health HTTP/1.1\r\n Host: t\r\n\r\n",
-        "GET /health HTTP/1.1\r\nHost: t\r\nX: a\0b\r\n\r\n",
-        "GET /health HTTP/1.1\r\nHost: t\r\nX: a\rb\r\n\r\n",
-        "GET /health HTTP/1.1\r\nHost: t\r\nno colon\r\n\r\n",
-        "GET /health HTTP/1.1\r\nHost: t\r\n: no name\r\n\r\n",
-        "GET  /health HTTP/1.1\r\nHost: t\r\n\r\n",
-        "GET /health#top HTTP/1.1\r\nHost: t\r\n\r\n",
-        "G\u{e9}T /health HTTP/1.1\r\nHost: t\r\n\r\n",
+        "GET /health HTTP/1.1\r\nHost: localhost\r\nX: a\r\n b\r\n\r\n",
+        "GET /health HTTP/1.1\r\nHost: localhost\r\nX: a\r\n\tb\r\n\r\n",
+        "GET /health HTTP/1.1\r\n Host: localhost\r\n\r\n",
+        "GET /health HTTP/1.1\r\nHost: localhost\r\nX: a\0b\r\n\r\n",
+        "GET /health HTTP/1.1\r\nHost: localhost\r\nX: a\rb\r\n\r\n",
+        "GET /health HTTP/1.1\r\nHost: localhost\r\nno colon\r\n\r\n",
+        "GET /health HTTP/1.1\r\nHost: localhost\r\n: no name\r\n\r\n",
+        "GET  /health HTTP/1.1\r\nHost: localhost\r\n\r\n",
+        "GET /health#top HTTP/1.1\r\nHost: localhost\r\n\r\n",
+        "G\u{e9}T /health HTTP/1.1\r\nHost: localhost\r\n\r\n",
         "GET /health HTTP/1.1\r\n\r\n",
-        "GET /health HTTP/1.1\r\nHost: t\r\nhost: t\r\n\r\n",
+        "GET /health HTTP/1.1\r\nHost: localhost\r\nhost: localhost\r\n\r\n",
     ] {
         assert_eq!(refused(&server, head).status, 400, "{head:?}");
     }
@@ -212,7 +215,11 @@ fn what_a_proxy_could_read_otherwise_is_refused() {
 fn a_space_too_many_in_the_request_line_is_not_a_version_that_is_not_spoken() {
     let server = Server::start(&[]);
     for line in ["GET /health  HTTP/1.1", "GET /health HTTP/1.1 ", "GET /hea lth HTTP/1.1"] {
-        assert_eq!(refused(&server, format!("{line}\r\nHost: t\r\n\r\n")).status, 400, "{line}");
+        assert_eq!(
+            refused(&server, format!("{line}\r\nHost: localhost\r\n\r\n")).status,
+            400,
+            "{line}"
+        );
     }
 }
 
@@ -241,8 +248,10 @@ fn connection_close_is_honoured_and_nothing_after_it_is_read() {
     for (target, status) in [("/health", 200), ("/topics/news", 200), ("/nope", 404)] {
         for value in ["close", "Close", "keep-alive, CLOSE"] {
             let mut client = server.connect();
-            client.send(format!("GET {target} HTTP/1.1\r\nHost: t\r\nConnection: {value}\r\n\r\n"));
-            let after = "DELETE /topics/news HTTP/1.1\r\nHost: t\r\n\r\n";
+            client.send(format!(
+                "GET {target} HTTP/1.1\r\nHost: localhost\r\nConnection: {value}\r\n\r\n"
+            ));
+            let after = "DELETE /topics/news HTTP/1.1\r\nHost: localhost\r\n\r\n";
             let answer = client.send(after).answer();
             assert_eq!((answer.status, answer.header("Connection")), (status, Some("close")));
             assert!(client.is_closed());
@@ -255,7 +264,7 @@ fn connection_close_is_honoured_and_nothing_after_it_is_read() {
 fn a_client_may_end_its_output_after_a_request_that_is_answered_at_once() {
     let server = Server::start(&[]);
     let mut client = server.connect();
-    client.send("POST /topics/news HTTP/1.1\r\nHost: t\r\nContent-Length: 5\r\n\r\nhello");
+    client.send("POST /topics/news HTTP/1.1\r\nHost: localhost\r\nContent-Length: 5\r\n\r\nhello");
     client.ask("GET", "/topics/news").ask("GET", "/health").end_output();
     assert_eq!(client.answer().status, 201);
     assert_eq!(client.answer().data(), ["hello"]);
@@ -267,9 +276,9 @@ fn a_client_may_end_its_output_after_a_request_that_is_answered_at_once() {
 fn a_request_that_breaks_off_leaves_nothing_behind() {
     let server = Server::start(&[]);
     for request in [
-        "POST /topics/news HTTP/1.1\r\nHost: t\r\nContent-Length: 9\r\n\r\nhello",
-        "POST /topics/news HTTP/1.1\r\nHost: t\r\nTransfer-Encoding: chunked\r\n\r\n5\r\nhello\r\n",
-        "DELETE /topics/news HTTP/1.1\r\nHost: t\r\n",
+        "POST /topics/news HTTP/1.1\r\nHost: localhost\r\nContent-Length: 9\r\n\r\nhello",
+        "POST /topics/news HTTP/1.1\r\nHost: localhost\r\nTransfer-Encoding: chunked\r\n\r\n5\r\nhello\r\n",
+        "DELETE /topics/news HTTP/1.1\r\nHost: localhost\r\n",
     ] {
         let mut client = server.connect();
         client.send(request).end_output().rest();

@@ -41,7 +41,7 @@ fn hold(server: &Server, polls: usize) -> Client {
 const MUCH: usize = 600;
 
 fn ask_for_much(client: &mut Client) {
-    let request = "GET /topics/large?format=raw HTTP/1.1\r\nHost: test\r\n\r\n";
+    let request = "GET /topics/large?format=raw HTTP/1.1\r\nHost: localhost\r\n\r\n";
     client.send(request.repeat(MUCH));
 }
 
@@ -92,8 +92,8 @@ fn a_connection_that_waits_for_its_next_request_gives_way() {
         "",
         "\r\n",
         "GET /health HTTP/1.1\r\n",
-        "POST /topics/news HTTP/1.1\r\nHost: t\r\nContent-Length: 9\r\n\r\nhel",
-        "POST /topics/news HTTP/1.1\r\nHost: t\r\nTransfer-Encoding: chunked\r\n\r\n3\r\nhel",
+        "POST /topics/news HTTP/1.1\r\nHost: localhost\r\nContent-Length: 9\r\n\r\nhel",
+        "POST /topics/news HTTP/1.1\r\nHost: localhost\r\nTransfer-Encoding: chunked\r\n\r\n3\r\nhel",
     ] {
         let server = Server::start(&["--max-connections", "2"]);
         let (mut silent, mut client) = (server.connect(), server.connect());
@@ -213,9 +213,9 @@ fn a_head_or_body_that_does_not_arrive_in_time_is_refused() {
     let server = Server::start(&flags);
     for begun in [
         "G",
-        "GET /health HTTP/1.1\r\nHost: t\r\n",
-        "POST /topics/news HTTP/1.1\r\nHost: t\r\nContent-Length: 9\r\n\r\nhel",
-        "POST /topics/news HTTP/1.1\r\nHost: t\r\nTransfer-Encoding: chunked\r\n\r\n3\r\nhel\r\n",
+        "GET /health HTTP/1.1\r\nHost: localhost\r\n",
+        "POST /topics/news HTTP/1.1\r\nHost: localhost\r\nContent-Length: 9\r\n\r\nhel",
+        "POST /topics/news HTTP/1.1\r\nHost: localhost\r\nTransfer-Encoding: chunked\r\n\r\n3\r\nhel\r\n",
     ] {
         let mut client = server.connect();
         let sent = Instant::now();
@@ -234,8 +234,8 @@ fn a_head_or_body_that_does_not_arrive_in_time_is_refused() {
 fn a_byte_now_and_then_does_not_extend_the_time_for_a_head_or_a_body() {
     let server = Server::start(&["--head-timeout", "100ms", "--body-timeout", "100ms"]);
     for begun in [
-        "GET /health HTTP/1.1\r\nHost: t\r\nX: ",
-        "POST /topics/news HTTP/1.1\r\nHost: t\r\nContent-Length: 65536\r\n\r\n",
+        "GET /health HTTP/1.1\r\nHost: localhost\r\nX: ",
+        "POST /topics/news HTTP/1.1\r\nHost: localhost\r\nContent-Length: 65536\r\n\r\n",
     ] {
         let mut client = server.connect();
         let mut pace = server.connect();

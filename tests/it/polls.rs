@@ -16,7 +16,7 @@ fn undated(answer: &Answer) -> Vec<&str> {
 }
 
 fn poll_preferring(client: &mut Client, target: &str, prefer: &str) {
-    client.send(format!("GET {target} HTTP/1.1\r\nHost: test\r\nPrefer: {prefer}\r\n\r\n"));
+    client.send(format!("GET {target} HTTP/1.1\r\nHost: localhost\r\nPrefer: {prefer}\r\n\r\n"));
 }
 
 #[test]
@@ -211,7 +211,7 @@ fn head_gives_the_headers_of_a_poll_that_does_not_wait() {
 fn head_does_not_apply_a_preferred_wait() {
     let server = Server::start(&[]);
     let mut client = server.connect();
-    client.send("HEAD /topics/news HTTP/1.1\r\nHost: test\r\nPrefer: wait=60\r\n\r\n");
+    client.send("HEAD /topics/news HTTP/1.1\r\nHost: localhost\r\nPrefer: wait=60\r\n\r\n");
     let head = client.head();
     assert_eq!((head.status, seconds(&head)), (200, 0.0));
     assert_eq!(head.header("Preference-Applied"), None, "it did not wait 60 s");

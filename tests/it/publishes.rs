@@ -137,7 +137,7 @@ fn text_and_bytes_come_back_exactly_as_they_were_given() {
 fn an_empty_body_is_an_event_with_empty_text() {
     let server = Server::start(&[]);
     let mut client = server.connect();
-    client.send("POST /topics/news HTTP/1.1\r\nHost: test\r\n\r\n");
+    client.send("POST /topics/news HTTP/1.1\r\nHost: localhost\r\n\r\n");
     assert_eq!(client.answer().status, 201);
     assert_eq!(post(&server, "", "").status, 201);
     let data: Vec<_> = events(&server).iter().map(|event| event["data"].clone()).collect();
@@ -262,16 +262,17 @@ fn an_event_may_be_as_large_as_allowed_and_not_a_byte_larger() {
 fn a_body_that_is_too_large_is_refused_before_it_is_sent() {
     let server = Server::start(&[]);
     let mut client = server.connect();
-    client.send("POST /topics/news HTTP/1.1\r\nHost: test\r\nContent-Length: 65537\r\n\r\n");
+    client.send("POST /topics/news HTTP/1.1\r\nHost: localhost\r\nContent-Length: 65537\r\n\r\n");
     assert_eq!(client.answer().status, 413);
     let mut client = server.connect();
     let length = "99999999999999999999999";
-    client
-        .send(format!("POST /topics/news HTTP/1.1\r\nHost: t\r\nContent-Length: {length}\r\n\r\n"));
+    client.send(format!(
+        "POST /topics/news HTTP/1.1\r\nHost: localhost\r\nContent-Length: {length}\r\n\r\n"
+    ));
     assert_eq!(client.answer().status, 413);
     let mut client = server.connect();
     let chunked = "Transfer-Encoding: chunked\r\n\r\nFFFF\r\n";
-    client.send(format!("POST /topics/news HTTP/1.1\r\nHost: test\r\n{chunked}"));
+    client.send(format!("POST /topics/news HTTP/1.1\r\nHost: localhost\r\n{chunked}"));
     client.send(vec![b'x'; 65535]).send("\r\n2\r\n");
     assert_eq!(client.answer().status, 413);
 }

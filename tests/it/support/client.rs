@@ -37,7 +37,7 @@ impl Client {
 
     /// Sends a request without a body.
     pub fn ask(&mut self, method: &str, target: &str) -> &mut Client {
-        self.send(format!("{method} {target} HTTP/1.1\r\nHost: test\r\n\r\n"))
+        self.send(format!("{method} {target} HTTP/1.1\r\nHost: localhost\r\n\r\n"))
     }
 
     pub fn get(&mut self, target: &str) -> Answer {
@@ -49,7 +49,7 @@ impl Client {
         let body = body.as_ref();
         let length = body.len();
         let mut bytes = format!(
-            "POST {target} HTTP/1.1\r\nHost: test\r\n{headers}Content-Length: {length}\r\n\r\n"
+            "POST {target} HTTP/1.1\r\nHost: localhost\r\n{headers}Content-Length: {length}\r\n\r\n"
         )
         .into_bytes();
         bytes.extend_from_slice(body);
