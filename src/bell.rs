@@ -42,8 +42,8 @@ pub enum Woken<D> {
     Deadline,
     /// The server is shutting down.
     Drained,
-    /// The client has hung up.
-    HungUp,
+    /// Somebody found that it should not wait any longer: its client has gone, or may not.
+    Dismissed,
 }
 
 /// All bells. `W` is what a waiter leaves with its seat for those who ring or look after it, `D`
@@ -70,7 +70,7 @@ struct Seats<W, D> {
 struct Sitter<W, D> {
     waiter: Arc<W>,
     state: State<D>,
-    hung_up: bool,
+    dismissed: bool,
 }
 
 /// What a sitter does.
@@ -135,7 +135,7 @@ impl<W, D> Default for Room<W, D> {
 impl<W, D> Room<W, D> {
     /// Takes a seat at the bell of these topics. To be done before looking at the log.
     pub fn sit(&self, topics: &TopicSet, waiter: W) -> Seat<'_, W, D> {
-        let sitter = Sitter { waiter: Arc::new(waiter), state: State::Looking, hung_up: false };
+        let sitter = Sitter { waiter: Arc::new(waiter), state: State::Looking, dismissed: false };
         let mut hung = self.hung.lock();
         let (own, bell) = hung.bell_for(topics);
         // Before the map is unlocked, or the bell might be taken down as empty.
@@ -279,7 +279,7 @@ impl<W, D> Seat<'_, W, D> {
         let mut claimed = false;
         let woken = loop {
             let news = seats.last > past;
-            let Some(sitter) = seats.taken.get_mut(&self.number) else { break Woken::HungUp };
+            let Some(sitter) = seats.taken.get_mut(&self.number) else { break Woken::Dismissed };
             match std::mem::replace(&mut sitter.state, State::Looking) {
                 State::Released(left) => {
                     claimed = true;
@@ -295,8 +295,8 @@ impl<W, D> Seat<'_, W, D> {
             }
             if news {
                 break Woken::Rung;
-            } else if sitter.hung_up {
-                break Woken::HungUp;
+            } else if sitter.dismissed {
+                break Woken::Dismissed;
             } else if self.room.drained.load(Ordering::SeqCst) {
                 break Woken::Drained;
             } else if late {
@@ -329,10 +329,10 @@ impl<W, D> Drop for Seat<'_, W, D> {
 }
 
 impl<W, D> SeatRef<W, D> {
-    /// Ends this seat's wait because its client has hung up.
+    /// Ends this seat's wait.
     pub fn dismiss(&self) {
         if let Some(sitter) = self.bell.seats.lock().taken.get_mut(&self.number) {
-            sitter.hung_up = true;
+            sitter.dismissed = true;
         }
         self.bell.nudge();
     }

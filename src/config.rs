@@ -2,6 +2,7 @@
 //! checked once, immutable after.
 
 mod flags;
+mod proxies;
 mod units;
 
 use std::ffi::OsString;
@@ -9,8 +10,10 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 pub use flags::{FLAGS, Flag, help};
+pub use proxies::Proxies;
 
 use crate::limits::EVENT_OVERHEAD;
+use crate::names::{NAME_RULE, Name};
 
 /// Where to listen.
 #[derive(Clone, PartialEq, Eq, Debug)]
@@ -37,6 +40,8 @@ pub enum LogLevel {
 pub struct Config {
     pub listen: Vec<Listen>,
     pub max_connections: usize,
+    max_connections_per_client: Option<usize>,
+    pub trust_proxies: Proxies,
     max_polls: Option<usize>,
     pub max_wait: Duration,
     /// Percent by which a wait may be shortened.
@@ -51,6 +56,9 @@ pub struct Config {
     pub body_timeout: Duration,
     pub idle_timeout: Duration,
     pub write_timeout: Duration,
+    pub allow_hosts: Vec<String>,
+    pub allow_origins: Vec<String>,
+    pub tokens: Option<PathBuf>,
     pub log: LogLevel,
 }
 
@@ -59,6 +67,8 @@ impl Default for Config {
         Config {
             listen: Vec::new(),
             max_connections: 512,
+            max_connections_per_client: None,
+            trust_proxies: Proxies::default(),
             max_polls: None,
             max_wait: Duration::from_secs(55),
             wait_jitter: 10,
@@ -72,6 +82,9 @@ impl Default for Config {
             body_timeout: Duration::from_secs(30),
             idle_timeout: Duration::from_secs(60),
             write_timeout: Duration::from_secs(10),
+            allow_hosts: Vec::new(),
+            allow_origins: Vec::new(),
+            tokens: None,
             log: LogLevel::Info,
         }
     }
@@ -82,10 +95,21 @@ impl Default for Config {
 pub enum Command {
     /// Run the server.
     Serve(Box<Config>),
+    /// Make a new token: its name, rights and topics.
+    Token(TokenAsked),
     /// Print the help text.
     Help,
     /// Print the version.
     Version,
+}
+
+/// A token to be made, as the command line asks for it.
+#[derive(Debug)]
+pub struct TokenAsked {
+    pub name: Name,
+    /// As the file has them; not read any further here.
+    pub rights: String,
+    pub topics: String,
 }
 
 /// A command line or environment that cannot be followed. Its text names the flag, the value and
@@ -108,6 +132,12 @@ impl Config {
     pub fn max_polls(&self) -> usize {
         let most = self.max_connections.saturating_sub(1).max(1);
         self.max_polls.unwrap_or(self.max_connections / 8 * 7).clamp(1, most)
+    }
+
+    /// Connections of one client at most: as asked, or half of all.
+    #[must_use]
+    pub fn max_connections_per_client(&self) -> usize {
+        self.max_connections_per_client.unwrap_or(self.max_connections / 2).max(1)
     }
 
     fn check(&self) -> Result<(), UsageError> {
@@ -154,6 +184,7 @@ pub fn parse(
             Long("help") | Short('h') => return Ok(Command::Help),
             Long("version") | Short('V') => return Ok(Command::Version),
             Value(word) if word == "serve" && seen.is_empty() => seen.push("serve"),
+            Value(word) if word == "token" && seen.is_empty() => return token(args),
             Long(name) => {
                 let known = FLAGS.iter().find(|flag| flag.name == name);
                 let flag = known.ok_or_else(|| usage(Long(name).unexpected()))?;
@@ -174,6 +205,26 @@ pub fn parse(
     config.check()?;
     Ok(Command::Serve(Box::new(config)))
 }
+
+/// Reads what follows `longpoll token`.
+fn token(mut args: lexopt::Parser) -> Result<Command, UsageError> {
+    let mut words = Vec::new();
+    let usage = |e: lexopt::Error| UsageError(format!("{e}; usage: {TOKEN_USAGE}"));
+    while let Some(arg) = args.next().map_err(usage)? {
+        match arg {
+            lexopt::Arg::Value(word) => words.push(text("token", word)?),
+            other => return Err(usage(other.unexpected())),
+        }
+    }
+    let [name, rights, topics] = <[String; 3]>::try_from(words)
+        .map_err(|words| UsageError(format!("{} words; usage: {TOKEN_USAGE}", words.len())))?;
+    let name =
+        Name::new(&name).ok_or_else(|| UsageError(format!("name {name:?} is not {NAME_RULE}")))?;
+    Ok(Command::Token(TokenAsked { name, rights, topics }))
+}
+
+const TOKEN_USAGE: &str =
+    "longpoll token NAME RIGHTS TOPICS, such as longpoll token attic publish 'sensors.*'";
 
 fn text(name: &str, value: OsString) -> Result<String, UsageError> {
     value.into_string().map_err(|value| UsageError(format!("{name}: {value:?} is not UTF-8")))

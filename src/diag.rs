@@ -3,12 +3,14 @@
 
 use std::io::Write as _;
 use std::sync::Arc;
-use std::time::{Duration, SystemTime};
+use std::time::{Duration, Instant, SystemTime};
 
 use crossbeam_channel::{Receiver, Sender, bounded};
+use parking_lot::Mutex;
 
 use crate::config::LogLevel;
-use crate::limits::{LOG_LINE_CHARS, LOG_LINES};
+use crate::error::{Cause, TABLE};
+use crate::limits::{LOG_LINE_CHARS, LOG_LINES, TOLD_AGAIN};
 use crate::metrics::Metrics;
 use crate::time::rfc3339;
 
@@ -18,6 +20,25 @@ pub struct Diag {
     level: LogLevel,
     lines: Sender<Line>,
     metrics: Arc<Metrics>,
+    refusals: Arc<[Seldom; TABLE.len()]>,
+}
+
+/// Something that may happen as often as an attacker likes, and is told at once but then seldom.
+#[derive(Default)]
+pub struct Seldom(Mutex<(Option<Instant>, u64)>);
+
+impl Seldom {
+    /// Whether to tell it now, and then how often it happened untold.
+    pub fn untold(&self, now: Instant) -> Option<u64> {
+        let mut state = self.0.lock();
+        let (last, untold) = &mut *state;
+        if last.is_some_and(|last| now < last + TOLD_AGAIN) {
+            *untold += 1;
+            return None;
+        }
+        *last = Some(now);
+        Some(std::mem::take(untold))
+    }
 }
 
 enum Line {
@@ -60,7 +81,8 @@ pub fn start(level: LogLevel, metrics: Arc<Metrics>) -> std::io::Result<(Diag, D
     };
     std::thread::Builder::new().name("diag".into()).spawn(write)?;
     let thread = DiagThread { lines: lines.clone(), done };
-    Ok((Diag { level, lines, metrics }, thread))
+    let refusals = Arc::new(std::array::from_fn(|_| Seldom::default()));
+    Ok((Diag { level, lines, metrics, refusals }, thread))
 }
 
 impl Diag {
@@ -72,6 +94,23 @@ impl Diag {
     /// Starts, stops, warnings.
     pub fn info(&self, text: impl std::fmt::Display) {
         self.line(LogLevel::Info, &text);
+    }
+
+    /// A request or a connection that is refused. A text that a client chose is not for this line:
+    /// it could look like another.
+    pub fn refused(&self, client: impl std::fmt::Display, cause: Cause) {
+        // To be told of a gap is a reader's daily life.
+        if self.level < LogLevel::Info || cause == Cause::Gap {
+            return;
+        }
+        let label = cause.label();
+        match self.refusals[cause as usize].untold(Instant::now()) {
+            None => {}
+            Some(0) => self.info(format_args!("refused {client}: {label}")),
+            Some(untold) => {
+                self.info(format_args!("refused {client}: {label}, and {untold} untold before it"));
+            }
+        }
     }
 
     /// Whether requests are to be written, one line each.

@@ -9,6 +9,10 @@ use crate::limits::RETRY_AFTER;
 pub enum Cause {
     BadRequest,
     Malformed,
+    Unauthorized,
+    Forbidden,
+    ForeignOrigin,
+    ForeignHost,
     NotFound,
     MethodNotAllowed,
     Timeout,
@@ -18,6 +22,7 @@ pub enum Cause {
     ExpectationFailed,
     KeyReused,
     TopicCap,
+    ClientCap,
     HeadTooLarge,
     Internal,
     UnknownCoding,
@@ -29,9 +34,13 @@ pub enum Cause {
 }
 
 /// Cause, its name in `/metrics`, status, title. In the order of the enum.
-pub const TABLE: [(Cause, &str, u16, &str); 19] = [
+pub const TABLE: [(Cause, &str, u16, &str); 24] = [
     (Cause::BadRequest, "bad_request", 400, "Bad request"),
     (Cause::Malformed, "malformed_http", 400, "Not HTTP"),
+    (Cause::Unauthorized, "unauthorized", 401, "A token is needed"),
+    (Cause::Forbidden, "forbidden", 403, "Not this token's right"),
+    (Cause::ForeignOrigin, "foreign_origin", 403, "Another site's page"),
+    (Cause::ForeignHost, "foreign_host", 403, "Not this server's name"),
     (Cause::NotFound, "not_found", 404, "No such path"),
     (Cause::MethodNotAllowed, "method_not_allowed", 405, "No such method here"),
     (Cause::Timeout, "timeout", 408, "Request took too long to arrive"),
@@ -41,6 +50,7 @@ pub const TABLE: [(Cause, &str, u16, &str); 19] = [
     (Cause::ExpectationFailed, "expectation_failed", 417, "Unknown expectation"),
     (Cause::KeyReused, "key_reused", 422, "Idempotency key reused"),
     (Cause::TopicCap, "topic_cap", 429, "Too many topics"),
+    (Cause::ClientCap, "client_cap", 429, "Too many connections of one client"),
     (Cause::HeadTooLarge, "head_too_large", 431, "Request head too large"),
     (Cause::Internal, "internal", 500, "Internal error"),
     (Cause::UnknownCoding, "unknown_coding", 501, "Unknown transfer coding"),

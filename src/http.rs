@@ -129,10 +129,12 @@ pub fn percent_decode(text: &str) -> Result<Cow<'_, str>, Problem> {
 }
 
 /// What an answer's bytes depend on beside the answer.
-#[derive(Clone, Copy, Debug)]
-pub struct Frame {
+#[derive(Clone, Copy, Default, Debug)]
+pub struct Frame<'a> {
     /// Not so for a HEAD request.
     pub has_body: bool,
+    /// The site whose page may read the answer.
+    pub cors: Option<&'a str>,
     /// The connection ends with it, and the client is told so.
     pub closes: bool,
 }
@@ -172,7 +174,7 @@ impl Answer {
     /// Written here and not by `tiny_http::Response::raw_print`: that one copies the body through
     /// 8 KiB of stack, which every worker that has answered once would keep for good.
     #[must_use]
-    pub fn encode(&self, frame: Frame) -> Vec<u8> {
+    pub fn encode(&self, frame: Frame<'_>) -> Vec<u8> {
         let mut bytes = Vec::with_capacity(HEAD_BYTES + self.body.len());
         bytes.extend_from_slice(b"HTTP/1.1 ");
         push_number(&mut bytes, u64::from(self.status));
@@ -186,6 +188,12 @@ impl Answer {
         push_field(&mut bytes, "Date", &date());
         for (name, value) in &self.headers {
             push_field(&mut bytes, name, value.as_bytes());
+        }
+        // What a publisher sent must not pass for something else in a reader's browser.
+        bytes.extend_from_slice(b"X-Content-Type-Options: nosniff\r\n");
+        if let Some(origin) = frame.cors {
+            push_field(&mut bytes, "Access-Control-Allow-Origin", origin.as_bytes());
+            bytes.extend_from_slice(CORS);
         }
         // RFC 9110, section 8.6: a 204 has none.
         if self.status != 204 {
@@ -204,6 +212,9 @@ impl Answer {
 /// What an answer's head seldom exceeds; only to set room aside.
 const HEAD_BYTES: usize = 384;
 const LINE_END: &[u8] = b"\r\n";
+/// Which headers a page of another site may read, and that the answer depends on whose it is.
+const CORS: &[u8] = b"Access-Control-Expose-Headers: Next-Cursor, Poll-Reason, Poll-Wait, \
+    Poll-Gap, Retry-After, Preference-Applied\r\nVary: Origin\r\n";
 const CLOSE: &[u8] = b"Connection: close\r\n";
 
 fn push_field(bytes: &mut Vec<u8>, name: &str, value: &[u8]) {
@@ -266,13 +277,15 @@ mod tests {
     #[test]
     fn a_204_carries_no_length_and_a_large_body_is_not_chunked() {
         let text = |bytes| String::from_utf8(bytes).unwrap();
-        let empty = text(Answer::empty().encode(Frame { has_body: true, closes: true }));
+        let empty = text(Answer::empty().encode(Frame {
+            has_body: true,
+            closes: true,
+            ..Frame::default()
+        }));
         assert!(empty.starts_with("HTTP/1.1 204 No Content\r\nConnection: close\r\n"));
         assert!(!empty.contains("Content-Length"));
-        let large = text(
-            Answer::new(200, "text/plain", vec![b'x'; 100_000])
-                .encode(Frame { has_body: false, closes: false }),
-        );
+        let large =
+            text(Answer::new(200, "text/plain", vec![b'x'; 100_000]).encode(Frame::default()));
         assert!(large.contains("\r\nContent-Length: 100000\r\n") && large.ends_with("\r\n\r\n"));
     }
 }

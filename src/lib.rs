@@ -29,7 +29,7 @@
 //!
 //! Each module uses only those before it, in this order, which is also the one to read them in:
 //! [limits], [time], [json], [names], [cursor], [error], [metrics], [permits], [shutdown],
-//! [config], [diag], [mod@line], [http], [log], [bell], [api], [door].
+//! [config], [diag], [mod@line], [http], [access], [clients], [log], [bell], [api], [door].
 //!
 //! # The locks, and the order in which they are taken
 //!
@@ -41,6 +41,9 @@
 //! | a [bell]'s | who sits at it, and the last seq rung | |
 //! | a held poll's permit | its place under `--max-polls` | |
 //! | a slot of the shared pages | one rendered page | |
+//! | the tokens, and what their file held | which are known | |
+//! | the counts of the [clients] | how many connections each has | |
+//! | a cause's turn in [diag] | when it was told last | |
 //! | the date | the `Date` header of this second | |
 //! | the [door]'s list of workers | the list | a worker's line |
 //! | a worker's line | which connection it has | |
@@ -67,6 +70,8 @@ pub mod config;
 pub mod diag;
 pub mod line;
 pub mod http;
+pub mod access;
+pub mod clients;
 pub mod log;
 pub mod bell;
 pub mod api;

@@ -106,9 +106,21 @@ pub const DRAIN: Duration = Duration::from_secs(30);
 /// not return together.
 pub const RETRY_AFTER: std::ops::RangeInclusive<u64> = 1..=5;
 
+/// Tokens in a file. More: the file is refused. Each request that needs one is compared with all.
+pub const TOKENS: usize = 1_000;
+/// Bytes of a file of tokens; larger ones are refused. It is read whole, twice a second.
+pub const TOKENS_BYTES: u64 = 512 << 10;
+/// How often the file of tokens is looked at.
+pub const TOKENS_WATCH: Duration = Duration::from_millis(500);
+/// Seconds for which a browser may keep the answer to a preflight: Chromium keeps none longer.
+pub const PREFLIGHT_AGE: u64 = 7_200;
+
 /// Lines waiting for a slow stderr. Beyond it they are dropped and counted.
 pub const LOG_LINES: usize = 1_024;
 /// Characters of one such line; the rest is cut off.
 pub const LOG_LINE_CHARS: usize = 1_024;
+/// Refusals, and failures to accept, are told at once, and then so often for each cause, with how
+/// many there were: 250 bytes in 10 s for each of two dozen causes is what an attack can write.
+pub const TOLD_AGAIN: Duration = Duration::from_secs(10);
 /// Topics in one answer of `GET /topics`, and its default.
 pub const LISTED_TOPICS: usize = 1_000;

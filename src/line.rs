@@ -57,6 +57,18 @@ impl Line {
         Ok(Line { socket, peer })
     }
 
+    /// Whether it is no TCP connection.
+    #[must_use]
+    pub fn is_unix(&self) -> bool {
+        self.peer.is_none()
+    }
+
+    /// The address at the other end of a TCP connection.
+    #[must_use]
+    pub fn peer(&self) -> Option<std::net::SocketAddr> {
+        self.peer
+    }
+
     /// Appends what has arrived to `buffer`, up to its capacity; waits up to the idle time for
     /// it. Zero: the client will send no more.
     pub fn recv(&self, buffer: &mut Vec<u8>) -> Result<usize> {

@@ -4,7 +4,8 @@ use std::io::Write as _;
 use std::process::ExitCode;
 use std::sync::Arc;
 
-use longpoll::config::{self, Command, Config, LogLevel};
+use longpoll::access::{Access, new_token};
+use longpoll::config::{self, Command, Config, LogLevel, TokenAsked};
 use longpoll::cursor::Epoch;
 use longpoll::door::{Door, listener};
 use longpoll::metrics::Metrics;
@@ -15,6 +16,10 @@ fn main() -> ExitCode {
     match config::parse(std::env::args_os().skip(1), |name| std::env::var_os(name)) {
         Ok(Command::Help) => print(&config::help()),
         Ok(Command::Version) => print(&format!("longpoll {VERSION}\n")),
+        Ok(Command::Token(asked)) => match token(&asked) {
+            Ok(code) => code,
+            Err(error) => fail(&error, 2),
+        },
         Ok(Command::Serve(config)) => match serve(*config) {
             Ok(()) => ExitCode::SUCCESS,
             Err(error) => fail(&error, 1),
@@ -29,6 +34,18 @@ fn print(text: &str) -> ExitCode {
     ExitCode::SUCCESS
 }
 
+/// The line goes where a file can be made of it, the secret where a person sees it.
+fn token(asked: &TokenAsked) -> std::io::Result<ExitCode> {
+    let (secret, line) = new_token(asked)?;
+    writeln!(std::io::stdout(), "{line}")?;
+    writeln!(
+        std::io::stderr(),
+        "the secret of {}, which is shown this once: {secret}",
+        asked.name
+    )?;
+    Ok(ExitCode::SUCCESS)
+}
+
 fn fail(error: &dyn std::fmt::Display, code: u8) -> ExitCode {
     // If stderr is gone, the exit code still says it.
     let _ = writeln!(std::io::stderr(), "longpoll: {error}");
@@ -36,6 +53,7 @@ fn fail(error: &dyn std::fmt::Display, code: u8) -> ExitCode {
 }
 
 fn serve(config: Config) -> std::io::Result<()> {
+    let access = Access::open(&config)?;
     let listeners = listener::open(&config.listen)?;
     let shutdown = Shutdown::new()?;
     on_signals(shutdown.clone())?;
@@ -44,9 +62,17 @@ fn serve(config: Config) -> std::io::Result<()> {
     let names: Vec<_> = listeners.iter().map(ToString::to_string).collect();
     let hints = config.log >= LogLevel::Info;
     let epoch = Epoch::random()?;
-    let door = Door::open(config, listeners, epoch, &metrics, diag.clone(), &shutdown)?;
+    let open_to_all = config.tokens.is_none();
+    let exposed = listeners.iter().find(|l| open_to_all && l.is_beyond_loopback());
+    let warning = exposed.map(|listener| {
+        format!("warning: whoever reaches {listener} may read, publish and delete; see --tokens")
+    });
+    let door = Door::open(config, listeners, access, epoch, &metrics, diag.clone(), &shutdown)?;
     for name in &names {
         let _ = print(&format!("listening on {name}\n"));
+    }
+    if let Some(warning) = warning {
+        diag.info(warning);
     }
     if let Some(url) = names.iter().find(|name| hints && name.starts_with("http:")) {
         let hint = format!(

@@ -64,6 +64,15 @@ pub enum Pattern {
     Prefix(Arc<str>),
 }
 
+impl fmt::Display for Pattern {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Pattern::Topic(name) => name.fmt(f),
+            Pattern::Prefix(prefix) => write!(f, "{prefix}*"),
+        }
+    }
+}
+
 impl Pattern {
     fn parse(text: &str) -> Option<Pattern> {
         let Some(prefix) = text.strip_suffix('*') else {
@@ -109,6 +118,13 @@ impl TopicSet {
             }
         }
         Ok(TopicSet(patterns.into()))
+    }
+
+    /// Whether every topic that `pattern` stands for is one of these.
+    #[must_use]
+    pub fn covers(&self, pattern: &Pattern) -> bool {
+        // Only a shorter prefix holds all of a prefix's topics: those to come are without number.
+        self.0.iter().any(|own| own.covers(pattern))
     }
 
     /// The patterns, none of which covers another.

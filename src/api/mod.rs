@@ -17,15 +17,16 @@ use std::time::{Duration, Instant};
 
 use parking_lot::Mutex;
 
+use crate::access::{self, Access, Changed, Grant, Need, Right};
 use crate::bell::{Room, SeatRef};
 use crate::config::Config;
 use crate::cursor::Epoch;
 use crate::error::{Cause, Problem};
-use crate::http::{Answer, Head, Method, percent_decode};
+use crate::http::{Answer, Field, Head, Method, percent_decode};
 use crate::line::Line;
 use crate::log::{Fingerprints, Log, Retention};
 use crate::metrics::Metrics;
-use crate::names::{NAME_RULE, Name};
+use crate::names::{NAME_RULE, Name, Pattern};
 use crate::permits::{Permit, Permits};
 use crate::shutdown::Shutdown;
 pub use deliver::Delivered;
@@ -36,6 +37,7 @@ use publish::Published;
 
 /// Everything that requests are answered from.
 pub struct Api {
+    access: Access,
     log: Log<Published>,
     room: Room<Waiter, Delivered>,
     pages: Pages,
@@ -59,6 +61,7 @@ pub struct Waiter {
     /// What it waits for.
     key: PageKey,
     takes_shared_page: bool,
+    grant: Grant,
     /// Its permit among the held polls; given up by whoever answers it, before that is seen.
     permit: Mutex<Option<Permit>>,
 }
@@ -69,6 +72,13 @@ pub struct Caller<'a> {
     /// Whether a page can go out as it is shared; not when it has to say that the connection
     /// closes.
     pub takes_shared_page: bool,
+    pub grant: &'a Grant,
+}
+
+/// What a request was found to ask for, and as whom.
+pub struct Routed {
+    pub task: Result<Task, Problem>,
+    pub grant: Grant,
 }
 
 /// A request whose head makes sense.
@@ -80,6 +90,10 @@ pub enum Task {
     Topics(topics::Query),
     Health,
     Metrics,
+    /// The methods that there are.
+    Options(&'static str),
+    /// What a browser asks before it sends another site's request.
+    Preflight,
 }
 
 /// What comes back.
@@ -102,12 +116,26 @@ impl Task {
             _ => 0,
         }
     }
+
+    /// The right that it needs, where tokens are asked for.
+    fn need(&self) -> Option<Need> {
+        match self {
+            Task::Publish(ask) => Some((Right::Publish, vec![ask.pattern()])),
+            Task::Poll(query) => Some(query.need()),
+            Task::Trim(topic) => Some((Right::Admin, vec![Pattern::Topic(topic.clone())])),
+            Task::Topics(query) => Some((Right::Admin, vec![query.pattern()])),
+            // What it counts belongs to no topic.
+            Task::Metrics => Some((Right::Admin, Vec::new())),
+            Task::Health | Task::Options(_) | Task::Preflight => None,
+        }
+    }
 }
 
 impl Api {
     #[must_use]
     pub fn new(
         config: &Config,
+        access: Access,
         epoch: Epoch,
         connections: Permits,
         metrics: Arc<Metrics>,
@@ -120,6 +148,7 @@ impl Api {
             topics: config.max_topics,
         };
         Api {
+            access,
             log: Log::new(epoch, retention),
             room: Room::default(),
             pages: Pages::default(),
@@ -135,13 +164,25 @@ impl Api {
         }
     }
 
-    /// Decides what a request asks for.
-    ///
-    /// # Errors
-    /// Names what is wrong, and what is allowed.
+    /// Decides what a request asks for, and whether it may.
     // Not inlined: its stack is to be gone while a poll is held.
     #[inline(never)]
-    pub fn route(&self, head: &Head) -> Result<Task, Problem> {
+    #[must_use]
+    pub fn route(&self, head: &Head, line: &Line) -> Routed {
+        let mut grant = Grant::default();
+        let task = self.access.admit(head, line).and_then(|cors| {
+            grant.cors = cors;
+            let task = self.task(head)?;
+            grant.token = self.access.authorize(head, || task.need())?;
+            Ok(task)
+        });
+        Routed { task, grant }
+    }
+
+    fn task(&self, head: &Head) -> Result<Task, Problem> {
+        if head.method == Method::Options {
+            return options(head);
+        }
         let path = percent_decode(&head.path)?;
         if let Some(topics) = path.strip_prefix("/topics/") {
             return match head.method {
@@ -156,7 +197,7 @@ impl Api {
                     })?;
                     Ok(Task::Trim(topic))
                 }
-                _ => Err(wrong_method(head, "GET, HEAD, POST, DELETE")),
+                _ => Err(wrong_method(head, TOPIC_METHODS)),
             };
         }
         let task = match &*path {
@@ -172,7 +213,7 @@ impl Api {
         };
         match head.method {
             Method::Get | Method::Head => task,
-            _ => Err(wrong_method(head, "GET, HEAD")),
+            _ => Err(wrong_method(head, PAGE_METHODS)),
         }
     }
 
@@ -180,7 +221,7 @@ impl Api {
     #[must_use]
     pub fn perform(&self, task: Task, body: Vec<u8>, caller: &Caller<'_>) -> Reply {
         let done = match task {
-            Task::Publish(ask) => self.publish(&ask, body),
+            Task::Publish(ask) => self.publish(&ask, body, caller),
             Task::Poll(query) => self.poll(query, caller),
             Task::Trim(topic) => {
                 self.log.trim(&topic);
@@ -189,6 +230,8 @@ impl Api {
             Task::Topics(query) => Ok(self.list_topics(&query)),
             Task::Health => Ok(self.health()),
             Task::Metrics => Ok(self.metrics_page()),
+            Task::Options(allowed) => Ok(Reply::Answer(Answer::empty().with("Allow", allowed))),
+            Task::Preflight => Ok(Reply::Answer(access::preflight())),
         };
         done.unwrap_or_else(Reply::Refused)
     }
@@ -210,6 +253,20 @@ impl Api {
         self.log.expire(Instant::now());
     }
 
+    /// Reads the tokens again if their file has changed. Polls that are held by a token which may
+    /// not do so any more end.
+    #[must_use]
+    pub fn refresh_tokens(&self) -> Option<Changed> {
+        let changed = self.access.refresh()?;
+        for seat in self.held_seats() {
+            let waiter = &seat.waiter;
+            if self.access.still(&waiter.grant, || waiter.key.need()).is_err() {
+                seat.dismiss();
+            }
+        }
+        Some(changed)
+    }
+
     /// Answers every held poll, now and from now on. To be called after the shutdown is given.
     pub fn drain(&self) {
         self.room.drain();
@@ -219,6 +276,19 @@ impl Api {
     pub fn metrics(&self) -> &Arc<Metrics> {
         &self.metrics
     }
+}
+
+const TOPIC_METHODS: &str = "GET, HEAD, POST, DELETE, OPTIONS";
+const PAGE_METHODS: &str = "GET, HEAD, OPTIONS";
+
+/// What may be asked here, whatever path it is: a preflight that was refused would tell a page's
+/// author less than the refusal of what comes after it.
+fn options(head: &Head) -> Result<Task, Problem> {
+    let is_topic = head.path == "*" || head.path.starts_with("/topics/");
+    Ok(match head.one(Field::AccessControlRequestMethod)? {
+        Some(_) => Task::Preflight,
+        None => Task::Options(if is_topic { TOPIC_METHODS } else { PAGE_METHODS }),
+    })
 }
 
 fn wrong_method(head: &Head, allowed: &'static str) -> Problem {

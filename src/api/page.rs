@@ -12,6 +12,7 @@ use std::time::{Instant, SystemTime};
 
 use parking_lot::Mutex;
 
+use crate::access::Cors;
 use crate::cursor::Since;
 use crate::limits::{ANSWERS_BYTES, PAGE_BYTES, SHARED_PAGE_BYTES, SHARED_PAGES};
 use crate::log::{OnGap, Slice, Why};
@@ -37,17 +38,20 @@ pub struct PageKey {
     pub on_gap: OnGap,
     /// `Prefer: wait` as it was honoured.
     pub preferred: Option<u64>,
+    /// The site whose page may read it.
+    pub cors: Option<Cors>,
 }
 
 impl PageKey {
     /// Whether the two differ at most in where they begin and in their topics.
     pub fn same_but_since_and_topics(&self, other: &PageKey) -> bool {
-        let PageKey { topics: _, since: _, types, limit, format, on_gap, preferred } = other;
+        let PageKey { topics: _, since: _, types, limit, format, on_gap, preferred, cors } = other;
         self.types == *types
             && self.limit == *limit
             && self.format == *format
             && self.on_gap == *on_gap
             && self.preferred == *preferred
+            && self.cors == *cors
     }
 }
 

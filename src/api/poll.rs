@@ -10,6 +10,7 @@ use super::page::{Format, Found, Page, PageKey};
 use super::params::{Params, whole};
 use super::render::{Reason, gap_members, lost_in_all, render};
 use super::{Api, Caller, Reply, Waiter};
+use crate::access::{Need, Right};
 use crate::bell::Woken;
 use crate::cursor::Since;
 use crate::error::{Cause, Problem};
@@ -70,8 +71,21 @@ impl Query {
                     _ => Err("allowed are fail and skip".into()),
                 })?,
                 preferred,
+                cors: None,
             },
         })
+    }
+
+    /// The right that it needs.
+    pub fn need(&self) -> Need {
+        self.key.need()
+    }
+}
+
+impl PageKey {
+    /// The right that a poll for this page needs.
+    pub fn need(&self) -> Need {
+        (Right::Read, self.topics.patterns().to_vec())
     }
 }
 
@@ -113,6 +127,7 @@ impl Api {
     /// Answers a poll, holding it while there is nothing to say.
     pub(super) fn poll(&self, query: Query, caller: &Caller<'_>) -> Result<Reply, Problem> {
         let Query { mut key, wait } = query;
+        key.cors.clone_from(&caller.grant.cors);
         let refuse = |gap| self.refuse_gap(&gap);
         let nothing = match self.look(&key).map_err(refuse)? {
             Found::Data(page) => return Ok(self.data(page)),
@@ -137,10 +152,13 @@ impl Api {
             line: Arc::clone(caller.line),
             key: key.clone(),
             takes_shared_page: caller.takes_shared_page,
+            grant: caller.grant.clone(),
             permit: Mutex::new(Some(permit)),
         };
         // The seat is taken before the log is looked at again: see `bell`.
         let seat = self.room.sit(&key.topics, waiter);
+        // Nor can a token be taken back unseen: either this finds out, or it is found sitting.
+        self.access.still(caller.grant, || key.need())?;
         let mut reason = None;
         loop {
             // Also once more after the deadline: what came meanwhile does not wait for the next
@@ -167,7 +185,9 @@ impl Api {
                     self.count_data(&delivered.page);
                     return Ok(Reply::Delivered(delivered));
                 }
-                Woken::HungUp => {
+                Woken::Dismissed => {
+                    // Its token was taken back, or its client has gone.
+                    self.access.still(caller.grant, || key.need())?;
                     self.metrics.polls_hung_up.add(1);
                     return Ok(Reply::HungUp);
                 }

@@ -4,7 +4,7 @@ use std::sync::Arc;
 use std::time::SystemTime;
 
 use super::params::Params;
-use super::{Api, Reply, Waiter};
+use super::{Api, Caller, Reply, Waiter};
 use crate::config::Config;
 use crate::cursor::Cursor;
 use crate::error::{Cause, Problem};
@@ -12,7 +12,7 @@ use crate::http::{Answer, Field, Head};
 use crate::json::{self, Object};
 use crate::limits::{BATCH_BYTES, BATCH_EVENTS, CONTENT_TYPE_CHARS, KEY_CHARS};
 use crate::log::{Appended, Claim, Draft, Form, Now, Outcome, Refused};
-use crate::names::{NAME_RULE, Name};
+use crate::names::{NAME_RULE, Name, Pattern};
 use crate::time::rfc3339;
 
 /// A publish as it was asked for, without its body.
@@ -83,6 +83,11 @@ impl Ask {
             media: media(head.one(Field::ContentType)?)?,
             key: head.one(Field::IdempotencyKey)?.map(key).transpose()?,
         })
+    }
+
+    /// The topic that it goes to.
+    pub fn pattern(&self) -> Pattern {
+        Pattern::Topic(self.topic.clone())
     }
 
     /// The largest body.
@@ -191,7 +196,12 @@ fn is_utf8(parameters: &str) -> bool {
 
 impl Api {
     /// Appends what was sent and wakes who waits for it.
-    pub(super) fn publish(&self, ask: &Ask, body: Vec<u8>) -> Result<Reply, Problem> {
+    pub(super) fn publish(
+        &self,
+        ask: &Ask,
+        body: Vec<u8>,
+        caller: &Caller<'_>,
+    ) -> Result<Reply, Problem> {
         if self.shutdown.given() {
             return Err(Problem::new(
                 Cause::Draining,
@@ -199,7 +209,9 @@ impl Api {
             ));
         }
         let key = ask.key.as_ref().map(|key| {
-            let id = self.fingerprints.of(&(&ask.topic, key));
+            // Others cannot take a key away by guessing it.
+            let owner = caller.grant.token.as_ref().map(|token| &token.name);
+            let id = self.fingerprints.of(&(owner, &ask.topic, key));
             (id, self.fingerprints.of(&(&ask.media, &ask.tag, &body)))
         });
         let drafts = ask.drafts(body, self.max_event)?;

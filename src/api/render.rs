@@ -64,9 +64,7 @@ pub fn render(key: &PageKey, slice: &Slice, reason: Reason, mut room: Permit) ->
     }
     if key.format == Format::Raw {
         // What a publisher sent must not run in a reader's browser.
-        answer = answer
-            .with("Content-Security-Policy", "sandbox")
-            .with("X-Content-Type-Options", "nosniff");
+        answer = answer.with("Content-Security-Policy", "sandbox");
     }
     if let Some(gap) = slice.gap.as_ref().filter(|_| key.format != Format::Json) {
         answer = answer.with("Poll-Gap", gap_header(gap));
@@ -74,7 +72,7 @@ pub fn render(key: &PageKey, slice: &Slice, reason: Reason, mut room: Permit) ->
     if let Some(wait) = key.preferred {
         answer = answer.with("Preference-Applied", format!("wait={wait}"));
     }
-    let bytes = answer.encode(Frame { has_body: true, closes: false });
+    let bytes = answer.encode(Frame { has_body: true, cors: key.cors.as_deref(), closes: false });
     room.resize(bytes.capacity());
     let gap = slice.gap.as_ref().map(|gap| (gap.why, lost_in_all(gap)));
     Arc::new(Page { bytes, first_at: first.map(|event| event.at), gap, _room: room })

@@ -7,6 +7,7 @@ use crate::http::{Answer, Head};
 use crate::json::{Object, push_number};
 use crate::limits::LISTED_TOPICS;
 use crate::log::TopicStatus;
+use crate::names::Pattern;
 
 /// A list as it was asked for.
 #[derive(Debug)]
@@ -29,6 +30,13 @@ impl Query {
             after: text("after"),
             limit: params.parsed("limit", LISTED_TOPICS, |text| whole(text, 1, LISTED_TOPICS))?,
         })
+    }
+}
+
+impl Query {
+    /// The topics that it is about.
+    pub fn pattern(&self) -> Pattern {
+        Pattern::Prefix(self.prefix.as_str().into())
     }
 }
 

@@ -1,6 +1,7 @@
 //! The one table of flags: it drives parsing, the environment and `--help`.
 
 use std::fmt::Write as _;
+use std::path::PathBuf;
 use std::time::Duration;
 
 use super::units::{DURATION_RULE, SIZE_RULE, duration, format_duration, format_size, size, whole};
@@ -43,8 +44,12 @@ impl Flag {
 
     /// Forgets what the environment said, before the first argument that says otherwise.
     pub(super) fn clear(&self, config: &mut Config) {
-        if self.name == "listen" {
-            config.listen.clear();
+        match self.name {
+            "listen" => config.listen.clear(),
+            "trust-proxy" => config.trust_proxies.clear(),
+            "allow-host" => config.allow_hosts.clear(),
+            "allow-origin" => config.allow_origins.clear(),
+            _ => {}
         }
     }
 }
@@ -66,6 +71,22 @@ pub const FLAGS: &[Flag] = &[
         repeatable: false,
         default: |c| c.max_connections.to_string(),
         set: |c, v| count(v, 2, 1_000_000).map(|n| c.max_connections = n),
+    },
+    Flag {
+        name: "max-connections-per-client",
+        value: "N",
+        help: "beyond it 429",
+        repeatable: false,
+        default: |_| "half of those".into(),
+        set: |c, v| count(v, 1, 1_000_000).map(|n| c.max_connections_per_client = Some(n)),
+    },
+    Flag {
+        name: "trust-proxy",
+        value: "ADDR",
+        help: "a proxy whose X-Forwarded-For counts; repeatable",
+        repeatable: true,
+        default: |_| "none".into(),
+        set: |c, v| c.trust_proxies.add(v),
     },
     Flag {
         name: "max-polls",
@@ -172,6 +193,30 @@ pub const FLAGS: &[Flag] = &[
         set: |c, v| positive_time(v).map(|d| c.write_timeout = d),
     },
     Flag {
+        name: "allow-host",
+        value: "NAME",
+        help: "a name the server goes by; repeatable",
+        repeatable: true,
+        default: |_| "its own".into(),
+        set: |c, v| host(v).map(|host| c.allow_hosts.push(host)),
+    },
+    Flag {
+        name: "allow-origin",
+        value: "ORIGIN",
+        help: "a site whose pages may ask; repeatable",
+        repeatable: true,
+        default: |_| "none".into(),
+        set: |c, v| origin(v).map(|origin| c.allow_origins.push(origin)),
+    },
+    Flag {
+        name: "tokens",
+        value: "FILE",
+        help: "who may do what; else all may do everything",
+        repeatable: false,
+        default: |_| "none".into(),
+        set: |c, v| file(v).map(|path| c.tokens = Some(path)),
+    },
+    Flag {
         name: "log",
         value: "LEVEL",
         help: "error, info or requests, to stderr",
@@ -187,7 +232,8 @@ pub fn help() -> String {
     let defaults = Config::default();
     let mut text = String::from(
         "longpoll: holds each request until there is news or a deadline\n\n\
-         Usage: longpoll [serve] [flags]\n\n",
+         Usage: longpoll [serve] [flags]\n       \
+                longpoll token NAME RIGHTS TOPICS   a line for --tokens, and its secret\n\n",
     );
     for flag in FLAGS {
         let left = format!("--{} {}", flag.name, flag.value);
@@ -198,6 +244,7 @@ pub fn help() -> String {
     text.push_str(
         "  -h, --help             print this\n  \
            -V, --version          print the version\n\n\
+         Dangerous: --allow-origin '*' lets every page that anyone opens publish here.\n\
          TIME: a number with ms, s, m or h. SIZE: bytes, or with KiB, MiB or GiB.\n\
          Each flag is also a variable: --max-wait is LONGPOLL_MAX_WAIT.\n",
     );
@@ -217,6 +264,30 @@ fn listen(value: &str) -> Result<Listen, String> {
         }
         _ => Err("allowed is host:port, [ipv6]:port or unix:/path".into()),
     }
+}
+
+fn host(value: &str) -> Result<String, String> {
+    let ok = |b: u8| b.is_ascii_alphanumeric() || matches!(b, b'.' | b'-' | b'_');
+    if value.is_empty() || !value.bytes().all(ok) {
+        return Err("allowed is a host name, without a port".into());
+    }
+    Ok(value.trim_end_matches('.').to_ascii_lowercase())
+}
+
+fn origin(value: &str) -> Result<String, String> {
+    let site = value.split_once("://").filter(|(scheme, authority)| {
+        let scheme_ok = scheme.bytes().all(|b| b.is_ascii_alphanumeric() || b"+-.".contains(&b));
+        let plain = |b: u8| b.is_ascii_graphic() && !b"/?#@,*\"".contains(&b);
+        !scheme.is_empty() && scheme_ok && !authority.is_empty() && authority.bytes().all(plain)
+    });
+    match (value, site) {
+        ("*", _) | (_, Some(_)) => Ok(value.to_ascii_lowercase()),
+        _ => Err("allowed is scheme://host or scheme://host:port, without a path, or *".into()),
+    }
+}
+
+fn file(value: &str) -> Result<PathBuf, String> {
+    if value.is_empty() { Err("a path is needed".into()) } else { Ok(value.into()) }
 }
 
 fn count(value: &str, least: u64, most: u64) -> Result<usize, String> {

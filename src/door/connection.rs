@@ -9,7 +9,9 @@ use super::head::{Framing, Parsed};
 use super::linger::Lingerer;
 use super::pool::Slot;
 use super::request::{Body, BodyLimits, Ended, HeadLimits, Input, read_body, read_head};
-use crate::api::{Api, Caller, Delivered, Page, Reply, Task};
+use crate::access::Grant;
+use crate::api::{Api, Caller, Delivered, Page, Reply, Routed, Task};
+use crate::clients::Clients;
 use crate::config::Config;
 use crate::diag::Diag;
 use crate::error::{Cause, Problem};
@@ -24,6 +26,7 @@ use crate::shutdown::Shutdown;
 pub struct Desk {
     pub api: Arc<Api>,
     pub config: Config,
+    pub clients: Clients,
     pub metrics: Arc<Metrics>,
     pub diag: Diag,
     pub shutdown: Shutdown,
@@ -38,6 +41,28 @@ enum After {
     Close,
 }
 
+/// Whom an answer goes to, and what is known of the request.
+struct Recipient<'a> {
+    line: &'a Arc<Line>,
+    /// None when it could not be read.
+    head: Option<&'a Head>,
+    grant: Grant,
+}
+
+impl Recipient<'_> {
+    fn is_head(&self) -> bool {
+        self.head.is_some_and(Head::is_head)
+    }
+
+    fn frame(&self, after: After) -> Frame<'_> {
+        Frame {
+            has_body: !self.is_head(),
+            closes: after == After::Close,
+            cors: self.grant.cors.as_deref(),
+        }
+    }
+}
+
 /// A request, read whole. One that makes no sense is answered all the same, and the connection
 /// goes on.
 struct Asked {
@@ -50,13 +75,14 @@ impl Desk {
     pub fn new(
         api: Arc<Api>,
         config: Config,
+        clients: Clients,
         diag: Diag,
         shutdown: Shutdown,
         lingerer: Lingerer,
     ) -> Desk {
         let metrics = Arc::clone(api.metrics());
         let bodies = Permits::new(BODIES_BYTES);
-        Desk { api, config, metrics, diag, shutdown, lingerer, bodies }
+        Desk { api, config, clients, metrics, diag, shutdown, lingerer, bodies }
     }
 
     /// Serves a connection until it ends.
@@ -72,13 +98,20 @@ impl Desk {
             line.end_input();
         }
         let limits = HeadLimits { bytes: self.config.max_head, time: self.config.head_timeout };
+        let mut to = Recipient { line, head: None, grant: Grant::default() };
         let parsed = match read_head(line, input, &limits, || slot.request_begins()) {
             Ok(parsed) => parsed,
-            Err(ended) => return self.refuse(line, None, ended),
+            Err(ended) => return self.refuse(&to, ended),
         };
-        let asked = match self.read_rest(line, input, &parsed) {
+        to.head = Some(&parsed.head);
+        let Routed { mut task, grant } = self.api.route(&parsed.head, line);
+        to.grant = grant;
+        // Its place among those of its client, until the answer is out.
+        let share = self.clients.asked(line.peer(), &parsed.head);
+        let _share = share.map_err(|problem| task = Err(problem));
+        let asked = match self.read_rest(line, input, &parsed, task) {
             Ok(asked) => asked,
-            Err(ended) => return self.refuse(line, Some(&parsed.head), ended),
+            Err(ended) => return self.refuse(&to, ended),
         };
         if !slot.request_is_whole() {
             return After::Close;
@@ -87,12 +120,18 @@ impl Desk {
         if matches!(asked.task, Ok(Task::Poll(_))) {
             input.release();
         }
-        self.answer(line, &parsed.head, asked)
+        self.answer(&to, asked)
     }
 
-    /// Decides what is asked before any of the body is read, then reads it.
-    fn read_rest(&self, line: &Line, input: &mut Input, parsed: &Parsed) -> Result<Asked, Ended> {
-        let task = match self.api.route(&parsed.head) {
+    /// Reads the body, if what is asked for makes sense.
+    fn read_rest(
+        &self,
+        line: &Line,
+        input: &mut Input,
+        parsed: &Parsed,
+        task: Result<Task, Problem>,
+    ) -> Result<Asked, Ended> {
+        let task = match task {
             Err(problem) if parsed.framing != Framing::Sized(0) => return Err(problem.into()),
             task => task,
         };
@@ -114,25 +153,26 @@ impl Desk {
         Ok(Asked { task, body, after })
     }
 
-    fn answer(&self, line: &Arc<Line>, head: &Head, asked: Asked) -> After {
+    fn answer(&self, to: &Recipient<'_>, asked: Asked) -> After {
         let begun = self.diag.tells_requests().then(Instant::now);
         let Asked { task, body, after } = asked;
         // Its room is kept until the answer is out.
         let Body { bytes: body, room: _room } = body;
+        let line = to.line;
         let reply = match task {
             Err(problem) => Reply::Refused(problem),
             // A panic leaves no lock behind that matters: see `log`.
             Ok(task) => {
-                let takes_shared_page = after == After::KeepAlive && !head.is_head();
-                let caller = Caller { line, takes_shared_page };
+                let takes_shared_page = after == After::KeepAlive && !to.is_head();
+                let caller = Caller { line, takes_shared_page, grant: &to.grant };
                 catch_unwind(AssertUnwindSafe(|| self.api.perform(task, body, &caller)))
                     .unwrap_or_else(|_| Reply::Refused(failed()))
             }
         };
         let after = if self.shutdown.given() { After::Close } else { after };
-        let message = self.message(reply, head, after);
+        let message = self.message(reply, to, after);
         let Some((status, message)) = message else { return After::Close };
-        self.tell(line, Some(head), status, message.length(), begun);
+        self.tell(to, status, message.length(), begun);
         if self.write(line, &message.opening).is_err() || self.write(line, message.rest()).is_err()
         {
             return After::Close;
@@ -145,10 +185,9 @@ impl Desk {
     }
 
     /// A reply as bytes; none for a client that has gone.
-    fn message(&self, reply: Reply, head: &Head, after: After) -> Option<(u16, Message)> {
-        let close = after == After::Close;
+    fn message(&self, reply: Reply, to: &Recipient<'_>, after: After) -> Option<(u16, Message)> {
         let own = |answer: &Answer| {
-            let opening = answer.encode(Frame { has_body: !head.is_head(), closes: close });
+            let opening = answer.encode(to.frame(after));
             let counted =
                 (opening.len() > SMALL_ANSWER).then(|| self.api.count_answer(opening.len()));
             (answer.status, Message { opening, shared: None, _counted: counted })
@@ -163,32 +202,42 @@ impl Desk {
                 page(delivered, Vec::new(), rest)
             }
             Reply::Page(shared) => {
-                let (opening, from) = if close { closing(shared.bytes()) } else { (Vec::new(), 0) };
-                let to = if head.is_head() { shared.head_length() } else { shared.bytes().len() };
-                page(shared, opening, from..to)
+                let (opening, from) = match after {
+                    After::Close => closing(shared.bytes()),
+                    After::KeepAlive => (Vec::new(), 0),
+                };
+                let whole = shared.bytes().len();
+                let end = if to.is_head() { shared.head_length() } else { whole };
+                page(shared, opening, from..end)
             }
             Reply::Answer(answer) => own(&answer),
-            Reply::Refused(problem) => {
-                self.metrics.refused(problem.cause);
-                own(&Answer::from(&problem))
-            }
+            Reply::Refused(problem) => own(&self.refused(to, &problem)),
         })
     }
 
     /// Answers a request that was not read whole, and ends the connection.
-    fn refuse(&self, line: &Arc<Line>, head: Option<&Head>, ended: Ended) -> After {
+    fn refuse(&self, to: &Recipient<'_>, ended: Ended) -> After {
         if let Ended::With(problem) = ended {
-            self.metrics.refused(problem.cause);
-            let answer = Answer::from(&problem);
-            let status = answer.status;
-            let has_body = !head.is_some_and(Head::is_head);
-            let bytes = answer.encode(Frame { has_body, closes: true });
-            self.tell(line, head, status, bytes.len(), None);
-            if self.write(line, &bytes).is_ok() {
-                self.lingerer.take(Arc::clone(line));
+            let answer = self.refused(to, &problem);
+            let bytes = answer.encode(to.frame(After::Close));
+            self.tell(to, answer.status, bytes.len(), None);
+            if self.write(to.line, &bytes).is_ok() {
+                self.lingerer.take(Arc::clone(to.line));
             }
         }
         After::Close
+    }
+
+    /// Counts a refusal and tells it.
+    fn refused(&self, to: &Recipient<'_>, problem: &Problem) -> Answer {
+        self.metrics.refused(problem.cause);
+        let line = to.line;
+        let client = to.head.and_then(|head| self.clients.forwarded(line.peer(), head));
+        match client {
+            Some(client) => self.diag.refused(format_args!("{client} by {line}"), problem.cause),
+            None => self.diag.refused(line, problem.cause),
+        }
+        Answer::from(problem)
     }
 
     fn write(&self, line: &Line, bytes: &[u8]) -> std::io::Result<()> {
@@ -206,18 +255,13 @@ impl Desk {
     }
 
     /// Writes a line about a request, if lines are asked for; `begun` is when it was read whole.
-    fn tell(
-        &self,
-        line: &Line,
-        head: Option<&Head>,
-        status: u16,
-        bytes: usize,
-        begun: Option<Instant>,
-    ) {
+    fn tell(&self, to: &Recipient<'_>, status: u16, bytes: usize, begun: Option<Instant>) {
         if !self.diag.tells_requests() {
             return;
         }
-        let (method, path) = head
+        let line = to.line;
+        let (method, path) = to
+            .head
             .map_or((String::from("-"), "-"), |head| (head.method.to_string(), head.path.as_str()));
         let ms = begun.map_or(0, |begun| begun.elapsed().as_millis() as u64);
         // Debug escapes what could forge a line.

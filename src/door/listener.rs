@@ -138,6 +138,14 @@ pub enum Accepted {
 }
 
 impl Listener {
+    /// Whether others than this machine may reach it.
+    #[must_use]
+    pub fn is_beyond_loopback(&self) -> bool {
+        let address = rustix::net::getsockname(&self.socket).ok();
+        let address = address.and_then(|address| std::net::SocketAddr::try_from(address).ok());
+        address.is_some_and(|address| !address.ip().to_canonical().is_loopback())
+    }
+
     /// Waits for the next connection, or for the shutdown.
     pub fn accept(&self, shutdown: &Shutdown) -> Accepted {
         loop {

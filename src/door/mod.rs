@@ -20,10 +20,12 @@ use std::time::{Duration, Instant};
 
 use rustix::net::SocketAddrAny;
 
+use crate::access::Access;
 use crate::api::Api;
+use crate::clients::Clients;
 use crate::config::Config;
 use crate::cursor::Epoch;
-use crate::diag::Diag;
+use crate::diag::{Diag, Seldom};
 use crate::error::{Cause, Problem};
 use crate::http::{Answer, Frame};
 use crate::limits::{CLOSING, DRAIN, DRAIN_PARTIAL, GIVE_WAY};
@@ -55,7 +57,9 @@ struct Acceptor {
     diag: Diag,
     shutdown: Shutdown,
     lingerer: Lingerer,
+    clients: Clients,
     idle_timeout: Duration,
+    failures: Seldom,
     /// Until when newcomers queue, since all connections are held or being answered.
     jammed_until: Option<Instant>,
 }
@@ -72,6 +76,7 @@ impl Door {
     pub fn open(
         mut config: Config,
         listeners: Vec<Listener>,
+        access: Access,
         epoch: Epoch,
         metrics: &Arc<Metrics>,
         diag: Diag,
@@ -79,13 +84,21 @@ impl Door {
     ) -> io::Result<Door> {
         fit::to_machine(&mut config, &diag);
         let places = Permits::new(config.max_connections);
-        let api = Api::new(&config, epoch, places.clone(), Arc::clone(metrics), shutdown.clone());
+        let api =
+            Api::new(&config, access, epoch, places.clone(), Arc::clone(metrics), shutdown.clone());
         let api = Arc::new(api);
         let (lingerer, linger) = linger::start()?;
-        let watch = Watch::start(Arc::clone(&api))?;
+        let watch = Watch::start(Arc::clone(&api), diag.clone())?;
         let idle_timeout = config.idle_timeout;
-        let desk =
-            Desk::new(Arc::clone(&api), config, diag.clone(), shutdown.clone(), lingerer.clone());
+        let clients = Clients::new(&config);
+        let desk = Desk::new(
+            Arc::clone(&api),
+            config,
+            clients.clone(),
+            diag.clone(),
+            shutdown.clone(),
+            lingerer.clone(),
+        );
         let serve: Serve =
             Arc::new(move |line: &Arc<Line>, slot: &pool::Slot| desk.serve(line, slot));
         let pool = Arc::new(Pool::new(places, serve));
@@ -98,7 +111,9 @@ impl Door {
                 diag: diag.clone(),
                 shutdown: shutdown.clone(),
                 lingerer: lingerer.clone(),
+                clients: clients.clone(),
                 idle_timeout,
+                failures: Seldom::default(),
                 jammed_until: None,
             };
             let name = std::thread::Builder::new().name("accept".into());
@@ -147,7 +162,12 @@ impl Acceptor {
                 Accepted::Connection(socket, peer) => self.take_in(socket, peer),
                 Accepted::Failed(error) => {
                     self.metrics.accept_errors.add(1);
-                    self.diag.error(format_args!("cannot accept on {}: {error}", self.listener));
+                    if let Some(untold) = self.failures.untold(Instant::now()) {
+                        let listener = &self.listener;
+                        self.diag.error(format_args!(
+                            "cannot accept on {listener}: {error} ({untold} times before untold)"
+                        ));
+                    }
                     // If descriptors are short, an idle connection's helps most.
                     let _ = self.make_room();
                     std::thread::sleep(REST);
@@ -160,24 +180,29 @@ impl Acceptor {
         // A client that is gone already fails here; nobody is left to answer.
         let Ok(mut line) = Line::accepted(socket, peer, self.idle_timeout) else { return };
         self.metrics.connections.add(1);
+        let mut share = match self.clients.connected(line.peer()) {
+            Ok(share) => share,
+            Err(problem) => return self.refuse(line, &problem),
+        };
         let until = Instant::now() + GIVE_WAY + CLOSING;
         loop {
             let why = match self.pool.place() {
-                Some(place) => match self.pool.admit(Admitted { line, place }) {
+                Some(place) => match self.pool.admit(Admitted { line, share, place }) {
                     Ok(()) => {
                         self.jammed_until = None;
                         self.metrics.connections_peak.reach(self.pool.open() as u64);
                         return;
                     }
                     Err((back, error)) => {
-                        line = back;
+                        (line, share) = (back.line, back.share);
                         format!("no thread can be had for another connection ({error})")
                     }
                 },
                 None => "all connections are held or being answered".into(),
             };
             if !self.queue(until) {
-                return self.refuse(line, &why);
+                let detail = format!("{why}; try again later");
+                return self.refuse(line, &Problem::new(Cause::ConnectionCap, detail));
             }
         }
     }
@@ -207,12 +232,12 @@ impl Acceptor {
         made
     }
 
-    fn refuse(&self, line: Line, why: &str) {
-        self.metrics.refused(Cause::ConnectionCap);
-        let problem = Problem::new(Cause::ConnectionCap, format!("{why}; try again later"));
+    fn refuse(&self, line: Line, problem: &Problem) {
+        self.metrics.refused(problem.cause);
+        self.diag.refused(&line, problem.cause);
+        let frame = Frame { has_body: true, closes: true, cors: None };
         // A new socket's buffer has room for it.
-        let _ =
-            line.send_now(&Answer::from(&problem).encode(Frame { has_body: true, closes: true }));
+        let _ = line.send_now(&Answer::from(problem).encode(frame));
         self.lingerer.take(Arc::new(line));
     }
 }

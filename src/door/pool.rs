@@ -14,13 +14,16 @@ use std::time::{Duration, Instant};
 use crossbeam_channel::{Receiver, Sender, bounded};
 use parking_lot::Mutex;
 
+use crate::clients::Share;
 use crate::limits::{GIVE_WAY, WORKER_STACK};
 use crate::line::Line;
 use crate::permits::{Permit, Permits};
 
-/// A connection that was let in, and its place among those that may be open.
+/// A connection that was let in, and its places among those that may be.
 pub struct Admitted {
     pub line: Line,
+    /// Its place among those of its client.
+    pub share: Share,
     pub place: Permit,
 }
 
@@ -147,13 +150,13 @@ impl Pool {
 
     /// Hands a connection to a worker, starting one if all are taken. Gives the connection back
     /// when that cannot be done.
-    pub fn admit(&self, admitted: Admitted) -> Result<(), (Line, io::Error)> {
+    pub fn admit(&self, admitted: Admitted) -> Result<(), (Admitted, io::Error)> {
         if let Err(error) = self.have_enough_workers() {
-            return Err((admitted.line, error));
+            return Err((admitted, error));
         }
         // The queue has room for as many as there are places.
         let queued = self.queue.try_send(admitted);
-        queued.map_err(|e| (e.into_inner().line, io::ErrorKind::WouldBlock.into()))
+        queued.map_err(|e| (e.into_inner(), io::ErrorKind::WouldBlock.into()))
     }
 
     fn have_enough_workers(&self) -> io::Result<()> {
@@ -227,7 +230,7 @@ impl Pool {
 
 /// A worker's life: one connection after the other.
 fn work(waiting: &Receiver<Admitted>, slot: &Slot, serve: &Serve, given_back: &Sender<()>) {
-    for Admitted { line, place } in waiting {
+    for Admitted { line, share, place } in waiting {
         let line = Arc::new(line);
         *slot.line.lock() = Some(Arc::clone(&line));
         // What panics in here is at fault in the door itself; the worker lives on.
@@ -236,7 +239,7 @@ fn work(waiting: &Receiver<Admitted>, slot: &Slot, serve: &Serve, given_back: &S
         slot.waiting.store(BUSY, Ordering::SeqCst);
         drop(line);
         // After the descriptor was closed, so that places count descriptors too.
-        drop(place);
+        drop((share, place));
         let _ = given_back.try_send(());
     }
 }

@@ -1,4 +1,4 @@
-//! Once a second: held polls whose clients have hung up give their places back, and the log lets
+//! Twice a second: the file of tokens is looked at. Once a second: held polls whose clients have hung up give their places back, and the log lets
 //! go of what is too old.
 //!
 //! One poll(2) call looks at all held sockets at once. 5,000 of them take a few milliseconds, and
@@ -11,8 +11,10 @@ use std::time::Instant;
 use crossbeam_channel::{Receiver, RecvTimeoutError, Sender, bounded};
 use rustix::event::{PollFd, PollFlags, poll};
 
+use crate::access::Changed;
 use crate::api::Api;
-use crate::limits::WATCH;
+use crate::diag::Diag;
+use crate::limits::{TOKENS_WATCH, WATCH};
 use crate::line::timespec;
 
 /// The thread; it ends when this is dropped or finished.
@@ -23,10 +25,11 @@ pub struct Watch {
 
 impl Watch {
     /// Starts it.
-    pub fn start(api: Arc<Api>) -> std::io::Result<Watch> {
+    pub fn start(api: Arc<Api>, diag: Diag) -> std::io::Result<Watch> {
         let (stop, stopped) = bounded(1);
-        let thread =
-            std::thread::Builder::new().name("watch".into()).spawn(move || run(&api, &stopped))?;
+        let thread = std::thread::Builder::new()
+            .name("watch".into())
+            .spawn(move || run(&api, &diag, &stopped))?;
         Ok(Watch { stop, thread })
     }
 
@@ -36,12 +39,26 @@ impl Watch {
     }
 }
 
-fn run(api: &Api, stopped: &Receiver<()>) {
-    let mut next = Instant::now() + WATCH;
+/// Looks at the file of tokens for each look at the held polls.
+const LOOKS_PER_WATCH: u128 = WATCH.as_millis() / TOKENS_WATCH.as_millis();
+
+fn run(api: &Api, diag: &Diag, stopped: &Receiver<()>) {
+    let mut next = Instant::now() + TOKENS_WATCH;
+    let mut looks = 0;
     while let Err(RecvTimeoutError::Timeout) = stopped.recv_deadline(next) {
-        next += WATCH;
-        dismiss_leavers(api);
-        api.expire();
+        next += TOKENS_WATCH;
+        match api.refresh_tokens() {
+            None => {}
+            Some(Changed::Known(count)) => diag.info(format_args!("tokens: {count} are known now")),
+            Some(Changed::Wrong(why)) => {
+                diag.error(format_args!("tokens: the change of the file is not followed: {why}"));
+            }
+        }
+        looks += 1;
+        if looks % LOOKS_PER_WATCH == 0 {
+            dismiss_leavers(api);
+            api.expire();
+        }
     }
 }
 

@@ -10,6 +10,7 @@
 mod support;
 
 mod bounds;
+mod clients;
 mod config;
 mod drain;
 mod gaps;
@@ -23,5 +24,7 @@ mod polls;
 mod problems;
 mod publishes;
 mod races;
+mod sites;
 mod tidy;
+mod tokens;
 mod topics;

@@ -2,7 +2,7 @@
 
 use std::io::{BufRead, BufReader, Read};
 use std::net::SocketAddr;
-use std::process::{Child, Command, ExitStatus, Stdio};
+use std::process::{Child, ChildStderr, Command, ExitStatus, Stdio};
 
 use super::{Answer, Client, until};
 
@@ -92,6 +92,11 @@ impl Server {
         let pid = rustix::process::Pid::from_raw(self.pid() as i32).unwrap();
         let signal = rustix::process::Signal::from_named_raw(signal).unwrap();
         rustix::process::kill_process(pid, signal).unwrap();
+    }
+
+    /// What it writes to stderr, when it was spawned with a pipe for that.
+    pub fn stderr(&mut self) -> ChildStderr {
+        self.child.stderr.take().expect("a pipe")
     }
 
     pub fn pid(&self) -> u32 {

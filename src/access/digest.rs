@@ -1,0 +1,38 @@
+//! SHA-256, as files of tokens have it: 64 hex digits.
+
+use std::fmt;
+
+use subtle::ConstantTimeEq as _;
+
+/// A hash of a secret.
+#[derive(Clone)]
+pub struct Digest([u8; 32]);
+
+impl Digest {
+    pub fn of(secret: &[u8]) -> Digest {
+        Digest(hmac_sha256::Hash::hash(secret))
+    }
+
+    /// Reads 64 hex digits.
+    pub fn parse(text: &str) -> Option<Digest> {
+        if text.len() != 64 || !text.bytes().all(|b| b.is_ascii_hexdigit()) {
+            return None;
+        }
+        let mut bytes = [0; 32];
+        for (place, byte) in bytes.iter_mut().enumerate() {
+            *byte = u8::from_str_radix(text.get(2 * place..2 * place + 2)?, 16).ok()?;
+        }
+        Some(Digest(bytes))
+    }
+
+    /// Takes the same time wherever they differ.
+    pub fn equals(&self, other: &Digest) -> bool {
+        self.0.ct_eq(&other.0).into()
+    }
+}
+
+impl fmt::Display for Digest {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.0.iter().try_for_each(|byte| write!(f, "{byte:02x}"))
+    }
+}

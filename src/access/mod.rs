@@ -1,0 +1,98 @@
+//! Who may do what: other sites' pages by their origin, everybody by token.
+//!
+//! Two attackers are meant. A page that some browser on this network shows may send requests to
+//! whatever that browser reaches, such as a server on localhost; [`Sites`] keeps it out. And
+//! whoever finds the port may try; [`Tokens`] says what each may do.
+
+mod digest;
+mod sites;
+mod tokens;
+
+use std::io;
+use std::sync::Arc;
+
+use crate::config::Config;
+use crate::error::Problem;
+use crate::http::Head;
+use crate::line::Line;
+use crate::names::Pattern;
+pub use sites::{Cors, preflight};
+pub use tokens::{Changed, Right, Rights, Token, new_token};
+
+use sites::Sites;
+use tokens::Tokens;
+
+/// The rules of one server.
+pub struct Access {
+    sites: Sites,
+    tokens: Option<Tokens>,
+}
+
+/// What a request was found to be allowed as.
+#[derive(Default, Clone)]
+pub struct Grant {
+    /// By which token; none without `--tokens`, or where none is needed.
+    pub token: Option<Arc<Token>>,
+    /// Whose page may read the answer.
+    pub cors: Option<Cors>,
+}
+
+/// The right that a request needs, and for which topics.
+pub type Need = (Right, Vec<Pattern>);
+
+impl Access {
+    /// Reads what the rules need.
+    ///
+    /// # Errors
+    /// When the file of tokens cannot be read, or is wrong; names the line.
+    pub fn open(config: &Config) -> io::Result<Access> {
+        Ok(Access {
+            sites: Sites::new(config),
+            tokens: config.tokens.as_deref().map(Tokens::open).transpose()?,
+        })
+    }
+
+    /// Whether the page that asks, if it is one, may: says whose page may read the answer.
+    ///
+    /// # Errors
+    /// A `403` that names the flag by which it would be let in.
+    pub fn admit(&self, head: &Head, line: &Line) -> Result<Option<Cors>, Problem> {
+        self.sites.admit(head, line)
+    }
+
+    /// The token by which a request is allowed what it needs. Without `--tokens` everybody may do
+    /// everything.
+    ///
+    /// # Errors
+    /// `401` without a token that is known, `403` when it does not have that right there.
+    pub fn authorize(
+        &self,
+        head: &Head,
+        need: impl FnOnce() -> Option<Need>,
+    ) -> Result<Option<Arc<Token>>, Problem> {
+        match &self.tokens {
+            None => Ok(None),
+            Some(tokens) => match need() {
+                None => Ok(None),
+                Some(need) => tokens.authorize(head, &need).map(Some),
+            },
+        }
+    }
+
+    /// Whether what was granted before is still so.
+    ///
+    /// # Errors
+    /// As [`Access::authorize`].
+    pub fn still(&self, grant: &Grant, need: impl FnOnce() -> Need) -> Result<(), Problem> {
+        match (&self.tokens, &grant.token) {
+            (Some(tokens), Some(token)) => tokens.still(token, &need()),
+            _ => Ok(()),
+        }
+    }
+
+    /// Reads the file of tokens again if it has changed, and says what came of it.
+    #[must_use]
+    pub fn refresh(&self) -> Option<Changed> {
+        self.tokens.as_ref().and_then(Tokens::refresh)
+    }
+}

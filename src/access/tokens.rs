@@ -1,0 +1,281 @@
+//! Tokens: who may read, publish or administer which topics.
+//!
+//! The server knows only hashes of the secrets: whoever reads its file cannot use what is in it.
+
+use std::fmt::{self, Display};
+use std::io::{self, Error, ErrorKind, Read as _};
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use base64::Engine as _;
+use base64::engine::general_purpose::URL_SAFE_NO_PAD;
+use parking_lot::Mutex;
+use rustix::rand::{GetRandomFlags, getrandom};
+
+use super::Need;
+use super::digest::Digest;
+use crate::config::TokenAsked;
+use crate::error::{Cause, Problem};
+use crate::http::{Field, Head};
+use crate::limits::{TOKENS, TOKENS_BYTES};
+use crate::names::{NAME_RULE, Name, TopicSet};
+
+/// One thing that a token may allow.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Right {
+    /// Poll.
+    Read,
+    Publish,
+    /// Trim, list topics, read the metrics.
+    Admin,
+}
+
+impl Right {
+    const ALL: [(Right, &str); 3] =
+        [(Right::Read, "read"), (Right::Publish, "publish"), (Right::Admin, "admin")];
+}
+
+impl Display for Right {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(Right::ALL[*self as usize].1)
+    }
+}
+
+/// Some rights.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct Rights(Vec<Right>);
+
+impl Rights {
+    /// Reads a comma-separated list.
+    ///
+    /// # Errors
+    /// Says what is allowed.
+    pub fn parse(list: &str) -> Result<Rights, String> {
+        let right =
+            |word| Right::ALL.iter().find(|(_, name)| *name == word).map(|(right, _)| *right);
+        let rights: Option<Vec<Right>> = list.split(',').map(right).collect();
+        rights.map(Rights).ok_or_else(|| {
+            format!("rights {list:?}: allowed are read, publish and admin, separated by commas")
+        })
+    }
+}
+
+/// One line of the file.
+pub struct Token {
+    /// Who it was given to: keys belong to this name, and it may be shown.
+    pub name: Name,
+    digest: Digest,
+    rights: Rights,
+    topics: TopicSet,
+}
+
+impl Token {
+    fn parse(line: &str) -> Result<Token, String> {
+        let words: Vec<&str> = line.split_ascii_whitespace().collect();
+        let [name, digest, rights, topics] = words[..] else {
+            return Err(format!(
+                "{} words; a token has four: NAME SHA256-IN-HEX RIGHTS TOPICS",
+                words.len()
+            ));
+        };
+        Ok(Token {
+            name: Name::new(name).ok_or_else(|| format!("name {name:?} is not {NAME_RULE}"))?,
+            digest: Digest::parse(digest)
+                .ok_or("the second word is not a SHA-256 in 64 hex digits")?,
+            rights: Rights::parse(rights)?,
+            topics: TopicSet::parse(topics)?,
+        })
+    }
+
+    fn allows(&self, (right, topics): &Need) -> Result<(), Problem> {
+        let name = &self.name;
+        if !self.rights.0.contains(right) {
+            let detail = format!("token {name} does not have the right to {right}");
+            return Err(Problem::new(Cause::Forbidden, detail));
+        }
+        match topics.iter().find(|pattern| !self.topics.covers(pattern)) {
+            None => Ok(()),
+            Some(pattern) => {
+                let detail = format!("token {name} does not have the right to {right} {pattern}");
+                Err(Problem::new(Cause::Forbidden, detail))
+            }
+        }
+    }
+}
+
+/// The tokens of a file, as it is now.
+pub struct Tokens {
+    path: PathBuf,
+    /// What the file held when it was last looked at, right or wrong.
+    seen: Mutex<Vec<u8>>,
+    known: Mutex<Arc<[Arc<Token>]>>,
+}
+
+/// What came of a change of the file.
+pub enum Changed {
+    /// So many tokens are known now.
+    Known(usize),
+    /// The change is not followed, because of this.
+    Wrong(Error),
+}
+
+impl Tokens {
+    pub fn open(path: &Path) -> io::Result<Tokens> {
+        let explain = |e: Error| Error::new(e.kind(), format!("--tokens {}: {e}", path.display()));
+        let text = read(path).map_err(explain)?;
+        let known = parse(&text).map_err(explain)?;
+        let (seen, known) = (Mutex::new(text), Mutex::new(known));
+        Ok(Tokens { path: path.to_owned(), seen, known })
+    }
+
+    /// Looks at the file. The whole of it is compared: whatever a time stamp says, a token that
+    /// was taken out is out.
+    pub fn refresh(&self) -> Option<Changed> {
+        // What cannot be read is told once, as what is wrong is.
+        let text = read(&self.path);
+        let now = text.as_ref().map_or_else(|e| e.to_string().into_bytes(), Clone::clone);
+        if std::mem::replace(&mut *self.seen.lock(), now.clone()) == now {
+            return None;
+        }
+        Some(match text.and_then(|text| parse(&text)) {
+            Ok(known) => {
+                let count = known.len();
+                *self.known.lock() = known;
+                Changed::Known(count)
+            }
+            Err(error) => Changed::Wrong(error),
+        })
+    }
+
+    pub fn authorize(&self, head: &Head, need: &Need) -> Result<Arc<Token>, Problem> {
+        let field = head.one(Field::Authorization)?.ok_or_else(|| {
+            unauthorized("this needs a token: header Authorization: Bearer TOKEN", "Bearer")
+        })?;
+        let secret = field
+            .split_once(' ')
+            .filter(|(scheme, _)| scheme.eq_ignore_ascii_case("Bearer"))
+            .map(|(_, secret)| secret.trim())
+            .ok_or_else(|| {
+                unauthorized("header Authorization has to be: Bearer TOKEN", "Bearer")
+            })?;
+        let digest = Digest::of(secret.as_bytes());
+        let token = self.find(&digest).ok_or_else(unknown)?;
+        token.allows(need)?;
+        Ok(token)
+    }
+
+    pub fn still(&self, token: &Token, need: &Need) -> Result<(), Problem> {
+        self.find(&token.digest).ok_or_else(unknown)?.allows(need)
+    }
+
+    /// The token of this hash. All are compared, so that the time tells nothing.
+    fn find(&self, digest: &Digest) -> Option<Arc<Token>> {
+        let known = Arc::clone(&self.known.lock());
+        let mut found = None;
+        for token in known.iter() {
+            if token.digest.equals(digest) {
+                found = Some(token);
+            }
+        }
+        found.cloned()
+    }
+}
+
+fn unauthorized(detail: &str, challenge: &str) -> Problem {
+    Problem::new(Cause::Unauthorized, detail).with_header("WWW-Authenticate", challenge)
+}
+
+fn unknown() -> Problem {
+    unauthorized("this token is not known here", "Bearer error=\"invalid_token\"")
+}
+
+fn read(path: &Path) -> io::Result<Vec<u8>> {
+    let mut text = Vec::new();
+    std::fs::File::open(path)?.take(TOKENS_BYTES + 1).read_to_end(&mut text)?;
+    if text.len() as u64 > TOKENS_BYTES {
+        let why = format!("the file is larger than {TOKENS_BYTES} bytes");
+        return Err(Error::new(ErrorKind::InvalidData, why));
+    }
+    Ok(text)
+}
+
+/// Reads a file of tokens: one a line; empty lines and those that begin with `#` say nothing.
+fn parse(text: &[u8]) -> io::Result<Arc<[Arc<Token>]>> {
+    let wrong = |why: String| Error::new(ErrorKind::InvalidData, why);
+    let text = std::str::from_utf8(text).map_err(|_| wrong("the file is not UTF-8".into()))?;
+    let mut tokens: Vec<Arc<Token>> = Vec::new();
+    for (index, line) in text.lines().enumerate() {
+        let line = line.trim();
+        if line.is_empty() || line.starts_with('#') {
+            continue;
+        }
+        let at = |why: String| wrong(format!("line {}: {why}", index + 1));
+        let token = Token::parse(line).map_err(at)?;
+        if tokens.iter().any(|known| known.name == token.name) {
+            return Err(at(format!("name {} is there already", token.name)));
+        }
+        if tokens.iter().any(|known| known.digest.equals(&token.digest)) {
+            return Err(at("this hash is there already, under another name".into()));
+        }
+        if tokens.len() == TOKENS {
+            return Err(at(format!("there may be {TOKENS} tokens at most")));
+        }
+        tokens.push(Arc::new(token));
+    }
+    Ok(tokens.into())
+}
+
+/// Makes a new secret, and the line by which a server knows it.
+///
+/// # Errors
+/// When the operating system has no random bytes, or a server would not take the line.
+pub fn new_token(asked: &TokenAsked) -> io::Result<(String, String)> {
+    let TokenAsked { name, rights, topics } = asked;
+    let mut bytes = [0_u8; 32];
+    let got = getrandom(&mut bytes, GetRandomFlags::empty())?;
+    if got != bytes.len() {
+        return Err(Error::other("the operating system gave too few random bytes"));
+    }
+    let secret = URL_SAFE_NO_PAD.encode(bytes);
+    let digest = Digest::of(secret.as_bytes());
+    let line = format!("{name} {digest} {rights} {topics}");
+    Token::parse(&line).map_err(|why| Error::new(ErrorKind::InvalidInput, why))?;
+    Ok((secret, line))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const HASH: &str = "2cf24dba5fb0a30e26e83b2ac5b9e29e1b161e5c1fa7425e73043362938b9824";
+
+    #[test]
+    fn a_hash_is_what_sha256sum_says() {
+        // printf hello | sha256sum
+        assert_eq!(Digest::of(b"hello").to_string(), HASH);
+        assert!(Digest::parse(HASH).unwrap().equals(&Digest::of(b"hello")));
+        assert!(!Digest::parse(HASH).unwrap().equals(&Digest::of(b"hellO")));
+    }
+
+    #[test]
+    fn a_wrong_line_is_named_and_nothing_is_taken_from_the_file() {
+        let other = HASH.replace('2', "3");
+        for (text, word) in [
+            (format!("a {HASH} read"), "line 1: 3 words"),
+            (format!("# ok\n\na {HASH} read * x"), "line 3: 5 words"),
+            (format!("a/b {HASH} read *"), "name"),
+            (format!("a {HASH}0 read *"), "64 hex digits"),
+            (format!("a {} read *", HASH.replace('2', "g")), "64 hex digits"),
+            (format!("a {HASH} write *"), "read, publish and admin"),
+            (format!("a {HASH} read, *"), "read, publish and admin"),
+            (format!("a {HASH} read a//b"), "topic"),
+            (format!("a {HASH} read *\na {other} read *"), "line 2: name a"),
+            (format!("a {HASH} read *\nb {HASH} read *"), "line 2: this hash"),
+        ] {
+            let why = parse(text.as_bytes()).err().unwrap().to_string();
+            assert!(why.contains(word), "{text}: {why}");
+        }
+        assert!(parse(b"\xff").is_err());
+        assert_eq!(parse(format!("a {HASH} read,publish a.*,b\r\n").as_bytes()).unwrap().len(), 1);
+    }
+}

@@ -1,0 +1,125 @@
+//! Goal: no client takes everything, whether it comes directly or through a proxy.
+
+use std::io::{BufRead as _, BufReader};
+use std::net::{SocketAddr, UdpSocket};
+use std::process::Stdio;
+
+use crate::support::{Answer, Client, Server, program, until};
+
+const BEHIND_PROXY: [&str; 4] = ["--trust-proxy", "127.0.0.1", "--max-connections-per-client", "2"];
+
+/// Asks as a proxy would for that client.
+fn send(client: &mut Client, target: &str, forwarded: &str) {
+    client.send(format!(
+        "GET {target} HTTP/1.1\r\nHost: localhost\r\nX-Forwarded-For: {forwarded}\r\n\r\n"
+    ));
+}
+
+fn ask(server: &Server, target: &str, forwarded: &str) -> Answer {
+    let mut client = server.connect();
+    send(&mut client, target, forwarded);
+    client.answer()
+}
+
+#[test]
+fn behind_a_proxy_each_request_counts_for_its_client_while_it_is_answered() {
+    let server = Server::start(&BEHIND_PROXY);
+    let wait = "/topics/news?since=now&wait=60";
+    let mut held: Vec<Client> = Vec::new();
+    for (count, forwarded) in ["6.6.6.6, 198.51.100.7", "198.51.100.7"].iter().enumerate() {
+        let mut client = server.connect();
+        send(&mut client, wait, forwarded);
+        server.until_held(count + 1);
+        held.push(client);
+    }
+    // One connection of a proxy carries many clients: being refused does not end it.
+    let mut proxy = server.connect();
+    send(&mut proxy, "/health", "198.51.100.7");
+    let refused = proxy.answer();
+    assert_eq!(refused.status, 429);
+    assert!(refused.detail().contains("--max-connections-per-client"), "{refused:?}");
+    assert!(refused.header("Retry-After").is_some());
+    for other in ["198.51.100.8", "198.51.100.7, 198.51.100.9", "2001:db8::1"] {
+        send(&mut proxy, "/health", other);
+        assert_eq!(proxy.answer().status, 200, "{other}");
+    }
+    assert_eq!(server.metric("refusals_total{cause=\"client_cap\"}"), 1.0);
+    server.publish("news", "hello");
+    for client in &mut held {
+        assert_eq!(client.answer().data(), ["hello"]);
+    }
+    // A share comes back after the answer is out, which its reader may be faster to see.
+    until("the client may ask again", || ask(&server, "/health", "198.51.100.7").status == 200);
+}
+
+#[test]
+fn a_slash_64_is_one_client() {
+    let server = Server::start(&BEHIND_PROXY);
+    for (count, address) in ["2001:db8:0:1::1", "2001:db8:0:1:ffff::2"].iter().enumerate() {
+        let mut client = server.connect();
+        send(&mut client, "/topics/news?since=now&wait=60", address);
+        server.until_held(count + 1);
+        std::mem::forget(client);
+    }
+    assert_eq!(ask(&server, "/health", "2001:db8:0:1::3").status, 429);
+    assert_eq!(ask(&server, "/health", "2001:db8:0:2::3").status, 200);
+}
+
+#[test]
+fn whoever_is_no_proxy_cannot_speak_for_others() {
+    let server = Server::start(&["--trust-proxy", "10.0.0.1", "--max-connections-per-client", "1"]);
+    let _held: Vec<Client> = (0..5)
+        .map(|count| {
+            let mut client = server.connect();
+            send(&mut client, "/topics/news?since=now&wait=60", "198.51.100.7");
+            server.until_held(count + 1);
+            client
+        })
+        .collect();
+    assert_eq!(ask(&server, "/health", "198.51.100.7").status, 200);
+}
+
+/// An address of this machine that is not loopback; nothing is sent to find it.
+fn own_address() -> Option<SocketAddr> {
+    let socket = UdpSocket::bind("0.0.0.0:0").ok()?;
+    socket.connect("192.0.2.1:9").ok()?;
+    socket.local_addr().ok().filter(|address| !address.ip().is_loopback())
+}
+
+#[test]
+fn a_client_that_comes_directly_has_so_many_connections_and_the_log_says_whose_was_refused() {
+    let Some(mut address) = own_address() else {
+        println!("skipped: this machine has only loopback");
+        return;
+    };
+    address.set_port(0);
+    let mut command = program();
+    command.args(["--listen", &address.to_string(), "--max-connections-per-client", "2"]);
+    let mut server = Server::spawn(command.stderr(Stdio::piped()));
+    let mut lines = BufReader::new(server.stderr()).lines().map(Result::unwrap);
+    let mut both: Vec<Client> = (0..2).map(|_| server.connect()).collect();
+    for client in &mut both {
+        assert_eq!(client.get("/health").status, 200);
+    }
+    for _ in 0..50 {
+        let refused = server.connect().answer();
+        assert_eq!((refused.status, refused.header("Connection")), (429, Some("close")));
+    }
+    drop(both);
+    until("its places are free again", || {
+        let mut client = server.connect();
+        client.ask("GET", "/health");
+        client.answer().status == 200
+    });
+    server.signal(15);
+    assert!(server.wait().0.success());
+    let exposed = lines.find(|line| line.contains("warning")).unwrap();
+    assert!(
+        exposed.contains("--tokens") && exposed.contains(&address.ip().to_string()),
+        "{exposed}"
+    );
+    let told: Vec<String> = lines.filter(|line| line.contains("client_cap")).collect();
+    assert!(told[0].contains(&format!("refused {}:", address.ip())), "{told:?}");
+    // Once at once, and not again for a while.
+    assert!(told.len() < 5, "{told:?}");
+}
