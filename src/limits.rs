@@ -69,8 +69,12 @@ pub const HEADER_FIELDS: usize = 64;
 /// First size of a connection's input buffer; it grows up to `--max-head`. It is given back while
 /// a poll is held.
 pub const INPUT_BYTES: usize = 2 * KIB;
-/// Bytes of one chunk-size line with its extensions. Longer: `400`.
+/// Bytes of one line of a chunked body: a chunk's size with its extensions, or a trailer. Longer:
+/// `400`.
 pub const CHUNK_LINE_BYTES: usize = 256;
+/// Bytes of chunk extensions and trailers in one body: they are of no use here, and without a cap
+/// each byte of a body could bring a line of them. More: `431`.
+pub const CHUNK_EXTRA_BYTES: usize = 4 * KIB;
 
 /// A connection may be closed in favour of a new one when it has waited this long for its next
 /// complete request; a new one queues so long for that, and [`CLOSING`] more. Then: `503`.

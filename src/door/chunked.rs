@@ -1,16 +1,17 @@
 //! The chunked transfer coding (RFC 9112, section 7.1), read strictly: what a front proxy could
 //! read otherwise is refused.
 
-use super::request::Body;
+use super::body::Body;
+use super::scan::is_token;
 use crate::error::{Cause, Problem};
-use crate::limits::CHUNK_LINE_BYTES;
+use crate::limits::{CHUNK_EXTRA_BYTES, CHUNK_LINE_BYTES};
 
 /// Where in a chunked body the reader stands.
 #[derive(Default)]
 pub struct Chunks {
     state: State,
-    /// Bytes of trailer fields so far; they are read and let go.
-    trailers: usize,
+    /// Bytes of extensions and trailer fields so far; they are read and let go.
+    extra: usize,
 }
 
 #[derive(Default, Clone, Copy, PartialEq, Eq)]
@@ -69,57 +70,102 @@ impl Chunks {
                 _ => Err(Problem::malformed("a chunk is longer than its size says")),
             },
             State::Size => {
-                let Some(line) = line(bytes)? else { return Ok(None) };
-                let size = size(line)?;
+                let line = Line::at(bytes)?;
+                let Some((size, extension)) = size(&line)? else { return Ok(None) };
                 if size > limit - body.bytes.len() {
                     return Err(Problem::new(
                         Cause::TooLarge,
                         format!("the body is longer than {limit} bytes"),
                     ));
                 }
+                self.let_go(extension)?;
                 self.state = if size == 0 { State::Trailers } else { State::Data(size) };
-                Ok(Some(line.len() + 2))
+                Ok(Some(line.text.len() + 2))
             }
             State::Trailers => {
-                let Some(line) = line(bytes)? else { return Ok(None) };
-                self.trailers += line.len();
-                if self.trailers > CHUNK_LINE_BYTES {
-                    let detail = format!("trailers are longer than {CHUNK_LINE_BYTES} bytes");
-                    return Err(Problem::new(Cause::HeadTooLarge, detail));
+                let line = Line::at(bytes)?;
+                check_trailer(&line)?;
+                if !line.is_whole {
+                    return Ok(None);
                 }
-                if line.is_empty() {
+                self.let_go(line.text.len())?;
+                if line.text.is_empty() {
                     self.state = State::Done;
-                } else if !line.contains(&b':') {
-                    return Err(Problem::malformed("a trailer line has no colon"));
                 }
-                Ok(Some(line.len() + 2))
+                Ok(Some(line.text.len() + 2))
             }
         }
     }
-}
 
-/// The line that `bytes` begin with, without its end; `None`: it goes on.
-fn line(bytes: &[u8]) -> Result<Option<&[u8]>, Problem> {
-    let allowed = |b: &u8| matches!(b, b'\t' | b' '..=b'~');
-    let end = bytes.iter().position(|b| !allowed(b)).unwrap_or(bytes.len());
-    if end > CHUNK_LINE_BYTES {
-        return Err(Problem::malformed("a line of the chunked body is too long"));
-    }
-    match bytes[end..] {
-        [] | [b'\r'] => Ok(None),
-        [b'\r', b'\n', ..] => Ok(Some(&bytes[..end])),
-        _ => Err(Problem::malformed(
-            "a line of the chunked body has a byte that is not allowed, or does not end in CR LF",
-        )),
+    fn let_go(&mut self, bytes: usize) -> Result<(), Problem> {
+        self.extra += bytes;
+        if self.extra > CHUNK_EXTRA_BYTES {
+            return Err(Problem::new(
+                Cause::HeadTooLarge,
+                format!("chunk extensions and trailers are longer than {CHUNK_EXTRA_BYTES} bytes"),
+            ));
+        }
+        Ok(())
     }
 }
 
-/// The size that a size line gives; extensions are let go.
-fn size(line: &[u8]) -> Result<usize, Problem> {
-    let digits = line.split(|b| *b == b';').next().unwrap_or(line);
-    // Eight digits are more than any limit here, and cannot overflow.
-    let ok = (1..=8).contains(&digits.len()) && digits.iter().all(u8::is_ascii_hexdigit);
-    let text = std::str::from_utf8(digits).ok().filter(|_| ok);
-    text.and_then(|text| usize::from_str_radix(text, 16).ok())
-        .ok_or_else(|| Problem::malformed("a chunk's size is not 1 to 8 hex digits"))
+/// Eight digits are more than any limit here, and cannot overflow.
+const SIZE_DIGITS: usize = 8;
+
+/// A line of the framing, as far as it has arrived.
+struct Line<'a> {
+    text: &'a [u8],
+    is_whole: bool,
+}
+
+impl Line<'_> {
+    /// The line that `bytes` begin with.
+    fn at(bytes: &[u8]) -> Result<Line<'_>, Problem> {
+        let allowed = |b: &u8| matches!(b, b'\t' | b' '..=b'~');
+        let end = bytes.iter().position(|b| !allowed(b)).unwrap_or(bytes.len());
+        if end > CHUNK_LINE_BYTES {
+            return Err(Problem::malformed(format!(
+                "a line of the chunked body is longer than {CHUNK_LINE_BYTES} bytes"
+            )));
+        }
+        let is_whole = match bytes[end..] {
+            [] | [b'\r'] => false,
+            [b'\r', b'\n', ..] => true,
+            _ => {
+                return Err(Problem::malformed(
+                    "a line of the chunked body has a byte that is not allowed, or does not end \
+                     in CR LF",
+                ));
+            }
+        };
+        Ok(Line { text: &bytes[..end], is_whole })
+    }
+}
+
+/// The size that a size line gives, and how long its extensions are, once it is whole.
+fn size(line: &Line<'_>) -> Result<Option<(usize, usize)>, Problem> {
+    let digits = line.text.split(|b| *b == b';').next().unwrap_or(line.text);
+    let extension = line.text.len() - digits.len();
+    let hex = digits.len() <= SIZE_DIGITS && digits.iter().all(u8::is_ascii_hexdigit);
+    // There are none, and not because they are still to come.
+    let missing = digits.is_empty() && (line.is_whole || extension > 0);
+    let text = std::str::from_utf8(digits).ok().filter(|_| hex && !missing);
+    let text = text.ok_or_else(|| {
+        Problem::malformed(format!("a chunk's size is not 1 to {SIZE_DIGITS} hex digits"))
+    })?;
+    let size = usize::from_str_radix(text, 16).ok().filter(|_| line.is_whole);
+    Ok(size.map(|size| (size, extension)))
+}
+
+/// A trailer line is a field, or empty: then it is the last.
+fn check_trailer(line: &Line<'_>) -> Result<(), Problem> {
+    let name = line.text.split(|b| *b == b':').next().unwrap_or(line.text);
+    let has_colon = name.len() < line.text.len();
+    let lacks_colon = line.is_whole && !line.text.is_empty() && !has_colon;
+    if lacks_colon || (has_colon && name.is_empty()) || !name.iter().copied().all(is_token) {
+        return Err(Problem::malformed(
+            "a trailer line is not a header's name, a colon right after it, and a value",
+        ));
+    }
+    Ok(())
 }

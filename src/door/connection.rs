@@ -5,10 +5,11 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use super::body::Body;
 use super::head::{Framing, Parsed};
 use super::linger::Lingerer;
 use super::pool::Slot;
-use super::request::{Body, BodyLimits, Ended, HeadLimits, Input, read_body, read_head};
+use super::request::{BodyLimits, Ended, HeadLimits, Input, read_body, read_head};
 use crate::access::Grant;
 use crate::api::{Api, Caller, Delivered, Page, Reply, Routed, Task};
 use crate::clients::Clients;
@@ -46,17 +47,15 @@ struct Recipient<'a> {
     line: &'a Arc<Line>,
     /// None when it could not be read.
     head: Option<&'a Head>,
+    /// Whether it asked for no body; that can be known of a request that could not be read.
+    is_head: bool,
     grant: Grant,
 }
 
 impl Recipient<'_> {
-    fn is_head(&self) -> bool {
-        self.head.is_some_and(Head::is_head)
-    }
-
     fn frame(&self, after: After) -> Frame<'_> {
         Frame {
-            has_body: !self.is_head(),
+            has_body: !self.is_head,
             closes: after == After::Close,
             cors: self.grant.cors.as_deref(),
         }
@@ -98,12 +97,16 @@ impl Desk {
             line.end_input();
         }
         let limits = HeadLimits { bytes: self.config.max_head, time: self.config.head_timeout };
-        let mut to = Recipient { line, head: None, grant: Grant::default() };
+        let mut to = Recipient { line, head: None, is_head: false, grant: Grant::default() };
         let parsed = match read_head(line, input, &limits, || slot.request_begins()) {
             Ok(parsed) => parsed,
-            Err(ended) => return self.refuse(&to, ended),
+            Err(ended) => {
+                to.is_head = input.asks_for_head();
+                return self.refuse(&to, ended);
+            }
         };
         to.head = Some(&parsed.head);
+        to.is_head = parsed.head.is_head();
         let Routed { mut task, grant } = self.api.route(&parsed.head, line);
         to.grant = grant;
         // Its place among those of its client, until the answer is out.
@@ -163,7 +166,7 @@ impl Desk {
             Err(problem) => Reply::Refused(problem),
             // A panic leaves no lock behind that matters: see `log`.
             Ok(task) => {
-                let takes_shared_page = after == After::KeepAlive && !to.is_head();
+                let takes_shared_page = after == After::KeepAlive && !to.is_head;
                 let caller = Caller { line, takes_shared_page, grant: &to.grant };
                 catch_unwind(AssertUnwindSafe(|| self.api.perform(task, body, &caller)))
                     .unwrap_or_else(|_| Reply::Refused(failed()))
@@ -207,7 +210,7 @@ impl Desk {
                     After::KeepAlive => (Vec::new(), 0),
                 };
                 let whole = shared.bytes().len();
-                let end = if to.is_head() { shared.head_length() } else { whole };
+                let end = if to.is_head { shared.head_length() } else { whole };
                 page(shared, opening, from..end)
             }
             Reply::Answer(answer) => own(&answer),

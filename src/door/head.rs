@@ -1,12 +1,14 @@
 //! From the bytes of a request's head to what it asks for, and how its body is framed.
 //!
-//! `httparse` splits the bytes; here is what it lets pass and a front proxy might read otherwise
-//! (RFC 9112): bare line feeds, lengths that contradict each other, a missing host.
+//! `httparse` splits the bytes. What it lets pass and a front proxy might read otherwise (RFC
+//! 9112) is refused here: bare line feeds, lengths that contradict each other, two hosts.
 
 use std::mem::MaybeUninit;
 
 use httparse::Status;
 
+use super::scan::Scan;
+use super::target::{Target, settle_host};
 use crate::error::{Cause, Problem};
 use crate::http::{Field, Head, Method};
 use crate::limits::HEADER_FIELDS;
@@ -30,38 +32,89 @@ pub struct Parsed {
     pub expects_continue: bool,
 }
 
-/// Reads a head from the start of `bytes`; `None`: it goes on.
-///
-/// # Errors
-/// At the first byte with which it cannot be HTTP. The connection is of no use after that.
+/// A head on its way in.
+#[derive(Default)]
+pub struct Arriving {
+    scan: Scan,
+}
+
+impl Arriving {
+    /// Reads the head that `bytes` begin with; `None`: it goes on, and is to be read again with
+    /// what has arrived since. A head has `limit` bytes at most.
+    ///
+    /// # Errors
+    /// At the first byte with which it cannot be HTTP, and otherwise when it is whole: whatever
+    /// the pieces in which it arrives. The connection is of no use after that.
+    pub fn read(&mut self, bytes: &[u8], limit: usize) -> Result<Option<Parsed>, Problem> {
+        let bytes = &bytes[..bytes.len().min(limit)];
+        // Nearly every head arrives at once and is good.
+        if self.scan.is_new() {
+            if let Some(parsed) = whole(bytes) {
+                return parsed.map(Some);
+            }
+        }
+        match self.scan.go_on(bytes)? {
+            Some(length) => {
+                let parsed = whole(&bytes[..length]);
+                parsed.unwrap_or_else(|| Err(Problem::malformed(NOT_SPLIT))).map(Some)
+            }
+            None if bytes.len() == limit => Err(self.too_large(limit)),
+            None => Ok(None),
+        }
+    }
+
+    fn too_large(&self, limit: usize) -> Problem {
+        let (cause, what) = if self.scan.in_request_line() {
+            (Cause::TargetTooLong, "request line")
+        } else {
+            (Cause::HeadTooLarge, "head")
+        };
+        Problem::new(cause, format!("the {what} is longer than {limit} bytes (--max-head)"))
+    }
+}
+
+/// Said if the two readers of a head should ever disagree; the fuzz targets look for it.
+pub const NOT_SPLIT: &str = "this is not an HTTP request";
+
+/// Reads a head that is there as a whole, if nothing in its bytes is amiss. If something is, or
+/// is missing, the [`Scan`] knows what.
 // Not inlined, as other steps of a request's way: its stack is to be gone while a poll is held.
 #[inline(never)]
-pub fn parse(bytes: &[u8]) -> Result<Option<Parsed>, Problem> {
+fn whole(bytes: &[u8]) -> Option<Result<Parsed, Problem>> {
     let mut fields = [const { MaybeUninit::uninit() }; HEADER_FIELDS];
     let mut request = httparse::Request::new(&mut []);
-    let length = match request.parse_with_uninit_headers(bytes, &mut fields) {
-        Ok(Status::Complete(length)) => length,
-        Ok(Status::Partial) => return no_bare_lf(bytes).map(|()| None),
-        Err(error) => return Err(explain(error, bytes)),
+    let Ok(Status::Complete(length)) = request.parse_with_uninit_headers(bytes, &mut fields) else {
+        return None;
     };
-    no_bare_lf(&bytes[..length])?;
-    let http10 = request.version == Some(0);
+    let (method, target) = (request.method?, request.path?);
+    if !ends_lines_as_it_should(&bytes[..length]) || !target.is_ascii() {
+        return None;
+    }
+    Some(understand(method, target, request.version == Some(0), request.headers, length))
+}
+
+/// `httparse` also takes LF alone, and any number of empty lines before a request.
+fn ends_lines_as_it_should(head: &[u8]) -> bool {
+    let bare = |at: usize| at == 0 || head[at - 1] != b'\r';
+    !memchr::memchr_iter(b'\n', head).any(bare) && !head.starts_with(b"\r\n\r\n")
+}
+
+fn understand(
+    method: &str,
+    target: &str,
+    http10: bool,
+    fields: &[httparse::Header<'_>],
+    length: usize,
+) -> Result<Parsed, Problem> {
     let mut facts = Facts::default();
-    for field in request.headers.iter() {
+    for field in fields {
         facts.note(field.name, field.value)?;
     }
-    let hosts = facts.fields.iter().filter(|(field, _)| *field == Field::Host).count();
-    match hosts {
-        0 if !http10 => {
-            return Err(Problem::malformed("header Host is missing; HTTP/1.1 needs it once"));
-        }
-        0 | 1 => {}
-        _ => return Err(Problem::malformed("header Host is repeated; it may come once")),
-    }
-    let (path, query) = target(request.path.unwrap_or(""))?;
-    let method: Method =
-        request.method.unwrap_or("").parse().map_err(|()| Problem::malformed("no method"))?;
-    Ok(Some(Parsed {
+    let method: Method = method.parse().map_err(|()| Problem::malformed(NOT_SPLIT))?;
+    let Target { path, query, authority } = Target::read(&method, target)?;
+    settle_host(&mut facts.fields, authority, !http10)?;
+    let (path, query) = (path.to_owned(), query.to_owned());
+    Ok(Parsed {
         head: Head { method, path, query, fields: facts.fields },
         length,
         framing: match (facts.chunked, facts.length) {
@@ -79,85 +132,7 @@ pub fn parse(bytes: &[u8]) -> Result<Option<Parsed>, Problem> {
         // A client of HTTP/1.0 gets one answer to a connection.
         keep_alive: !http10 && !facts.close,
         expects_continue: facts.expects_continue && !http10,
-    }))
-}
-
-fn no_bare_lf(bytes: &[u8]) -> Result<(), Problem> {
-    let bare = |at: usize| at == 0 || bytes[at - 1] != b'\r';
-    if memchr::memchr_iter(b'\n', bytes).any(bare) {
-        return Err(Problem::malformed("a line ends in LF alone; HTTP lines end in CR LF"));
-    }
-    Ok(())
-}
-
-fn explain(error: httparse::Error, bytes: &[u8]) -> Problem {
-    use httparse::Error;
-    if bytes.starts_with(&[0x16, 0x03]) {
-        return Problem::malformed(
-            "this looks like TLS; the server speaks plain HTTP, so use http:// or a proxy for TLS",
-        );
-    }
-    match error {
-        Error::TooManyHeaders => {
-            Problem::new(Cause::HeadTooLarge, format!("more than {HEADER_FIELDS} header fields"))
-        }
-        Error::Version if names_a_version(bytes) => {
-            Problem::new(Cause::HttpVersion, "the server speaks HTTP/1.1 and HTTP/1.0")
-        }
-        Error::Version => {
-            Problem::malformed("the request line does not end in HTTP/1.1 or HTTP/1.0")
-        }
-        Error::HeaderName => {
-            Problem::malformed("a header's name has a character that is not allowed")
-        }
-        Error::HeaderValue => {
-            Problem::malformed("a header's value has a character that is not allowed")
-        }
-        Error::NewLine => Problem::malformed("a line does not end in CR LF"),
-        Error::Token | Error::Status => Problem::malformed("this is not an HTTP request"),
-    }
-}
-
-/// Whether the first line ends in `HTTP/` and a version, or in the beginning of one.
-fn names_a_version(bytes: &[u8]) -> bool {
-    let line = bytes.split(|b| *b == b'\r').next().unwrap_or(bytes);
-    let word = line.rsplit(|b| *b == b' ').next().unwrap_or(line);
-    // Method, target and version, and nothing between them but one space each.
-    line.split(|b| *b == b' ').count() == 3
-        && match word.strip_prefix(b"HTTP/") {
-            Some([major]) => major.is_ascii_digit(),
-            Some([major, b'.', minor @ ..]) => {
-                major.is_ascii_digit() && minor.len() <= 1 && minor.iter().all(u8::is_ascii_digit)
-            }
-            _ => false,
-        }
-}
-
-/// Path and query of a request target. The absolute form, which only proxies need, is
-/// read as RFC 9112, section 3.2.2, asks for.
-fn target(target: &str) -> Result<(String, String), Problem> {
-    if !target.is_ascii() {
-        return Err(Problem::malformed("the request target has a byte that is not ASCII"));
-    }
-    let after_scheme = target
-        .get(..7)
-        .filter(|scheme| scheme.eq_ignore_ascii_case("http://"))
-        .map(|_| &target[7..]);
-    let origin = match after_scheme {
-        Some(rest) => rest.find(['/', '?']).map_or("", |at| &rest[at..]),
-        None => target,
-    };
-    let (path, query) = origin.split_once('?').unwrap_or((origin, ""));
-    let path = if after_scheme.is_some() && path.is_empty() { "/" } else { path };
-    if !path.starts_with('/') && path != "*" {
-        return Err(Problem::malformed(format!("request target {target:?} does not begin with /")));
-    }
-    if target.contains('#') {
-        return Err(Problem::malformed(
-            "the request target has a fragment; that stays in the client",
-        ));
-    }
-    Ok((path.to_owned(), query.to_owned()))
+    })
 }
 
 #[derive(Default)]
@@ -211,10 +186,11 @@ impl Facts {
         if self.length.is_some() {
             return Err(Problem::malformed("header Content-Length is repeated; it may come once"));
         }
-        let digits = !value.is_empty() && value.iter().all(u8::is_ascii_digit);
-        let number = std::str::from_utf8(value).ok().filter(|_| digits);
-        let number = number
-            .ok_or_else(|| Problem::malformed("Content-Length has to be a decimal number"))?;
+        // A zero in front could be taken for octal.
+        let digits = value.iter().all(u8::is_ascii_digit) && !matches!(value, [] | [b'0', _, ..]);
+        let number = std::str::from_utf8(value).ok().filter(|_| digits).ok_or_else(|| {
+            Problem::malformed("Content-Length has to be a decimal number without leading zeros")
+        })?;
         // What does not fit a u64 is too large all the same.
         self.length = Some(number.parse().unwrap_or(u64::MAX));
         Ok(())

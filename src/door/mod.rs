@@ -3,14 +3,17 @@
 //! One acceptor for each listener, a bounded channel, and a fixed pool of workers with one
 //! connection each. `tiny_http::Server` is not used: see the crate's page for why.
 
-mod chunked;
+pub mod body;
+pub mod chunked;
 mod connection;
 mod fit;
-mod head;
+pub mod head;
 mod linger;
 pub mod listener;
 mod pool;
 mod request;
+mod scan;
+mod target;
 mod watch;
 
 use std::io;

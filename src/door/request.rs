@@ -6,12 +6,13 @@
 use std::io::ErrorKind;
 use std::time::{Duration, Instant};
 
+use super::body::Body;
 use super::chunked::Chunks;
-use super::head::{Framing, Parsed, parse};
+use super::head::{Arriving, Framing, Parsed};
 use crate::error::{Cause, Problem};
 use crate::limits::{INPUT_BYTES, SMALL_BODY_BYTES};
 use crate::line::Line;
-use crate::permits::{Permit, Permits};
+use crate::permits::Permits;
 use crate::time::Seconds;
 
 /// Why there is no request.
@@ -46,6 +47,12 @@ impl Input {
 
     pub fn is_empty(&self) -> bool {
         self.unused().is_empty()
+    }
+
+    /// Whether a HEAD request begins here, be the rest of it as it may: no body may answer that.
+    pub fn asks_for_head(&self) -> bool {
+        let bytes = self.unused();
+        bytes.strip_prefix(b"\r\n").unwrap_or(bytes).starts_with(b"HEAD ")
     }
 
     pub fn consume(&mut self, count: usize) {
@@ -109,18 +116,13 @@ pub fn read_head(
         }
     }
     begun();
+    let mut head = Arriving::default();
     // Nearly every head is there at once, and needs no clock.
     let mut deadline = None;
     loop {
-        if let Some(parsed) = parse(input.unused())? {
-            if parsed.length > limits.bytes {
-                return Err(too_large(input.unused(), limits.bytes).into());
-            }
+        if let Some(parsed) = head.read(input.unused(), limits.bytes)? {
             input.consume(parsed.length);
             return Ok(parsed);
-        }
-        if input.unused().len() >= limits.bytes {
-            return Err(too_large(input.unused(), limits.bytes).into());
         }
         let what = "the request's head";
         let deadline = *deadline.get_or_insert_with(|| Instant::now() + limits.time);
@@ -141,57 +143,12 @@ fn more(what: &str, time: Duration, got: std::io::Result<usize>) -> Result<usize
     }
 }
 
-fn too_large(head: &[u8], limit: usize) -> Problem {
-    let first_line = head.iter().position(|b| *b == b'\n');
-    let (cause, what) = if first_line.is_some_and(|end| end < limit) {
-        (Cause::HeadTooLarge, "head")
-    } else {
-        (Cause::TargetTooLong, "request line")
-    };
-    Problem::new(cause, format!("the {what} is longer than {limit} bytes (--max-head)"))
-}
-
 /// Limits of a body.
 pub struct BodyLimits<'a> {
     pub bytes: usize,
     pub time: Duration,
     /// Room for all bodies together.
     pub room: &'a Permits,
-}
-
-/// A body, and the room it takes while it exists.
-pub struct Body {
-    pub bytes: Vec<u8>,
-    pub room: Permit,
-}
-
-impl Body {
-    fn new(room: &Permits) -> Body {
-        Body { bytes: Vec::new(), room: room.count(0) }
-    }
-
-    /// Sets room aside for `more` bytes, as they come.
-    fn reserve(&mut self, more: usize) -> Result<(), Problem> {
-        let before = self.bytes.capacity();
-        self.bytes.reserve(more);
-        let after = self.bytes.capacity();
-        // Small ones are part of what a connection costs anyway.
-        let counted = after - before.max(SMALL_BODY_BYTES).min(after);
-        if counted > 0 && !self.room.grow(counted) {
-            return Err(Problem::new(
-                Cause::BodyMemory,
-                "too many large bodies are being received at once; try again",
-            ));
-        }
-        Ok(())
-    }
-
-    /// Adds bytes.
-    pub fn extend(&mut self, bytes: &[u8]) -> Result<(), Problem> {
-        self.reserve(bytes.len())?;
-        self.bytes.extend_from_slice(bytes);
-        Ok(())
-    }
 }
 
 /// Reads a body, in a stack frame of its own.

@@ -1,0 +1,129 @@
+//! What a request is aimed at: its target in each of the four forms (RFC 9112, section 3.2), and
+//! its host.
+
+use std::net::Ipv6Addr;
+
+use crate::error::{Cause, Problem};
+use crate::http::{Field, Method};
+
+/// A request target, taken apart.
+pub struct Target<'a> {
+    /// A path, or the asterisk of `OPTIONS *`.
+    pub path: &'a str,
+    /// Whatever follows the question mark.
+    pub query: &'a str,
+    /// Host and port, when the target names them.
+    pub authority: Option<&'a str>,
+}
+
+impl<'a> Target<'a> {
+    pub fn read(method: &Method, target: &'a str) -> Result<Target<'a>, Problem> {
+        if *method == Method::Connect {
+            // Whatever it names, it asks for a tunnel: no resource of this server allows that.
+            let detail = "this server is no proxy and does not take CONNECT";
+            return Err(Problem::new(Cause::MethodNotAllowed, detail)
+                .with_header("Allow", "GET, HEAD, POST, DELETE, OPTIONS"));
+        }
+        if target.contains('#') {
+            return Err(Problem::malformed(
+                "the request target has a fragment; that stays in the client",
+            ));
+        }
+        let (authority, origin) = match strip_scheme(target, "http://") {
+            Some(rest) => {
+                let end = rest.find(['/', '?']).unwrap_or(rest.len());
+                (Some(&rest[..end]), &rest[end..])
+            }
+            None if target.starts_with('/') => (None, target),
+            None if target == "*" && *method == Method::Options => (None, target),
+            None => return Err(no_target(target)),
+        };
+        let (path, query) = origin.split_once('?').unwrap_or((origin, ""));
+        let path = match path {
+            // What the last proxy would make of it (RFC 9112, section 3.2.4).
+            "" if origin.is_empty() && *method == Method::Options => "*",
+            "" => "/",
+            _ => path,
+        };
+        Ok(Target { path, query, authority })
+    }
+}
+
+/// What follows the scheme, in which case does not matter.
+fn strip_scheme<'a>(target: &'a str, scheme: &str) -> Option<&'a str> {
+    let (head, rest) = target.split_at_checked(scheme.len())?;
+    head.eq_ignore_ascii_case(scheme).then_some(rest)
+}
+
+fn no_target(target: &str) -> Problem {
+    Problem::malformed(if target == "*" {
+        "request target * is for OPTIONS alone".into()
+    } else if strip_scheme(target, "https://").is_some() {
+        // RFC 9110, section 7.4: not to be served over a connection that is not secured.
+        format!("request target {target:?}: https needs TLS, and the server speaks plain HTTP")
+    } else {
+        format!("request target {target:?} does not begin with /")
+    })
+}
+
+/// Leaves the one host that counts among `fields`: that of the target, if it names one, whatever
+/// the field says (RFC 9112, section 3.2.2).
+pub fn settle_host(
+    fields: &mut Vec<(Field, String)>,
+    authority: Option<&str>,
+    must_be_there: bool,
+) -> Result<(), Problem> {
+    let mut hosts = fields.iter().filter(|(field, _)| *field == Field::Host);
+    match (hosts.next(), hosts.next()) {
+        (_, Some(_)) => {
+            return Err(Problem::malformed("header Host is repeated; it may come once"));
+        }
+        (Some((_, host)), None) => check_host("header Host", host)?,
+        (None, None) if must_be_there => {
+            return Err(Problem::malformed("header Host is missing; HTTP/1.1 needs it once"));
+        }
+        (None, None) => {}
+    }
+    if let Some(authority) = authority {
+        check_host("the request target's host", authority)?;
+        fields.retain(|(field, _)| *field != Field::Host);
+        fields.push((Field::Host, authority.to_owned()));
+    }
+    Ok(())
+}
+
+/// Whether this is a host and perhaps a port. Not whether it is one of this server's: that is the
+/// api's to say.
+fn check_host(whose: &str, text: &str) -> Result<(), Problem> {
+    // A colon inside the brackets of an IPv6 address is not the port's.
+    let (host, port) = match text.rfind(':').filter(|at| !text[*at..].contains(']')) {
+        Some(at) => (&text[..at], &text[at + 1..]),
+        None => (text, ""),
+    };
+    let host_fits = match host.strip_prefix('[').and_then(|host| host.strip_suffix(']')) {
+        Some(address) => address.parse::<Ipv6Addr>().is_ok(),
+        None => is_name(host),
+    };
+    // It may be empty (RFC 3986, section 3.2.3).
+    let digits = port.bytes().all(|b| b.is_ascii_digit());
+    let port_fits = port.is_empty() || (digits && port.parse::<u16>().is_ok());
+    if host_fits && port_fits {
+        return Ok(());
+    }
+    Err(Problem::malformed(format!(
+        "{whose} is {text:?}; right is a name or an address, and perhaps a colon and a port"
+    )))
+}
+
+/// A registered name or an IPv4 address (RFC 3986, section 3.2.2), not empty (RFC 9110, section
+/// 4.2.1).
+fn is_name(host: &str) -> bool {
+    let mut parts = host.split('%');
+    let plain = |b: u8| b.is_ascii_alphanumeric() || b"-._~!$&'()*+,;=".contains(&b);
+    let encoded = |part: &str| {
+        let digits = part.as_bytes().get(..2);
+        digits.is_some_and(|digits| digits.iter().all(u8::is_ascii_hexdigit))
+    };
+    let first_fits = parts.next().is_some_and(|part| part.bytes().all(plain));
+    !host.is_empty() && first_fits && parts.all(|part| encoded(part) && part.bytes().all(plain))
+}
