@@ -155,8 +155,11 @@ mod tests {
     }
 
     fn head(forwarded: &[&str]) -> Head {
-        let fields = forwarded.iter().map(|f| (Field::XForwardedFor, (*f).to_owned())).collect();
-        Head { method: Method::Get, path: "/".into(), query: String::new(), fields }
+        let mut head = Head::new(Method::Get, "/", "");
+        for hops in forwarded {
+            head.push(Field::XForwardedFor, hops);
+        }
+        head
     }
 
     fn peer(text: &str) -> Option<SocketAddr> {

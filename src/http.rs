@@ -3,6 +3,7 @@
 //! Methods and status codes are `tiny_http`'s.
 
 use std::borrow::Cow;
+use std::ops::Range;
 use std::time::SystemTime;
 
 use httpdate::HttpDate;
@@ -19,9 +20,12 @@ use crate::json::push_number;
 pub enum Field {
     AccessControlRequestMethod,
     Authorization,
+    Connection,
     ContentEncoding,
+    ContentLength,
     ContentType,
     EventType,
+    Expect,
     /// Once in every request of HTTP/1.1; that of the target when it is in absolute form.
     Host,
     IdempotencyKey,
@@ -29,30 +33,49 @@ pub enum Field {
     Prefer,
     SecFetchMode,
     SecFetchSite,
+    TransferEncoding,
     XForwardedFor,
 }
 
 impl Field {
-    const NAMES: [(&str, Field); 12] = [
+    const NAMES: [(&str, Field); 16] = [
         ("Access-Control-Request-Method", Field::AccessControlRequestMethod),
         ("Authorization", Field::Authorization),
+        ("Connection", Field::Connection),
         ("Content-Encoding", Field::ContentEncoding),
+        ("Content-Length", Field::ContentLength),
         ("Content-Type", Field::ContentType),
         ("Event-Type", Field::EventType),
+        ("Expect", Field::Expect),
         ("Host", Field::Host),
         ("Idempotency-Key", Field::IdempotencyKey),
         ("Origin", Field::Origin),
         ("Prefer", Field::Prefer),
         ("Sec-Fetch-Mode", Field::SecFetchMode),
         ("Sec-Fetch-Site", Field::SecFetchSite),
+        ("Transfer-Encoding", Field::TransferEncoding),
         ("X-Forwarded-For", Field::XForwardedFor),
     ];
+    /// One bit for each length that a name has: most fields of most requests end there.
+    const LENGTHS: u32 = {
+        let (mut bits, mut place) = (0, 0);
+        while place < Field::NAMES.len() {
+            bits |= 1 << Field::NAMES[place].0.len();
+            place += 1;
+        }
+        bits
+    };
 
     /// The field of this name.
     #[must_use]
     pub fn named(name: &str) -> Option<Field> {
-        let found = Field::NAMES.iter().find(|(known, _)| known.eq_ignore_ascii_case(name));
-        found.map(|(_, field)| *field)
+        let length = name.len();
+        if length >= 32 || Field::LENGTHS >> length & 1 == 0 {
+            return None;
+        }
+        let same =
+            |(known, _): &&(&str, Field)| known.len() == length && known.eq_ignore_ascii_case(name);
+        Field::NAMES.iter().find(same).map(|(_, field)| *field)
     }
 
     fn name(self) -> &'static str {
@@ -61,22 +84,59 @@ impl Field {
 }
 
 /// What a request asks for, without its body.
+///
+/// All its text is in one piece: a head costs two allocations, however many fields it has.
 #[derive(Debug)]
 pub struct Head {
     pub method: Method,
-    /// As it came, as the query is.
-    pub path: String,
-    /// Whatever follows the question mark.
-    pub query: String,
+    /// The path, the query, and the values of the fields.
+    text: String,
+    path: usize,
+    query: usize,
     /// In the order of arrival; a repeated field is there repeatedly.
-    pub fields: Vec<(Field, String)>,
+    fields: Vec<(Field, Range<usize>)>,
 }
 
 impl Head {
+    /// A head without fields yet.
+    #[must_use]
+    pub fn new(method: Method, path: &str, query: &str) -> Head {
+        let mut text = String::with_capacity(HEAD_TEXT.max(path.len() + query.len()));
+        text.push_str(path);
+        text.push_str(query);
+        let fields = Vec::with_capacity(HEAD_FIELDS);
+        Head { method, text, path: path.len(), query: path.len() + query.len(), fields }
+    }
+
+    /// Adds a field.
+    pub fn push(&mut self, field: Field, value: &str) {
+        let begin = self.text.len();
+        self.text.push_str(value);
+        self.fields.push((field, begin..self.text.len()));
+    }
+
+    /// Puts one value in the place of whatever a field had.
+    pub fn replace(&mut self, field: Field, value: &str) {
+        self.fields.retain(|(name, _)| *name != field);
+        self.push(field, value);
+    }
+
+    /// As it came, as the query is.
+    #[must_use]
+    pub fn path(&self) -> &str {
+        &self.text[..self.path]
+    }
+
+    /// Whatever follows the question mark.
+    #[must_use]
+    pub fn query(&self) -> &str {
+        &self.text[self.path..self.query]
+    }
+
     /// A field's values, in the order of arrival.
     pub fn all(&self, field: Field) -> impl Iterator<Item = &str> {
-        let of_that_name = move |(name, _): &&(Field, String)| *name == field;
-        self.fields.iter().filter(of_that_name).map(|(_, value)| value.as_str())
+        let of_that_name = move |(name, _): &&(Field, _)| *name == field;
+        self.fields.iter().filter(of_that_name).map(|(_, value)| &self.text[value.clone()])
     }
 
     /// The value of a field that may come once.
@@ -126,6 +186,19 @@ pub fn percent_decode(text: &str) -> Result<Cow<'_, str>, Problem> {
     String::from_utf8(bytes)
         .map(Cow::Owned)
         .map_err(|_| Problem::bad(format!("{text:?} is not UTF-8 after percent-decoding")))
+}
+
+/// Host and port; an IPv6 address keeps its brackets.
+#[must_use]
+pub fn split_port(authority: &str) -> (&str, Option<&str>) {
+    let end = authority.bytes().rposition(|b| b == b':' || b == b']');
+    match end.filter(|at| authority.as_bytes()[*at] == b':') {
+        Some(at) => {
+            let port = &authority[at + 1..];
+            (&authority[..at], Some(port).filter(|port| !port.is_empty()))
+        }
+        None => (authority, None),
+    }
 }
 
 /// What an answer's bytes depend on beside the answer.
@@ -209,6 +282,9 @@ impl Answer {
     }
 }
 
+/// What a request's text and fields seldom exceed; only to set room aside.
+const HEAD_TEXT: usize = 192;
+const HEAD_FIELDS: usize = 4;
 /// What an answer's head seldom exceeds; only to set room aside.
 const HEAD_BYTES: usize = 384;
 const LINE_END: &[u8] = b"\r\n";

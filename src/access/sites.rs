@@ -11,7 +11,7 @@ use std::sync::Arc;
 
 use crate::config::Config;
 use crate::error::{Cause, Problem};
-use crate::http::{Answer, Field, Head, Method};
+use crate::http::{Answer, Field, Head, Method, split_port};
 use crate::limits::PREFLIGHT_AGE;
 use crate::line::Line;
 
@@ -55,8 +55,9 @@ impl Sites {
             },
         };
         let says = |field, word: &str| head.all(field).any(|said| said.eq_ignore_ascii_case(word));
-        let goes_home =
-            head.method == Method::Get && head.path == "/" && says(Field::SecFetchMode, "navigate");
+        let goes_home = head.method == Method::Get
+            && head.path() == "/"
+            && says(Field::SecFetchMode, "navigate");
         if cors.is_none() && says(Field::SecFetchSite, "cross-site") && !goes_home {
             return Err(Problem::new(
                 Cause::ForeignOrigin,
@@ -109,9 +110,9 @@ fn is_own_name(names: &[String], host: &str) -> bool {
     let name = split_port(host).0;
     let name = name.strip_suffix('.').unwrap_or(name);
     let literal = name.strip_prefix('[').and_then(|name| name.strip_suffix(']'));
-    literal.is_some_and(|inner| inner.parse::<Ipv6Addr>().is_ok())
+    names.iter().any(|known| known.len() == name.len() && known.eq_ignore_ascii_case(name))
+        || literal.is_some_and(|inner| inner.parse::<Ipv6Addr>().is_ok())
         || name.parse::<Ipv4Addr>().is_ok()
-        || names.iter().any(|known| known.eq_ignore_ascii_case(name))
 }
 
 /// Whether an origin is that of the server which was asked under this `Host`.
@@ -121,18 +122,6 @@ fn is_same(origin: &str, host: &str) -> bool {
     let (name, port) = split_port(authority);
     let (own_name, own_port) = split_port(host);
     name.eq_ignore_ascii_case(own_name) && port.unwrap_or(default) == own_port.unwrap_or(default)
-}
-
-/// Host and port; an IPv6 address keeps its brackets.
-fn split_port(authority: &str) -> (&str, Option<&str>) {
-    let inside = authority.rfind(']').map_or(0, |end| end + 1);
-    match authority[inside..].find(':') {
-        Some(at) => {
-            let port = &authority[inside + at + 1..];
-            (&authority[..inside + at], Some(port).filter(|port| !port.is_empty()))
-        }
-        None => (authority, None),
-    }
 }
 
 /// What a browser asks before it sends a request that no form could: which methods and headers

@@ -183,7 +183,7 @@ impl Api {
         if head.method == Method::Options {
             return options(head);
         }
-        let path = percent_decode(&head.path)?;
+        let path = percent_decode(head.path())?;
         if let Some(topics) = path.strip_prefix("/topics/") {
             return match head.method {
                 Method::Get | Method::Head => {
@@ -191,7 +191,7 @@ impl Api {
                 }
                 Method::Post => publish::Ask::read(topics, head).map(Task::Publish),
                 Method::Delete => {
-                    Params::read(&head.query, &[])?;
+                    Params::read(head.query(), &[])?;
                     let topic = Name::new(topics).ok_or_else(|| {
                         Problem::bad(format!("topic {topics:?}: one topic is trimmed, {NAME_RULE}"))
                     })?;
@@ -202,8 +202,8 @@ impl Api {
         }
         let task = match &*path {
             "/topics" => topics::Query::read(head).map(Task::Topics),
-            "/health" => Params::read(&head.query, &[]).map(|_| Task::Health),
-            "/metrics" => Params::read(&head.query, &[]).map(|_| Task::Metrics),
+            "/health" => Params::read(head.query(), &[]).map(|_| Task::Health),
+            "/metrics" => Params::read(head.query(), &[]).map(|_| Task::Metrics),
             path => {
                 let detail = format!(
                     "there is no {path:?}; there are /topics, /topics/TOPIC, /health and /metrics"
@@ -284,7 +284,7 @@ const PAGE_METHODS: &str = "GET, HEAD, OPTIONS";
 /// What may be asked here, whatever path it is: a preflight that was refused would tell a page's
 /// author less than the refusal of what comes after it.
 fn options(head: &Head) -> Result<Task, Problem> {
-    let is_topic = head.path == "*" || head.path.starts_with("/topics/");
+    let is_topic = head.path() == "*" || head.path().starts_with("/topics/");
     Ok(match head.one(Field::AccessControlRequestMethod)? {
         Some(_) => Task::Preflight,
         None => Task::Options(if is_topic { TOPIC_METHODS } else { PAGE_METHODS }),
@@ -292,6 +292,6 @@ fn options(head: &Head) -> Result<Task, Problem> {
 }
 
 fn wrong_method(head: &Head, allowed: &'static str) -> Problem {
-    let detail = format!("{} does not take {}; it takes {allowed}", head.path, head.method);
+    let detail = format!("{} does not take {}; it takes {allowed}", head.path(), head.method);
     Problem::new(Cause::MethodNotAllowed, detail).with_header("Allow", allowed)
 }

@@ -6,7 +6,7 @@
 //!
 //! *Lock.* Each slot of [`Pages`] has one, held for a comparison; pages are rendered outside.
 
-use std::hash::{BuildHasher, Hash, RandomState};
+use std::hash::{Hash, Hasher};
 use std::sync::Arc;
 use std::time::{Instant, SystemTime};
 
@@ -84,7 +84,6 @@ impl Page {
 /// Pages that were rendered lately.
 pub struct Pages {
     slots: [Mutex<Option<Shared>>; SHARED_PAGES],
-    hash: RandomState,
     /// Room for rendered answers.
     room: Permits,
 }
@@ -95,6 +94,38 @@ struct Shared {
     /// A page says when it was made; it is shared only within that second.
     second: u64,
     found: Found,
+}
+
+/// Chooses a slot. Whoever makes keys fall into one slot only keeps pages from being shared, so
+/// this need not withstand anybody: it is quick.
+#[derive(Default)]
+struct Slot(u64);
+
+impl Hasher for Slot {
+    fn write(&mut self, bytes: &[u8]) {
+        for chunk in bytes.chunks(8) {
+            let mut word = [0; 8];
+            word[..chunk.len()].copy_from_slice(chunk);
+            self.write_u64(u64::from_le_bytes(word));
+        }
+    }
+
+    fn write_u64(&mut self, word: u64) {
+        // The multiplier of Knuth's multiplicative hashing: 2^64 by the golden ratio.
+        self.0 = (self.0.rotate_left(5) ^ word).wrapping_mul(0x9e37_79b9_7f4a_7c15);
+    }
+
+    fn write_u8(&mut self, byte: u8) {
+        self.write_u64(byte.into());
+    }
+
+    fn write_usize(&mut self, word: usize) {
+        self.write_u64(word as u64);
+    }
+
+    fn finish(&self) -> u64 {
+        self.0
+    }
 }
 
 /// What a look at the log brought, at some version of it.
@@ -110,7 +141,6 @@ impl Default for Pages {
     fn default() -> Pages {
         Pages {
             slots: std::array::from_fn(|_| Mutex::new(None)),
-            hash: RandomState::new(),
             room: Permits::new(ANSWERS_BYTES),
         }
     }
@@ -118,7 +148,9 @@ impl Default for Pages {
 
 impl Pages {
     fn slot(&self, key: &PageKey) -> &Mutex<Option<Shared>> {
-        &self.slots[self.hash.hash_one(key) as usize % SHARED_PAGES]
+        let mut slot = Slot::default();
+        key.hash(&mut slot);
+        &self.slots[(slot.finish() >> 32) as usize % SHARED_PAGES]
     }
 
     /// What was found for this key at this version, if that is known.

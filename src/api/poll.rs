@@ -37,7 +37,7 @@ impl Query {
     /// Names what is wrong, and what is allowed.
     pub fn read(topics: &str, head: &Head, max_wait: Duration) -> Result<Query, Problem> {
         let topics = TopicSet::parse(topics).map_err(Problem::bad)?;
-        let params = Params::read(&head.query, &KNOWN)?;
+        let params = Params::read(head.query(), &KNOWN)?;
         let format = params.parsed("format", Format::Json, |text| match text {
             "json" => Ok(Format::Json),
             "ndjson" => Ok(Format::Ndjson),

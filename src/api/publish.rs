@@ -55,7 +55,7 @@ impl Ask {
         let topic = Name::new(topic).ok_or_else(|| {
             Problem::bad(format!("topic {topic:?}: a publish goes to one topic, {NAME_RULE}"))
         })?;
-        let params = Params::read(&head.query, &["type"])?;
+        let params = Params::read(head.query(), &["type"])?;
         let by_query = params.get("type");
         let by_header = head.one(Field::EventType)?;
         if let (Some(a), Some(b)) = (by_query, by_header) {

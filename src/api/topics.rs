@@ -23,7 +23,7 @@ impl Query {
     /// # Errors
     /// Names what is wrong, and what is allowed.
     pub fn read(head: &Head) -> Result<Query, Problem> {
-        let params = Params::read(&head.query, &["prefix", "limit", "after"])?;
+        let params = Params::read(head.query(), &["prefix", "limit", "after"])?;
         let text = |name| params.get(name).unwrap_or_default().to_owned();
         Ok(Query {
             prefix: text("prefix"),

@@ -263,9 +263,8 @@ impl Desk {
             return;
         }
         let line = to.line;
-        let (method, path) = to
-            .head
-            .map_or((String::from("-"), "-"), |head| (head.method.to_string(), head.path.as_str()));
+        let (method, path) =
+            to.head.map_or((String::from("-"), "-"), |head| (head.method.to_string(), head.path()));
         let ms = begun.map_or(0, |begun| begun.elapsed().as_millis() as u64);
         // Debug escapes what could forge a line.
         self.diag.request(format_args!("{line} {method} {path:?} {status} {bytes}B {ms}ms"));

@@ -106,16 +106,20 @@ fn understand(
     fields: &[httparse::Header<'_>],
     length: usize,
 ) -> Result<Parsed, Problem> {
-    let mut facts = Facts::default();
-    for field in fields {
-        facts.note(field.name, field.value)?;
-    }
     let method: Method = method.parse().map_err(|()| Problem::malformed(NOT_SPLIT))?;
     let Target { path, query, authority } = Target::read(&method, target)?;
-    settle_host(&mut facts.fields, authority, !http10)?;
-    let (path, query) = (path.to_owned(), query.to_owned());
+    let mut head = Head::new(method, path, query);
+    let mut facts = Facts::default();
+    for field in fields {
+        if let Some(known) = Field::named(field.name) {
+            if !facts.note(known, field.value)? {
+                head.push(known, text(field)?);
+            }
+        }
+    }
+    settle_host(&mut head, authority, !http10)?;
     Ok(Parsed {
-        head: Head { method, path, query, fields: facts.fields },
+        head,
         length,
         framing: match (facts.chunked, facts.length) {
             (true, Some(_)) => {
@@ -135,9 +139,14 @@ fn understand(
     })
 }
 
+fn text<'a>(field: &httparse::Header<'a>) -> Result<&'a str, Problem> {
+    let text = std::str::from_utf8(field.value);
+    text.map_err(|_| Problem::malformed(format!("header {} is not UTF-8", field.name)))
+}
+
+/// What the fields say that concern the message and not what is asked.
 #[derive(Default)]
 struct Facts {
-    fields: Vec<(Field, String)>,
     length: Option<u64>,
     chunked: bool,
     close: bool,
@@ -145,41 +154,37 @@ struct Facts {
 }
 
 impl Facts {
-    fn note(&mut self, name: &str, value: &[u8]) -> Result<(), Problem> {
-        if let Some(field) = Field::named(name) {
-            let value = std::str::from_utf8(value)
-                .map_err(|_| Problem::malformed(format!("header {name} is not UTF-8")))?;
-            self.fields.push((field, value.to_owned()));
-            return Ok(());
-        }
-        let is = |known: &str| name.eq_ignore_ascii_case(known);
+    /// Notes what a field says, if it is of that kind.
+    fn note(&mut self, field: Field, value: &[u8]) -> Result<bool, Problem> {
         let says = |word: &str| {
             value
                 .split(|b| *b == b',')
                 .any(|part| part.trim_ascii().eq_ignore_ascii_case(word.as_bytes()))
         };
-        if is("Connection") {
-            self.close |= says("close");
-        } else if is("Content-Length") {
-            self.note_length(value)?;
-        } else if is("Transfer-Encoding") {
-            if self.chunked || !value.eq_ignore_ascii_case(b"chunked") {
-                return Err(Problem::new(
-                    Cause::UnknownCoding,
-                    "Transfer-Encoding has to be chunked, and nothing else",
-                ));
+        match field {
+            Field::Connection => self.close |= says("close"),
+            Field::ContentLength => self.note_length(value)?,
+            Field::TransferEncoding => {
+                if self.chunked || !value.eq_ignore_ascii_case(b"chunked") {
+                    return Err(Problem::new(
+                        Cause::UnknownCoding,
+                        "Transfer-Encoding has to be chunked, and nothing else",
+                    ));
+                }
+                self.chunked = true;
             }
-            self.chunked = true;
-        } else if is("Expect") {
-            if !value.eq_ignore_ascii_case(b"100-continue") {
-                return Err(Problem::new(
-                    Cause::ExpectationFailed,
-                    "Expect has to be 100-continue",
-                ));
+            Field::Expect => {
+                if !value.eq_ignore_ascii_case(b"100-continue") {
+                    return Err(Problem::new(
+                        Cause::ExpectationFailed,
+                        "Expect has to be 100-continue",
+                    ));
+                }
+                self.expects_continue = true;
             }
-            self.expects_continue = true;
+            _ => return Ok(false),
         }
-        Ok(())
+        Ok(true)
     }
 
     fn note_length(&mut self, value: &[u8]) -> Result<(), Problem> {

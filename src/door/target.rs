@@ -4,7 +4,7 @@
 use std::net::Ipv6Addr;
 
 use crate::error::{Cause, Problem};
-use crate::http::{Field, Method};
+use crate::http::{Field, Head, Method, split_port};
 
 /// A request target, taken apart.
 pub struct Target<'a> {
@@ -66,19 +66,22 @@ fn no_target(target: &str) -> Problem {
     })
 }
 
-/// Leaves the one host that counts among `fields`: that of the target, if it names one, whatever
+/// Leaves the one host that counts in the head: that of the target, if it names one, whatever
 /// the field says (RFC 9112, section 3.2.2).
 pub fn settle_host(
-    fields: &mut Vec<(Field, String)>,
+    head: &mut Head,
     authority: Option<&str>,
     must_be_there: bool,
 ) -> Result<(), Problem> {
-    let mut hosts = fields.iter().filter(|(field, _)| *field == Field::Host);
-    match (hosts.next(), hosts.next()) {
+    let first_two = {
+        let mut hosts = head.all(Field::Host);
+        (hosts.next(), hosts.next())
+    };
+    match first_two {
         (_, Some(_)) => {
             return Err(Problem::malformed("header Host is repeated; it may come once"));
         }
-        (Some((_, host)), None) => check_host("header Host", host)?,
+        (Some(host), None) => check_host("header Host", host)?,
         (None, None) if must_be_there => {
             return Err(Problem::malformed("header Host is missing; HTTP/1.1 needs it once"));
         }
@@ -86,8 +89,7 @@ pub fn settle_host(
     }
     if let Some(authority) = authority {
         check_host("the request target's host", authority)?;
-        fields.retain(|(field, _)| *field != Field::Host);
-        fields.push((Field::Host, authority.to_owned()));
+        head.replace(Field::Host, authority);
     }
     Ok(())
 }
@@ -95,18 +97,19 @@ pub fn settle_host(
 /// Whether this is a host and perhaps a port. Not whether it is one of this server's: that is the
 /// api's to say.
 fn check_host(whose: &str, text: &str) -> Result<(), Problem> {
-    // A colon inside the brackets of an IPv6 address is not the port's.
-    let (host, port) = match text.rfind(':').filter(|at| !text[*at..].contains(']')) {
-        Some(at) => (&text[..at], &text[at + 1..]),
-        None => (text, ""),
-    };
+    let plain = text.bytes().position(|b| !is_plain(b)).unwrap_or(text.len());
+    if plain == text.len() && plain > 0 {
+        return Ok(());
+    }
+    let (host, port) = split_port(text);
     let host_fits = match host.strip_prefix('[').and_then(|host| host.strip_suffix(']')) {
         Some(address) => address.parse::<Ipv6Addr>().is_ok(),
-        None => is_name(host),
+        None => plain == host.len() && plain > 0 || is_name(host),
     };
     // It may be empty (RFC 3986, section 3.2.3).
+    let port = port.unwrap_or_default();
     let digits = port.bytes().all(|b| b.is_ascii_digit());
-    let port_fits = port.is_empty() || (digits && port.parse::<u16>().is_ok());
+    let port_fits = digits && (port.len() < 5 || port.parse::<u16>().is_ok());
     if host_fits && port_fits {
         return Ok(());
     }
@@ -115,15 +118,20 @@ fn check_host(whose: &str, text: &str) -> Result<(), Problem> {
     )))
 }
 
+/// A byte of a name that means itself.
+fn is_plain(byte: u8) -> bool {
+    byte.is_ascii_alphanumeric() || b"-._~!$&'()*+,;=".contains(&byte)
+}
+
 /// A registered name or an IPv4 address (RFC 3986, section 3.2.2), not empty (RFC 9110, section
 /// 4.2.1).
 fn is_name(host: &str) -> bool {
-    let mut parts = host.split('%');
-    let plain = |b: u8| b.is_ascii_alphanumeric() || b"-._~!$&'()*+,;=".contains(&b);
     let encoded = |part: &str| {
         let digits = part.as_bytes().get(..2);
         digits.is_some_and(|digits| digits.iter().all(u8::is_ascii_hexdigit))
     };
-    let first_fits = parts.next().is_some_and(|part| part.bytes().all(plain));
-    !host.is_empty() && first_fits && parts.all(|part| encoded(part) && part.bytes().all(plain))
+    let fits = |text: &str| text.bytes().all(is_plain);
+    let mut parts = host.split('%');
+    let first_fits = parts.next().is_some_and(fits);
+    !host.is_empty() && first_fits && parts.all(|part| encoded(part) && fits(&part[2..]))
 }
