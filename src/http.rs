@@ -78,7 +78,9 @@ impl Field {
         Field::NAMES.iter().find(same).map(|(_, field)| *field)
     }
 
-    fn name(self) -> &'static str {
+    /// The name as it is usually written.
+    #[must_use]
+    pub fn name(self) -> &'static str {
         Field::NAMES[self as usize].0
     }
 }

@@ -70,8 +70,11 @@ impl Chunks {
                 _ => Err(Problem::malformed("a chunk is longer than its size says")),
             },
             State::Size => {
-                let line = Line::at(bytes)?;
-                let Some((size, extension)) = size(&line)? else { return Ok(None) };
+                let line = Line::at(bytes);
+                let (size, extension) = size(&line)?;
+                if !line.is_whole()? {
+                    return Ok(None);
+                }
                 if size > limit - body.bytes.len() {
                     return Err(Problem::new(
                         Cause::TooLarge,
@@ -83,9 +86,9 @@ impl Chunks {
                 Ok(Some(line.text.len() + 2))
             }
             State::Trailers => {
-                let line = Line::at(bytes)?;
+                let line = Line::at(bytes);
                 check_trailer(&line)?;
-                if !line.is_whole {
+                if !line.is_whole()? {
                     return Ok(None);
                 }
                 self.let_go(line.text.len())?;
@@ -115,53 +118,62 @@ const SIZE_DIGITS: usize = 8;
 /// A line of the framing, as far as it has arrived.
 struct Line<'a> {
     text: &'a [u8],
-    is_whole: bool,
+    /// What follows the text.
+    rest: &'a [u8],
 }
 
-impl Line<'_> {
-    /// The line that `bytes` begin with.
-    fn at(bytes: &[u8]) -> Result<Line<'_>, Problem> {
+impl<'a> Line<'a> {
+    /// The line that `bytes` begin with. Its text is to be checked before its end, so that what is
+    /// wrong first is what is told, however the bytes were cut.
+    fn at(bytes: &'a [u8]) -> Line<'a> {
         let allowed = |b: &u8| matches!(b, b'\t' | b' '..=b'~');
-        let end = bytes.iter().position(|b| !allowed(b)).unwrap_or(bytes.len());
-        if end > CHUNK_LINE_BYTES {
+        let longest = &bytes[..bytes.len().min(CHUNK_LINE_BYTES + 1)];
+        let end = longest.iter().position(|b| !allowed(b)).unwrap_or(longest.len());
+        let (text, rest) = bytes.split_at(end);
+        Line { text, rest }
+    }
+
+    /// Whether its end is there.
+    fn is_whole(&self) -> Result<bool, Problem> {
+        if self.text.len() > CHUNK_LINE_BYTES {
             return Err(Problem::malformed(format!(
                 "a line of the chunked body is longer than {CHUNK_LINE_BYTES} bytes"
             )));
         }
-        let is_whole = match bytes[end..] {
-            [] | [b'\r'] => false,
-            [b'\r', b'\n', ..] => true,
-            _ => {
-                return Err(Problem::malformed(
-                    "a line of the chunked body has a byte that is not allowed, or does not end \
-                     in CR LF",
-                ));
-            }
-        };
-        Ok(Line { text: &bytes[..end], is_whole })
+        match self.rest {
+            [] | [b'\r'] => Ok(false),
+            [b'\r', b'\n', ..] => Ok(true),
+            _ => Err(Problem::malformed(
+                "a line of the chunked body has a byte that is not allowed, or does not end in \
+                 CR LF",
+            )),
+        }
+    }
+
+    /// Whether the text is all there is to come of it.
+    fn has_ended(&self) -> bool {
+        self.rest.starts_with(b"\r\n")
     }
 }
 
-/// The size that a size line gives, and how long its extensions are, once it is whole.
-fn size(line: &Line<'_>) -> Result<Option<(usize, usize)>, Problem> {
+/// The size that a size line gives so far, and how long its extensions are; they are let go.
+fn size(line: &Line<'_>) -> Result<(usize, usize), Problem> {
     let digits = line.text.split(|b| *b == b';').next().unwrap_or(line.text);
     let extension = line.text.len() - digits.len();
     let hex = digits.len() <= SIZE_DIGITS && digits.iter().all(u8::is_ascii_hexdigit);
-    // There are none, and not because they are still to come.
-    let missing = digits.is_empty() && (line.is_whole || extension > 0);
+    let missing = digits.is_empty() && (line.has_ended() || extension > 0);
     let text = std::str::from_utf8(digits).ok().filter(|_| hex && !missing);
     let text = text.ok_or_else(|| {
         Problem::malformed(format!("a chunk's size is not 1 to {SIZE_DIGITS} hex digits"))
     })?;
-    let size = usize::from_str_radix(text, 16).ok().filter(|_| line.is_whole);
-    Ok(size.map(|size| (size, extension)))
+    Ok((usize::from_str_radix(text, 16).unwrap_or(0), extension))
 }
 
 /// A trailer line is a field, or empty: then it is the last.
 fn check_trailer(line: &Line<'_>) -> Result<(), Problem> {
     let name = line.text.split(|b| *b == b':').next().unwrap_or(line.text);
     let has_colon = name.len() < line.text.len();
-    let lacks_colon = line.is_whole && !line.text.is_empty() && !has_colon;
+    let lacks_colon = line.has_ended() && !line.text.is_empty() && !has_colon;
     if lacks_colon || (has_colon && name.is_empty()) || !name.iter().copied().all(is_token) {
         return Err(Problem::malformed(
             "a trailer line is not a header's name, a colon right after it, and a value",
