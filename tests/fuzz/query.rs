@@ -1,0 +1,201 @@
+//! What holds for paths, queries, cursors, topic lists and type filters whatever is asked. The fuzz
+//! target and the replay in the ordinary tests both run this.
+
+use std::fmt::Write as _;
+use std::sync::{Arc, LazyLock};
+use std::time::Duration;
+
+use longpoll::api::Api;
+use longpoll::config::Config;
+use longpoll::cursor::{Cursor, Epoch};
+use longpoll::http::{Field, Head, Method, percent_decode};
+use longpoll::limits::{NAME_CHARS, NAMES_PER_POLL};
+use longpoll::metrics::Metrics;
+use longpoll::names::{Name, Pattern, TopicSet, TypeFilter};
+use longpoll::permits::Permits;
+use longpoll::shutdown::Shutdown;
+use longpoll::time::{Seconds, parse_seconds};
+
+static API: LazyLock<Api> = LazyLock::new(|| {
+    let shutdown = Shutdown::new().expect("a descriptor");
+    let metrics = Arc::new(Metrics::default());
+    Api::new(&Config::default(), Epoch::from_bits(7), Permits::new(1), metrics, shutdown)
+});
+
+/// Panics if something that should hold does not. The first line is a request target without its
+/// first slash, the second, if there is one, a `Prefer` header.
+pub fn check(bytes: &[u8]) {
+    let Ok(text) = std::str::from_utf8(bytes) else { return };
+    let (target, prefer) = text.split_once('\n').unwrap_or((text, ""));
+    let (path, query) = target.split_once('?').unwrap_or((target, ""));
+    check_decoding(path);
+    // Each part by itself: the path's list, and the values that the query gives.
+    let values = query.split(['&', '=']);
+    for part in [path, path.trim_start_matches("topics/")].into_iter().chain(values) {
+        check_cursor(part);
+        check_topics(part);
+        check_types(part);
+        check_seconds(part);
+    }
+    check_routes(path, query, prefer);
+}
+
+fn check_decoding(text: &str) {
+    let Ok(decoded) = percent_decode(text) else {
+        assert!(text.contains('%'));
+        return;
+    };
+    assert!(decoded.len() <= text.len());
+    assert_eq!(percent_decode(&encode(&decoded)).expect("encoded"), decoded);
+    if !text.contains('%') {
+        assert_eq!(decoded, text);
+    }
+}
+
+/// Every byte of it, percent-encoded.
+fn encode(text: &str) -> String {
+    text.bytes().fold(String::new(), |mut encoded, b| {
+        let _ = write!(encoded, "%{b:02X}");
+        encoded
+    })
+}
+
+fn check_cursor(text: &str) {
+    if let Ok(cursor) = text.parse::<Cursor>() {
+        assert_eq!(cursor.to_string(), text);
+        assert_eq!(cursor.text(), text);
+    }
+}
+
+fn is_name(text: &str) -> bool {
+    let allowed = |b: u8| b.is_ascii_alphanumeric() || b"._~-".contains(&b);
+    (1..=NAME_CHARS).contains(&text.len()) && text.bytes().all(allowed)
+}
+
+fn check_topics(list: &str) {
+    assert_eq!(Name::new(list).is_some(), is_name(list));
+    let parts: Vec<&str> = list.split(',').collect();
+    let prefix = |part: &str| part.strip_suffix('*').map(str::to_owned);
+    let allowed = |part: &&str| match prefix(part) {
+        Some(prefix) => prefix.is_empty() || is_name(&prefix),
+        None => is_name(part),
+    };
+    match TopicSet::parse(list) {
+        Err(why) => {
+            assert!(parts.len() > NAMES_PER_POLL || !parts.iter().all(allowed), "{list:?}");
+            assert!(why.contains("topic"), "{why}");
+        }
+        Ok(set) => {
+            assert!(parts.len() <= NAMES_PER_POLL && parts.iter().all(allowed), "{list:?}");
+            let written: Vec<String> = set.patterns().iter().map(pattern_text).collect();
+            assert_eq!(TopicSet::parse(&written.join(",")).as_ref(), Ok(&set));
+            // Nothing more and nothing less: each part is covered once.
+            for part in parts {
+                let covers = |pattern: &&Pattern| match (pattern, prefix(part)) {
+                    (Pattern::Topic(name), None) => **name == *part,
+                    (Pattern::Topic(_), Some(_)) => false,
+                    (Pattern::Prefix(known), _) => part.starts_with(&**known),
+                };
+                assert_eq!(set.patterns().iter().filter(covers).count(), 1, "{part} in {list}");
+            }
+            assert!(written.iter().all(|pattern| list.split(',').any(|part| part == pattern)));
+        }
+    }
+}
+
+fn pattern_text(pattern: &Pattern) -> String {
+    match pattern {
+        Pattern::Topic(name) => name.to_string(),
+        Pattern::Prefix(prefix) => format!("{prefix}*"),
+    }
+}
+
+fn check_types(list: &str) {
+    let parts: Vec<&str> = list.split(',').collect();
+    let fits = parts.len() <= NAMES_PER_POLL && parts.iter().all(|part| is_name(part));
+    match TypeFilter::parse(list) {
+        Err(why) => assert!(!fits && !why.is_empty(), "{list:?}: {why}"),
+        Ok(filter) => {
+            assert!(fits, "{list:?}");
+            assert!(!filter.keeps_all() && !filter.keeps(None));
+            let named = |part: &str| Name::new(part).expect("a name");
+            assert!(parts.iter().all(|part| filter.keeps(Some(&named(part)))));
+            let other = "another-one";
+            assert_eq!(filter.keeps(Some(&named(other))), parts.contains(&other));
+        }
+    }
+}
+
+fn check_seconds(text: &str) {
+    if let Some(time) = parse_seconds(text).filter(|time| *time < Duration::MAX) {
+        let micros = Duration::from_micros(time.as_micros() as u64);
+        let fits = time.as_secs() < u64::MAX / 1_000_000;
+        assert!(!fits || parse_seconds(&Seconds(time).to_string()) == Some(micros), "{text}");
+    }
+}
+
+/// What the API makes of it: the task, or status and detail.
+fn route(method: Method, path: &str, query: &str, prefer: &str) -> Result<String, (u16, String)> {
+    let fields = match prefer {
+        "" => Vec::new(),
+        _ => vec![(Field::Prefer, prefer.to_owned())],
+    };
+    let head = Head { method, path: path.to_owned(), query: query.to_owned(), fields };
+    match API.route(&head) {
+        Ok(task) => Ok(format!("{task:?}")),
+        Err(problem) => {
+            let body: serde_json::Value = serde_json::from_slice(&problem.body()).expect("JSON");
+            let detail = body["detail"].as_str().unwrap_or_default().to_owned();
+            assert!(!detail.is_empty());
+            Err((problem.cause.status(), detail))
+        }
+    }
+}
+
+fn check_routes(path: &str, query: &str, prefer: &str) {
+    let path = format!("/{path}");
+    let methods = [Method::Get, Method::Head, Method::Post, Method::Delete, Method::Put];
+    for method in methods {
+        let done = route(method.clone(), &path, query, prefer);
+        if let Err((status, _)) = done {
+            assert!([400, 404, 405].contains(&status));
+        }
+        // Neither the way it is encoded nor the order of parameters means anything.
+        if let Ok(decoded) = percent_decode(&path) {
+            let same = route(method.clone(), &encode(&decoded), query, prefer);
+            assert_eq!(same.is_ok(), done.is_ok());
+            assert!(done.is_err() || same == done);
+        }
+        let turned: Vec<&str> = query.rsplit('&').collect();
+        let same = route(method.clone(), &path, &turned.join("&"), prefer);
+        assert_eq!(same.is_ok(), done.is_ok());
+        assert!(done.is_err() || same == done);
+        if let (Ok(task), Some(query)) = (&done, encoded_query(query)) {
+            assert_eq!(route(method, &path, &query, prefer).as_ref(), Ok(task));
+        }
+    }
+    let (get, head) = (route(Method::Get, &path, query, ""), route(Method::Head, &path, query, ""));
+    assert_eq!(get.is_ok(), head.is_ok());
+    // A poll that is accepted says so in a cursor, a word, or nothing.
+    if let (Ok(_), Some(since)) = (get, parameter(query, "since")) {
+        let number = since.strip_prefix("last:").map(|n| n.parse::<u64>().is_ok());
+        let word = ["start", "now"].contains(&&*since);
+        assert!(word || number == Some(true) || since.parse::<Cursor>().is_ok(), "{since}");
+    }
+}
+
+/// The same query with every byte of its names and values encoded.
+fn encoded_query(query: &str) -> Option<String> {
+    let pairs = query.split('&').filter(|pair| !pair.is_empty()).map(|pair| {
+        let (name, value) = pair.split_once('=').unwrap_or((pair, ""));
+        let (name, value) = (percent_decode(name).ok()?, percent_decode(value).ok()?);
+        Some(format!("{}={}", encode(&name), encode(&value)))
+    });
+    Some(pairs.collect::<Option<Vec<_>>>()?.join("&"))
+}
+
+fn parameter(query: &str, name: &str) -> Option<String> {
+    let pairs = query.split('&').filter_map(|pair| pair.split_once('='));
+    let mut values = pairs.filter(|(known, _)| percent_decode(known).is_ok_and(|k| k == name));
+    values.next().and_then(|(_, value)| Some(percent_decode(value).ok()?.into_owned()))
+}

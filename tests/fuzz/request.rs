@@ -1,0 +1,259 @@
+//! What holds for the request reader whatever arrives. The fuzz target and the replay in the
+//! ordinary tests both run this.
+
+use longpoll::door::body::Body;
+use longpoll::door::chunked::Chunks;
+use longpoll::door::head::{Arriving, Framing, NOT_SPLIT, Parsed};
+use longpoll::error::{Cause, Problem};
+use longpoll::http::{Field, Method};
+use longpoll::permits::Permits;
+
+/// Small, so that inputs of a fuzzer's size reach them.
+const HEAD_LIMIT: usize = 1_000;
+const BODY_LIMIT: usize = 300;
+
+/// A request that was read whole.
+#[derive(Debug, PartialEq)]
+struct Request {
+    method: Method,
+    path: String,
+    query: String,
+    fields: Vec<(Field, String)>,
+    framing: Framing,
+    keep_alive: bool,
+    expects_continue: bool,
+    body: Vec<u8>,
+    /// Where in the stream its head ends, and itself.
+    head_end: usize,
+    end: usize,
+}
+
+/// What became of a stream of bytes.
+#[derive(Debug, PartialEq)]
+struct Outcome {
+    requests: Vec<Request>,
+    /// Status and problem body, and after how many bytes at the earliest.
+    refused: Option<(u16, String)>,
+}
+
+/// Reads a stream as the door does, without a socket.
+struct Reader {
+    stream: Vec<u8>,
+    used: usize,
+    head: Arriving,
+    parsed: Option<(Parsed, Chunks)>,
+    room: Permits,
+    body: Body,
+    outcome: Outcome,
+}
+
+impl Reader {
+    fn new() -> Reader {
+        let room = Permits::new(1 << 20);
+        Reader {
+            stream: Vec::new(),
+            used: 0,
+            head: Arriving::default(),
+            parsed: None,
+            body: Body::new(&room),
+            room,
+            outcome: Outcome { requests: Vec::new(), refused: None },
+        }
+    }
+
+    /// Reads on with these bytes, for as long as they make sense.
+    fn feed(&mut self, piece: &[u8]) {
+        self.stream.extend_from_slice(piece);
+        while self.outcome.refused.is_none() {
+            match self.step() {
+                Ok(true) => {}
+                Ok(false) => return,
+                Err(problem) => {
+                    let body = String::from_utf8(problem.body()).expect("a problem is text");
+                    self.outcome.refused = Some((problem.cause.status(), body));
+                }
+            }
+        }
+    }
+
+    /// One head, or one body. False: it goes on.
+    fn step(&mut self) -> Result<bool, Problem> {
+        let unused = &self.stream[self.used..];
+        let Some((parsed, chunks)) = &mut self.parsed else {
+            let Some(parsed) = self.head.read(unused, HEAD_LIMIT)? else { return Ok(false) };
+            assert!(parsed.length <= unused.len().min(HEAD_LIMIT));
+            self.used += parsed.length;
+            self.head = Arriving::default();
+            if matches!(parsed.framing, Framing::Sized(length) if length > BODY_LIMIT as u64) {
+                return Err(Problem::new(Cause::TooLarge, "the body is too large"));
+            }
+            self.parsed = Some((parsed, Chunks::default()));
+            return Ok(true);
+        };
+        match parsed.framing {
+            Framing::Sized(length) => {
+                let Some(bytes) = unused.get(..length as usize) else { return Ok(false) };
+                self.body.extend(bytes)?;
+                self.used += bytes.len();
+            }
+            Framing::Chunked => {
+                self.used += chunks.take(unused, &mut self.body, BODY_LIMIT)?;
+                assert!(self.body.bytes.len() <= BODY_LIMIT);
+                if !chunks.done() {
+                    return Ok(false);
+                }
+            }
+        }
+        let body = std::mem::replace(&mut self.body, Body::new(&self.room)).bytes;
+        let Some((Parsed { head, length, framing, keep_alive, expects_continue }, _)) =
+            self.parsed.take()
+        else {
+            return Ok(false);
+        };
+        let begin = self.outcome.requests.last().map_or(0, |before| before.end);
+        self.outcome.requests.push(Request {
+            method: head.method,
+            path: head.path,
+            query: head.query,
+            fields: head.fields,
+            framing,
+            keep_alive,
+            expects_continue,
+            body,
+            head_end: begin + length,
+            end: self.used,
+        });
+        Ok(true)
+    }
+}
+
+fn read<'a>(pieces: impl Iterator<Item = &'a [u8]>) -> Outcome {
+    let mut reader = Reader::new();
+    for piece in pieces {
+        reader.feed(piece);
+    }
+    reader.outcome
+}
+
+/// Panics if something that should hold does not.
+pub fn check(bytes: &[u8]) {
+    let whole = read(std::iter::once(bytes));
+    assert_eq!(read(bytes.chunks(1)), whole, "byte by byte");
+    assert_eq!(read(random_pieces(bytes).into_iter()), whole, "in pieces");
+    if let Some((status, body)) = &whole.refused {
+        let problem: serde_json::Value = serde_json::from_str(body).expect("JSON");
+        let detail = problem["detail"].as_str().unwrap_or_default();
+        assert!([400, 405, 413, 414, 417, 431, 501, 505].contains(status), "{body}");
+        assert!(!detail.is_empty() && detail != NOT_SPLIT, "{body}");
+    }
+    let mut begin = 0;
+    for request in &whole.requests {
+        let (head, body) = (&bytes[begin..request.head_end], &bytes[request.head_end..request.end]);
+        looks_like_one_head(head, request);
+        if request.framing == Framing::Sized(request.body.len() as u64) {
+            assert_eq!(body, request.body);
+        } else {
+            assert_eq!(request.framing, Framing::Chunked);
+            assert!(body.starts_with(b"0") || !request.body.is_empty());
+            assert!(body.ends_with(b"\r\n\r\n") && body.len() >= request.body.len() + 5);
+        }
+        reads_back(request);
+        begin = request.end;
+    }
+}
+
+/// The same bytes cut at random, and the same cuts each time.
+fn random_pieces(bytes: &[u8]) -> Vec<&[u8]> {
+    let seed = bytes.iter().fold(bytes.len() as u64, |seed, b| seed * 31 % 65_521 + u64::from(*b));
+    let mut random = fastrand::Rng::with_seed(seed);
+    let mut rest = bytes;
+    let mut pieces = Vec::new();
+    while !rest.is_empty() {
+        let (piece, tail) = rest.split_at(random.usize(1..=rest.len().min(40)));
+        pieces.push(piece);
+        rest = tail;
+    }
+    pieces
+}
+
+/// A second, naive reading of a head that was accepted.
+fn looks_like_one_head(head: &[u8], request: &Request) {
+    let clean = |b: &u8| matches!(b, b'\r' | b'\n' | b'\t' | b' '..=b'~' | 0x80..);
+    assert!(head.iter().all(clean));
+    let text = String::from_utf8_lossy(head);
+    let text = text.strip_prefix("\r\n").unwrap_or(&text);
+    assert_eq!(text.find("\r\n\r\n"), Some(text.len() - 4), "the head ends where it should");
+    assert!(!text.replace("\r\n", "").contains(['\r', '\n']));
+    let mut lines = text.trim_end_matches("\r\n").split("\r\n");
+    let line: Vec<&str> = lines.next().unwrap_or_default().split(' ').collect();
+    let &[method, target, version @ ("HTTP/1.1" | "HTTP/1.0")] = line.as_slice() else {
+        panic!("a request line of {line:?}");
+    };
+    assert_eq!(request.method.as_str(), method);
+    assert!(target.is_ascii() && request.path.starts_with(['/', '*']));
+    let mut named: Vec<(String, &str)> = Vec::new();
+    for line in lines {
+        let (name, value) = line.split_once(':').expect("a colon");
+        assert!(!name.is_empty() && !name.contains([' ', '\t']), "{line:?}");
+        named.push((name.to_ascii_lowercase(), value.trim_matches([' ', '\t'])));
+    }
+    let all = |name: &str| -> Vec<&str> {
+        named.iter().filter(|(known, _)| known == name).map(|(_, value)| *value).collect()
+    };
+    match (all("content-length").as_slice(), all("transfer-encoding").as_slice()) {
+        ([], []) => assert_eq!(request.framing, Framing::Sized(0)),
+        ([length], []) => assert_eq!(request.framing, Framing::Sized(length.parse().unwrap())),
+        ([], [coding]) => {
+            assert!(coding.eq_ignore_ascii_case("chunked") && version == "HTTP/1.1");
+            assert_eq!(request.framing, Framing::Chunked);
+        }
+        both => panic!("framed by {both:?}"),
+    }
+    let hosts = all("host");
+    assert!(hosts.len() == 1 || (version == "HTTP/1.0" && hosts.is_empty()));
+    let host = request.fields.iter().filter(|(field, _)| *field == Field::Host);
+    let host: Vec<&str> = host.map(|(_, value)| value.as_str()).collect();
+    match target.get(..7).filter(|scheme| scheme.eq_ignore_ascii_case("http://")) {
+        Some(_) => assert!(target[7..].starts_with(host[0]), "the target's host counts"),
+        None => assert_eq!(host, hosts),
+    }
+    assert!(host.iter().all(|host| !host.is_empty() && !host.contains(['@', '/', ' '])));
+}
+
+/// What was read, written in the one plain way, is read as the same.
+fn reads_back(request: &Request) {
+    let host = request.fields.iter().any(|(field, _)| *field == Field::Host);
+    let version = if host { "1.1" } else { "1.0" };
+    let Request { method, path, query, fields, framing, .. } = request;
+    let question = if query.is_empty() { "" } else { "?" };
+    let mut text = format!("{method} {path}{question}{query} HTTP/{version}\r\n");
+    for (field, value) in fields {
+        text.push_str(&format!("{}: {value}\r\n", field.name()));
+    }
+    if !request.keep_alive {
+        text.push_str("Connection: close\r\n");
+    }
+    if request.expects_continue {
+        text.push_str("Expect: 100-continue\r\n");
+    }
+    let length = request.body.len();
+    let (framed, before, after) = match (framing, length) {
+        (Framing::Sized(_), _) => (format!("Content-Length: {length}"), String::new(), ""),
+        (_, 0) => ("Transfer-Encoding: chunked".into(), String::new(), "0\r\n\r\n"),
+        _ => ("Transfer-Encoding: chunked".into(), format!("{length:x}\r\n"), "\r\n0\r\n\r\n"),
+    };
+    text.push_str(&format!("{framed}\r\n\r\n"));
+    let head_end = text.len();
+    let bytes = [text.as_bytes(), before.as_bytes(), &request.body, after.as_bytes()].concat();
+    // Plain is not always shorter.
+    if head_end > HEAD_LIMIT {
+        return;
+    }
+    let mut again = read(std::iter::once(bytes.as_slice()));
+    assert_eq!(again.refused, None, "{text}");
+    assert_eq!(again.requests.len(), 1, "{text}");
+    let again_end = std::mem::replace(&mut again.requests[0].end, request.end);
+    let again_head_end = std::mem::replace(&mut again.requests[0].head_end, request.head_end);
+    assert_eq!((again_head_end, again_end), (head_end, bytes.len()));
+    assert_eq!(&again.requests[0], request);
+}

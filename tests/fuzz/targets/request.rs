@@ -1,0 +1,7 @@
+//! Any bytes at all, as what arrives on a connection.
+#![no_main]
+
+#[path = "../request.rs"]
+mod request;
+
+libfuzzer_sys::fuzz_target!(|bytes: &[u8]| request::check(bytes));
