@@ -180,10 +180,10 @@ impl Api {
     }
 
     fn task(&self, head: &Head) -> Result<Task, Problem> {
-        if head.method == Method::Options {
-            return options(head);
-        }
         let path = percent_decode(head.path())?;
+        if head.method == Method::Options {
+            return options(head, &path);
+        }
         if let Some(topics) = path.strip_prefix("/topics/") {
             return match head.method {
                 Method::Get | Method::Head => {
@@ -283,8 +283,8 @@ const PAGE_METHODS: &str = "GET, HEAD, OPTIONS";
 
 /// What may be asked here, whatever path it is: a preflight that was refused would tell a page's
 /// author less than the refusal of what comes after it.
-fn options(head: &Head) -> Result<Task, Problem> {
-    let is_topic = head.path() == "*" || head.path().starts_with("/topics/");
+fn options(head: &Head, path: &str) -> Result<Task, Problem> {
+    let is_topic = path == "*" || path.starts_with("/topics/");
     Ok(match head.one(Field::AccessControlRequestMethod)? {
         Some(_) => Task::Preflight,
         None => Task::Options(if is_topic { TOPIC_METHODS } else { PAGE_METHODS }),

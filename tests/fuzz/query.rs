@@ -2,14 +2,17 @@
 //! target and the replay in the ordinary tests both run this.
 
 use std::fmt::Write as _;
+use std::os::unix::net::UnixStream;
 use std::sync::{Arc, LazyLock};
 use std::time::Duration;
 
+use longpoll::access::Access;
 use longpoll::api::Api;
 use longpoll::config::Config;
 use longpoll::cursor::{Cursor, Epoch};
 use longpoll::http::{Field, Head, Method, percent_decode};
 use longpoll::limits::{NAME_CHARS, NAMES_PER_POLL};
+use longpoll::line::Line;
 use longpoll::metrics::Metrics;
 use longpoll::names::{Name, Pattern, TopicSet, TypeFilter};
 use longpoll::permits::Permits;
@@ -19,7 +22,15 @@ use longpoll::time::{Seconds, parse_seconds};
 static API: LazyLock<Api> = LazyLock::new(|| {
     let shutdown = Shutdown::new().expect("a descriptor");
     let metrics = Arc::new(Metrics::default());
-    Api::new(&Config::default(), Epoch::from_bits(7), Permits::new(1), metrics, shutdown)
+    let (config, epoch) = (Config::default(), Epoch::from_bits(7));
+    let access = Access::open(&config).expect("no file of tokens to read");
+    Api::new(&config, access, epoch, Permits::new(1), metrics, shutdown)
+});
+
+/// Whence it is asked; nothing is read from it.
+static LINE: LazyLock<Line> = LazyLock::new(|| {
+    let (socket, _) = UnixStream::pair().expect("two sockets");
+    Line::accepted(socket.into(), None, Duration::from_secs(1)).expect("a socket that works")
 });
 
 /// Panics if something that should hold does not. The first line is a request target without its
@@ -141,7 +152,7 @@ fn route(method: Method, path: &str, query: &str, prefer: &str) -> Result<String
         _ => vec![(Field::Prefer, prefer.to_owned())],
     };
     let head = Head { method, path: path.to_owned(), query: query.to_owned(), fields };
-    match API.route(&head) {
+    match API.route(&head, &LINE).task {
         Ok(task) => Ok(format!("{task:?}")),
         Err(problem) => {
             let body: serde_json::Value = serde_json::from_slice(&problem.body()).expect("JSON");
@@ -154,8 +165,8 @@ fn route(method: Method, path: &str, query: &str, prefer: &str) -> Result<String
 
 fn check_routes(path: &str, query: &str, prefer: &str) {
     let path = format!("/{path}");
-    let methods = [Method::Get, Method::Head, Method::Post, Method::Delete, Method::Put];
-    for method in methods {
+    let [get, post] = [Method::Get, Method::Post];
+    for method in [get, post, Method::Head, Method::Delete, Method::Options, Method::Put] {
         let done = route(method.clone(), &path, query, prefer);
         if let Err((status, _)) = done {
             assert!([400, 404, 405].contains(&status));

@@ -294,6 +294,8 @@ fn a_path_is_decoded_once() {
         assert_eq!(server.get(&format!("{target}?wait=0")).data(), ["hello"], "{target}");
     }
     assert_eq!(server.get("/topics/news?%77ait=%30").status, 200);
+    let options = server.connect().ask("OPTIONS", "/%74opics/news").answer();
+    assert!(options.header("Allow").is_some_and(|allow| allow.contains("POST")), "{options:?}");
     assert_eq!(server.get("/topics/n%2565ws?wait=0").status, 400);
     assert_eq!(server.get("/topics/news?type=a+b").status, 400, "+ is no space");
 }
