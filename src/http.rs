@@ -135,6 +135,11 @@ impl Head {
         &self.text[self.path..self.query]
     }
 
+    /// The fields, in the order of arrival.
+    pub fn fields(&self) -> impl Iterator<Item = (Field, &str)> {
+        self.fields.iter().map(|(field, value)| (*field, &self.text[value.clone()]))
+    }
+
     /// A field's values, in the order of arrival.
     pub fn all(&self, field: Field) -> impl Iterator<Item = &str> {
         let of_that_name = move |(name, _): &&(Field, _)| *name == field;

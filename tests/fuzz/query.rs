@@ -147,11 +147,10 @@ fn check_seconds(text: &str) {
 
 /// What the API makes of it: the task, or status and detail.
 fn route(method: Method, path: &str, query: &str, prefer: &str) -> Result<String, (u16, String)> {
-    let fields = match prefer {
-        "" => Vec::new(),
-        _ => vec![(Field::Prefer, prefer.to_owned())],
-    };
-    let head = Head { method, path: path.to_owned(), query: query.to_owned(), fields };
+    let mut head = Head::new(method, path, query);
+    if !prefer.is_empty() {
+        head.push(Field::Prefer, prefer);
+    }
     match API.route(&head, &LINE).task {
         Ok(task) => Ok(format!("{task:?}")),
         Err(problem) => {

@@ -112,10 +112,10 @@ impl Reader {
         };
         let begin = self.outcome.requests.last().map_or(0, |before| before.end);
         self.outcome.requests.push(Request {
+            path: head.path().to_owned(),
+            query: head.query().to_owned(),
+            fields: head.fields().map(|(field, value)| (field, value.to_owned())).collect(),
             method: head.method,
-            path: head.path,
-            query: head.query,
-            fields: head.fields,
             framing,
             keep_alive,
             expects_continue,
