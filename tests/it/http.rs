@@ -1,6 +1,6 @@
 //! Goal: bytes are read as HTTP says and in no other way, however they arrive.
 
-use crate::support::{Answer, Client, Server};
+use crate::support::{Client, Server};
 
 const CHUNKED: &str =
     "POST /topics/news HTTP/1.1\r\nHost: localhost\r\nTransfer-Encoding: chunked\r\n\r\n";
@@ -13,18 +13,6 @@ fn send_byte_by_byte(client: &mut Client, bytes: impl AsRef<[u8]>) {
 
 fn texts(server: &Server) -> Vec<serde_json::Value> {
     server.get("/topics/news?wait=0").data()
-}
-
-/// Sends this as the first bytes of a connection, and returns the answer, which has to end it.
-fn refused(server: &Server, bytes: impl AsRef<[u8]>) -> Answer {
-    let mut client = server.connect();
-    // What follows must not be taken for a request.
-    client.send(bytes).ask("GET", "/health");
-    let answer = client.answer();
-    assert!(!answer.detail().is_empty());
-    assert_eq!(answer.header("Connection"), Some("close"), "{answer:?}");
-    assert!(client.is_closed());
-    answer
 }
 
 #[test]
@@ -129,98 +117,6 @@ fn a_body_in_chunks_is_put_together() {
     client.send(CHUNKED).send(format!("AbC\r\n{long}\r\n0\r\n\r\n"));
     assert_eq!(client.answer().status, 201);
     assert_eq!(texts(&server)[3..], ["", &long]);
-}
-
-#[test]
-fn a_body_in_bad_chunks_is_refused_and_nothing_of_it_kept() {
-    let server = Server::start(&[]);
-    for body in [
-        "x\r\n",
-        "\r\n",
-        "-1\r\n",
-        "+5\r\nhello\r\n0\r\n\r\n",
-        "0x5\r\nhello\r\n0\r\n\r\n",
-        " 5\r\nhello\r\n0\r\n\r\n",
-        ";x\r\n",
-        "5\nhello\r\n0\r\n\r\n",
-        "5\r\nhello\n0\r\n\r\n",
-        "5\r\nhello!\r\n0\r\n\r\n",
-        "5\r\nhello\r\n0\r\n\n",
-        "5\rhello\r\n0\r\n\r\n",
-    ] {
-        assert_eq!(refused(&server, format!("{CHUNKED}{body}")).status, 400, "{body:?}");
-    }
-    for size in ["FFFFFFFF", "FFFFFFFFFFFFFFFF", "10000000000000005"] {
-        let status = refused(&server, format!("{CHUNKED}{size}\r\nhello\r\n0\r\n\r\n")).status;
-        assert!([400, 413].contains(&status), "{size}: {status}");
-    }
-    let endless = format!("{CHUNKED}5;{}", "x".repeat(100_000));
-    assert_eq!(refused(&server, endless).status / 100, 4);
-    assert_eq!(texts(&server), [""; 0]);
-}
-
-#[test]
-fn a_body_of_two_framings_is_refused() {
-    let server = Server::start(&[]);
-    let post = |fields: &str, body: &str| {
-        refused(
-            &server,
-            format!("POST /topics/news HTTP/1.1\r\nHost: localhost\r\n{fields}\r\n{body}"),
-        )
-    };
-    for fields in [
-        "Content-Length: 5\r\nTransfer-Encoding: chunked\r\n",
-        "Transfer-Encoding: chunked\r\nContent-Length: 5\r\n",
-        "Content-Length: 5\r\nContent-Length: 6\r\n",
-        "Content-Length: 5\r\nContent-Length: 5\r\n",
-        "Content-Length: 5, 6\r\n",
-        "Content-Length: 0x5\r\n",
-        "Content-Length: \r\n",
-    ] {
-        assert_eq!(post(fields, "5\r\nhello\r\n0\r\n\r\n").status, 400, "{fields}");
-    }
-    let twice = post("Transfer-Encoding: chunked\r\nTransfer-Encoding: chunked\r\n", "0\r\n\r\n");
-    assert!([400, 501].contains(&twice.status));
-    let old = "POST /topics/news HTTP/1.0\r\nTransfer-Encoding: chunked\r\n\r\n0\r\n\r\n";
-    assert_eq!(refused(&server, old).status, 400);
-    assert_eq!(texts(&server), [""; 0]);
-}
-
-#[test]
-fn what_a_proxy_could_read_otherwise_is_refused() {
-    let server = Server::start(&[]);
-    for head in [
-        "GET /health HTTP/1.1\nHost: localhost\n\n",
-        "GET /health HTTP/1.1\r\nHost: localhost\n\r\n",
-        "GET /health HTTP/1.1\r\nHost: localhost\r\n\n",
-        "GET /health HTTP/1.1\r\nHost : t\r\n\r\n",
-        "GET /health HTTP/1.1\r\nHost: localhost\r\nX: a\r\n b\r\n\r\n",
-        "GET /health HTTP/1.1\r\nHost: localhost\r\nX: a\r\n\tb\r\n\r\n",
-        "GET /health HTTP/1.1\r\n Host: localhost\r\n\r\n",
-        "GET /health HTTP/1.1\r\nHost: localhost\r\nX: a\0b\r\n\r\n",
-        "GET /health HTTP/1.1\r\nHost: localhost\r\nX: a\rb\r\n\r\n",
-        "GET /health HTTP/1.1\r\nHost: localhost\r\nno colon\r\n\r\n",
-        "GET /health HTTP/1.1\r\nHost: localhost\r\n: no name\r\n\r\n",
-        "GET  /health HTTP/1.1\r\nHost: localhost\r\n\r\n",
-        "GET /health#top HTTP/1.1\r\nHost: localhost\r\n\r\n",
-        "G\u{e9}T /health HTTP/1.1\r\nHost: localhost\r\n\r\n",
-        "GET /health HTTP/1.1\r\n\r\n",
-        "GET /health HTTP/1.1\r\nHost: localhost\r\nhost: localhost\r\n\r\n",
-    ] {
-        assert_eq!(refused(&server, head).status, 400, "{head:?}");
-    }
-}
-
-#[test]
-fn a_space_too_many_in_the_request_line_is_not_a_version_that_is_not_spoken() {
-    let server = Server::start(&[]);
-    for line in ["GET /health  HTTP/1.1", "GET /health HTTP/1.1 ", "GET /hea lth HTTP/1.1"] {
-        assert_eq!(
-            refused(&server, format!("{line}\r\nHost: localhost\r\n\r\n")).status,
-            400,
-            "{line}"
-        );
-    }
 }
 
 #[test]

@@ -25,6 +25,7 @@ mod problems;
 mod publishes;
 mod races;
 mod sites;
+mod strictness;
 mod tidy;
 mod tokens;
 mod topics;
