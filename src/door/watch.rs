@@ -6,7 +6,6 @@
 
 use std::sync::Arc;
 use std::thread::JoinHandle;
-use std::time::Instant;
 
 use crossbeam_channel::{Receiver, RecvTimeoutError, Sender, bounded};
 use rustix::event::{PollFd, PollFlags, poll};
@@ -43,10 +42,9 @@ impl Watch {
 const LOOKS_PER_WATCH: u128 = WATCH.as_millis() / TOKENS_WATCH.as_millis();
 
 fn run(api: &Api, diag: &Diag, stopped: &Receiver<()>) {
-    let mut next = Instant::now() + TOKENS_WATCH;
     let mut looks = 0;
-    while let Err(RecvTimeoutError::Timeout) = stopped.recv_deadline(next) {
-        next += TOKENS_WATCH;
+    // Rounds that could not be, such as those of a machine that was frozen, are not made up for.
+    while let Err(RecvTimeoutError::Timeout) = stopped.recv_timeout(TOKENS_WATCH) {
         match api.refresh_tokens() {
             None => {}
             Some(Changed::Known(count)) => diag.info(format_args!("tokens: {count} are known now")),
