@@ -14,6 +14,7 @@ pub use tiny_http::Method;
 
 use crate::error::Problem;
 use crate::json::push_number;
+use crate::time::writable;
 
 /// The request fields that anything here looks at. Others are checked for syntax and let go.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -312,7 +313,7 @@ fn push_field(bytes: &mut Vec<u8>, name: &str, value: &[u8]) {
 /// The `Date` field (RFC 9110, section 6.6.1), made once a second.
 fn date() -> [u8; 29] {
     static LAST: Mutex<(u64, [u8; 29])> = Mutex::new((0, [b' '; 29]));
-    let now = SystemTime::now();
+    let now = writable(SystemTime::now());
     let second = now.duration_since(SystemTime::UNIX_EPOCH).map_or(0, |since| since.as_secs());
     let mut last = LAST.lock();
     if last.0 != second {

@@ -90,6 +90,9 @@ pub const WORKER_STACK: usize = 256 * KIB;
 /// Descriptors kept back for listeners, standard streams and refusals when the connection cap is
 /// fitted to the descriptor limit.
 pub const SPARE_DESCRIPTORS: u64 = 32 + 2 * LINGERING as u64;
+/// Threads kept back for all but workers when the connection cap is fitted to a limit of threads:
+/// one for each listener, and about half a dozen more.
+pub const SPARE_THREADS: u64 = 16;
 /// Connections that were answered before their request was read whole, being discarded; as many
 /// more may queue for that. Beyond it the oldest, or the newcomer, is closed at once.
 pub const LINGERING: usize = 64;

@@ -56,9 +56,10 @@ fn serve(config: Config) -> std::io::Result<()> {
     let access = Access::open(&config)?;
     let listeners = listener::open(&config.listen)?;
     let shutdown = Shutdown::new()?;
-    on_signals(shutdown.clone())?;
+    on_signals(shutdown.clone()).map_err(|e| no_thread(&e))?;
     let metrics = Arc::new(Metrics::default());
-    let (diag, diag_thread) = diag::start(config.log, Arc::clone(&metrics))?;
+    let (diag, diag_thread) =
+        diag::start(config.log, Arc::clone(&metrics)).map_err(|e| no_thread(&e))?;
     let names: Vec<_> = listeners.iter().map(ToString::to_string).collect();
     let hints = config.log >= LogLevel::Info;
     let epoch = Epoch::random()?;
@@ -67,7 +68,8 @@ fn serve(config: Config) -> std::io::Result<()> {
     let warning = exposed.map(|listener| {
         format!("warning: whoever reaches {listener} may read, publish and delete; see --tokens")
     });
-    let door = Door::open(config, listeners, access, epoch, &metrics, diag.clone(), &shutdown)?;
+    let door = Door::open(config, listeners, access, epoch, &metrics, diag.clone(), &shutdown)
+        .map_err(|e| no_thread(&e))?;
     for name in &names {
         let _ = print(&format!("listening on {name}\n"));
     }
@@ -89,6 +91,10 @@ fn serve(config: Config) -> std::io::Result<()> {
     diag.info("stopped");
     diag_thread.finish();
     Ok(())
+}
+
+fn no_thread(error: &std::io::Error) -> std::io::Error {
+    std::io::Error::other(format!("the system allows too few threads: {error}"))
 }
 
 /// The first signal drains; a second one ends the process at once.

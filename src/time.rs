@@ -38,15 +38,35 @@ impl fmt::Display for Seconds {
     }
 }
 
+/// The last second of the year 9999.
+const LAST_SECOND: u64 = 253_402_300_799;
+
+/// The nearest moment that can be written as a date, which is one from 1970 to 9999. A clock may
+/// be set to any other, and those who write dates panic there.
+#[must_use]
+pub fn writable(time: SystemTime) -> SystemTime {
+    let since = time.duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default();
+    SystemTime::UNIX_EPOCH + since.min(Duration::new(LAST_SECOND, 999_999_999))
+}
+
 /// A moment as the wire says it: RFC 3339, UTC, milliseconds.
 #[must_use]
 pub fn rfc3339(time: SystemTime) -> String {
-    humantime::format_rfc3339_millis(time).to_string()
+    humantime::format_rfc3339_millis(writable(time)).to_string()
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_clock_that_is_set_to_no_date_is_written_as_the_nearest_one() {
+        let epoch = SystemTime::UNIX_EPOCH;
+        let day = Duration::from_secs(24 * 3600);
+        assert_eq!(rfc3339(epoch - day), "1970-01-01T00:00:00.000Z");
+        assert_eq!(rfc3339(epoch + Duration::from_millis(1_001)), "1970-01-01T00:00:01.001Z");
+        assert_eq!(rfc3339(epoch + 3_000_000 * day), "9999-12-31T23:59:59.999Z");
+    }
 
     #[test]
     fn seconds_read_as_they_are_written() {

@@ -1,17 +1,22 @@
 //! Fitting the connection cap to what the machine allows.
 
-use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
+use std::fs::{read_dir, read_to_string};
+use std::os::unix::fs::MetadataExt as _;
+use std::path::Path;
+
+use rustix::process::{Resource, Rlimit, getrlimit, getuid, setrlimit};
 
 use crate::config::Config;
 use crate::diag::Diag;
-use crate::limits::SPARE_DESCRIPTORS;
+use crate::limits::{SPARE_DESCRIPTORS, SPARE_THREADS};
 
 /// Raises the descriptor limit as far as it may be, and lowers the connection cap, with a
 /// warning, to what descriptors, threads and memory maps allow.
 pub fn to_machine(config: &mut Config, diag: &Diag) {
     let caps = [
         ("descriptors (ulimit -n)", descriptors()),
-        ("threads (ulimit -u)", getrlimit(Resource::Nproc).current),
+        ("threads (ulimit -u)", threads_of_user()),
+        ("threads (pids.max of a control group)", threads_of_groups(Path::new("/"))),
         ("threads (kernel.threads-max)", number_in("/proc/sys/kernel/threads-max")),
         ("memory maps (vm.max_map_count)", memory_maps()),
     ];
@@ -36,12 +41,105 @@ fn descriptors() -> Option<u64> {
     Some(current.saturating_sub(SPARE_DESCRIPTORS))
 }
 
+/// Threads that the limit of this user leaves: all that they run counts. It does not bind root.
+fn threads_of_user() -> Option<u64> {
+    let user = getuid();
+    let most = getrlimit(Resource::Nproc).current.filter(|_| !user.is_root())?;
+    let processes = read_dir("/proc").ok()?.flatten();
+    // Not those that only point to one, such as /proc/self.
+    let processes = processes.filter(|entry| entry.file_type().is_ok_and(|kind| kind.is_dir()));
+    let tasks = processes.filter_map(|process| process.path().join("task").metadata().ok());
+    let of_user = tasks.filter(|tasks| tasks.uid() == user.as_raw());
+    // A directory has two links, and one more for each that is in it.
+    let running: u64 = of_user.map(|tasks| tasks.nlink().saturating_sub(2)).sum();
+    Some(most.saturating_sub(running + SPARE_THREADS))
+}
+
+/// Threads that the control groups leave in which this process is: containers and systemd set
+/// such limits.
+fn threads_of_groups(root: &Path) -> Option<u64> {
+    let groups = read_to_string(root.join("proc/self/cgroup")).ok()?;
+    // Lines are NUMBER:CONTROLLERS:/PATH; the second version of control groups names no controllers.
+    let left = groups.lines().filter_map(|line| {
+        let mut parts = line.splitn(3, ':').skip(1);
+        let mount = match parts.next()? {
+            "" => "sys/fs/cgroup",
+            "pids" => "sys/fs/cgroup/pids",
+            _ => return None,
+        };
+        let group = root.join(mount).join(parts.next()?.trim_start_matches('/'));
+        let groups = group.ancestors().take_while(|group| group.starts_with(root.join(mount)));
+        groups.filter_map(threads_of_group).min()
+    });
+    left.min()
+}
+
+fn threads_of_group(group: &Path) -> Option<u64> {
+    // Where there is no limit the file says `max`.
+    let most = number_in(group.join("pids.max"))?;
+    let running = number_in(group.join("pids.current"))?;
+    Some(most.saturating_sub(running + SPARE_THREADS))
+}
+
 /// A thread maps its stack, its guard page, and its signal stack with another guard page; std
 /// aborts the process when the latter cannot be had.
 fn memory_maps() -> Option<u64> {
     Some(number_in("/proc/sys/vm/max_map_count")?.saturating_sub(1_000) / 4)
 }
 
-fn number_in(path: &str) -> Option<u64> {
-    std::fs::read_to_string(path).ok()?.trim().parse().ok()
+fn number_in(path: impl AsRef<Path>) -> Option<u64> {
+    read_to_string(path).ok()?.trim().parse().ok()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// What a machine says about control groups.
+    struct Machine(std::path::PathBuf);
+
+    impl Machine {
+        fn new(name: &str, groups: &str) -> Machine {
+            let name = format!("longpoll-fit-{}-{name}", std::process::id());
+            let machine = Machine(std::env::temp_dir().join(name));
+            machine.file("proc/self/cgroup", groups);
+            machine
+        }
+
+        fn file(&self, path: &str, text: &str) {
+            let path = self.0.join(path);
+            std::fs::create_dir_all(path.parent().unwrap()).unwrap();
+            std::fs::write(path, text).unwrap();
+        }
+    }
+
+    impl Drop for Machine {
+        fn drop(&mut self) {
+            let _ = std::fs::remove_dir_all(&self.0);
+        }
+    }
+
+    #[test]
+    fn the_tightest_of_all_control_groups_above_decides() {
+        let machine = Machine::new("v2", "0::/system.slice/longpoll.service\n");
+        assert_eq!(threads_of_groups(&machine.0), None);
+        machine.file("sys/fs/cgroup/system.slice/longpoll.service/pids.max", "max\n");
+        machine.file("sys/fs/cgroup/system.slice/longpoll.service/pids.current", "9\n");
+        assert_eq!(threads_of_groups(&machine.0), None);
+        machine.file("sys/fs/cgroup/system.slice/pids.max", "300\n");
+        machine.file("sys/fs/cgroup/system.slice/pids.current", "100\n");
+        assert_eq!(threads_of_groups(&machine.0), Some(200 - SPARE_THREADS));
+        machine.file("sys/fs/cgroup/pids.max", "150\n");
+        machine.file("sys/fs/cgroup/pids.current", "120\n");
+        assert_eq!(threads_of_groups(&machine.0), Some(30 - SPARE_THREADS));
+    }
+
+    #[test]
+    fn the_first_version_of_control_groups_counts_too() {
+        let machine = Machine::new("v1", "9:cpu,cpuacct:/a\n8:pids:/docker/x:y\n0::/\n");
+        // Seen from inside of a container, the path that is told is not there.
+        machine.file("sys/fs/cgroup/pids/pids.max", "100\n");
+        machine.file("sys/fs/cgroup/pids/pids.current", "99\n");
+        assert_eq!(threads_of_groups(&machine.0), Some(0));
+    }
 }

@@ -1,12 +1,9 @@
 //! Goal: at each limit the server does what it promised, says so, and goes on as before.
 
 use std::collections::BTreeSet;
-use std::io::{BufRead, BufReader};
-use std::os::fd::OwnedFd;
-use std::os::unix::net::UnixStream;
 use std::time::{Duration, Instant};
 
-use crate::support::{Answer, Client, Server, program, until};
+use crate::support::{Answer, Client, Server, until};
 
 /// Checks a refusal that passes by itself, and returns when to come back.
 fn retry_after(answer: &Answer, status: u16) -> u64 {
@@ -297,29 +294,6 @@ fn a_burst_of_connections_is_answered_to_the_last() {
         }
         assert!(clients.iter_mut().all(|client| client.answer().status == 200));
     }
-}
-
-#[test]
-fn the_server_survives_a_table_of_descriptors_that_is_full() {
-    let (stderr, stderr_of_server) = UnixStream::pair().unwrap();
-    let mut shell = std::process::Command::new("sh");
-    shell.args(["-c", "ulimit -n 64; exec \"$0\" \"$@\""]).arg(program().get_program());
-    shell.args(["--listen", "127.0.0.1:0", "--log", "error"]);
-    let server = Server::spawn(shell.stderr(OwnedFd::from(stderr_of_server)));
-    drop(shell);
-    // Two connections are all that so few descriptors allow: one blocked, and one held. All
-    // others are refused, and each of those lingers for a moment.
-    server.publish("large", &"x".repeat(15_000));
-    let mut poll = hold(&server, 1);
-    let blocked = take_the_last_place(&server);
-    let crowd: Vec<_> = (0..200).map(|_| server.connect()).collect();
-    let mut line = String::new();
-    BufReader::new(stderr).read_line(&mut line).unwrap();
-    assert!(line.contains("accept"), "{line}");
-    drop((blocked, crowd));
-    until("it serves again", || server.get("/health").status == 200);
-    until("it takes events", || server.connect().post("/topics/news", "", "hello").status == 201);
-    assert_eq!(poll.answer().data(), ["hello"]);
 }
 
 #[test]

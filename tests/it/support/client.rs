@@ -2,6 +2,7 @@
 
 use std::io::{Read, Write};
 use std::net::{Shutdown, SocketAddr, TcpStream};
+use std::time::Duration;
 
 use super::HANG;
 
@@ -66,6 +67,11 @@ impl Client {
     pub fn end_output(&mut self) -> &mut Client {
         self.stream.shutdown(Shutdown::Write).unwrap();
         self
+    }
+
+    /// Breaks the connection off: what is on its way either way is lost.
+    pub fn reset(self) {
+        rustix::net::sockopt::set_socket_linger(&self.stream, Some(Duration::ZERO)).unwrap();
     }
 
     /// Reads the next answer; one to a HEAD request by [`Client::head`] instead.
