@@ -3,12 +3,15 @@
 //! of JSON.
 
 mod args;
+mod attack;
 mod fanout;
 mod flock;
 mod floor;
+mod probe;
 mod processes;
 mod rates;
 mod report;
+mod siege;
 mod single;
 mod stats;
 mod target;
@@ -37,6 +40,10 @@ load COMMAND --server longpoll|nchan|floor --port PORT [--NAME VALUE]... [--tag 
                                           listens on PORT
   pages      --events 10000 --repeats 5   reading a history in pages of 1,000 events
   floor      [--port PORT] [--lifetime S] is the floor server: prints where it listens
+  siege      --case silent|heads|bodies|readers|polls|NAME --pid PID [--seconds 30] [--attackers N]
+             --max-connections 64 --max-polls 56 --write-timeout 2 [-- COMMAND...]
+                                          an attack next to a probe; what else is named is
+                                          the attack of a COMMAND; prints a row of Markdown
   free-port                               prints a port that nobody listens on
   report     --results FILE [--json FILE] [--foreign PERCENT] [--busy-limit PERCENT]
                                           Markdown from lines of figures
@@ -48,6 +55,7 @@ fn run(command: &str, args: Args) -> Outcome<ExitCode> {
     match command {
         "floor" => return floor::serve(&mut args).map(|()| ExitCode::SUCCESS),
         "report" => return report::run(&mut args),
+        "siege" => return siege::run(&mut args),
         "free-port" => {
             args.finish()?;
             println!("{}", TcpListener::bind((Ipv4Addr::LOCALHOST, 0))?.local_addr()?.port());

@@ -49,6 +49,34 @@ pub fn memory(root: u32) -> Outcome<Memory> {
     Ok(memory)
 }
 
+/// What a process needs at a moment.
+pub struct Footprint {
+    pub resident_kib: u64,
+    pub threads: u64,
+    pub descriptors: usize,
+}
+
+pub fn footprint(pid: u32) -> Outcome<Footprint> {
+    let number =
+        |label| field(pid, "status", label).ok_or(format!("process {pid} has no {label} any more"));
+    Ok(Footprint {
+        resident_kib: number("VmRSS:")?,
+        threads: number("Threads:")?,
+        descriptors: fs::read_dir(format!("/proc/{pid}/fd"))?.count(),
+    })
+}
+
+impl Footprint {
+    /// The higher one of each figure.
+    pub fn highest(&self, other: &Footprint) -> Footprint {
+        Footprint {
+            resident_kib: self.resident_kib.max(other.resident_kib),
+            threads: self.threads.max(other.threads),
+            descriptors: self.descriptors.max(other.descriptors),
+        }
+    }
+}
+
 /// What a process has used so far.
 pub struct Use {
     pub cpu: Duration,

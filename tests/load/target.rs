@@ -15,6 +15,8 @@ pub enum Dialect {
 #[derive(Clone, PartialEq, Debug)]
 pub enum Cursor {
     Start,
+    /// After what there is; longpoll only.
+    Now,
     /// The value of `Next-Cursor`.
     After(String),
     /// The two conditional request headers.
@@ -80,6 +82,9 @@ impl Target {
             (Dialect::Longpoll, Cursor::After(cursor)) => {
                 self.get(&format!("/topics/{topics}?since={cursor}{rest}"), "")
             }
+            (Dialect::Longpoll, Cursor::Now) => {
+                self.get(&format!("/topics/{topics}?since=now{rest}"), "")
+            }
             (Dialect::Longpoll, _) => self.get(&format!("/topics/{topics}?since=start{rest}"), ""),
             (Dialect::Nchan, Cursor::Since { modified, tag }) => {
                 let headers = format!("If-Modified-Since: {modified}\r\nIf-None-Match: {tag}\r\n");
@@ -129,6 +134,16 @@ impl Target {
                 self.gauge(control, &format!("/topics?prefix={topic}&limit=1"), b"\"held\":")
             }
         }
+    }
+
+    /// longpoll only: one of its metrics.
+    pub fn metric(self, control: &mut Conn, name: &str) -> Outcome<usize> {
+        self.gauge(control, "/metrics", format!("\nlongpoll_{name} ").as_bytes())
+    }
+
+    /// longpoll only.
+    pub fn health(self) -> Vec<u8> {
+        self.get("/health", "")
     }
 
     /// nchan only: every message that was ever published.

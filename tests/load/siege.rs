@@ -1,0 +1,259 @@
+//! An attack on a server with small caps, next to a client that behaves well: what that client
+//! sees, what the server needs meanwhile, and whether it all comes back afterwards.
+
+use std::fmt::Write as _;
+use std::process::ExitCode;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::{Duration, Instant};
+
+use crate::args::Args;
+use crate::attack::{Attack, Crowd, Kind, LARGE, LARGE_BYTES};
+use crate::flock::wait_held;
+use crate::probe::{self, Seen};
+use crate::processes::{Child, Footprint, footprint};
+use crate::stats::millis;
+use crate::target::{Dialect, Target};
+use crate::wire::{Conn, Outcome};
+
+/// Between two looks at the attackers and at the server.
+const TICK: Duration = Duration::from_millis(10);
+/// By then everything has to be back. Answered connections linger for 1 s, hang-ups are seen
+/// within 2 s, and readers have their time for writing.
+const BACK: Duration = Duration::from_secs(10);
+/// When the number of descriptors has stayed the same for so long, it will not fall any more.
+const STEADY: Duration = Duration::from_millis(1_500);
+
+/// What is promised to the probe while a case lasts.
+struct Case {
+    name: String,
+    slowest: Duration,
+    /// A counter that shows that the attack took place; and what is missing otherwise.
+    bites: &'static str,
+}
+
+/// The server under siege.
+struct Server {
+    target: Target,
+    pid: u32,
+    connections: usize,
+    polls: usize,
+}
+
+pub fn run(args: &mut Args) -> Outcome<ExitCode> {
+    let name = args.text("case").ok_or("--case is needed")?;
+    let seconds: u64 = args.number("seconds", 30)?;
+    let write_timeout: u64 = args.number("write-timeout", 2)?;
+    let server = Server {
+        target: Target { port: args.number("port", 0)?, dialect: Dialect::Longpoll },
+        pid: args.number("pid", 0)?,
+        connections: args.number("max-connections", 64)?,
+        polls: args.number("max-polls", 56)?,
+    };
+    let attackers: usize = args.number("attackers", 4 * server.connections)?;
+    let kind = match &*name {
+        "silent" => Some(Kind::Silent),
+        "heads" => Some(Kind::Heads),
+        "bodies" => Some(Kind::Bodies),
+        "readers" => Some(Kind::Readers),
+        "polls" => Some(Kind::Polls),
+        _ => None,
+    };
+    let command = if kind.is_none() { args.rest()? } else { Vec::new() };
+    args.finish()?;
+    let (slowest, bites) = match kind {
+        // They give way, but not before they have waited for 250 ms.
+        Some(Kind::Silent | Kind::Heads | Kind::Bodies) => {
+            (Duration::from_secs(1), "connections_gave_way_total")
+        }
+        // "At once", on a machine that does other things, too.
+        Some(Kind::Polls) => (Duration::from_millis(250), "refusals_total{cause=\"poll_cap\"}"),
+        // The probe may have to come back once after the time is over.
+        Some(Kind::Readers) => (
+            Duration::from_millis(write_timeout * 1_000 + 500),
+            "refusals_total{cause=\"connection_cap\"}",
+        ),
+        None => (Duration::from_millis(write_timeout * 1_000 + 500), "connections_accepted_total"),
+    };
+    let case = Case { name, slowest, bites };
+    server.warm_up()?;
+    let before = server.at_rest()?;
+    let bitten = server.counter(case.bites)?;
+    let attack = || match kind {
+        Some(kind) => Ok(Attack::Crowd(Crowd::new(kind, attackers, server.target.port))),
+        None => Child::spawn(&command).map(Attack::Program),
+    };
+    let (seen, peak) = server.besiege(attack, Duration::from_secs(seconds))?;
+    let after = server.at_rest()?;
+    let bites = server.counter(case.bites)? - bitten;
+    let mut broken = broken(&case, &seen, [&before, &after]);
+    if bites <= if kind.is_none() { seen.asked + server.connections } else { 0 } {
+        broken.push(format!("the attack did not take place: {} grew by {bites} only", case.bites));
+    }
+    if let Err(error) = server.all_places_serve() {
+        broken.push(format!("not all places are back: {error}"));
+    }
+    println!("{}", row(&case, &seen, [&before, &peak, &after], &broken));
+    Ok(if broken.is_empty() { ExitCode::SUCCESS } else { ExitCode::FAILURE })
+}
+
+impl Server {
+    /// Fills all places once, so that every worker has been started and has done everything.
+    fn warm_up(&self) -> Outcome<()> {
+        let Target { port, .. } = self.target;
+        let mut control = Conn::open(port)?;
+        self.publish(&mut control, LARGE, LARGE_BYTES)?;
+        for _ in 0..2 {
+            let mut polls = Vec::new();
+            for _ in 0..self.polls {
+                let mut poll = Conn::open(port)?;
+                poll.send(&self.target.poll_with("warm", &crate::target::Cursor::Now, "&wait=55"))?;
+                polls.push(poll);
+            }
+            wait_held(self.target, &mut control, self.polls)?;
+            let mut others = Vec::new();
+            for _ in self.polls + 1..self.connections {
+                let mut other = Conn::open(port)?;
+                self.publish(&mut other, LARGE, LARGE_BYTES)?;
+                others.push(other);
+            }
+            self.publish(&mut control, "warm", LARGE_BYTES)?;
+            for poll in &mut polls {
+                let answer = poll.answer(&mut vec![0; 64 * 1024])?;
+                if answer.status != 200 {
+                    return Err(format!("a poll failed:\n{}", answer.excerpt()).into());
+                }
+            }
+        }
+        Ok(())
+    }
+
+    fn publish(&self, conn: &mut Conn, topic: &str, bytes: usize) -> Outcome<()> {
+        let answer = conn.call(&self.target.publish(topic, &"x".repeat(bytes)))?;
+        self.target.check_publish(&answer, topic).map(drop)
+    }
+
+    fn counter(&self, name: &str) -> Outcome<usize> {
+        let mut conn = Conn::open(self.target.port)?;
+        self.target.metric(&mut conn, name)
+    }
+
+    /// What the server needs when nobody is there any more.
+    fn at_rest(&self) -> Outcome<Footprint> {
+        let deadline = Instant::now() + BACK;
+        loop {
+            // The one that asks is open, too.
+            let (open, held) = (self.counter("connections")?, self.counter("polls_held")?);
+            if (open, held) == (1, 0) {
+                break;
+            }
+            if Instant::now() > deadline {
+                let (open, held) = (open - 1, held);
+                return Err(format!("{open} connections, {held} polls never come back").into());
+            }
+            std::thread::sleep(TICK);
+        }
+        let mut last = footprint(self.pid)?;
+        let mut since = Instant::now();
+        while since.elapsed() < STEADY && Instant::now() < deadline {
+            std::thread::sleep(TICK);
+            let now = footprint(self.pid)?;
+            if now.descriptors != last.descriptors {
+                since = Instant::now();
+            }
+            last = now;
+        }
+        Ok(last)
+    }
+
+    /// Attacks and probes; gives what the probe saw, and the most that the server needed.
+    fn besiege(
+        &self,
+        attack: impl FnOnce() -> Outcome<Attack>,
+        time: Duration,
+    ) -> Outcome<(Seen, Footprint)> {
+        let stop = AtomicBool::new(false);
+        std::thread::scope(|scope| {
+            let mut peak = footprint(self.pid)?;
+            let mut attack = attack()?;
+            let deadline = Instant::now() + time;
+            attack.tick()?;
+            let probe = scope.spawn(|| probe::run(self.target, &stop).map_err(|e| e.to_string()));
+            let mut outcome = Ok(());
+            while outcome.is_ok() && Instant::now() < deadline && !probe.is_finished() {
+                std::thread::sleep(TICK);
+                outcome = attack.tick();
+                peak = peak.highest(&footprint(self.pid)?);
+            }
+            stop.store(true, Ordering::Relaxed);
+            // It ends what it has begun while the attack still lasts.
+            while outcome.is_ok() && !probe.is_finished() {
+                std::thread::sleep(TICK);
+                outcome = attack.tick();
+            }
+            drop(attack);
+            let seen = probe.join().map_err(|_| "the probe panicked")??;
+            outcome.map(|()| (seen, peak))
+        })
+    }
+
+    /// As many connections as there may be are open at once, and each is served twice: had one
+    /// given way to another, it would not be there the second time.
+    fn all_places_serve(&self) -> Outcome<()> {
+        let mut conns = Vec::new();
+        for _ in 0..self.connections {
+            conns.push(Conn::open(self.target.port)?);
+        }
+        for _ in 0..2 {
+            for conn in &mut conns {
+                let answer = conn.call(&self.target.health())?;
+                if answer.status != 200 {
+                    return Err(answer.excerpt().into());
+                }
+            }
+        }
+        Ok(())
+    }
+}
+
+/// Which promises were not kept.
+fn broken(case: &Case, seen: &Seen, [before, after]: [&Footprint; 2]) -> Vec<String> {
+    let mut broken = Vec::new();
+    if seen.answered < seen.asked || seen.asked == 0 {
+        broken.push(format!("{} of {} were answered", seen.answered, seen.asked));
+    }
+    if seen.slowest > case.slowest {
+        let [took, may] = [seen.slowest, case.slowest].map(millis);
+        broken.push(format!("the slowest took {took:.0} ms, it may be {may:.0}"));
+    }
+    if after.threads > before.threads {
+        broken.push(format!("{} threads more", after.threads - before.threads));
+    }
+    if after.descriptors > before.descriptors {
+        broken.push(format!("{} descriptors more", after.descriptors - before.descriptors));
+    }
+    broken
+}
+
+/// The figures as a row of Markdown; scripts/siege.sh writes the head.
+fn row(case: &Case, seen: &Seen, stages: [&Footprint; 3], broken: &[String]) -> String {
+    let three = |what: fn(&Footprint) -> String| stages.map(what).join(", ");
+    let mut row = format!(
+        "| {} | {} | {} | {} | {:.0} ({:.0}) ",
+        case.name,
+        seen.asked,
+        seen.answered,
+        seen.refused,
+        millis(seen.slowest),
+        millis(case.slowest)
+    );
+    let verdict = if broken.is_empty() { "ok".into() } else { broken.join("; ") };
+    // Writing to a String cannot fail.
+    let _ = write!(
+        row,
+        "| {} | {} | {} | {verdict} |",
+        three(|at| format!("{:.1}", at.resident_kib as f64 / 1024.0)),
+        three(|at| at.threads.to_string()),
+        three(|at| at.descriptors.to_string())
+    );
+    row
+}
