@@ -104,5 +104,9 @@ fn on_signals(shutdown: Shutdown) -> std::io::Result<()> {
             std::process::exit(130);
         }
     };
-    ctrlc::set_handler(on_signal).map_err(std::io::Error::other)
+    ctrlc::set_handler(on_signal).map_err(|error| match error {
+        ctrlc::Error::System(error) => error,
+        // It cannot be: this is called once, and the signals exist.
+        other => std::io::Error::other(other.to_string()),
+    })
 }

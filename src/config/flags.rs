@@ -55,7 +55,7 @@ impl Flag {
 }
 
 /// Every flag, in the order of the help text.
-pub const FLAGS: &[Flag] = &[
+pub static FLAGS: &[Flag] = &[
     Flag {
         name: "listen",
         value: "ADDR",
