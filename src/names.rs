@@ -135,7 +135,7 @@ impl TopicSet {
 }
 
 /// Inserts what is not there yet. The lists are short and mostly of one.
-fn insert_sorted<T: Ord>(list: &mut Vec<T>, item: T) {
+pub fn insert_sorted<T: Ord>(list: &mut Vec<T>, item: T) {
     if let Err(place) = list.binary_search(&item) {
         list.insert(place, item);
     }

@@ -158,7 +158,7 @@ fn raw_content_type(event: Option<&Arc<Event>>) -> Cow<'static, str> {
 
 /// How many events a gap has lost, as far as that is known.
 pub fn lost_in_all(gap: &Gap) -> u64 {
-    gap.lost.iter().flat_map(|lost| lost.values()).flatten().sum()
+    gap.lost.iter().flatten().filter_map(|(_, count)| *count).sum()
 }
 
 /// The gap object's members, each as JSON.

@@ -1,7 +1,7 @@
 //! Reading the log: the gap test, the merge of several topics, and what the next cursor is.
 
 use std::cmp::Reverse;
-use std::collections::{BTreeMap, BinaryHeap};
+use std::collections::BinaryHeap;
 use std::ops::Bound;
 use std::sync::Arc;
 
@@ -59,7 +59,7 @@ impl Why {
 pub struct Gap {
     pub why: Why,
     /// Per topic, how many; `None` as a whole or for a topic where it can no longer be known.
-    pub lost: Option<BTreeMap<Name, Option<u64>>>,
+    pub lost: Option<Vec<(Name, Option<u64>)>>,
     /// The oldest event still kept for this reader.
     pub oldest: Option<Cursor>,
     /// Where to go on, losing nothing more.

@@ -1,12 +1,12 @@
 //! What the log remembers of events that it has let go: enough to say exactly whether a reader
 //! lost any, and how many.
 
-use std::collections::{BTreeMap, VecDeque};
+use std::collections::VecDeque;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use crate::limits::COUNTED_TRIMS;
-use crate::names::Name;
+use crate::names::{Name, insert_sorted};
 
 /// A topic's name, and how far its trims can no longer be counted. Events and remembered trims
 /// share it, so that it outlives the topic itself for as long as anyone needs it.
@@ -70,19 +70,22 @@ impl Trims {
     }
 
     /// Per topic in `gaps`: how many of its events above `seq` were trimmed after the first
-    /// `told` trims; `None` where that can no longer be known.
-    pub fn lost(&self, gaps: &[&Trail], seq: u64, told: u64) -> BTreeMap<Name, Option<u64>> {
+    /// `told` trims; `None` where that can no longer be known. In name order.
+    pub fn lost(&self, gaps: &[&Trail], seq: u64, told: u64) -> Vec<(Name, Option<u64>)> {
         let forgotten = self.total - self.recent.len() as u64;
-        let mut lost = BTreeMap::new();
+        let mut lost = Vec::with_capacity(gaps.len());
         for trail in gaps {
             let uncounted = trail.uncounted_through.load(Ordering::Relaxed);
             let exact = uncounted <= seq || told >= forgotten;
-            lost.insert(trail.topic.clone(), exact.then_some(0));
+            insert_sorted(&mut lost, (trail.topic.clone(), exact.then_some(0)));
         }
         let skip = told.saturating_sub(forgotten) as usize;
         for (trimmed, trail) in self.recent.iter().skip(skip) {
             if *trimmed > seq {
-                if let Some(Some(count)) = lost.get_mut(&*trail.topic) {
+                let Ok(place) = lost.binary_search_by(|(topic, _)| topic.cmp(&trail.topic)) else {
+                    continue;
+                };
+                if let (_, Some(count)) = &mut lost[place] {
                     *count += 1;
                 }
             }
@@ -107,7 +110,9 @@ mod tests {
         }
         // One trim too many to remember: the first of the quiet topic's two.
         let both = [&*quiet, &*busy];
-        let lost = |seq, told| trims.lost(&both, seq, told).into_values().collect::<Vec<_>>();
+        let lost = |seq, told| {
+            trims.lost(&both, seq, told).into_iter().map(|(_, n)| n).collect::<Vec<_>>()
+        };
         let busy = Some(COUNTED_TRIMS as u64 - 1);
         assert_eq!(lost(0, 0), [busy, None]);
         assert_eq!(lost(0, 1), [busy, Some(1)]);
