@@ -1,4 +1,4 @@
-//! Waiting: the only place in this program that blocks on a condition variable.
+//! Waiting for news: the only place in this program that holds a request.
 //!
 //! The log knows *what* happened. A bell only says *that* something happened, and remembers it: a
 //! poll that looks at the log, finds nothing and goes to its bell cannot miss what was published

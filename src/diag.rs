@@ -5,20 +5,20 @@ use std::io::Write as _;
 use std::sync::Arc;
 use std::time::{Duration, Instant, SystemTime};
 
-use crossbeam_channel::{Receiver, Sender, bounded};
 use parking_lot::Mutex;
 
 use crate::config::LogLevel;
 use crate::error::{Cause, TABLE};
 use crate::limits::{LOG_LINE_CHARS, LOG_LINES, TOLD_AGAIN};
 use crate::metrics::Metrics;
+use crate::threads::{self, Mailbox};
 use crate::time::rfc3339;
 
 /// Where lines go. Cheap to clone.
 #[derive(Clone)]
 pub struct Diag {
     level: LogLevel,
-    lines: Sender<Line>,
+    lines: Mailbox<String>,
     metrics: Arc<Metrics>,
     refusals: Arc<[Seldom; TABLE.len()]>,
 }
@@ -41,16 +41,11 @@ impl Seldom {
     }
 }
 
-enum Line {
-    Text(String),
-    /// Nothing after this is written.
-    Last,
-}
-
 /// The thread that writes.
 pub struct DiagThread {
-    lines: Sender<Line>,
-    done: Receiver<()>,
+    lines: Mailbox<String>,
+    /// Closed when everything is written.
+    done: Mailbox<()>,
 }
 
 /// How long a stop waits for a stderr that takes nothing.
@@ -59,9 +54,8 @@ const PATIENCE: Duration = Duration::from_secs(1);
 impl DiagThread {
     /// Waits until every line so far is written, or for a second.
     pub fn finish(self) {
-        if self.lines.send_timeout(Line::Last, PATIENCE).is_ok() {
-            let _ = self.done.recv_timeout(PATIENCE);
-        }
+        self.lines.close();
+        let _ = self.done.take_by(Instant::now() + PATIENCE);
     }
 }
 
@@ -70,17 +64,17 @@ impl DiagThread {
 /// # Errors
 /// When the operating system refuses it.
 pub fn start(level: LogLevel, metrics: Arc<Metrics>) -> std::io::Result<(Diag, DiagThread)> {
-    let (lines, queue) = bounded(LOG_LINES);
-    let (tell_done, done) = bounded(1);
+    let thread = DiagThread { lines: Mailbox::new(LOG_LINES), done: Mailbox::new(0) };
+    let (lines, done) = (thread.lines.clone(), thread.done.clone());
     let write = move || {
-        while let Ok(Line::Text(line)) = queue.recv() {
+        while let Some(line) = lines.take() {
             // Nobody is left to tell when stderr is gone.
             let _ = std::io::stderr().write_all(line.as_bytes());
         }
-        let _ = tell_done.send(());
+        done.close();
     };
-    std::thread::Builder::new().name("diag".into()).spawn(write)?;
-    let thread = DiagThread { lines: lines.clone(), done };
+    threads::start("diag", Box::new(write))?;
+    let lines = thread.lines.clone();
     let refusals = Arc::new(std::array::from_fn(|_| Seldom::default()));
     Ok((Diag { level, lines, metrics, refusals }, thread))
 }
@@ -130,7 +124,7 @@ impl Diag {
         }
         let time = rfc3339(SystemTime::now());
         let text: String = text.to_string().chars().take(LOG_LINE_CHARS).collect();
-        if self.lines.try_send(Line::Text(format!("{time} {text}\n"))).is_err() {
+        if !self.lines.post(format!("{time} {text}\n")) {
             self.metrics.log_lines_dropped.add(1);
         }
     }

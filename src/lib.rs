@@ -29,7 +29,7 @@
 //!
 //! Each module uses only those before it, in this order, which is also the one to read them in:
 //! [limits], [time], [json], [names], [cursor], [error], [metrics], [permits], [shutdown],
-//! [config], [diag], [mod@line], [http], [access], [clients], [log], [bell], [api], [door].
+//! [threads], [config], [diag], [mod@line], [http], [access], [clients], [log], [bell], [api], [door].
 //!
 //! # The locks, and the order in which they are taken
 //!
@@ -47,6 +47,7 @@
 //! | the date | the `Date` header of this second | |
 //! | the [door]'s list of workers | the list | a worker's line |
 //! | a worker's line | which connection it has | |
+//! | a mailbox of [threads] | what waits for a thread | |
 //!
 //! No input or output is done and nothing is rendered while the log's or a bell's is held, and the
 //! two are never held together. Who wakes others unlocks first.
@@ -66,6 +67,7 @@ pub mod error;
 pub mod metrics;
 pub mod permits;
 pub mod shutdown;
+pub mod threads;
 pub mod config;
 pub mod diag;
 pub mod line;

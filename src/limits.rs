@@ -83,10 +83,10 @@ pub const GIVE_WAY: Duration = Duration::from_millis(250);
 pub const CLOSING: Duration = Duration::from_millis(100);
 /// Connections waiting in the kernel to be accepted. Beyond it the kernel lets them retry.
 pub const BACKLOG: i32 = 4_096;
-/// Stack of a worker thread: address space, of which a parked worker touches about two pages.
+/// Stack of a thread: address space, of which a parked worker touches about two pages.
 /// JSON nested [`JSON_DEPTH`] deep is what needs the most: without optimisation 128 KiB did not
 /// do for 100 levels.
-pub const WORKER_STACK: usize = 256 * KIB;
+pub const THREAD_STACK: usize = 256 * KIB;
 /// Descriptors kept back for listeners, standard streams and refusals when the connection cap is
 /// fitted to the descriptor limit.
 pub const SPARE_DESCRIPTORS: u64 = 32 + 2 * LINGERING as u64;

@@ -10,25 +10,30 @@ use std::sync::Arc;
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
-use crossbeam_channel::{Receiver, RecvTimeoutError, Sender, bounded};
 use rustix::event::{PollFd, PollFlags, poll};
 
 use crate::limits::{LINGER, LINGER_BYTES, LINGERING};
 use crate::line::{Line, timespec};
+use crate::threads::{self, Mailbox};
 
 /// How long a newcomer may go unread while the others are waited for.
 const LOOK: Duration = Duration::from_millis(50);
 
 /// Where such connections go. Cheap to clone.
 #[derive(Clone)]
-pub struct Lingerer(Sender<Arc<Line>>);
+pub struct Lingerer(Mailbox<Arc<Line>>);
 
-/// The thread; it ends when the last [`Lingerer`] is gone and its time is over.
-pub struct LingerThread(JoinHandle<()>);
+/// The thread.
+pub struct LingerThread {
+    newcomers: Mailbox<Arc<Line>>,
+    thread: JoinHandle<()>,
+}
 
 impl LingerThread {
+    /// Waits until the last connection's time is over; newcomers are closed at once.
     pub fn finish(self) {
-        let _ = self.0.join();
+        self.newcomers.close();
+        let _ = self.thread.join();
     }
 }
 
@@ -40,34 +45,36 @@ struct Lingering {
 
 /// Starts the thread.
 pub fn start() -> std::io::Result<(Lingerer, LingerThread)> {
-    let (send, receive) = bounded(LINGERING);
-    let thread = std::thread::Builder::new().name("linger".into()).spawn(move || run(&receive))?;
-    Ok((Lingerer(send), LingerThread(thread)))
+    let newcomers = Mailbox::new(LINGERING);
+    let lingerer = Lingerer(newcomers.clone());
+    let mine = newcomers.clone();
+    let thread = threads::start("linger", Box::new(move || run(&mine)))?;
+    Ok((lingerer, LingerThread { newcomers, thread }))
 }
 
 impl Lingerer {
     /// Takes a connection over. When there are too many it is closed at once.
     pub fn take(&self, line: Arc<Line>) {
         line.end_output();
-        let _ = self.0.try_send(line);
+        let _ = self.0.post(line);
     }
 }
 
-fn run(newcomers: &Receiver<Arc<Line>>) {
+fn run(newcomers: &Mailbox<Arc<Line>>) {
     let mut kept: VecDeque<Lingering> = VecDeque::new();
     let mut scratch = Vec::with_capacity(16 << 10);
     loop {
-        let wait = if kept.is_empty() { Duration::from_secs(3600) } else { Duration::ZERO };
-        match newcomers.recv_timeout(wait) {
-            Ok(line) => {
+        let newcomer = if kept.is_empty() { newcomers.take() } else { newcomers.try_take() };
+        match newcomer {
+            Some(line) => {
                 if kept.len() == LINGERING {
                     kept.pop_front();
                 }
                 kept.push_back(Lingering { line, until: Instant::now() + LINGER, bytes: 0 });
                 continue;
             }
-            Err(RecvTimeoutError::Disconnected) if kept.is_empty() => return,
-            Err(_) => {}
+            None if kept.is_empty() => return,
+            None => {}
         }
         let lines = kept.iter();
         let mut polled: Vec<_> = lines.map(|k| PollFd::new(&*k.line, PollFlags::IN)).collect();

@@ -36,6 +36,7 @@ use crate::line::Line;
 use crate::metrics::Metrics;
 use crate::permits::Permits;
 use crate::shutdown::Shutdown;
+use crate::threads;
 use connection::Desk;
 use linger::{LingerThread, Lingerer};
 use listener::{Accepted, Listener};
@@ -119,8 +120,7 @@ impl Door {
                 failures: Seldom::default(),
                 jammed_until: None,
             };
-            let name = std::thread::Builder::new().name("accept".into());
-            acceptors.push(name.spawn(move || acceptor.run())?);
+            acceptors.push(threads::start("accept", Box::new(move || acceptor.run()))?);
         }
         Ok(Door { api, pool, acceptors, watch, linger, diag })
     }

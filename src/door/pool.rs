@@ -8,16 +8,17 @@ use std::io;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
-use std::thread::{Builder, JoinHandle};
+use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
 use crossbeam_channel::{Receiver, Sender, bounded};
 use parking_lot::Mutex;
 
 use crate::clients::Share;
-use crate::limits::{GIVE_WAY, WORKER_STACK};
+use crate::limits::GIVE_WAY;
 use crate::line::Line;
 use crate::permits::{Permit, Permits};
+use crate::threads::{self, Mailbox};
 
 /// A connection that was let in, and its places among those that may be.
 pub struct Admitted {
@@ -35,7 +36,7 @@ pub struct Pool {
     queue: Sender<Admitted>,
     waiting: Receiver<Admitted>,
     /// Full when a place was given back since somebody looked.
-    given_back: (Sender<()>, Receiver<()>),
+    given_back: Mailbox<()>,
     places: Permits,
     workers: Mutex<Vec<Worker>>,
     started: Instant,
@@ -128,7 +129,7 @@ impl Pool {
         Pool {
             queue,
             waiting,
-            given_back: bounded(1),
+            given_back: Mailbox::new(1),
             places,
             workers: Mutex::new(Vec::new()),
             started: Instant::now(),
@@ -139,13 +140,13 @@ impl Pool {
     /// A place for one more connection, if there is one.
     pub fn place(&self) -> Option<Permit> {
         // What is given back from now on will be heard of.
-        let _ = self.given_back.1.try_recv();
+        let _ = self.given_back.try_take();
         self.places.take(1)
     }
 
     /// Waits until a place is given back, or until `deadline`.
     pub fn wait_for_place(&self, deadline: Instant) {
-        let _ = self.given_back.1.recv_deadline(deadline);
+        let _ = self.given_back.take_by(deadline);
     }
 
     /// Hands a connection to a worker, starting one if all are taken. Gives the connection back
@@ -171,11 +172,9 @@ impl Pool {
             pool_started: self.started,
         });
         let (waiting, serve) = (self.waiting.clone(), Arc::clone(&self.serve));
-        let (mine, given_back) = (Arc::clone(&slot), self.given_back.0.clone());
-        let thread = Builder::new()
-            .name("worker".into())
-            .stack_size(WORKER_STACK)
-            .spawn(move || work(&waiting, &mine, &serve, &given_back))?;
+        let (mine, given_back) = (Arc::clone(&slot), self.given_back.clone());
+        let thread =
+            threads::start("worker", Box::new(move || work(&waiting, &mine, &serve, &given_back)))?;
         workers.push(Worker { slot, thread });
         Ok(())
     }
@@ -229,7 +228,7 @@ impl Pool {
 }
 
 /// A worker's life: one connection after the other.
-fn work(waiting: &Receiver<Admitted>, slot: &Slot, serve: &Serve, given_back: &Sender<()>) {
+fn work(waiting: &Receiver<Admitted>, slot: &Slot, serve: &Serve, given_back: &Mailbox<()>) {
     for Admitted { line, share, place } in waiting {
         let line = Arc::new(line);
         *slot.line.lock() = Some(Arc::clone(&line));
@@ -240,6 +239,6 @@ fn work(waiting: &Receiver<Admitted>, slot: &Slot, serve: &Serve, given_back: &S
         drop(line);
         // After the descriptor was closed, so that places count descriptors too.
         drop((share, place));
-        let _ = given_back.try_send(());
+        let _ = given_back.post(());
     }
 }

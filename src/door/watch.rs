@@ -6,8 +6,8 @@
 
 use std::sync::Arc;
 use std::thread::JoinHandle;
+use std::time::Instant;
 
-use crossbeam_channel::{Receiver, RecvTimeoutError, Sender, bounded};
 use rustix::event::{PollFd, PollFlags, poll};
 
 use crate::access::Changed;
@@ -15,25 +15,25 @@ use crate::api::Api;
 use crate::diag::Diag;
 use crate::limits::{TOKENS_WATCH, WATCH};
 use crate::line::timespec;
+use crate::threads::{self, Mailbox};
 
-/// The thread; it ends when this is dropped or finished.
+/// The thread.
 pub struct Watch {
-    stop: Sender<()>,
+    stop: Mailbox<()>,
     thread: JoinHandle<()>,
 }
 
 impl Watch {
     /// Starts it.
     pub fn start(api: Arc<Api>, diag: Diag) -> std::io::Result<Watch> {
-        let (stop, stopped) = bounded(1);
-        let thread = std::thread::Builder::new()
-            .name("watch".into())
-            .spawn(move || run(&api, &diag, &stopped))?;
+        let stop = Mailbox::new(1);
+        let stopped = stop.clone();
+        let thread = threads::start("watch", Box::new(move || run(&api, &diag, &stopped)))?;
         Ok(Watch { stop, thread })
     }
 
     pub fn finish(self) {
-        drop(self.stop);
+        let _ = self.stop.post(());
         let _ = self.thread.join();
     }
 }
@@ -41,10 +41,10 @@ impl Watch {
 /// Looks at the file of tokens for each look at the held polls.
 const LOOKS_PER_WATCH: u128 = WATCH.as_millis() / TOKENS_WATCH.as_millis();
 
-fn run(api: &Api, diag: &Diag, stopped: &Receiver<()>) {
+fn run(api: &Api, diag: &Diag, stopped: &Mailbox<()>) {
     let mut looks = 0;
     // Rounds that could not be, such as those of a machine that was frozen, are not made up for.
-    while let Err(RecvTimeoutError::Timeout) = stopped.recv_timeout(TOKENS_WATCH) {
+    while stopped.take_by(Instant::now() + TOKENS_WATCH).is_none() {
         match api.refresh_tokens() {
             None => {}
             Some(Changed::Known(count)) => diag.info(format_args!("tokens: {count} are known now")),

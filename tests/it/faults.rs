@@ -9,6 +9,7 @@ use std::process::Command;
 use std::sync::Arc;
 use std::time::Duration;
 
+use longpoll::access::Access;
 use longpoll::config::{Config, Listen, LogLevel};
 use longpoll::cursor::Epoch;
 use longpoll::diag;
@@ -199,7 +200,8 @@ fn panicking(body_timeout: Duration) -> (Door, Shutdown, SocketAddr) {
     let (metrics, shutdown) = (Arc::new(Metrics::default()), Shutdown::new().unwrap());
     let (diag, _) = diag::start(LogLevel::Error, Arc::clone(&metrics)).unwrap();
     let epoch = Epoch::random().unwrap();
-    let door = Door::open(config, listeners, epoch, &metrics, diag, &shutdown).unwrap();
+    let access = Access::open(&config).unwrap();
+    let door = Door::open(config, listeners, access, epoch, &metrics, diag, &shutdown).unwrap();
     (door, shutdown, address)
 }
 
