@@ -79,6 +79,10 @@ pub const CHUNK_EXTRA_BYTES: usize = 4 * KIB;
 /// A connection may be closed in favour of a new one when it has waited this long for its next
 /// complete request; a new one queues so long for that, and [`CLOSING`] more. Then: `503`.
 pub const GIVE_WAY: Duration = Duration::from_millis(250);
+/// Connections that queue so at each listener. In a full queue, those that have sent nothing or
+/// only a part of their request are refused for newer ones, first those that came first; while all
+/// have sent their whole request, the next ones wait in the kernel.
+pub const NEWCOMERS: usize = 128;
 /// What a connection that gives way needs at most to be closed; in fact microseconds.
 pub const CLOSING: Duration = Duration::from_millis(100);
 /// Connections waiting in the kernel to be accepted. Beyond it the kernel lets them retry.
@@ -89,7 +93,8 @@ pub const BACKLOG: i32 = 4_096;
 pub const THREAD_STACK: usize = 256 * KIB;
 /// Descriptors kept back for listeners, standard streams and refusals when the connection cap is
 /// fitted to the descriptor limit.
-pub const SPARE_DESCRIPTORS: u64 = 32 + 2 * LINGERING as u64;
+/// The queues of two listeners are among them.
+pub const SPARE_DESCRIPTORS: u64 = 32 + 2 * LINGERING as u64 + 2 * NEWCOMERS as u64;
 /// Threads kept back for all but workers when the connection cap is fitted to a limit of threads:
 /// one for each listener, and about half a dozen more.
 pub const SPARE_THREADS: u64 = 16;

@@ -93,6 +93,12 @@ impl Line {
         }
     }
 
+    /// Looks at what has arrived, without taking it, as far as `buffer` has room.
+    pub fn peek(&self, buffer: &mut Vec<u8>) -> Result<usize> {
+        let flags = RecvFlags::DONTWAIT | RecvFlags::PEEK;
+        Ok(recv(&self.socket, spare_capacity(buffer), flags).map(|(got, _)| got)?)
+    }
+
     /// Fills `buffer` with what has arrived, as far as that goes; waits for some until `deadline`.
     pub fn recv_into(&self, buffer: &mut [u8], deadline: Instant) -> Result<usize> {
         loop {

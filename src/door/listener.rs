@@ -3,17 +3,19 @@
 use std::fmt;
 use std::io::{self, Error, ErrorKind};
 use std::net::{TcpListener, ToSocketAddrs as _};
-use std::os::fd::{AsFd, OwnedFd};
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::os::unix::fs::FileTypeExt as _;
 use std::os::unix::net::{UnixListener, UnixStream};
 use std::path::{Path, PathBuf};
+use std::time::Instant;
 
-use rustix::event::{PollFd, PollFlags, poll};
+use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::io::Errno;
 use rustix::net::{SocketAddrAny, SocketFlags, acceptfrom_with};
 
 use crate::config::Listen;
 use crate::limits::BACKLOG;
+use crate::line::timespec;
 use crate::shutdown::Shutdown;
 
 /// A socket that accepts connections.
@@ -135,6 +137,28 @@ pub enum Accepted {
     Connection(OwnedFd, Option<SocketAddrAny>),
     Failed(Errno),
     Shutdown,
+    /// Something else is to be looked after.
+    Nobody,
+}
+
+/// Something else that is waited for, and how long.
+pub type Meanwhile<'a> = (BorrowedFd<'a>, Instant);
+
+/// Waits for the shutdown, or for something else.
+pub fn wait(shutdown: &Shutdown, (other, until): Meanwhile<'_>) -> Accepted {
+    let mut either = [
+        PollFd::from_borrowed_fd(shutdown.as_fd(), PollFlags::IN),
+        PollFd::from_borrowed_fd(other, PollFlags::IN),
+    ];
+    match poll(&mut either, Some(&time_until(until))) {
+        Err(error) if error != Errno::INTR => Accepted::Failed(error),
+        _ if shutdown.given() => Accepted::Shutdown,
+        _ => Accepted::Nobody,
+    }
+}
+
+fn time_until(deadline: Instant) -> Timespec {
+    timespec(deadline.saturating_duration_since(Instant::now()))
 }
 
 impl Listener {
@@ -146,8 +170,8 @@ impl Listener {
         address.is_some_and(|address| !address.ip().to_canonical().is_loopback())
     }
 
-    /// Waits for the next connection, or for the shutdown.
-    pub fn accept(&self, shutdown: &Shutdown) -> Accepted {
+    /// Waits for the next connection, for the shutdown, and for something else if need be.
+    pub fn accept(&self, shutdown: &Shutdown, meanwhile: Option<Meanwhile<'_>>) -> Accepted {
         loop {
             if shutdown.given() {
                 return Accepted::Shutdown;
@@ -159,14 +183,17 @@ impl Listener {
                 Err(Errno::AGAIN) => {}
                 Err(error) => return Accepted::Failed(error),
             }
-            let mut either = [
-                PollFd::from_borrowed_fd(self.socket.as_fd(), PollFlags::IN),
-                PollFd::from_borrowed_fd(shutdown.as_fd(), PollFlags::IN),
-            ];
-            if let Err(error) = poll(&mut either, None) {
-                if error != Errno::INTR {
-                    return Accepted::Failed(error);
+            let other = meanwhile.map_or(shutdown.as_fd(), |(other, _)| other);
+            let time = meanwhile.map(|(_, until)| time_until(until));
+            let mut all = [self.socket.as_fd(), shutdown.as_fd(), other]
+                .map(|fd| PollFd::from_borrowed_fd(fd, PollFlags::IN));
+            match poll(&mut all, time.as_ref()) {
+                Err(Errno::INTR) => {}
+                Err(error) => return Accepted::Failed(error),
+                Ok(_) if all[..2].iter().all(|one| one.revents().is_empty()) => {
+                    return Accepted::Nobody;
                 }
+                Ok(_) => {}
             }
         }
     }

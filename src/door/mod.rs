@@ -3,6 +3,7 @@
 //! One acceptor for each listener, a bounded channel, and a fixed pool of workers with one
 //! connection each. `tiny_http::Server` is not used: see the crate's page for why.
 
+mod acceptor;
 pub mod body;
 pub mod chunked;
 mod connection;
@@ -21,26 +22,23 @@ use std::sync::Arc;
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
-use rustix::net::SocketAddrAny;
-
 use crate::access::Access;
 use crate::api::Api;
 use crate::clients::Clients;
 use crate::config::Config;
 use crate::cursor::Epoch;
 use crate::diag::{Diag, Seldom};
-use crate::error::{Cause, Problem};
-use crate::http::{Answer, Frame};
-use crate::limits::{CLOSING, DRAIN, DRAIN_PARTIAL, GIVE_WAY};
+use crate::limits::{DRAIN, DRAIN_PARTIAL};
 use crate::line::Line;
 use crate::metrics::Metrics;
 use crate::permits::Permits;
 use crate::shutdown::Shutdown;
 use crate::threads;
+use acceptor::{Acceptor, Queue};
 use connection::Desk;
-use linger::{LingerThread, Lingerer};
-use listener::{Accepted, Listener};
-use pool::{Admitted, MadeRoom, Pool, Serve};
+use linger::LingerThread;
+use listener::Listener;
+use pool::{Pool, Serve};
 use watch::Watch;
 
 /// A server that is running.
@@ -52,25 +50,6 @@ pub struct Door {
     linger: LingerThread,
     diag: Diag,
 }
-
-/// What an acceptor needs.
-struct Acceptor {
-    listener: Listener,
-    pool: Arc<Pool>,
-    metrics: Arc<Metrics>,
-    diag: Diag,
-    shutdown: Shutdown,
-    lingerer: Lingerer,
-    clients: Clients,
-    idle_timeout: Duration,
-    failures: Seldom,
-    /// Until when newcomers queue, since all connections are held or being answered.
-    jammed_until: Option<Instant>,
-}
-
-/// After a failed accept (descriptors gone, memory short) the acceptor rests this long: the cause
-/// seldom passes sooner, and the failed connection is still in the queue.
-const REST: Duration = Duration::from_millis(50);
 
 impl Door {
     /// Starts serving on these listeners.
@@ -105,7 +84,7 @@ impl Door {
         );
         let serve: Serve =
             Arc::new(move |line: &Arc<Line>, slot: &pool::Slot| desk.serve(line, slot));
-        let pool = Arc::new(Pool::new(places, serve));
+        let pool = Arc::new(Pool::new(places, serve)?);
         let mut acceptors = Vec::new();
         for listener in listeners {
             let acceptor = Acceptor {
@@ -118,7 +97,7 @@ impl Door {
                 clients: clients.clone(),
                 idle_timeout,
                 failures: Seldom::default(),
-                jammed_until: None,
+                queue: Queue::default(),
             };
             acceptors.push(threads::start("accept", Box::new(move || acceptor.run()))?);
         }
@@ -154,93 +133,5 @@ impl Door {
         }
         self.watch.finish();
         self.linger.finish();
-    }
-}
-
-impl Acceptor {
-    fn run(mut self) {
-        loop {
-            match self.listener.accept(&self.shutdown) {
-                Accepted::Shutdown => return,
-                Accepted::Connection(socket, peer) => self.take_in(socket, peer),
-                Accepted::Failed(error) => {
-                    self.metrics.accept_errors.add(1);
-                    if let Some(untold) = self.failures.untold(Instant::now()) {
-                        let listener = &self.listener;
-                        self.diag.error(format_args!(
-                            "cannot accept on {listener}: {error} ({untold} times before untold)"
-                        ));
-                    }
-                    // If descriptors are short, an idle connection's helps most.
-                    let _ = self.make_room();
-                    std::thread::sleep(REST);
-                }
-            }
-        }
-    }
-
-    fn take_in(&mut self, socket: std::os::fd::OwnedFd, peer: Option<SocketAddrAny>) {
-        // A client that is gone already fails here; nobody is left to answer.
-        let Ok(mut line) = Line::accepted(socket, peer, self.idle_timeout) else { return };
-        self.metrics.connections.add(1);
-        let mut share = match self.clients.connected(line.peer()) {
-            Ok(share) => share,
-            Err(problem) => return self.refuse(line, &problem),
-        };
-        let until = Instant::now() + GIVE_WAY + CLOSING;
-        loop {
-            let why = match self.pool.place() {
-                Some(place) => match self.pool.admit(Admitted { line, share, place }) {
-                    Ok(()) => {
-                        self.jammed_until = None;
-                        self.metrics.connections_peak.reach(self.pool.open() as u64);
-                        return;
-                    }
-                    Err((back, error)) => {
-                        (line, share) = (back.line, back.share);
-                        format!("no thread can be had for another connection ({error})")
-                    }
-                },
-                None => "all connections are held or being answered".into(),
-            };
-            if !self.queue(until) {
-                let detail = format!("{why}; try again later");
-                return self.refuse(line, &Problem::new(Cause::ConnectionCap, detail));
-            }
-        }
-    }
-
-    /// Waits for another connection to give way or to end. False: nothing came of it. The newcomer
-    /// queues for that; but once nothing has moved for as long as one may queue, the next ones are
-    /// refused at once, or those behind them in the kernel's queue would wait for nothing.
-    fn queue(&mut self, until: Instant) -> bool {
-        let now = Instant::now();
-        let until = match self.make_room() {
-            MadeRoom::Yes => now + CLOSING,
-            MadeRoom::In(time) => until.min(now + time),
-            MadeRoom::No => *self.jammed_until.get_or_insert(until),
-        };
-        if now >= until {
-            return false;
-        }
-        self.pool.wait_for_place(until);
-        true
-    }
-
-    fn make_room(&self) -> MadeRoom {
-        let made = self.pool.make_room();
-        if made == MadeRoom::Yes {
-            self.metrics.connections_gave_way.add(1);
-        }
-        made
-    }
-
-    fn refuse(&self, line: Line, problem: &Problem) {
-        self.metrics.refused(problem.cause);
-        self.diag.refused(&line, problem.cause);
-        let frame = Frame { has_body: true, closes: true, cors: None };
-        // A new socket's buffer has room for it.
-        let _ = line.send_now(&Answer::from(problem).encode(frame));
-        self.lingerer.take(Arc::new(line));
     }
 }

@@ -5,6 +5,7 @@
 //! them has. The list comes first. Both are held for a few instructions.
 
 use std::io;
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
@@ -13,12 +14,13 @@ use std::time::{Duration, Instant};
 
 use crossbeam_channel::{Receiver, Sender, bounded};
 use parking_lot::Mutex;
+use rustix::event::{EventfdFlags, eventfd};
 
 use crate::clients::Share;
 use crate::limits::GIVE_WAY;
 use crate::line::Line;
 use crate::permits::{Permit, Permits};
-use crate::threads::{self, Mailbox};
+use crate::threads;
 
 /// A connection that was let in, and its places among those that may be.
 pub struct Admitted {
@@ -35,8 +37,8 @@ pub type Serve = Arc<dyn Fn(&Arc<Line>, &Slot) + Send + Sync>;
 pub struct Pool {
     queue: Sender<Admitted>,
     waiting: Receiver<Admitted>,
-    /// Full when a place was given back since somebody looked.
-    given_back: Mailbox<()>,
+    /// Readable when a place was given back since somebody looked.
+    given_back: Arc<OwnedFd>,
     places: Permits,
     workers: Mutex<Vec<Worker>>,
     started: Instant,
@@ -124,29 +126,38 @@ impl Slot {
 }
 
 impl Pool {
-    pub fn new(places: Permits, serve: Serve) -> Pool {
+    /// A pool with so many places, and no worker yet.
+    ///
+    /// # Errors
+    /// When there is no descriptor left for it.
+    pub fn new(places: Permits, serve: Serve) -> io::Result<Pool> {
         let (queue, waiting) = bounded(places.most());
-        Pool {
+        let given_back = eventfd(0, EventfdFlags::CLOEXEC | EventfdFlags::NONBLOCK)?;
+        Ok(Pool {
             queue,
             waiting,
-            given_back: Mailbox::new(1),
+            given_back: Arc::new(given_back),
             places,
             workers: Mutex::new(Vec::new()),
             started: Instant::now(),
             serve,
-        }
+        })
     }
 
     /// A place for one more connection, if there is one.
     pub fn place(&self) -> Option<Permit> {
-        // What is given back from now on will be heard of.
-        let _ = self.given_back.try_take();
         self.places.take(1)
     }
 
-    /// Waits until a place is given back, or until `deadline`.
-    pub fn wait_for_place(&self, deadline: Instant) {
-        let _ = self.given_back.take_by(deadline);
+    /// Becomes readable when a place is given back, and stays so until it is hushed.
+    pub fn given_back(&self) -> BorrowedFd<'_> {
+        self.given_back.as_fd()
+    }
+
+    /// Forgets what has been given back until now; to be done before a last look for a place.
+    pub fn hush(&self) {
+        // It fails when there was nothing.
+        let _ = rustix::io::read(&self.given_back, &mut [0; 8]);
     }
 
     /// Hands a connection to a worker, starting one if all are taken. Gives the connection back
@@ -172,7 +183,7 @@ impl Pool {
             pool_started: self.started,
         });
         let (waiting, serve) = (self.waiting.clone(), Arc::clone(&self.serve));
-        let (mine, given_back) = (Arc::clone(&slot), self.given_back.clone());
+        let (mine, given_back) = (Arc::clone(&slot), Arc::clone(&self.given_back));
         let thread =
             threads::start("worker", Box::new(move || work(&waiting, &mine, &serve, &given_back)))?;
         workers.push(Worker { slot, thread });
@@ -228,7 +239,7 @@ impl Pool {
 }
 
 /// A worker's life: one connection after the other.
-fn work(waiting: &Receiver<Admitted>, slot: &Slot, serve: &Serve, given_back: &Mailbox<()>) {
+fn work(waiting: &Receiver<Admitted>, slot: &Slot, serve: &Serve, given_back: &OwnedFd) {
     for Admitted { line, share, place } in waiting {
         let line = Arc::new(line);
         *slot.line.lock() = Some(Arc::clone(&line));
@@ -239,6 +250,7 @@ fn work(waiting: &Receiver<Admitted>, slot: &Slot, serve: &Serve, given_back: &M
         drop(line);
         // After the descriptor was closed, so that places count descriptors too.
         drop((share, place));
-        let _ = given_back.post(());
+        // It fails only when it was given back so often that it is readable anyway.
+        let _ = rustix::io::write(given_back, &1u64.to_ne_bytes());
     }
 }

@@ -1,0 +1,265 @@
+//! Taking connections in; and what becomes of newcomers while all places are taken.
+//!
+//! Newcomers queue here, and not in the kernel: there nobody could tell those who have asked
+//! something from those who only take up room. Whoever has sent its whole request comes before
+//! those that have sent a part of one, and these before the silent ones; that is how a client that
+//! behaves well gets past a crowd that does not.
+
+use std::collections::VecDeque;
+use std::os::fd::OwnedFd;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use rustix::net::SocketAddrAny;
+
+use super::head::{Arriving, Framing};
+use super::linger::Lingerer;
+use super::listener::{self, Accepted, Listener};
+use super::pool::{Admitted, MadeRoom, Pool};
+use crate::clients::{Clients, Share};
+use crate::diag::{Diag, Seldom};
+use crate::error::{Cause, Problem};
+use crate::http::{Answer, Frame};
+use crate::limits::{CLOSING, GIVE_WAY, NEWCOMERS};
+use crate::line::Line;
+use crate::metrics::Metrics;
+use crate::permits::Permit;
+use crate::shutdown::Shutdown;
+
+/// One for each listener.
+pub struct Acceptor {
+    pub listener: Listener,
+    pub pool: Arc<Pool>,
+    pub metrics: Arc<Metrics>,
+    pub diag: Diag,
+    pub shutdown: Shutdown,
+    pub lingerer: Lingerer,
+    pub clients: Clients,
+    pub idle_timeout: Duration,
+    pub failures: Seldom,
+    pub queue: Queue,
+}
+
+/// Those for whom there is no place yet.
+#[derive(Default)]
+pub struct Queue {
+    /// In the order of arrival, which is the one in which their time is over.
+    newcomers: VecDeque<Newcomer>,
+    /// Until when nobody else has to give way, as somebody just does.
+    closing_until: Option<Instant>,
+    /// Until when they queue though all connections are held or being answered. Once that has been
+    /// so for long enough the next ones are refused at once.
+    jammed_until: Option<Instant>,
+    /// For a look at what they have sent.
+    scratch: Vec<u8>,
+}
+
+struct Newcomer {
+    line: Line,
+    share: Share,
+    until: Instant,
+}
+
+/// How much of its request a newcomer has sent.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug)]
+enum Sent {
+    Nothing,
+    Some,
+    /// All of it, or what can be refused as it is.
+    Whole,
+}
+
+/// After a failed accept (descriptors gone, memory short) the acceptor rests this long: the cause
+/// seldom passes sooner, and the failed connection is still in the queue.
+const REST: Duration = Duration::from_millis(50);
+/// As much of a newcomer's request is looked at. A longer one counts as a part.
+const LOOKED_AT: usize = 4 << 10;
+/// So long a newcomer queues.
+const QUEUE: Duration = GIVE_WAY.saturating_add(CLOSING);
+const ALL_TAKEN: &str = "all connections are held or being answered; try again later";
+
+impl Newcomer {
+    fn sent(&self, scratch: &mut Vec<u8>) -> Sent {
+        scratch.clear();
+        scratch.reserve(LOOKED_AT);
+        match self.line.peek(scratch) {
+            Ok(1..) => match Arriving::default().read(scratch, usize::MAX) {
+                Ok(Some(parsed)) => match parsed.framing {
+                    Framing::Sized(length) if (scratch.len() - parsed.length) as u64 >= length => {
+                        Sent::Whole
+                    }
+                    _ => Sent::Some,
+                },
+                Ok(None) => Sent::Some,
+                Err(_) => Sent::Whole,
+            },
+            // There is nothing to see yet, or it is gone.
+            Ok(0) | Err(_) => Sent::Nothing,
+        }
+    }
+}
+
+impl Queue {
+    /// Who comes next: of those who have sent the most, the one who came first.
+    fn next(&mut self) -> Option<Newcomer> {
+        if self.newcomers.len() == 1 {
+            return self.newcomers.pop_front();
+        }
+        let mut best = (Sent::Nothing, 0);
+        for (index, newcomer) in self.newcomers.iter().enumerate() {
+            let sent = newcomer.sent(&mut self.scratch);
+            if sent > best.0 {
+                best = (sent, index);
+            }
+            if sent == Sent::Whole {
+                break;
+            }
+        }
+        self.newcomers.remove(best.1)
+    }
+
+    /// Takes out whoever is to make room for others in a full queue: of those who have sent the
+    /// least, the one who came first. Nobody while all have sent their whole request.
+    fn overflow(&mut self) -> Option<Newcomer> {
+        if self.newcomers.len() < NEWCOMERS {
+            return None;
+        }
+        let mut least = (Sent::Whole, 0);
+        for (index, newcomer) in self.newcomers.iter().enumerate() {
+            let sent = newcomer.sent(&mut self.scratch);
+            if sent < least.0 {
+                least = (sent, index);
+            }
+            if sent == Sent::Nothing {
+                break;
+            }
+        }
+        if least.0 == Sent::Whole { None } else { self.newcomers.remove(least.1) }
+    }
+}
+
+impl Acceptor {
+    pub fn run(mut self) {
+        let mut look = None;
+        loop {
+            if let Some(newcomer) = self.queue.overflow() {
+                self.refuse(newcomer.line, &Problem::new(Cause::ConnectionCap, ALL_TAKEN));
+            }
+            let meanwhile = look.map(|until| (self.pool.given_back(), until));
+            let accepted = match meanwhile {
+                Some(meanwhile) if self.queue.newcomers.len() >= NEWCOMERS => {
+                    listener::wait(&self.shutdown, meanwhile)
+                }
+                _ => self.listener.accept(&self.shutdown, meanwhile),
+            };
+            match accepted {
+                Accepted::Shutdown => break,
+                Accepted::Nobody => {}
+                Accepted::Connection(socket, peer) => self.take_in(socket, peer),
+                Accepted::Failed(error) => {
+                    self.metrics.accept_errors.add(1);
+                    if let Some(untold) = self.failures.untold(Instant::now()) {
+                        let listener = &self.listener;
+                        self.diag.error(format_args!(
+                            "cannot accept on {listener}: {error} ({untold} times before untold)"
+                        ));
+                    }
+                    // If descriptors are short, an idle connection's helps most.
+                    let _ = self.make_room();
+                    std::thread::sleep(REST);
+                }
+            }
+            look = self.let_in();
+        }
+        while let Some(newcomer) = self.queue.newcomers.pop_front() {
+            let detail = "the server is shutting down";
+            self.refuse(newcomer.line, &Problem::new(Cause::Draining, detail));
+        }
+    }
+
+    fn take_in(&mut self, socket: OwnedFd, peer: Option<SocketAddrAny>) {
+        // A client that is gone already fails here; nobody is left to answer.
+        let Ok(line) = Line::accepted(socket, peer, self.idle_timeout) else { return };
+        self.metrics.connections.add(1);
+        match self.clients.connected(line.peer()) {
+            Ok(share) => {
+                let until = Instant::now() + QUEUE;
+                self.queue.newcomers.push_back(Newcomer { line, share, until });
+            }
+            Err(problem) => self.refuse(line, &problem),
+        }
+    }
+
+    /// Lets newcomers in as far as there are places, and refuses those whose time is over. Says
+    /// when to look again, if any are left.
+    fn let_in(&mut self) -> Option<Instant> {
+        while !self.queue.newcomers.is_empty() {
+            let Some(place) = self.place() else { return self.wait_for_room(ALL_TAKEN) };
+            let Newcomer { line, share, until } = self.queue.next()?;
+            match self.pool.admit(Admitted { line, share, place }) {
+                Ok(()) => {
+                    (self.queue.closing_until, self.queue.jammed_until) = (None, None);
+                    self.metrics.connections_peak.reach(self.pool.open() as u64);
+                }
+                Err((Admitted { line, share, .. }, error)) => {
+                    self.queue.newcomers.push_front(Newcomer { line, share, until });
+                    return self.wait_for_room(&format!(
+                        "no thread can be had for another connection ({error}); try again later"
+                    ));
+                }
+            }
+        }
+        None
+    }
+
+    fn place(&self) -> Option<Permit> {
+        self.pool.place().or_else(|| {
+            // What is given back from now on will be heard of.
+            self.pool.hush();
+            self.pool.place()
+        })
+    }
+
+    /// Has somebody give way, if somebody can. Says when to look again, if newcomers are left.
+    fn wait_for_room(&mut self, why: &str) -> Option<Instant> {
+        let now = Instant::now();
+        let mut refused_until = now;
+        let look = match self.queue.closing_until.filter(|until| now < *until) {
+            Some(until) => until,
+            None => match self.make_room() {
+                MadeRoom::Yes => *self.queue.closing_until.insert(now + CLOSING),
+                MadeRoom::In(time) => now + time,
+                MadeRoom::No => {
+                    let jammed = self.queue.jammed_until.get_or_insert(now + QUEUE);
+                    if now >= *jammed {
+                        refused_until = now + QUEUE;
+                    }
+                    // Whoever comes to rest meanwhile need not give way before.
+                    now + GIVE_WAY
+                }
+            },
+        };
+        while self.queue.newcomers.front().is_some_and(|first| first.until <= refused_until) {
+            let newcomer = self.queue.newcomers.pop_front()?;
+            self.refuse(newcomer.line, &Problem::new(Cause::ConnectionCap, why));
+        }
+        self.queue.newcomers.front().map(|first| first.until.min(look))
+    }
+
+    fn make_room(&self) -> MadeRoom {
+        let made = self.pool.make_room();
+        if made == MadeRoom::Yes {
+            self.metrics.connections_gave_way.add(1);
+        }
+        made
+    }
+
+    fn refuse(&self, line: Line, problem: &Problem) {
+        self.metrics.refused(problem.cause);
+        self.diag.refused(&line, problem.cause);
+        let frame = Frame { has_body: true, closes: true, cors: None };
+        // A new socket's buffer has room for it.
+        let _ = line.send_now(&Answer::from(problem).encode(frame));
+        self.lingerer.take(Arc::new(line));
+    }
+}
