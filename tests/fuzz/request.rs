@@ -1,6 +1,8 @@
 //! What holds for the request reader whatever arrives. The fuzz target and the replay in the
 //! ordinary tests both run this.
 
+use std::fmt::Write as _;
+
 use longpoll::door::body::Body;
 use longpoll::door::chunked::Chunks;
 use longpoll::door::head::{Arriving, Framing, NOT_SPLIT, Parsed};
@@ -228,7 +230,7 @@ fn reads_back(request: &Request) {
     let question = if query.is_empty() { "" } else { "?" };
     let mut text = format!("{method} {path}{question}{query} HTTP/{version}\r\n");
     for (field, value) in fields {
-        text.push_str(&format!("{}: {value}\r\n", field.name()));
+        let _ = write!(text, "{}: {value}\r\n", field.name());
     }
     if !request.keep_alive {
         text.push_str("Connection: close\r\n");
@@ -242,7 +244,8 @@ fn reads_back(request: &Request) {
         (_, 0) => ("Transfer-Encoding: chunked".into(), String::new(), "0\r\n\r\n"),
         _ => ("Transfer-Encoding: chunked".into(), format!("{length:x}\r\n"), "\r\n0\r\n\r\n"),
     };
-    text.push_str(&format!("{framed}\r\n\r\n"));
+    text.push_str(&framed);
+    text.push_str("\r\n\r\n");
     let head_end = text.len();
     let bytes = [text.as_bytes(), before.as_bytes(), &request.body, after.as_bytes()].concat();
     // Plain is not always shorter.

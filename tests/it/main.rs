@@ -26,6 +26,7 @@ mod polls;
 mod problems;
 mod publishes;
 mod races;
+mod replay;
 mod sites;
 mod strictness;
 mod tidy;

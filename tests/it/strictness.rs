@@ -36,13 +36,13 @@ enum Expected {
 }
 
 /// A row, spelled out.
-struct Case {
-    name: Cow<'static, str>,
-    bytes: Vec<u8>,
+pub struct Case {
+    pub name: Cow<'static, str>,
+    pub bytes: Vec<u8>,
     expected: Expected,
 }
 
-fn table() -> Vec<Case> {
+pub fn table() -> Vec<Case> {
     let mut cases = streams::made();
     let groups = [lines::GROUPS, fields::GROUPS, bodies::GROUPS, streams::GROUPS];
     for group in groups.into_iter().flatten() {
