@@ -321,9 +321,7 @@ impl<W, D> Drop for Seat<'_, W, D> {
         let empty = seats.taken.is_empty();
         drop(seats);
         if empty {
-            for pattern in self.topics.patterns() {
-                hung.take_down(pattern, self.own);
-            }
+            hung.take_down(&self.topics, self.own);
         }
     }
 }
