@@ -21,7 +21,7 @@
 
 mod hung;
 
-use std::collections::BTreeMap;
+use std::collections::HashMap;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::time::Instant;
@@ -62,8 +62,8 @@ struct Bell<W, D> {
 struct Seats<W, D> {
     /// The highest seq that was rung here.
     last: u64,
-    /// In the order of arrival.
-    taken: BTreeMap<u64, Sitter<W, D>>,
+    /// By the number of the seat.
+    taken: HashMap<u64, Sitter<W, D>>,
     next: u64,
 }
 
@@ -199,7 +199,7 @@ impl<W, D> Room<W, D> {
 
 impl<W, D> Bell<W, D> {
     fn new() -> Arc<Bell<W, D>> {
-        let seats = Seats { last: 0, taken: BTreeMap::new(), next: 0 };
+        let seats = Seats { last: 0, taken: HashMap::new(), next: 0 };
         Arc::new(Bell { seats: Mutex::new(seats), rung: Condvar::new() })
     }
 
@@ -248,8 +248,7 @@ impl<W, D> Claims<W, D> {
         self.0.iter().map(|at| at.claims.len()).sum()
     }
 
-    /// They, bell by bell, in the order of arrival at each. Who sits at one bell has asked for the
-    /// same topics.
+    /// They, bell by bell. Who sits at one bell has asked for the same topics.
     pub fn by_bell(&mut self) -> impl Iterator<Item = &mut [Claim<W, D>]> {
         self.0.iter_mut().map(|at| &mut *at.claims)
     }
