@@ -28,7 +28,7 @@ impl Flag {
     /// The environment variable of the same meaning.
     #[must_use]
     pub fn env(&self) -> String {
-        format!("LONGPOLL_{}", self.name.replace('-', "_").to_uppercase())
+        format!("LONGPOLL_{}", self.name.replace('-', "_").to_ascii_uppercase())
     }
 
     pub(super) fn set(&self, config: &mut Config, value: &str) -> Result<(), String> {

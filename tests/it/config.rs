@@ -30,7 +30,7 @@ const FLAGS: [(&str, &str, &str); 16] = [
 ];
 
 fn variable(flag: &str) -> String {
-    format!("LONGPOLL_{}", flag.replace('-', "_").to_uppercase())
+    format!("LONGPOLL_{}", flag.replace('-', "_").to_ascii_uppercase())
 }
 
 fn run(args: &[&str]) -> Output {

@@ -62,7 +62,7 @@ fn a_cursor_that_was_never_given_out_is_refused() {
     let mut client = server.connect();
     let cursor = client.get("/topics/news?wait=0").next().to_owned();
     for changed in [
-        cursor.to_uppercase().replace('.', "F."),
+        cursor.to_ascii_uppercase().replace('.', "F."),
         format!("{cursor}."),
         format!("{cursor}.x"),
         format!("{cursor}.1.1"),

@@ -170,7 +170,7 @@ fn the_type_comes_by_query_by_header_or_by_both_alike() {
     ] {
         let answer = server.connect().post(&format!("/topics/news{query}"), headers, "x");
         assert_eq!(answer.status, 400, "{query} {headers}");
-        assert!(answer.detail().to_lowercase().contains("type"), "{}", answer.detail());
+        assert!(answer.detail().to_ascii_lowercase().contains("type"), "{}", answer.detail());
     }
     assert_eq!(events(&server).len(), 5);
 }

@@ -119,7 +119,7 @@ fn right_by_pattern_by_verb_a_token_may_what_its_line_says() {
         for fields in [
             String::new(),
             bearer("nobody's"),
-            bearer(&tokens[0].2.1.to_lowercase()),
+            bearer(&tokens[0].2.1.to_ascii_lowercase()),
             format!("Authorization: Basic {}\r\n", tokens[0].2.1),
             "Authorization: Bearer\r\n".into(),
         ] {
