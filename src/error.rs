@@ -87,8 +87,12 @@ pub fn retry_after() -> String {
 
 /// A refusal on its way to the client.
 #[derive(Debug)]
-pub struct Problem {
-    pub cause: Cause,
+pub struct Problem(Box<Parts>);
+
+/// Boxed, because every step that may fail would otherwise move all of it.
+#[derive(Debug)]
+struct Parts {
+    cause: Cause,
     detail: String,
     /// Each as JSON.
     members: Vec<(&'static str, Vec<u8>)>,
@@ -103,7 +107,7 @@ impl Problem {
         if matches!(cause.status(), 429 | 503) {
             headers.push(("Retry-After", retry_after()));
         }
-        Problem { cause, detail: detail.into(), members: Vec::new(), headers }
+        Problem(Box::new(Parts { cause, detail: detail.into(), members: Vec::new(), headers }))
     }
 
     /// A `400` about HTTP itself.
@@ -119,21 +123,27 @@ impl Problem {
     /// Adds a member to the body; `value` is JSON.
     #[must_use]
     pub fn with_member(mut self, name: &'static str, value: Vec<u8>) -> Problem {
-        self.members.push((name, value));
+        self.0.members.push((name, value));
         self
     }
 
     /// Adds a header.
     #[must_use]
     pub fn with_header(mut self, name: &'static str, value: impl Into<String>) -> Problem {
-        self.headers.push((name, value.into()));
+        self.0.headers.push((name, value.into()));
         self
+    }
+
+    /// Why.
+    #[must_use]
+    pub fn cause(&self) -> Cause {
+        self.0.cause
     }
 
     /// The headers that go with it.
     #[must_use]
     pub fn headers(&self) -> &[(&'static str, String)] {
-        &self.headers
+        &self.0.headers
     }
 
     /// The body: `title`, `status`, `detail` and the members.
@@ -141,10 +151,10 @@ impl Problem {
     pub fn body(&self) -> Vec<u8> {
         let mut out = Vec::new();
         let mut body = Object::open(&mut out);
-        body.string("title", self.cause.title())
-            .number("status", u64::from(self.cause.status()))
-            .string("detail", &self.detail);
-        for (name, value) in &self.members {
+        body.string("title", self.0.cause.title())
+            .number("status", u64::from(self.0.cause.status()))
+            .string("detail", &self.0.detail);
+        for (name, value) in &self.0.members {
             body.checked(name, value);
         }
         body.close();

@@ -329,7 +329,7 @@ fn date() -> [u8; 29] {
 impl From<&Problem> for Answer {
     fn from(problem: &Problem) -> Answer {
         let answer =
-            Answer::new(problem.cause.status(), "application/problem+json", problem.body());
+            Answer::new(problem.cause().status(), "application/problem+json", problem.body());
         let headers = problem.headers().iter().cloned();
         headers
             .fold(answer, |answer, (name, value)| answer.with(name, value))

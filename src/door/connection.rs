@@ -233,12 +233,12 @@ impl Desk {
 
     /// Counts a refusal and tells it.
     fn refused(&self, to: &Recipient<'_>, problem: &Problem) -> Answer {
-        self.metrics.refused(problem.cause);
+        self.metrics.refused(problem.cause());
         let line = to.line;
         let client = to.head.and_then(|head| self.clients.forwarded(line.peer(), head));
         match client {
-            Some(client) => self.diag.refused(format_args!("{client} by {line}"), problem.cause),
-            None => self.diag.refused(line, problem.cause),
+            Some(client) => self.diag.refused(format_args!("{client} by {line}"), problem.cause()),
+            None => self.diag.refused(line, problem.cause()),
         }
         Answer::from(problem)
     }

@@ -157,7 +157,7 @@ fn route(method: Method, path: &str, query: &str, prefer: &str) -> Result<String
             let body: serde_json::Value = serde_json::from_slice(&problem.body()).expect("JSON");
             let detail = body["detail"].as_str().unwrap_or_default().to_owned();
             assert!(!detail.is_empty());
-            Err((problem.cause.status(), detail))
+            Err((problem.cause().status(), detail))
         }
     }
 }

@@ -72,7 +72,7 @@ impl Reader {
                 Ok(false) => return,
                 Err(problem) => {
                     let body = String::from_utf8(problem.body()).expect("a problem is text");
-                    self.outcome.refused = Some((problem.cause.status(), body));
+                    self.outcome.refused = Some((problem.cause().status(), body));
                 }
             }
         }
