@@ -18,6 +18,7 @@ before, at most, and after. Attackers that are thrown out come back.
   bodies          bodies that stop half-way
   readers         clients that ask for much and read nothing
   polls           2,000 polls held to their cap, and more that come again and again
+  greedy          one client behind a proxy that would hold all polls, and may have half of the places
   slow-headers, slow-body, slow-read, range
                   slowhttptest in its four modes, if it is installed
 
@@ -25,7 +26,7 @@ A row breaks the promises when a request of the probe is not answered, or later 
 
   1 s             where connections that wait for (more of) a request fill the server
   --write-timeout (2 s here), and half a second for the probe to come back, where readers do
-  250 ms          where held polls are at their cap
+  250 ms          where held polls are at their cap, or one client is at its own
 
 when a connection, poll, thread, descriptor or more than 2 MiB of memory is not given back within 10 s,
 or when not all places serve afterwards. What also counts as broken is an attack that had no effect.
@@ -53,7 +54,7 @@ misuse() {
 }
 
 root=$(cd "$(dirname "$0")/.." && pwd)
-own=(silent heads bodies readers polls)
+own=(silent heads bodies readers polls greedy)
 foreign=(slow-headers slow-body slow-read range)
 seconds=30 only='' attackers='' install=''
 
@@ -151,7 +152,7 @@ compose() { # CASE
     case $1 in
         slow-headers) attack=(-H -u "$url/topics/large" -x 24) ;;
         slow-body) attack=(-B -u "$url/topics/siege" -s 60000 -x 24) ;;
-        slow-read) attack=(-X -u "$url/topics/large?format=raw" -k 20 -w 10 -y 20 -n 5 -z 32) ;;
+        slow-read) attack=(-X -u "$url/topics/large?format=raw" -k 10 -w 10 -y 20 -n 5 -z 32) ;;
         range) attack=(-R -u "$url/topics/large" -a 10 -b 3000) ;;
         *) attack=() && return ;;
     esac
@@ -177,7 +178,9 @@ for case in "${cases[@]}"; do
         connections=2250 polls=2000
         : "${count:=2100}"
     fi
-    start_server --max-connections "$connections" --max-polls "$polls" --write-timeout "$write_timeout"
+    flags=(--max-connections "$connections" --max-polls "$polls" --write-timeout "$write_timeout")
+    [ "$case" != greedy ] || flags+=(--trust-proxy 127.0.0.1 --max-connections-per-client $((connections / 2)))
+    start_server "${flags[@]}"
     compose "$case"
     options=(--case "$case" --port "${url##*:}" --pid "$server_pid" --seconds "$seconds" --write-timeout "$write_timeout"
         --max-connections "$connections" --max-polls "$polls")

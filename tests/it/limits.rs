@@ -285,6 +285,43 @@ fn a_reader_that_is_slow_to_begin_gets_all_of_its_answers() {
 }
 
 #[test]
+fn whoever_asks_comes_before_a_crowd_that_does_not() {
+    for begun in [
+        "",
+        "GET /metrics HTTP/1.1\r\nHost: localhost\r\nX-More: ",
+        "POST /topics/news HTTP/1.1\r\nHost: localhost\r\nContent-Length: 9\r\n\r\nhel",
+    ] {
+        let server = Server::start(&["--max-connections", "2"]);
+        let mut crowd: Vec<_> = (0..300).map(|_| server.connect()).collect();
+        for one in &mut crowd {
+            one.send(begun);
+        }
+        // One after the other they would all have been let in, and closed, before this.
+        let page = server.get("/metrics");
+        let name = "\nlongpoll_connections_gave_way_total ";
+        let gave_way = page.text().split(name).nth(1).and_then(|rest| rest.lines().next());
+        let gave_way: usize = gave_way.expect("the metric").parse().unwrap();
+        assert!(gave_way < 30, "{gave_way} were let in before, with {begun:?}");
+    }
+}
+
+#[test]
+fn those_who_queue_at_a_full_server_are_all_told_at_once_that_it_is_full() {
+    let server = Server::start(&["--max-connections", "3", "--max-polls", "2"]);
+    server.publish("large", &"x".repeat(15_000));
+    let _polls = [1, 2].map(|polls| hold(&server, polls));
+    let _blocked = take_the_last_place(&server);
+    // More than queue at the door.
+    let mut crowd: Vec<_> = (0..400).map(|_| server.connect()).collect();
+    for one in &mut crowd {
+        one.ask("GET", "/health");
+    }
+    for one in &mut crowd {
+        retry_after(&one.answer(), 503);
+    }
+}
+
+#[test]
 fn a_burst_of_connections_is_answered_to_the_last() {
     let server = Server::start(&["--max-connections", "400"]);
     let mut clients: Vec<_> = (0..300).map(|_| server.connect()).collect();

@@ -23,6 +23,8 @@ pub enum Kind {
     Readers,
     /// Polls, and comes back when it has an answer.
     Polls,
+    /// The same, but all of them are one client behind a proxy.
+    Greedy,
 }
 
 /// A topic with one event, which is not much smaller than what answers may have before their time
@@ -31,6 +33,7 @@ pub const LARGE: &str = "large";
 pub const LARGE_BYTES: usize = 15_000;
 /// So many such answers fit into no buffer together.
 const PIPELINED: usize = 600;
+const POLL: &str = "GET /topics/siege?since=now&wait=55 HTTP/1.1\r\n";
 /// Between two bytes of an attacker that sends them one at a time.
 const DRIP: Duration = Duration::from_millis(100);
 /// Longer than it takes to be let into the kernel's queue.
@@ -49,23 +52,29 @@ impl Kind {
             Kind::Readers => {
                 format!("GET /topics/{LARGE}?format=raw HTTP/1.1\r\n{host}\r\n").repeat(PIPELINED)
             }
-            Kind::Polls => format!("GET /topics/siege?since=now&wait=55 HTTP/1.1\r\n{host}\r\n"),
+            Kind::Polls => format!("{POLL}{host}\r\n"),
+            Kind::Greedy => format!("{POLL}{host}X-Forwarded-For: 203.0.113.9\r\n\r\n"),
         };
         text.into_bytes()
     }
 
-    /// When an attacker whose connection has ended comes back. Places in which a request is being
-    /// answered go to whoever comes first: there the attackers do not hurry more than the probe.
+    /// When an attacker whose connection has ended comes back. Where requests are being answered in
+    /// all places, the next free one goes to whoever is there first, and hundreds that never cease
+    /// to come are: those are kept out by the cap on each client, not by this.
     fn pause(self) -> Duration {
         match self {
             Kind::Silent | Kind::Heads | Kind::Bodies => Duration::ZERO,
-            Kind::Readers | Kind::Polls => Duration::from_millis(250),
+            Kind::Readers => Duration::from_secs(2),
+            Kind::Polls | Kind::Greedy => Duration::from_millis(250),
         }
     }
 
     /// What tells that a connection has ended, or has served its purpose.
     fn over(self) -> PollFlags {
-        if self == Kind::Polls { PollFlags::IN | PollFlags::RDHUP } else { PollFlags::RDHUP }
+        match self {
+            Kind::Polls | Kind::Greedy => PollFlags::IN | PollFlags::RDHUP,
+            _ => PollFlags::RDHUP,
+        }
     }
 }
 

@@ -40,7 +40,7 @@ load COMMAND --server longpoll|nchan|floor --port PORT [--NAME VALUE]... [--tag 
                                           listens on PORT
   pages      --events 10000 --repeats 5   reading a history in pages of 1,000 events
   floor      [--port PORT] [--lifetime S] is the floor server: prints where it listens
-  siege      --case silent|heads|bodies|readers|polls|NAME --pid PID [--seconds 30] [--attackers N]
+  siege      --case silent|heads|bodies|readers|polls|greedy|NAME --pid PID [--seconds 30] [--attackers N]
              --max-connections 64 --max-polls 56 --write-timeout 2 [-- COMMAND...]
                                           an attack next to a probe; what else is named is
                                           the attack of a COMMAND; prints a row of Markdown

@@ -67,6 +67,11 @@ pub fn footprint(pid: u32) -> Outcome<Footprint> {
 }
 
 impl Footprint {
+    /// Whether it has no more threads and descriptors.
+    pub fn is_within(&self, other: &Footprint) -> bool {
+        self.threads <= other.threads && self.descriptors <= other.descriptors
+    }
+
     /// The higher one of each figure.
     pub fn highest(&self, other: &Footprint) -> Footprint {
         Footprint {

@@ -20,8 +20,10 @@ const TICK: Duration = Duration::from_millis(10);
 /// By then everything has to be back. Answered connections linger for 1 s, hang-ups are seen
 /// within 2 s, and readers have their time for writing.
 const BACK: Duration = Duration::from_secs(10);
+/// What an allocator may keep of freed memory, beside what it kept before.
+const KEPT_KIB: u64 = 2 * 1024;
 /// When the number of descriptors has stayed the same for so long, it will not fall any more.
-const STEADY: Duration = Duration::from_millis(1_500);
+const STEADY: Duration = Duration::from_millis(1_100);
 
 /// What is promised to the probe while a case lasts.
 struct Case {
@@ -56,6 +58,7 @@ pub fn run(args: &mut Args) -> Outcome<ExitCode> {
         "bodies" => Some(Kind::Bodies),
         "readers" => Some(Kind::Readers),
         "polls" => Some(Kind::Polls),
+        "greedy" => Some(Kind::Greedy),
         _ => None,
     };
     let command = if kind.is_none() { args.rest()? } else { Vec::new() };
@@ -67,6 +70,7 @@ pub fn run(args: &mut Args) -> Outcome<ExitCode> {
         }
         // "At once", on a machine that does other things, too.
         Some(Kind::Polls) => (Duration::from_millis(250), "refusals_total{cause=\"poll_cap\"}"),
+        Some(Kind::Greedy) => (Duration::from_millis(250), "refusals_total{cause=\"client_cap\"}"),
         // The probe may have to come back once after the time is over.
         Some(Kind::Readers) => (
             Duration::from_millis(write_timeout * 1_000 + 500),
@@ -83,7 +87,7 @@ pub fn run(args: &mut Args) -> Outcome<ExitCode> {
         None => Child::spawn(&command).map(Attack::Program),
     };
     let (seen, peak) = server.besiege(attack, Duration::from_secs(seconds))?;
-    let after = server.at_rest()?;
+    let after = server.back_at(&before)?;
     let bites = server.counter(case.bites)? - bitten;
     let mut broken = broken(&case, &seen, [&before, &after]);
     if bites <= if kind.is_none() { seen.asked + server.connections } else { 0 } {
@@ -117,12 +121,34 @@ impl Server {
                 others.push(other);
             }
             self.publish(&mut control, "warm", LARGE_BYTES)?;
+            drop(others);
             for poll in &mut polls {
                 let answer = poll.answer(&mut vec![0; 64 * 1024])?;
                 if answer.status != 200 {
                     return Err(format!("a poll failed:\n{}", answer.excerpt()).into());
                 }
             }
+        }
+        drop(control);
+        self.alone(Instant::now() + BACK)?;
+        self.warm_up_bodies()
+    }
+
+    /// Many places have a large body on its way at once; more than there is room for in all would
+    /// be refused.
+    fn warm_up_bodies(&self) -> Outcome<()> {
+        let body = "x".repeat(60_000);
+        let publish = self.target.publish("warm", &body);
+        let (first, second) = publish.split_at(publish.len() / 2);
+        let mut conns = Vec::new();
+        for _ in 0..self.connections.min(64) - 2 {
+            let mut conn = Conn::open(self.target.port)?;
+            conn.send(first)?;
+            conns.push(conn);
+        }
+        conns.iter_mut().try_for_each(|conn| conn.send(second))?;
+        for conn in &mut conns {
+            self.target.check_publish(&conn.answer(&mut [0; 16 * 1024])?, "warm")?;
         }
         Ok(())
     }
@@ -137,24 +163,28 @@ impl Server {
         self.target.metric(&mut conn, name)
     }
 
-    /// What the server needs when nobody is there any more.
-    fn at_rest(&self) -> Outcome<Footprint> {
-        let deadline = Instant::now() + BACK;
+    /// Waits until nobody is there any more.
+    fn alone(&self, deadline: Instant) -> Outcome<()> {
         loop {
             // The one that asks is open, too.
             let (open, held) = (self.counter("connections")?, self.counter("polls_held")?);
             if (open, held) == (1, 0) {
-                break;
+                return Ok(());
             }
             if Instant::now() > deadline {
-                let (open, held) = (open - 1, held);
+                let open = open - 1;
                 return Err(format!("{open} connections, {held} polls never come back").into());
             }
             std::thread::sleep(TICK);
         }
+    }
+
+    /// What the server needs when nobody is there any more.
+    fn at_rest(&self) -> Outcome<Footprint> {
+        self.alone(Instant::now() + BACK)?;
         let mut last = footprint(self.pid)?;
         let mut since = Instant::now();
-        while since.elapsed() < STEADY && Instant::now() < deadline {
+        while since.elapsed() < STEADY {
             std::thread::sleep(TICK);
             let now = footprint(self.pid)?;
             if now.descriptors != last.descriptors {
@@ -163,6 +193,19 @@ impl Server {
             last = now;
         }
         Ok(last)
+    }
+
+    /// The same, but as soon as it is no more than before. If it stays more, this returns that.
+    fn back_at(&self, before: &Footprint) -> Outcome<Footprint> {
+        let deadline = Instant::now() + BACK;
+        self.alone(deadline)?;
+        loop {
+            let now = footprint(self.pid)?;
+            if now.is_within(before) || Instant::now() > deadline {
+                return Ok(now);
+            }
+            std::thread::sleep(TICK);
+        }
     }
 
     /// Attacks and probes; gives what the probe saw, and the most that the server needed.
@@ -230,6 +273,9 @@ fn broken(case: &Case, seen: &Seen, [before, after]: [&Footprint; 2]) -> Vec<Str
     }
     if after.descriptors > before.descriptors {
         broken.push(format!("{} descriptors more", after.descriptors - before.descriptors));
+    }
+    if after.resident_kib > before.resident_kib + KEPT_KIB {
+        broken.push(format!("{} KiB more memory", after.resident_kib - before.resident_kib));
     }
     broken
 }
