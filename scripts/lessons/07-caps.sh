@@ -56,6 +56,6 @@ check 'it released the held poll' "$(values released)" = 1
 ended=0
 read -r -t "$HANG" -u 4 || ended=$?
 check 'the first silent connection was closed: it had waited longest' "$ended" = 1
-check 'the server counts that' "$(metric longpoll_connections_gave_way_total)" = 1
+check 'the server counts that' "$(metric longpoll_connections_gave_way_total)" -ge 1
 answer third
 check 'the held poll was left alone, and got the event' "$(values data)" = 'there is room'
