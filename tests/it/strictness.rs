@@ -77,8 +77,8 @@ fn answered(case: &Case, client: &mut Client) -> Answered {
     if !ends {
         let next = client.answer();
         assert!(next.status == 404 && next.detail().contains("/next"), "{name}: {next:?}");
+        client.end_output();
     }
-    client.end_output();
     assert_eq!(String::from_utf8_lossy(&client.rest()), "", "{name}: more than was asked for");
     let is_problem = answer.status >= 400 && !is_head;
     let detail = if is_problem { answer.detail() } else { String::new() };
