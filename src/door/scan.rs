@@ -48,7 +48,9 @@ const WHOLE_VERSION: u8 = 8;
 
 /// A character of a method or of a field's name (RFC 9110, section 5.6.2).
 pub fn is_token(byte: u8) -> bool {
-    byte.is_ascii_alphanumeric() || b"!#$%&'*+-.^_`|~".contains(&byte)
+    let marks =
+        matches!(byte, b'!' | b'#'..=b'\'' | b'*' | b'+' | b'-' | b'.' | b'^'..=b'`' | b'|' | b'~');
+    marks || byte.is_ascii_alphanumeric()
 }
 
 impl Scan {

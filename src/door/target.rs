@@ -24,21 +24,25 @@ impl<'a> Target<'a> {
             return Err(Problem::new(Cause::MethodNotAllowed, detail)
                 .with_header("Allow", "GET, HEAD, POST, DELETE, OPTIONS"));
         }
-        if target.contains('#') {
+        if memchr::memchr(b'#', target.as_bytes()).is_some() {
             return Err(Problem::malformed(
                 "the request target has a fragment; that stays in the client",
             ));
         }
-        let (authority, origin) = match strip_scheme(target, "http://") {
-            Some(rest) => {
-                let end = rest.find(['/', '?']).unwrap_or(rest.len());
-                (Some(&rest[..end]), &rest[end..])
-            }
-            None if target.starts_with('/') => (None, target),
-            None if target == "*" && *method == Method::Options => (None, target),
-            None => return Err(no_target(target)),
+        let (authority, origin) = if target.starts_with('/') {
+            (None, target)
+        } else if let Some(rest) = strip_scheme(target, "http://") {
+            let end = rest.find(['/', '?']).unwrap_or(rest.len());
+            (Some(&rest[..end]), &rest[end..])
+        } else if target == "*" && *method == Method::Options {
+            (None, target)
+        } else {
+            return Err(no_target(target));
         };
-        let (path, query) = origin.split_once('?').unwrap_or((origin, ""));
+        let (path, query) = match memchr::memchr(b'?', origin.as_bytes()) {
+            Some(at) => (&origin[..at], &origin[at + 1..]),
+            None => (origin, ""),
+        };
         let path = match path {
             // What the last proxy would make of it (RFC 9112, section 3.2.4).
             "" if origin.is_empty() && *method == Method::Options => "*",
@@ -120,7 +124,8 @@ fn check_host(whose: &str, text: &str) -> Result<(), Problem> {
 
 /// A byte of a name that means itself.
 fn is_plain(byte: u8) -> bool {
-    byte.is_ascii_alphanumeric() || b"-._~!$&'()*+,;=".contains(&byte)
+    let marks = matches!(byte, b'!' | b'$' | b'&'..=b'.' | b';' | b'=' | b'_' | b'~');
+    marks || byte.is_ascii_alphanumeric()
 }
 
 /// A registered name or an IPv4 address (RFC 3986, section 3.2.2), not empty (RFC 9110, section
