@@ -1,5 +1,6 @@
 #!/usr/bin/env bash
-# Everything that has to hold before a change is good: format, lints, tests, lessons, documents.
+# Everything that has to hold before a change is good: format, lints, tests, lessons, documents, and
+# that a server under attack still serves.
 #
 #   scripts/check.sh            checks with what is there; names what is missing and skips only that
 #   scripts/check.sh --install  gets what is missing first (Debian packages, as root or with sudo)
@@ -81,6 +82,8 @@ for tool in cargo curl; do
     have "$tool" || { echo "check.sh: $tool is needed and not there" >&2; exit 1; }
 done
 need shellcheck shellcheck
+need faketime faketime
+need slowhttptest slowhttptest
 need_promtool
 need_component cargo-fmt rustfmt rustfmt
 need_component cargo-clippy clippy rust-clippy
@@ -92,7 +95,11 @@ mapfile -t scripts < <(git ls-files 'scripts/*.sh' 'scripts/**/*.sh' .ci/run | s
 with shellcheck "shell scripts" shellcheck -x "${scripts[@]}"
 step "tests and lessons"
 cargo test --locked
+have faketime || skipped+=("a clock that jumps (no faketime)")
 with "$promtool" "metrics" metrics "$promtool"
+step "a short siege"
+have slowhttptest || skipped+=("the attacks of slowhttptest (it is not there)")
+scripts/siege.sh --seconds 1
 step "documents"
 RUSTDOCFLAGS="-D warnings" cargo doc --locked --no-deps --lib --document-private-items
 

@@ -11,7 +11,8 @@ been used once; then it is attacked for a while, next to a probe: a client that 
 what it has published and asks for the health, each on a new connection, one after the other. Prints
 Markdown: how many requests the probe made, how many were answered, how often one was refused before
 that, and how long the slowest took, refusals included; memory, threads and descriptors of the server
-before, at most, and after. Attackers that are thrown out come back.
+before, at most, and after. Attackers that are thrown out come back: at once where they give way to
+others, after 2 s where they read nothing, and after a quarter of one where they poll.
 
   silent          connections that say nothing
   heads           heads sent a byte at a time, without end
@@ -28,8 +29,10 @@ A row breaks the promises when a request of the probe is not answered, or later 
   --write-timeout (2 s here), and half a second for the probe to come back, where readers do
   250 ms          where held polls are at their cap, or one client is at its own
 
-when a connection, poll, thread, descriptor or more than 2 MiB of memory is not given back within 10 s,
-or when not all places serve afterwards. What also counts as broken is an attack that had no effect.
+each plus four times the latest that the machine woke anybody up meanwhile; when a connection, poll,
+thread, descriptor or more than 2 MiB of memory is not given back within 10 s, or when not all places
+serve afterwards. An attack that had no effect counts as broken, too. Before is after all places have
+been used once: workers are kept, and so is some of the memory that they have freed.
 
   --seconds N     how long each case is attacked (30)
   --only LIST     only these cases, comma-separated

@@ -43,7 +43,7 @@ pub struct Acceptor {
 /// Those for whom there is no place yet.
 #[derive(Default)]
 pub struct Queue {
-    /// In the order of arrival, which is the one in which their time is over.
+    /// In the order of arrival.
     newcomers: VecDeque<Newcomer>,
     /// Until when nobody else has to give way, as somebody just does.
     closing_until: Option<Instant>,
@@ -57,7 +57,7 @@ pub struct Queue {
 struct Newcomer {
     line: Line,
     share: Share,
-    until: Instant,
+    came: Instant,
 }
 
 /// How much of its request a newcomer has sent.
@@ -72,6 +72,9 @@ enum Sent {
 /// After a failed accept (descriptors gone, memory short) the acceptor rests this long: the cause
 /// seldom passes sooner, and the failed connection is still in the queue.
 const REST: Duration = Duration::from_millis(50);
+/// What a request needs at most to arrive behind its connection; in fact it is there at once. Nobody
+/// is judged before that.
+const ARRIVING: Duration = Duration::from_millis(20);
 /// As much of a newcomer's request is looked at. A longer one counts as a part.
 const LOOKED_AT: usize = 4 << 10;
 /// So long a newcomer queues.
@@ -79,6 +82,11 @@ const QUEUE: Duration = GIVE_WAY.saturating_add(CLOSING);
 const ALL_TAKEN: &str = "all connections are held or being answered; try again later";
 
 impl Newcomer {
+    /// When its time is over.
+    fn until(&self) -> Instant {
+        self.came + QUEUE
+    }
+
     fn sent(&self, scratch: &mut Vec<u8>) -> Sent {
         scratch.clear();
         scratch.reserve(LOOKED_AT);
@@ -118,14 +126,19 @@ impl Queue {
         self.newcomers.remove(best.1)
     }
 
+    fn is_full(&self) -> bool {
+        self.newcomers.len() >= NEWCOMERS
+    }
+
     /// Takes out whoever is to make room for others in a full queue: of those who have sent the
-    /// least, the one who came first. Nobody while all have sent their whole request.
-    fn overflow(&mut self) -> Option<Newcomer> {
-        if self.newcomers.len() < NEWCOMERS {
+    /// least, the one who came first. Nobody who has just come or has sent a whole request.
+    fn overflow(&mut self, now: Instant) -> Option<Newcomer> {
+        if !self.is_full() {
             return None;
         }
         let mut least = (Sent::Whole, 0);
-        for (index, newcomer) in self.newcomers.iter().enumerate() {
+        let settled = self.newcomers.iter().take_while(|newcomer| newcomer.came + ARRIVING <= now);
+        for (index, newcomer) in settled.enumerate() {
             let sent = newcomer.sent(&mut self.scratch);
             if sent < least.0 {
                 least = (sent, index);
@@ -140,17 +153,18 @@ impl Queue {
 
 impl Acceptor {
     pub fn run(mut self) {
-        let mut look = None;
+        let mut look: Option<Instant> = None;
         loop {
-            if let Some(newcomer) = self.queue.overflow() {
+            let now = Instant::now();
+            if let Some(newcomer) = self.queue.overflow(now) {
                 self.refuse(newcomer.line, &Problem::new(Cause::ConnectionCap, ALL_TAKEN));
             }
-            let meanwhile = look.map(|until| (self.pool.given_back(), until));
-            let accepted = match meanwhile {
-                Some(meanwhile) if self.queue.newcomers.len() >= NEWCOMERS => {
-                    listener::wait(&self.shutdown, meanwhile)
+            let given_back = self.pool.given_back();
+            let accepted = match look {
+                Some(until) if self.queue.is_full() => {
+                    listener::wait(&self.shutdown, (given_back, until.min(now + ARRIVING)))
                 }
-                _ => self.listener.accept(&self.shutdown, meanwhile),
+                _ => self.listener.accept(&self.shutdown, look.map(|until| (given_back, until))),
             };
             match accepted {
                 Accepted::Shutdown => break,
@@ -183,8 +197,8 @@ impl Acceptor {
         self.metrics.connections.add(1);
         match self.clients.connected(line.peer()) {
             Ok(share) => {
-                let until = Instant::now() + QUEUE;
-                self.queue.newcomers.push_back(Newcomer { line, share, until });
+                let came = Instant::now();
+                self.queue.newcomers.push_back(Newcomer { line, share, came });
             }
             Err(problem) => self.refuse(line, &problem),
         }
@@ -195,14 +209,14 @@ impl Acceptor {
     fn let_in(&mut self) -> Option<Instant> {
         while !self.queue.newcomers.is_empty() {
             let Some(place) = self.place() else { return self.wait_for_room(ALL_TAKEN) };
-            let Newcomer { line, share, until } = self.queue.next()?;
+            let Newcomer { line, share, came } = self.queue.next()?;
             match self.pool.admit(Admitted { line, share, place }) {
                 Ok(()) => {
                     (self.queue.closing_until, self.queue.jammed_until) = (None, None);
                     self.metrics.connections_peak.reach(self.pool.open() as u64);
                 }
                 Err((Admitted { line, share, .. }, error)) => {
-                    self.queue.newcomers.push_front(Newcomer { line, share, until });
+                    self.queue.newcomers.push_front(Newcomer { line, share, came });
                     return self.wait_for_room(&format!(
                         "no thread can be had for another connection ({error}); try again later"
                     ));
@@ -239,11 +253,11 @@ impl Acceptor {
                 }
             },
         };
-        while self.queue.newcomers.front().is_some_and(|first| first.until <= refused_until) {
+        while self.queue.newcomers.front().is_some_and(|first| first.until() <= refused_until) {
             let newcomer = self.queue.newcomers.pop_front()?;
             self.refuse(newcomer.line, &Problem::new(Cause::ConnectionCap, why));
         }
-        self.queue.newcomers.front().map(|first| first.until.min(look))
+        self.queue.newcomers.front().map(|first| first.until().min(look))
     }
 
     fn make_room(&self) -> MadeRoom {

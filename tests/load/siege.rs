@@ -20,6 +20,9 @@ const TICK: Duration = Duration::from_millis(10);
 /// By then everything has to be back. Answered connections linger for 1 s, hang-ups are seen
 /// within 2 s, and readers have their time for writing.
 const BACK: Duration = Duration::from_secs(10);
+/// A request goes from the probe to the acceptor, to a worker that has to let go, to one that
+/// serves it, and back: each has to be woken, and that is not the server's to promise.
+const HAND_OVERS: u32 = 4;
 /// What an allocator may keep of freed memory, beside what it kept before.
 const KEPT_KIB: u64 = 2 * 1024;
 /// When the number of descriptors has stayed the same for so long, it will not fall any more.
@@ -31,6 +34,15 @@ struct Case {
     slowest: Duration,
     /// A counter that shows that the attack took place; and what is missing otherwise.
     bites: &'static str,
+}
+
+/// What was seen while a case lasted.
+struct Course {
+    seen: Seen,
+    /// The most that the server needed.
+    peak: Footprint,
+    /// The latest that this machine woke anybody up.
+    late: Duration,
 }
 
 /// The server under siege.
@@ -86,7 +98,8 @@ pub fn run(args: &mut Args) -> Outcome<ExitCode> {
         Some(kind) => Ok(Attack::Crowd(Crowd::new(kind, attackers, server.target.port))),
         None => Child::spawn(&command).map(Attack::Program),
     };
-    let (seen, peak) = server.besiege(attack, Duration::from_secs(seconds))?;
+    let Course { seen, peak, late } = server.besiege(attack, Duration::from_secs(seconds))?;
+    let case = Case { slowest: case.slowest + HAND_OVERS * late, ..case };
     let after = server.back_at(&before)?;
     let bites = server.counter(case.bites)? - bitten;
     let mut broken = broken(&case, &seen, [&before, &after]);
@@ -107,6 +120,7 @@ impl Server {
         let mut control = Conn::open(port)?;
         self.publish(&mut control, LARGE, LARGE_BYTES)?;
         for _ in 0..2 {
+            self.alone_but_for(1, Instant::now() + BACK)?;
             let mut polls = Vec::new();
             for _ in 0..self.polls {
                 let mut poll = Conn::open(port)?;
@@ -165,14 +179,17 @@ impl Server {
 
     /// Waits until nobody is there any more.
     fn alone(&self, deadline: Instant) -> Outcome<()> {
+        self.alone_but_for(0, deadline)
+    }
+
+    fn alone_but_for(&self, others: usize, deadline: Instant) -> Outcome<()> {
         loop {
             // The one that asks is open, too.
-            let (open, held) = (self.counter("connections")?, self.counter("polls_held")?);
-            if (open, held) == (1, 0) {
+            let (open, held) = (self.counter("connections")? - 1, self.counter("polls_held")?);
+            if (open, held) == (others, 0) {
                 return Ok(());
             }
             if Instant::now() > deadline {
-                let open = open - 1;
                 return Err(format!("{open} connections, {held} polls never come back").into());
             }
             std::thread::sleep(TICK);
@@ -208,22 +225,18 @@ impl Server {
         }
     }
 
-    /// Attacks and probes; gives what the probe saw, and the most that the server needed.
-    fn besiege(
-        &self,
-        attack: impl FnOnce() -> Outcome<Attack>,
-        time: Duration,
-    ) -> Outcome<(Seen, Footprint)> {
+    /// Attacks and probes.
+    fn besiege(&self, attack: impl FnOnce() -> Outcome<Attack>, time: Duration) -> Outcome<Course> {
         let stop = AtomicBool::new(false);
         std::thread::scope(|scope| {
             let mut peak = footprint(self.pid)?;
             let mut attack = attack()?;
-            let deadline = Instant::now() + time;
             attack.tick()?;
+            let deadline = Instant::now() + time;
             let probe = scope.spawn(|| probe::run(self.target, &stop).map_err(|e| e.to_string()));
-            let mut outcome = Ok(());
+            let (mut outcome, mut late) = (Ok(()), Duration::ZERO);
             while outcome.is_ok() && Instant::now() < deadline && !probe.is_finished() {
-                std::thread::sleep(TICK);
+                late = late.max(lateness());
                 outcome = attack.tick();
                 peak = peak.highest(&footprint(self.pid)?);
             }
@@ -235,7 +248,7 @@ impl Server {
             }
             drop(attack);
             let seen = probe.join().map_err(|_| "the probe panicked")??;
-            outcome.map(|()| (seen, peak))
+            outcome.map(|()| Course { seen, peak, late })
         })
     }
 
@@ -256,6 +269,14 @@ impl Server {
         }
         Ok(())
     }
+}
+
+/// Sleeps for a tick, and says how much too long that took: machines that do other things let
+/// everybody wait.
+fn lateness() -> Duration {
+    let begun = Instant::now();
+    std::thread::sleep(TICK);
+    begun.elapsed().saturating_sub(TICK)
 }
 
 /// Which promises were not kept.
