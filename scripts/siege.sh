@@ -36,7 +36,7 @@ been used once: workers are kept, and so is some of the memory that they have fr
 
   --seconds N     how long each case is attacked (30)
   --only LIST     only these cases, comma-separated
-  --attackers N   how many attack at once, instead of four for each place
+  --attackers N   how many attack at once, instead of four for each place, 1,000 silent ones, or 2,100 polls
   --install       first install slowhttptest with apt-get (Debian; needs root)
   --help          this text
 
@@ -177,6 +177,7 @@ for case in "${cases[@]}"; do
         continue
     fi
     connections=64 polls=56 count=$attackers
+    [ "$case" != silent ] || : "${count:=1000}"
     if [ "$case" = polls ]; then
         connections=2250 polls=2000
         : "${count:=2100}"

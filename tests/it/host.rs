@@ -106,7 +106,8 @@ fn a_thread_that_is_refused_costs_its_connection_at_most() {
 #[test]
 fn publishes_get_through_where_few_threads_are_allowed() {
     let Some(somebody) = Somebody::new() else { return };
-    let _others = [(); 8].map(|()| somebody.does_something_else());
+    // So many that the server's own threads make the difference.
+    let _others = [(); 5].map(|()| somebody.does_something_else());
     let server = somebody.serves(&[]);
     let polls = server.metric("polls_held_max");
     assert!(polls < THREADS as f64, "{polls} polls");

@@ -94,7 +94,7 @@ fn a_publish_that_races_with_a_poll_is_always_seen_by_it() {
 }
 
 /// Descriptors for a thousand connections and more in this process.
-fn allow_many_descriptors() {
+pub fn allow_many_descriptors() {
     let maximum = getrlimit(Resource::Nofile).maximum;
     setrlimit(Resource::Nofile, Rlimit { current: maximum, maximum }).unwrap();
 }
