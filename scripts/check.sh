@@ -91,6 +91,8 @@ have promtool && promtool=promtool || promtool="$tools/usr/bin/promtool"
 
 with cargo-fmt "format" cargo fmt --all --check
 with cargo-clippy "lints" cargo clippy --locked --all-targets -- -D warnings
+with cargo-clippy "lints without default features" \
+    cargo clippy --locked --all-targets --no-default-features -- -D warnings
 mapfile -t scripts < <(git ls-files 'scripts/*.sh' 'scripts/**/*.sh' .ci/run | sort -u)
 with shellcheck "shell scripts" shellcheck -x "${scripts[@]}"
 step "tests and lessons"

@@ -3,7 +3,7 @@
 
 mod flags;
 mod proxies;
-mod units;
+pub mod units;
 
 use std::ffi::OsString;
 use std::path::PathBuf;

@@ -31,6 +31,9 @@
 //! [limits], [time], [json], [names], [cursor], [error], [metrics], [permits], [shutdown],
 //! [threads], [config], [diag], [mod@line], [http], [access], [clients], [log], [bell], [api], [door].
 //!
+//! Beside the server stands `client`, the loops at the other end of the wire; a cargo feature. It
+//! shares only the small modules at the top of the list, and has no locks.
+//!
 //! # The locks, and the order in which they are taken
 //!
 //! | lock | guards | taken before |
@@ -78,6 +81,8 @@ pub mod log;
 pub mod bell;
 pub mod api;
 pub mod door;
+#[cfg(feature = "client")]
+pub mod client;
 
 /// The version, as `--version` and `/health` say it.
 pub const VERSION: &str = env!("CARGO_PKG_VERSION");

@@ -2,7 +2,7 @@
 //! and what happens at it.
 //!
 //! The caps that people set are in [`crate::config`]; both together are all there is. Nothing in
-//! this server grows without one of them.
+//! this server grows without one of them. Those of our own clients follow at the end.
 
 use std::time::Duration;
 
@@ -136,3 +136,41 @@ pub const LOG_LINE_CHARS: usize = 1_024;
 pub const TOLD_AGAIN: Duration = Duration::from_secs(10);
 /// Topics in one answer of `GET /topics`, and its default.
 pub const LISTED_TOPICS: usize = 1_000;
+
+// From here on: what bounds `longpoll follow` and `longpoll publish`, the clients.
+
+/// How long a client takes to connect, all addresses of a name together. Then it tries again.
+pub const CONNECT: Duration = Duration::from_secs(10);
+/// How long a client takes to send a request. Then it tries again.
+pub const SEND: Duration = Duration::from_secs(60);
+/// How long an answer may keep a client waiting beyond the wait that it asked for; a pause in the
+/// middle may be as long. Then the network is taken for dead, and the client tries again.
+pub const SILENCE: Duration = Duration::from_secs(10);
+/// How long a publish may take to be answered: it may have to wait for a disk. Then it is repeated.
+pub const PUBLISH_ANSWER: Duration = Duration::from_secs(30);
+/// Bytes of an answer's body that a client takes: one event of 1 MiB can become 6 MiB of JSON.
+/// Larger: it is not this server's, and the client tries again.
+pub const ANSWER_BYTES: usize = 8 * MIB;
+/// The longest `--wait`: servers clamp it anyway, to 55 s unless told otherwise.
+pub const WAIT_MOST: Duration = Duration::from_secs(3_600);
+/// Back-off with full jitter: the n-th pause is a random part of this, doubled n times, ...
+pub const BACKOFF_FIRST: Duration = Duration::from_millis(250);
+/// ... but at most of this.
+pub const BACKOFF_MOST: Duration = Duration::from_secs(30);
+/// A longer `Retry-After` is taken for this long.
+pub const RETRY_AFTER_MOST: Duration = Duration::from_secs(600);
+/// Polls that are answered with nothing follow each other no faster, whatever a server or a proxy
+/// makes of the wait.
+pub const PACE: Duration = Duration::from_secs(1);
+/// The longest `--retry-for`. With [`CONNECT`] and [`SEND`] it has to end before [`KEY_AGE`]: a
+/// publish that is repeated later could happen twice.
+pub const RETRY_FOR_MOST: Duration = Duration::from_secs(480);
+/// Bytes of one event that `publish --stdin whole` takes; what `--max-event` may be at most.
+pub const WHOLE_BYTES: usize = MIB;
+/// Bytes of a token file. Larger: it is refused.
+pub const TOKEN_BYTES: usize = 4 * KIB;
+/// Bytes of a state file: 64 topics and 64 types with the longest names, and a cursor. Larger: it
+/// is refused.
+pub const STATE_BYTES: usize = 32 * KIB;
+/// Characters of a text from the server that an error message shows.
+pub const SHOWN_CHARS: usize = 500;

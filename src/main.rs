@@ -13,6 +13,14 @@ use longpoll::shutdown::Shutdown;
 use longpoll::{VERSION, diag};
 
 fn main() -> ExitCode {
+    #[cfg(feature = "client")]
+    if let Some(code) = longpoll::client::command::run(std::env::args_os().skip(1)) {
+        return code;
+    }
+    #[cfg(not(feature = "client"))]
+    if std::env::args_os().nth(1).is_some_and(|word| word == "follow" || word == "publish") {
+        return fail(&"this program was built without its clients (cargo feature client)", 2);
+    }
     match config::parse(std::env::args_os().skip(1), |name| std::env::var_os(name)) {
         Ok(Command::Help) => print(&config::help()),
         Ok(Command::Version) => print(&format!("longpoll {VERSION}\n")),
@@ -56,7 +64,7 @@ fn serve(config: Config) -> std::io::Result<()> {
     let access = Access::open(&config)?;
     let listeners = listener::open(&config.listen)?;
     let shutdown = Shutdown::new()?;
-    on_signals(shutdown.clone()).map_err(|e| no_thread(&e))?;
+    shutdown.on_signals().map_err(|e| no_thread(&e))?;
     let metrics = Arc::new(Metrics::default());
     let (diag, diag_thread) =
         diag::start(config.log, Arc::clone(&metrics)).map_err(|e| no_thread(&e))?;
@@ -95,18 +103,4 @@ fn serve(config: Config) -> std::io::Result<()> {
 
 fn no_thread(error: &std::io::Error) -> std::io::Error {
     std::io::Error::other(format!("the system allows too few threads: {error}"))
-}
-
-/// The first signal drains; a second one ends the process at once.
-fn on_signals(shutdown: Shutdown) -> std::io::Result<()> {
-    let on_signal = move || {
-        if shutdown.give() {
-            std::process::exit(130);
-        }
-    };
-    ctrlc::set_handler(on_signal).map_err(|error| match error {
-        ctrlc::Error::System(error) => error,
-        // It cannot be: this is called once, and the signals exist.
-        other => std::io::Error::other(other.to_string()),
-    })
 }

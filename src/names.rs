@@ -134,6 +134,20 @@ impl TopicSet {
     }
 }
 
+impl fmt::Display for TopicSet {
+    /// The list again, as [`TopicSet::parse`] takes it.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        for (place, pattern) in self.0.iter().enumerate() {
+            f.write_str(if place == 0 { "" } else { "," })?;
+            match pattern {
+                Pattern::Topic(name) => name.fmt(f)?,
+                Pattern::Prefix(prefix) => write!(f, "{prefix}*")?,
+            }
+        }
+        Ok(())
+    }
+}
+
 /// Inserts what is not there yet. The lists are short and mostly of one.
 pub fn insert_sorted<T: Ord>(list: &mut Vec<T>, item: T) {
     if let Err(place) = list.binary_search(&item) {
@@ -181,6 +195,17 @@ impl TypeFilter {
     }
 }
 
+impl fmt::Display for TypeFilter {
+    /// The list again, as [`TypeFilter::parse`] takes it; nothing when all are wanted.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        for (place, name) in self.0.iter().flat_map(|types| types.iter()).enumerate() {
+            f.write_str(if place == 0 { "" } else { "," })?;
+            name.fmt(f)?;
+        }
+        Ok(())
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -192,6 +217,8 @@ mod tests {
         assert_eq!(set("a.x,a.*,a.b.*"), set("a.*"));
         assert_eq!(set("a,*"), set("*"));
         assert_ne!(set("a"), set("a*"));
+        assert_eq!(set("n*,b,a,b").to_string(), "a,b,n*");
+        assert_eq!(TypeFilter::parse("y,x,y").unwrap().to_string(), "x,y");
     }
 
     #[test]

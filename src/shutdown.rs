@@ -3,14 +3,16 @@
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Instant;
 
-use rustix::event::{EventfdFlags, PollFd, PollFlags};
+use rustix::event::{EventfdFlags, PollFd, PollFlags, Timespec};
 use rustix::io::Errno;
 
 /// A signal to stop, for threads that block in poll(2) as well as for those that only look.
-#[derive(Clone)]
+#[derive(Clone, Debug)]
 pub struct Shutdown(Arc<Signal>);
 
+#[derive(Debug)]
 struct Signal {
     given: AtomicBool,
     /// Readable from when the signal is given.
@@ -26,6 +28,24 @@ impl Shutdown {
         let event = rustix::event::eventfd(0, EventfdFlags::CLOEXEC | EventfdFlags::NONBLOCK)?;
         let given = AtomicBool::new(false);
         Ok(Shutdown(Arc::new(Signal { given, event })))
+    }
+
+    /// Lets SIGINT, SIGTERM and SIGHUP give it; a second one ends the process at once.
+    ///
+    /// # Errors
+    /// When the operating system refuses it.
+    pub fn on_signals(&self) -> std::io::Result<()> {
+        let stop = self.clone();
+        let on_signal = move || {
+            if stop.give() {
+                std::process::exit(130);
+            }
+        };
+        ctrlc::set_handler(on_signal).map_err(|error| match error {
+            ctrlc::Error::System(error) => error,
+            // It cannot be: this is called once, and the signals exist.
+            other => std::io::Error::other(other.to_string()),
+        })
     }
 
     /// Gives the signal. Says whether it had been given before.
@@ -52,6 +72,40 @@ impl Shutdown {
                 Err(_) => return,
             }
         }
+    }
+
+    /// Blocks until the descriptor is ready or the deadline is over, and says which; or until the
+    /// signal is given, which is an error.
+    ///
+    /// # Errors
+    /// When the signal is given, or when the descriptor cannot be watched.
+    pub fn wait_for(&self, what: &PollFd<'_>, until: Option<Instant>) -> std::io::Result<bool> {
+        loop {
+            if self.given() {
+                return Err(std::io::Error::other("told to stop"));
+            }
+            let left = until.map(|until| until.saturating_duration_since(Instant::now()));
+            let left = left.map(|left| Timespec {
+                tv_sec: left.as_secs() as i64,
+                tv_nsec: left.subsec_nanos().into(),
+            });
+            let stop = PollFd::from_borrowed_fd(self.as_fd(), PollFlags::IN);
+            let mut either = [what.clone(), stop];
+            match rustix::event::poll(&mut either, left.as_ref()) {
+                Ok(0) => return Ok(false),
+                Ok(_) if !either[0].revents().is_empty() => return Ok(true),
+                Ok(_) | Err(Errno::INTR) => {}
+                Err(error) => return Err(error.into()),
+            }
+        }
+    }
+
+    /// Blocks until the deadline, or until the signal is given; says whether it was.
+    #[must_use]
+    pub fn wait_until(&self, until: Instant) -> bool {
+        // What it watches is itself: then it is ready exactly when the signal is given.
+        self.wait_for(&PollFd::from_borrowed_fd(self.as_fd(), PollFlags::IN), Some(until))
+            .unwrap_or(true)
     }
 }
 

@@ -233,8 +233,12 @@ pub fn help() -> String {
     let mut text = String::from(
         "longpoll: holds each request until there is news or a deadline\n\n\
          Usage: longpoll [serve] [flags]\n       \
-                longpoll token NAME RIGHTS TOPICS   a line for --tokens, and its secret\n\n",
+                longpoll token NAME RIGHTS TOPICS   a line for --tokens, and its secret\n",
     );
+    if cfg!(feature = "client") {
+        text.push_str("       longpoll follow --help | publish --help   its clients\n");
+    }
+    text.push('\n');
     for flag in FLAGS {
         let left = format!("--{} {}", flag.name, flag.value);
         let default = (flag.default)(&defaults);

@@ -307,3 +307,12 @@ fn the_log_has_a_line_per_request_when_asked_to_and_none_otherwise() {
         assert_eq!(rest, "");
     }
 }
+
+#[cfg(not(feature = "client"))]
+#[test]
+fn a_program_without_its_clients_says_so() {
+    for command in ["follow", "publish"] {
+        refused(&run(&[command, "http://127.0.0.1:1", "news"]), 2, &["without its clients"]);
+    }
+    assert!(!String::from_utf8(run(&["--help"]).stdout).unwrap().contains("follow"));
+}

@@ -10,6 +10,22 @@
 mod support;
 
 mod bounds;
+#[cfg(feature = "client")]
+mod client_args;
+#[cfg(feature = "client")]
+mod client_chaos;
+#[cfg(feature = "client")]
+mod client_exec;
+#[cfg(feature = "client")]
+mod client_follow;
+#[cfg(feature = "client")]
+mod client_library;
+#[cfg(feature = "client")]
+mod client_publish;
+#[cfg(feature = "client")]
+mod client_state;
+#[cfg(feature = "client")]
+mod client_trouble;
 mod clients;
 mod config;
 mod drain;

@@ -1,6 +1,10 @@
 //! What the tests share: the real program on a port of its own, and a client that speaks in bytes.
 
 mod client;
+#[cfg(feature = "client")]
+pub mod command;
+#[cfg(feature = "client")]
+pub mod proxy;
 mod server;
 
 pub use client::{Answer, Client};

@@ -1,0 +1,123 @@
+//! Goal: a command sees each event once it has dealt with the one before, as data and never as
+//! text of a shell.
+
+use std::path::Path;
+
+use crate::support::command::{Folder, Running, run};
+use crate::support::{Server, until};
+
+const SIGTERM: i32 = 15;
+
+fn url(server: &Server) -> String {
+    format!("http://{}", server.address)
+}
+
+#[test]
+fn the_event_is_on_stdin_and_its_fields_are_in_the_environment() {
+    let server = Server::start(&[]);
+    let folder = Folder::new();
+    let touched = folder.path("touched");
+    let evil = format!("$(touch {touched}) `touch {touched}`; touch {touched} '\" \n{touched}");
+    let path = "/topics/news?type=alert";
+    assert_eq!(server.connect().post(path, "", &evil).status, 201);
+    server.publish("other", "plain");
+    let show = "printf '%s/%s/%s/%s/' \"$LONGPOLL_SEQ\" \"$LONGPOLL_TOPIC\" \"$LONGPOLL_TYPE\" \
+                \"${LONGPOLL_TIME%T*}\"; cat; echo .";
+    let output =
+        run(&["follow", "--wait", "0", "--format", "raw", "--exec", show, &url(&server), "*"]);
+    let page = server.get("/topics/*").json();
+    let day = page["events"][0]["time"].as_str().unwrap().split('T').next().unwrap();
+    let shown = String::from_utf8(output.stdout).unwrap();
+    assert_eq!(shown, format!("1/news/alert/{day}/{evil}.\n2/other//{day}/plain.\n"));
+    assert!(!Path::new(&touched).exists());
+    let output = run(&["follow", "--wait", "0", "--exec", "cat", &url(&server), "other"]);
+    let event: serde_json::Value = serde_json::from_slice(&output.stdout).unwrap();
+    assert_eq!(event, page["events"][1]);
+}
+
+#[test]
+fn while_the_command_fails_later_events_wait_and_the_place_stays() {
+    let server = Server::start(&[]);
+    let folder = Folder::new();
+    let (state, may, log) = (folder.path("state"), folder.path("may"), folder.path("log"));
+    server.publish_many("news", 4);
+    // Event 3 fails until there is a file.
+    let command = format!("read n; echo $n >> {log}; [ $LONGPOLL_SEQ -ne 3 ] || [ -e {may} ]");
+    let url = url(&server);
+    let args = ["follow", "--format", "raw", "--state", &state, "--exec", &command, &url, "news"];
+    let follow = Running::start(&args);
+    for _ in 0..3 {
+        assert!(follow.error("event 3").contains("exit status: 1"));
+    }
+    let kept = std::fs::read_to_string(&state).unwrap();
+    assert!(kept.contains(".2\""), "{kept}");
+    follow.signal(SIGTERM);
+    assert_eq!(follow.end().0, Some(0));
+    assert_eq!(std::fs::read_to_string(&state).unwrap(), kept);
+    let seen = std::fs::read_to_string(&log).unwrap();
+    assert!(seen.starts_with("0\n1\n2\n2\n2\n") && !seen.contains('3'), "{seen:?}");
+    std::fs::write(&may, "").unwrap();
+    std::fs::remove_file(&log).unwrap();
+    let follow = Running::start(&args);
+    until("the last one is dealt with", || {
+        std::fs::read_to_string(&state).unwrap().contains(".4\"")
+    });
+    assert_eq!(std::fs::read_to_string(&log).unwrap(), "2\n3\n");
+    drop(follow);
+}
+
+#[test]
+fn killed_while_the_command_runs_it_runs_it_again() {
+    let server = Server::start(&[]);
+    let folder = Folder::new();
+    let (state, pipe) = (folder.path("state"), folder.path("pipe"));
+    assert!(std::process::Command::new("mkfifo").arg(&pipe).status().unwrap().success());
+    server.publish_many("news", 2);
+    let url = url(&server);
+    // It tells its event, and is not done until somebody writes into the pipe.
+    let command = format!("cat; echo; read go < {pipe}");
+    let args = ["follow", "--format", "raw", "--state", &state, "--exec", &command, &url, "news"];
+    let follow = Running::start(&args);
+    assert_eq!(follow.line(), "0");
+    std::fs::write(&pipe, "go\n").unwrap();
+    assert_eq!(follow.line(), "1");
+    follow.signal(9);
+    std::fs::write(&pipe, "go\n").unwrap();
+    let _ = follow.end();
+    let follow = Running::start(&args);
+    assert_eq!(follow.line(), "1");
+    std::fs::write(&pipe, "go\n").unwrap();
+    until("it is kept", || std::fs::read_to_string(&state).unwrap().contains(".2\""));
+    assert!(!follow.has_line());
+}
+
+#[test]
+fn a_command_need_not_read_what_it_is_given() {
+    let server = Server::start(&["--max-event", "1MiB"]);
+    for _ in 0..2 {
+        let large = vec![b'x'; 1 << 20];
+        assert_eq!(server.connect().post("/topics/news", "", large).status, 201);
+    }
+    let args = ["follow", "--wait", "0", "--exec", "echo $LONGPOLL_SEQ", &url(&server), "news"];
+    let output = run(&args);
+    assert_eq!((output.status.code(), &*output.stdout), (Some(0), &b"1\n2\n"[..]), "{output:?}");
+    assert!(output.stderr.is_empty(), "{output:?}");
+}
+
+#[test]
+fn a_command_is_let_finish_when_the_follower_is_to_stop() {
+    let server = Server::start(&[]);
+    let folder = Folder::new();
+    let (state, pipe) = (folder.path("state"), folder.path("pipe"));
+    assert!(std::process::Command::new("mkfifo").arg(&pipe).status().unwrap().success());
+    server.publish_many("news", 2);
+    let command = format!("cat; echo; read go < {pipe}");
+    let url = url(&server);
+    let args = ["follow", "--format", "raw", "--state", &state, "--exec", &command, &url, "news"];
+    let follow = Running::start(&args);
+    assert_eq!(follow.line(), "0");
+    follow.signal(SIGTERM);
+    std::fs::write(&pipe, "go\n").unwrap();
+    assert_eq!(follow.end(), (Some(0), vec![], String::new()));
+    assert!(std::fs::read_to_string(&state).unwrap().contains(".1\""));
+}

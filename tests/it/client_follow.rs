@@ -1,0 +1,237 @@
+//! Goal: `longpoll follow` prints what is published, all of it, once, in order, as it is asked to.
+
+use std::net::SocketAddr;
+
+use crate::support::Server;
+use crate::support::command::{Fake, Folder, Running, numbers, page, run};
+
+const SIGTERM: i32 = 15;
+
+fn url(address: SocketAddr) -> String {
+    format!("http://{address}")
+}
+
+fn follow(server: &Server, args: &[&str]) -> Running {
+    let url = url(server.address);
+    Running::start(&[&["follow", "--format", "raw"], args, &[&url, "news"]].concat())
+}
+
+/// What a follow prints that ends when it has caught up.
+fn caught_up(args: &[&str]) -> String {
+    let output = run(&[&["follow", "--wait", "0"], args].concat());
+    assert!(output.status.success() && output.stderr.is_empty(), "{output:?}");
+    String::from_utf8(output.stdout).unwrap()
+}
+
+#[test]
+fn events_are_printed_from_the_oldest_that_is_kept_and_then_as_they_come() {
+    let server = Server::start(&[]);
+    server.publish("news", "one");
+    server.publish("other", "not this");
+    server.publish("news", "two");
+    let follow = follow(&server, &[]);
+    assert_eq!(follow.take(2), ["one", "two"]);
+    for text in ["three", "four"] {
+        server.until_held(1);
+        server.publish("news", text);
+        assert_eq!(follow.line(), text);
+    }
+}
+
+#[test]
+fn it_begins_where_it_is_told_to() {
+    let server = Server::start(&[]);
+    let cursor = server.publish_many("news", 3).next().to_owned();
+    server.publish_many("news", 2);
+    for (since, expected) in
+        [("last:2", "0\n1\n"), ("start", "0\n1\n2\n0\n1\n"), ("now", ""), (&*cursor, "0\n1\n")]
+    {
+        let url = url(server.address);
+        let printed = caught_up(&["--format", "raw", "--since", since, &url, "news"]);
+        assert_eq!(printed, expected, "{since}");
+    }
+    let now = follow(&server, &["--since", "now"]);
+    server.until_held(1);
+    server.publish("news", "later");
+    assert_eq!(now.line(), "later");
+}
+
+#[test]
+fn now_is_found_out_before_it_waits() {
+    let fake = Fake::new();
+    let follow = Running::start(&["follow", "--since", "now", &fake.url(), "news"]);
+    // The answer to this gets lost: later than that is not meant by now.
+    let request = fake.serve("");
+    assert!(request.contains("since=now&wait=0&"), "{request}");
+    fake.serve(page(&[], "e.1", "timeout").replacen("\r\n", "\r\nConnection: close\r\n", 1));
+    for _ in 0..2 {
+        let request = fake.serve("");
+        assert!(request.contains("since=e.1&wait=25&"), "{request}");
+    }
+    fake.serve(page(&[2], "e.2", "data"));
+    assert!(follow.line().contains("\"seq\":2"));
+}
+
+#[test]
+fn it_ends_after_as_many_events_as_were_asked_for() {
+    let server = Server::start(&[]);
+    server.publish_many("news", 5);
+    for count in 1..5 {
+        let (code, lines, errors) = follow(&server, &["--count", &count.to_string()]).end();
+        assert_eq!((code, lines.len(), &*errors), (Some(0), count, ""));
+    }
+    // More than there are: it waits for the rest.
+    let follow = follow(&server, &["--count", "6"]);
+    server.until_held(1);
+    server.publish("news", "last");
+    let (code, lines, _) = follow.end();
+    assert_eq!((code, lines.len()), (Some(0), 6));
+}
+
+#[test]
+fn each_format_shows_an_event_as_it_promises() {
+    let server = Server::start(&[]);
+    let mut client = server.connect();
+    client.post("/topics/a?type=alert", "", "line\nbreak");
+    let json = "{\"n\":1.10,\r\n\"big\":123456789012345678901234567890}";
+    client.post("/topics/b", "Content-Type: application/json\r\n", json);
+    client.post("/topics/c", "Content-Type: image/png\r\n", b"\xff\x00\n\x1b[2J");
+    let url = url(server.address);
+    let print = |format| {
+        let args = ["follow", "--wait", "0", "--format", format, &url, "c,a,b"];
+        run(&args).stdout
+    };
+    let lines = print("ndjson");
+    let page = server.get("/topics/a,b,c").json();
+    let events: Vec<serde_json::Value> = lines
+        .split(|b| *b == b'\n')
+        .filter(|line| !line.is_empty())
+        .map(|line| serde_json::from_slice(line).unwrap())
+        .collect();
+    assert_eq!(events, *page["events"].as_array().unwrap());
+    let text = String::from_utf8(lines).unwrap();
+    assert!(text.contains("{\"n\":1.10,  \"big\":123456789012345678901234567890}"), "{text}");
+    let raw = [
+        b"line\nbreak\n".as_slice(),
+        b"{\"n\":1.10,  \"big\":123456789012345678901234567890}\n",
+        b"\xff\x00\n\x1b[2J\n",
+    ];
+    assert_eq!(print("raw"), raw.concat());
+    let answers: serde_json::Value = serde_json::from_slice(&print("json")).unwrap();
+    assert_eq!((&answers["events"], &answers["next"]), (&page["events"], &page["next"]));
+    let shown = print("{seq}:{topic}:{type}:{{\\t}}");
+    assert_eq!(shown, b"1:a:alert:{\t}\n2:b::{\t}\n3:c::{\t}\n");
+    let times = String::from_utf8(print("{time}|{json}")).unwrap();
+    for (line, event) in times.lines().zip(events) {
+        let (time, json) = line.split_once('|').unwrap();
+        assert_eq!(event["time"], *time);
+        assert_eq!(serde_json::from_str::<serde_json::Value>(json).unwrap(), event);
+    }
+}
+
+#[test]
+fn only_the_types_that_are_wanted_are_printed() {
+    let server = Server::start(&[]);
+    for tag in ["?type=a", "?type=b", "", "?type=c"] {
+        server.connect().post(&format!("/topics/news{tag}"), "", tag);
+    }
+    let url = url(server.address);
+    let printed = caught_up(&["--type", "c,a", "--format", "{type}", &url, "*"]);
+    assert_eq!(printed, "a\nc\n");
+}
+
+#[test]
+fn a_unix_socket_is_as_good_as_an_address() {
+    let folder = Folder::new();
+    let url = format!("unix:{}", folder.path("socket"));
+    let server = Server::start(&["--listen", &url]);
+    let follow = Running::start(&["follow", "--format", "raw", &url, "news"]);
+    server.until_held(1);
+    let published = run(&["publish", &url, "news", "hello"]);
+    assert!(published.status.success(), "{published:?}");
+    assert_eq!(follow.line(), "hello");
+}
+
+#[test]
+fn the_largest_event_arrives_whole() {
+    let server = Server::start(&["--max-event", "1MiB"]);
+    // As JSON it is six times as large.
+    let body = vec![1; 1 << 20];
+    assert_eq!(server.connect().post("/topics/news", "", &body).status, 201);
+    let output = run(&["follow", "--wait", "0", "--format", "raw", &url(server.address), "news"]);
+    assert_eq!(output.stdout.len(), body.len() + 1, "{output:?}");
+    assert_eq!(output.stdout[..body.len()], body);
+}
+
+#[test]
+fn many_pages_are_read_in_order() {
+    let server = Server::start(&["--retain-events", "100000"]);
+    let lines = numbers(1_000);
+    for _ in 0..5 {
+        let answer =
+            server.connect().post("/topics/news", "Content-Type: application/x-ndjson\r\n", &lines);
+        assert_eq!(answer.status, 201);
+    }
+    let url = url(server.address);
+    let printed = caught_up(&["--format", "raw", &url, "news"]);
+    assert_eq!(printed, lines.repeat(5));
+}
+
+#[test]
+fn a_signal_ends_it_at_once_and_well() {
+    for signal in [2, SIGTERM] {
+        let server = Server::start(&[]);
+        let follow = follow(&server, &["--wait", "50s"]);
+        server.until_held(1);
+        follow.signal(signal);
+        assert_eq!(follow.end(), (Some(0), vec![], String::new()));
+    }
+}
+
+#[test]
+fn it_ends_when_nobody_reads_it_any_more() {
+    use std::process::Stdio;
+    let server = Server::start(&[]);
+    let url = url(server.address);
+    let mut command = crate::support::program();
+    command.args(["follow", "--format", "raw", &url, "news"]);
+    let mut child = command.stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
+    server.until_held(1);
+    // As when head has seen enough; there need not come another event.
+    drop(child.stdout.take());
+    let output = child.wait_with_output().unwrap();
+    assert_eq!((output.status.code(), &*output.stderr), (Some(0), &b""[..]));
+}
+
+#[test]
+fn an_event_that_nobody_takes_is_not_an_error() {
+    let server = Server::start(&[]);
+    server.publish("news", &"x".repeat(60_000));
+    server.publish("news", &"x".repeat(60_000));
+    let (reader, writer) = rustix::pipe::pipe_with(rustix::pipe::PipeFlags::CLOEXEC).unwrap();
+    let url = url(server.address);
+    let mut command = crate::support::program();
+    command.args(["follow", "--format", "raw", &url, "news"]).stdout(writer);
+    let mut child = command.stderr(std::process::Stdio::piped()).spawn().unwrap();
+    drop(command);
+    // It is blocked in writing when the reader goes, or comes to it later.
+    drop(reader);
+    let mut errors = String::new();
+    std::io::Read::read_to_string(&mut child.stderr.take().unwrap(), &mut errors).unwrap();
+    assert_eq!((child.wait().unwrap().code(), &*errors), (Some(0), ""));
+}
+
+#[test]
+fn a_gap_ends_it_with_a_status_of_its_own_or_is_told_and_passed() {
+    let server = Server::start(&["--retain-events", "3"]);
+    let cursor = server.publish("news", "0").next().to_owned();
+    server.publish_many("news", 10);
+    let (code, lines, errors) = follow(&server, &["--since", &cursor]).end();
+    assert_eq!((code, lines.len()), (Some(3), 0));
+    assert!(errors.contains("gap") && errors.contains("7 in news"), "{errors}");
+    assert!(errors.contains("--on-gap skip"), "{errors}");
+    let args = ["--since", &cursor, "--on-gap", "skip", "--wait", "0"];
+    let (code, lines, errors) = follow(&server, &args).end();
+    assert_eq!((code, lines), (Some(0), vec!["7".to_owned(), "8".into(), "9".into()]));
+    assert!(errors.contains("7 in news") && errors.contains("going on"), "{errors}");
+}

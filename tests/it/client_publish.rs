@@ -1,0 +1,231 @@
+//! Goal: `longpoll publish` publishes what it is given, once, and says what became of it.
+
+use std::io::{Read, Write};
+use std::os::fd::OwnedFd;
+
+use crate::support::command::{Fake, Folder, Running, answer, failed, numbers, run, run_with};
+use crate::support::{Answer, Server, program};
+
+const SIGTERM: i32 = 15;
+
+fn url(server: &Server) -> String {
+    format!("http://{}", server.address)
+}
+
+fn json(bytes: &[u8]) -> serde_json::Value {
+    serde_json::from_slice(bytes).unwrap_or_else(|e| panic!("{e}: {bytes:?}"))
+}
+
+fn all(server: &Server) -> Answer {
+    server.get("/topics/news?limit=1000&wait=0")
+}
+
+#[test]
+fn one_event_is_published_as_it_is_given() {
+    let server = Server::start(&[]);
+    let url = url(&server);
+    let publish = |args: &[&str]| run(&[&["publish"], args].concat());
+    let output = publish(&[&url, "news", "héllo", "--type", "alert"]);
+    assert_eq!((output.status.code(), &*output.stderr), (Some(0), &b""[..]));
+    let receipt = json(&output.stdout);
+    assert_eq!((&receipt["topic"], &receipt["seq"]), (&"news".into(), &1.into()));
+    assert_eq!(receipt["cursor"], all(&server).next());
+    publish(&["--json", &url, "news", "{\"a\": [1.0]}"]);
+    publish(&[&url, "news", "--", "--json"]);
+    publish(&[&url, "news", ""]);
+    let whole = run_with(&["publish", "--stdin", "whole", &url, "news"], b"\xff\n\x00");
+    assert_eq!(json(&whole.stdout)["seq"], 5);
+    let page = all(&server).json();
+    assert_eq!(page["events"][0]["type"], "alert");
+    let data: Vec<_> = page["events"].as_array().unwrap().iter().map(|e| &e["data"]).collect();
+    assert_eq!(
+        data[..4],
+        ["héllo".into(), serde_json::json!({"a": [1.0]}), "--json".into(), "".into()]
+            .iter()
+            .collect::<Vec<_>>()[..]
+    );
+    assert_eq!(page["events"][4]["data_base64"], "/woA");
+}
+
+#[test]
+fn lines_go_out_in_batches_within_the_bounds() {
+    let server = Server::start(&["--retain-events", "100000"]);
+    let url = url(&server);
+    let lines = numbers(2_500).replace('\n', "\n\n");
+    let output = run_with(&["publish", "--type", "t", &url, "news", "-"], &lines);
+    let sum = json(&output.stdout);
+    assert_eq!((&sum["count"], &sum["seq"]), (&2_500.into(), &2_500.into()), "{output:?}");
+    assert_eq!(server.metric("publishes_total"), 3.0);
+    // 40 lines of 60,000 bytes: 17 fit into 1 MiB.
+    let lines = format!("\"{}\"\n", "x".repeat(60_000)).repeat(40);
+    let output = run_with(&["publish", &url, "large"], &lines);
+    assert_eq!(json(&output.stdout)["count"], 40, "{output:?}");
+    assert_eq!(server.metric("publishes_total"), 6.0);
+    let last = server.get("/topics/news?since=last:1").json();
+    assert_eq!(
+        (&last["events"][0]["data"], &last["events"][0]["type"]),
+        (&2_499.into(), &"t".into())
+    );
+    // Nothing is nothing.
+    let output = run_with(&["publish", &url, "news"], "\n \n");
+    assert_eq!((output.status.code(), &json(&output.stdout)["count"]), (Some(0), &0.into()));
+}
+
+#[test]
+fn lines_of_text_are_events_of_text() {
+    let server = Server::start(&[]);
+    let url = url(&server);
+    let output =
+        run_with(&["publish", "--stdin", "text", &url, "news"], "a \"b\"\n\n\tc\u{7}\nend");
+    assert_eq!(json(&output.stdout)["count"], 4, "{output:?}");
+    assert_eq!(all(&server).data(), ["a \"b\"", "", "\tc\u{7}", "end"]);
+    let output = run_with(&["publish", "--stdin", "text", &url, "news"], b"fine\n\xff\n");
+    failed(&output, 1, &["line 2", "not UTF-8", "--stdin whole", "1 events are published"]);
+}
+
+#[test]
+fn a_line_is_published_as_soon_as_it_is_there() {
+    let server = Server::start(&[]);
+    let url = url(&server);
+    let mut publish = Running::start(&["publish", &url, "news", "-"]);
+    for n in 0..5 {
+        let mut poll = server.hold("/topics/news?since=now");
+        // In two halves: what is no whole line yet waits.
+        publish.stdin().write_all(format!("[{n}").as_bytes()).unwrap();
+        publish.stdin().write_all(b"]\n").unwrap();
+        assert_eq!(poll.answer().data(), [serde_json::json!([n])]);
+    }
+    publish.close_stdin();
+    let (code, lines, errors) = publish.end();
+    assert_eq!((code, &*errors), (Some(0), ""));
+    assert_eq!(json(lines[0].as_bytes())["count"], 5);
+}
+
+#[test]
+fn a_signal_between_two_lines_is_an_end_like_any_other() {
+    let server = Server::start(&[]);
+    let url = url(&server);
+    let mut publish = Running::start(&["publish", &url, "news", "-"]);
+    let mut poll = server.hold("/topics/news?since=now");
+    publish.stdin().write_all(b"1\n").unwrap();
+    poll.answer();
+    publish.signal(SIGTERM);
+    assert!(publish.line().contains("\"count\":1"));
+    assert_eq!(publish.end().0, Some(0));
+}
+
+#[test]
+fn what_was_not_published_is_said() {
+    let server = Server::start(&["--max-event", "100"]);
+    let url = url(&server);
+    let publish = |lines: &str| run_with(&["publish", &url, "news"], lines);
+    failed(&publish("1\n2\n\nx\n5\n"), 1, &["line 4 of the input is not JSON", "2 events are"]);
+    assert_eq!(all(&server).data(), [1, 2]);
+    let long = format!("3\n\"{}\"\n", "x".repeat(200));
+    failed(&publish(&long), 1, &["lines 1 to 2", "413", "line 2 has 202 bytes", "0 events"]);
+    let endless = format!("4\n\"{}", "x".repeat(2 << 20));
+    failed(&publish(&endless), 1, &["line 2 of the input has", "1 events are"]);
+    let whole = run_with(&["publish", "--stdin", "whole", &url, "news"], &endless);
+    failed(&whole, 1, &["too many for one event"]);
+    failed(&run(&["publish", "--json", &url, "news", "{"]), 1, &["400", "not JSON"]);
+    assert_eq!(all(&server).data(), [1, 2, 4]);
+}
+
+#[test]
+fn the_same_command_with_a_key_publishes_once() {
+    let server = Server::start(&[]);
+    let url = url(&server);
+    let publish = |data| run(&["publish", "--key", "k 1", &url, "news", data]);
+    assert_eq!(json(&publish("a").stdout)["seq"], 1);
+    let again = json(&publish("a").stdout);
+    assert_eq!((&again["seq"], &again["duplicate"]), (&1.into(), &true.into()));
+    failed(&publish("b"), 1, &["422"]);
+    assert_eq!(all(&server).data(), ["a"]);
+}
+
+#[test]
+fn it_gives_up_in_time_and_says_what_the_last_try_said() {
+    let fake = Fake::new();
+    let url = fake.url();
+    let publish = Running::start(&["publish", "--retry-for", "2s", &url, "news", "x"]);
+    let busy = answer("503 Busy", "Connection: close\r\nRetry-After: 1\r\n", "");
+    let key = |request: String| {
+        let lower = request.to_lowercase();
+        lower.split("idempotency-key: ").nth(1).unwrap().split('\r').next().unwrap().to_owned()
+    };
+    let first = key(fake.serve(&busy));
+    assert_eq!((key(fake.serve(&busy)), first.len()), (first, 32));
+    let (code, lines, errors) = publish.end();
+    assert_eq!((code, lines.len()), (Some(1), 0));
+    assert!(errors.contains("gave up after 2 s") && errors.contains("503"), "{errors}");
+}
+
+#[test]
+fn a_signal_ends_the_tries() {
+    let publish = Running::start(&["publish", "127.0.0.1:1", "news", "x"]);
+    publish.error("trying again");
+    publish.signal(SIGTERM);
+    let (code, _, errors) = publish.end();
+    assert_eq!(code, Some(1));
+    assert!(errors.contains("stopped before there was an answer"), "{errors}");
+}
+
+#[test]
+fn a_token_is_shown() {
+    let folder = Folder::new();
+    let file = folder.path("token");
+    std::fs::write(&file, "secret\n").unwrap();
+    let fake = Fake::new();
+    let url = fake.url();
+    let publish = Running::start(&["publish", "--token-file", &file, &url, "news", "x"]);
+    let receipt = "{\"topic\":\"news\",\"seq\":1,\"cursor\":\"e.1\"}\n";
+    let request = fake.serve(answer("201 Created", "Content-Type: application/json\r\n", receipt));
+    assert!(request.to_lowercase().contains("authorization: bearer secret\r\n"), "{request}");
+    assert_eq!(publish.line(), receipt.trim_end());
+    assert_eq!(publish.end().0, Some(0));
+}
+
+/// A terminal: what the program sees of it, and what a person sees.
+fn terminal() -> (OwnedFd, std::fs::File) {
+    use rustix::fs::{Mode, OFlags, open};
+    use rustix::pty::{OpenptFlags, grantpt, openpt, ptsname, unlockpt};
+    let person = openpt(OpenptFlags::RDWR | OpenptFlags::NOCTTY).unwrap();
+    grantpt(&person).unwrap();
+    unlockpt(&person).unwrap();
+    let name = ptsname(&person, Vec::new()).unwrap();
+    let program = open(name, OFlags::RDWR | OFlags::NOCTTY, Mode::empty()).unwrap();
+    (program, person.into())
+}
+
+#[test]
+fn a_long_publish_shows_on_a_terminal_how_far_it_is() {
+    let server = Server::start(&[]);
+    let url = url(&server);
+    let (tty, mut person) = terminal();
+    let mut command = program();
+    command.args(["publish", "--stdin", "text", &url, "news"]);
+    command.stdin(std::process::Stdio::piped()).stdout(std::process::Stdio::piped()).stderr(tty);
+    let mut child = command.spawn().unwrap();
+    drop(command);
+    let mut stdin = child.stdin.take().unwrap();
+    let mut seen = String::new();
+    // Lines are written until the first sign of progress is seen.
+    let reader = std::thread::spawn(move || {
+        let mut chunk = [0; 1_024];
+        while !seen.contains("events/s") {
+            let count = person.read(&mut chunk).unwrap();
+            seen.push_str(&String::from_utf8_lossy(&chunk[..count]));
+        }
+        (seen, person)
+    });
+    while !reader.is_finished() {
+        stdin.write_all(b"line\n").unwrap();
+        server.get("/health");
+    }
+    drop(stdin);
+    let (seen, _person) = reader.join().unwrap();
+    assert!(seen.starts_with("\r\x1b[K") && seen.contains(" KiB, "), "{seen:?}");
+    let output = child.wait_with_output().unwrap();
+    assert_eq!(output.status.code(), Some(0));
+    assert_eq!(json(&output.stdout)["topic"], "news");
+}
