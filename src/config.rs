@@ -208,16 +208,18 @@ pub fn parse(
 
 /// Reads what follows `longpoll token`.
 fn token(mut args: lexopt::Parser) -> Result<Command, UsageError> {
+    use lexopt::Arg::{Long, Short};
     let mut words = Vec::new();
     let usage = |e: lexopt::Error| UsageError(format!("{e}; usage: {TOKEN_USAGE}"));
     while let Some(arg) = args.next().map_err(usage)? {
         match arg {
             lexopt::Arg::Value(word) => words.push(text("token", word)?),
+            Long("help") | Short('h') => return Ok(Command::Help),
             other => return Err(usage(other.unexpected())),
         }
     }
     let [name, rights, topics] = <[String; 3]>::try_from(words)
-        .map_err(|words| UsageError(format!("{} words; usage: {TOKEN_USAGE}", words.len())))?;
+        .map_err(|words| UsageError(format!("words: {}; usage: {TOKEN_USAGE}", words.len())))?;
     let name =
         Name::new(&name).ok_or_else(|| UsageError(format!("name {name:?} is not {NAME_RULE}")))?;
     Ok(Command::Token(TokenAsked { name, rights, topics }))

@@ -8,7 +8,7 @@ use std::time::{Duration, Instant, SystemTime};
 use parking_lot::Mutex;
 
 use crate::config::LogLevel;
-use crate::error::{Cause, TABLE};
+use crate::error::{Cause, Problem, TABLE};
 use crate::limits::{LOG_LINE_CHARS, LOG_LINES, TOLD_AGAIN};
 use crate::metrics::Metrics;
 use crate::threads::{self, Mailbox};
@@ -28,6 +28,17 @@ pub struct Diag {
 pub struct Seldom(Mutex<(Option<Instant>, u64)>);
 
 impl Seldom {
+    /// How often it happened untold, if it did and is to be told now.
+    fn overdue(&self, now: Instant) -> Option<u64> {
+        let mut state = self.0.lock();
+        let (last, untold) = &mut *state;
+        if *untold == 0 || last.is_some_and(|last| now < last + TOLD_AGAIN) {
+            return None;
+        }
+        *last = Some(now);
+        Some(std::mem::take(untold))
+    }
+
     /// Whether to tell it now, and then how often it happened untold.
     pub fn untold(&self, now: Instant) -> Option<u64> {
         let mut state = self.0.lock();
@@ -90,20 +101,36 @@ impl Diag {
         self.line(LogLevel::Info, &text);
     }
 
-    /// A request or a connection that is refused. A text that a client chose is not for this line:
-    /// it could look like another.
-    pub fn refused(&self, client: impl std::fmt::Display, cause: Cause) {
+    /// A request or a connection that is refused.
+    pub fn refused(&self, client: impl std::fmt::Display, problem: &Problem) {
+        let cause = problem.cause();
         // To be told of a gap is a reader's daily life.
         if self.level < LogLevel::Info || cause == Cause::Gap {
             return;
         }
-        let label = cause.label();
-        match self.refusals[cause as usize].untold(Instant::now()) {
-            None => {}
-            Some(0) => self.info(format_args!("refused {client}: {label}")),
-            Some(untold) => {
-                self.info(format_args!("refused {client}: {label}, and {untold} untold before it"));
+        if let Some(untold) = self.refusals[cause as usize].untold(Instant::now()) {
+            let (status, label) = (cause.status(), cause.label());
+            // Escaped: what a client chose could look like another line.
+            let detail = problem.detail().escape_debug();
+            self.info(format_args!("refused {client}: {status} {label}: {detail}"));
+            self.tell_more(cause, untold);
+        }
+    }
+
+    /// Tells how many refusals were not told, where it is time. To be called now and then.
+    pub fn tell_untold(&self) {
+        let now = Instant::now();
+        for (cause, ..) in TABLE {
+            if let Some(untold) = self.refusals[cause as usize].overdue(now) {
+                self.tell_more(cause, untold);
             }
+        }
+    }
+
+    fn tell_more(&self, cause: Cause, untold: u64) {
+        if untold > 0 {
+            let (status, label) = (cause.status(), cause.label());
+            self.info(format_args!("refused {untold} more: {status} {label}"));
         }
     }
 
@@ -127,5 +154,25 @@ impl Diag {
         if !self.lines.post(format!("{time} {text}\n")) {
             self.metrics.log_lines_dropped.add(1);
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_happens_often_is_told_at_once_and_then_seldom_and_nothing_stays_untold() {
+        let seldom = Seldom::default();
+        let begun = Instant::now();
+        assert_eq!(seldom.untold(begun), Some(0));
+        assert_eq!(seldom.overdue(begun + TOLD_AGAIN), None, "there is nothing more");
+        for _ in 0..5 {
+            assert_eq!(seldom.untold(begun + TOLD_AGAIN / 2), None);
+        }
+        assert_eq!(seldom.overdue(begun + TOLD_AGAIN / 2), None, "it is too soon");
+        assert_eq!(seldom.overdue(begun + TOLD_AGAIN), Some(5));
+        assert_eq!(seldom.untold(begun + TOLD_AGAIN + TOLD_AGAIN / 2), None);
+        assert_eq!(seldom.untold(begun + TOLD_AGAIN * 2), Some(1));
     }
 }

@@ -140,6 +140,12 @@ impl Problem {
         self.0.cause
     }
 
+    /// What is at fault, and what would be right.
+    #[must_use]
+    pub fn detail(&self) -> &str {
+        &self.0.detail
+    }
+
     /// The headers that go with it.
     #[must_use]
     pub fn headers(&self) -> &[(&'static str, String)] {

@@ -132,7 +132,7 @@ pub const LOG_LINES: usize = 1_024;
 /// Characters of one such line; the rest is cut off.
 pub const LOG_LINE_CHARS: usize = 1_024;
 /// Refusals, and failures to accept, are told at once, and then so often for each cause, with how
-/// many there were: 250 bytes in 10 s for each of two dozen causes is what an attack can write.
+/// many there were: two lines in 10 s for each of two dozen causes is what an attack can write.
 pub const TOLD_AGAIN: Duration = Duration::from_secs(10);
 /// Topics in one answer of `GET /topics`, and its default.
 pub const LISTED_TOPICS: usize = 1_000;

@@ -71,7 +71,8 @@ fn serve(config: Config) -> std::io::Result<()> {
     let names: Vec<_> = listeners.iter().map(ToString::to_string).collect();
     let hints = config.log >= LogLevel::Info;
     let epoch = Epoch::random()?;
-    let open_to_all = config.tokens.is_none();
+    let tokens = access.tokens();
+    let open_to_all = tokens.is_none();
     let exposed = listeners.iter().find(|l| open_to_all && l.is_beyond_loopback());
     let warning = exposed.map(|listener| {
         format!("warning: whoever reaches {listener} may read, publish and delete; see --tokens")
@@ -84,11 +85,15 @@ fn serve(config: Config) -> std::io::Result<()> {
     if let Some(warning) = warning {
         diag.info(warning);
     }
+    if let Some((known, _)) = tokens {
+        diag.info(format_args!("tokens: {known} are known"));
+    }
     if let Some(url) = names.iter().find(|name| hints && name.starts_with("http:")) {
+        let token = if open_to_all { "" } else { "-H \"Authorization: Bearer $TOKEN\" " };
         let hint = format!(
             "To hold a request, and to answer it from another terminal:\n\
-             curl '{url}/topics/news?since=now'\n\
-             curl -d hello {url}/topics/news\n"
+             curl {token}'{url}/topics/news?since=now'\n\
+             curl {token}-d hello {url}/topics/news\n"
         );
         // Whoever has no stderr needs no hint.
         let _ = std::io::stderr().write_all(hint.as_bytes());

@@ -90,6 +90,13 @@ impl Access {
         }
     }
 
+    /// How many tokens are known, and whether that is not what their file says now; nothing
+    /// without `--tokens`.
+    #[must_use]
+    pub fn tokens(&self) -> Option<(usize, bool)> {
+        self.tokens.as_ref().map(Tokens::state)
+    }
+
     /// Reads the file of tokens again if it has changed, and says what came of it.
     #[must_use]
     pub fn refresh(&self) -> Option<Changed> {

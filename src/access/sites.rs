@@ -51,7 +51,7 @@ impl Sites {
             Some(origin) => match self.allow(origin) {
                 _ if host.is_some_and(|host| is_same(origin, host)) => None,
                 Some(cors) => Some(cors),
-                None => return Err(foreign_origin(origin)),
+                None => return Err(foreign_origin(origin, host)),
             },
         };
         let says = |field, word: &str| head.all(field).any(|said| said.eq_ignore_ascii_case(word));
@@ -79,18 +79,20 @@ fn foreign_host(host: &str) -> Problem {
     Problem::new(
         Cause::ForeignHost,
         format!(
-            "header Host: {host:?} is no name of this server; allowed are IP addresses, localhost, \
-             the machine's own name, and what --allow-host names: --allow-host {name}"
+            "header Host: {host:?} is no name of this server; allowed are IP addresses, localhost \
+             and the machine's own name. To allow this one, start it with --allow-host {name}"
         ),
     )
 }
 
-fn foreign_origin(origin: &str) -> Problem {
+fn foreign_origin(origin: &str, host: Option<&str>) -> Problem {
+    let host = host.unwrap_or_default();
     Problem::new(
         Cause::ForeignOrigin,
         format!(
-            "header Origin: {origin:?} is another site's; its pages may ask when --allow-origin \
-             names it"
+            "header Origin: {origin:?} is another site's: this one is asked as Host: {host:?}. \
+             Its pages may ask when --allow-origin names it; behind a proxy, Host has to be what \
+             the browser sent, with its port"
         ),
     )
 }

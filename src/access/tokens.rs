@@ -6,6 +6,7 @@ use std::fmt::{self, Display};
 use std::io::{self, Error, ErrorKind, Read as _};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 
 use base64::Engine as _;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
@@ -74,7 +75,8 @@ impl Token {
         let words: Vec<&str> = line.split_ascii_whitespace().collect();
         let [name, digest, rights, topics] = words[..] else {
             return Err(format!(
-                "{} words; a token has four: NAME SHA256-IN-HEX RIGHTS TOPICS",
+                "words: {}; a token has four, without spaces in them: NAME SHA256-IN-HEX RIGHTS \
+                 TOPICS",
                 words.len()
             ));
         };
@@ -90,13 +92,13 @@ impl Token {
     fn allows(&self, (right, topics): &Need) -> Result<(), Problem> {
         let name = &self.name;
         if !self.rights.0.contains(right) {
-            let detail = format!("token {name} does not have the right to {right}");
+            let detail = format!("token {name} does not have the right {right}");
             return Err(Problem::new(Cause::Forbidden, detail));
         }
         match topics.iter().find(|pattern| !self.topics.covers(pattern)) {
             None => Ok(()),
             Some(pattern) => {
-                let detail = format!("token {name} does not have the right to {right} {pattern}");
+                let detail = format!("token {name} does not have the right {right} for {pattern}");
                 Err(Problem::new(Cause::Forbidden, detail))
             }
         }
@@ -109,23 +111,30 @@ pub struct Tokens {
     /// What the file held when it was last looked at, right or wrong.
     seen: Mutex<Vec<u8>>,
     known: Mutex<Arc<[Arc<Token>]>>,
+    /// Whether what is known is not what the file says now.
+    outdated: AtomicBool,
 }
 
 /// What came of a change of the file.
 pub enum Changed {
     /// So many tokens are known now.
     Known(usize),
-    /// The change is not followed, because of this.
-    Wrong(Error),
+    /// The change is not followed, because of this; so many stay known as before.
+    Wrong(Error, usize),
 }
 
 impl Tokens {
     pub fn open(path: &Path) -> io::Result<Tokens> {
-        let explain = |e: Error| Error::new(e.kind(), format!("--tokens {}: {e}", path.display()));
-        let text = read(path).map_err(explain)?;
-        let known = parse(&text).map_err(explain)?;
+        let about = |e: Error| Error::new(e.kind(), format!("--tokens {}: {e}", path.display()));
+        let text = read(path).map_err(about)?;
+        let known = parse(&text).map_err(about)?;
         let (seen, known) = (Mutex::new(text), Mutex::new(known));
-        Ok(Tokens { path: path.to_owned(), seen, known })
+        Ok(Tokens { path: path.to_owned(), seen, known, outdated: AtomicBool::new(false) })
+    }
+
+    /// How many are known, and whether that is not what the file says now.
+    pub fn state(&self) -> (usize, bool) {
+        (self.known.lock().len(), self.outdated.load(Ordering::Relaxed))
     }
 
     /// Looks at the file. The whole of it is compared: whatever a time stamp says, a token that
@@ -137,13 +146,15 @@ impl Tokens {
         if std::mem::replace(&mut *self.seen.lock(), now.clone()) == now {
             return None;
         }
-        Some(match text.and_then(|text| parse(&text)) {
+        let parsed = text.and_then(|text| parse(&text));
+        self.outdated.store(parsed.is_err(), Ordering::Relaxed);
+        Some(match parsed {
             Ok(known) => {
                 let count = known.len();
                 *self.known.lock() = known;
                 Changed::Known(count)
             }
-            Err(error) => Changed::Wrong(error),
+            Err(error) => Changed::Wrong(error, self.state().0),
         })
     }
 
@@ -155,8 +166,10 @@ impl Tokens {
             .split_once(' ')
             .filter(|(scheme, _)| scheme.eq_ignore_ascii_case("Bearer"))
             .map(|(_, secret)| secret.trim())
+            .filter(|secret| !secret.is_empty())
             .ok_or_else(|| {
-                unauthorized("header Authorization has to be: Bearer TOKEN", "Bearer")
+                let detail = "header Authorization has to be the word Bearer, a space and a token";
+                unauthorized(detail, "Bearer")
             })?;
         let digest = Digest::of(secret.as_bytes());
         let token = self.find(&digest).ok_or_else(unknown)?;
@@ -261,8 +274,8 @@ mod tests {
     fn a_wrong_line_is_named_and_nothing_is_taken_from_the_file() {
         let other = HASH.replace('2', "3");
         for (text, word) in [
-            (format!("a {HASH} read"), "line 1: 3 words"),
-            (format!("# ok\n\na {HASH} read * x"), "line 3: 5 words"),
+            (format!("a {HASH} read"), "line 1: words: 3"),
+            (format!("# ok\n\na {HASH} read * x"), "line 3: words: 5"),
             (format!("a/b {HASH} read *"), "name"),
             (format!("a {HASH}0 read *"), "64 hex digits"),
             (format!("a {} read *", HASH.replace('2', "g")), "64 hex digits"),

@@ -47,6 +47,14 @@ impl Api {
             "Rendered poll answers, shared ones included.",
             self.pages.in_flight(),
         );
+        if let Some((known, outdated)) = self.access.tokens() {
+            page.gauge("tokens", "Tokens known.", known);
+            page.gauge(
+                "tokens_outdated",
+                "1 when the file of tokens is wrong, and what it said before is in force.",
+                u8::from(outdated),
+            );
+        }
         self.metrics.render(&mut page);
         let text = page.finish().into_bytes();
         let answer = Answer::new(200, "text/plain; version=0.0.4; charset=utf-8", text);

@@ -286,7 +286,10 @@ fn origin(value: &str) -> Result<String, String> {
     });
     match (value, site) {
         ("*", _) | (_, Some(_)) => Ok(value.to_ascii_lowercase()),
-        _ => Err("allowed is scheme://host or scheme://host:port, without a path, or *".into()),
+        _ => {
+            Err("allowed is scheme://host or scheme://host:port, without a / at the end, or *"
+                .into())
+        }
     }
 }
 

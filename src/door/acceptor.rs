@@ -270,7 +270,7 @@ impl Acceptor {
 
     fn refuse(&self, line: Line, problem: &Problem) {
         self.metrics.refused(problem.cause());
-        self.diag.refused(&line, problem.cause());
+        self.diag.refused(&line, problem);
         let frame = Frame { has_body: true, closes: true, cors: None };
         // A new socket's buffer has room for it.
         let _ = line.send_now(&Answer::from(problem).encode(frame));

@@ -237,8 +237,8 @@ impl Desk {
         let line = to.line;
         let client = to.head.and_then(|head| self.clients.forwarded(line.peer(), head));
         match client {
-            Some(client) => self.diag.refused(format_args!("{client} by {line}"), problem.cause()),
-            None => self.diag.refused(line, problem.cause()),
+            Some(client) => self.diag.refused(format_args!("{client} by {line}"), problem),
+            None => self.diag.refused(line, problem),
         }
         Answer::from(problem)
     }

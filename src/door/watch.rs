@@ -48,10 +48,12 @@ fn run(api: &Api, diag: &Diag, stopped: &Mailbox<()>) {
         match api.refresh_tokens() {
             None => {}
             Some(Changed::Known(count)) => diag.info(format_args!("tokens: {count} are known now")),
-            Some(Changed::Wrong(why)) => {
-                diag.error(format_args!("tokens: the change of the file is not followed: {why}"));
-            }
+            Some(Changed::Wrong(why, known)) => diag.error(format_args!(
+                "tokens: NOT read again: {why}; the {known} known before stay in force, also \
+                 those that were taken out"
+            )),
         }
+        diag.tell_untold();
         looks += 1;
         if looks % LOOKS_PER_WATCH == 0 {
             dismiss_leavers(api);

@@ -150,7 +150,7 @@ fn it_gives_up_in_time_and_says_what_the_last_try_said() {
     let publish = Running::start(&["publish", "--retry-for", "2s", &url, "news", "x"]);
     let busy = answer("503 Busy", "Connection: close\r\nRetry-After: 1\r\n", "");
     let key = |request: String| {
-        let lower = request.to_lowercase();
+        let lower = request.to_ascii_lowercase();
         lower.split("idempotency-key: ").nth(1).unwrap().split('\r').next().unwrap().to_owned()
     };
     let first = key(fake.serve(&busy));
@@ -180,7 +180,7 @@ fn a_token_is_shown() {
     let publish = Running::start(&["publish", "--token-file", &file, &url, "news", "x"]);
     let receipt = "{\"topic\":\"news\",\"seq\":1,\"cursor\":\"e.1\"}\n";
     let request = fake.serve(answer("201 Created", "Content-Type: application/json\r\n", receipt));
-    assert!(request.to_lowercase().contains("authorization: bearer secret\r\n"), "{request}");
+    assert!(request.to_ascii_lowercase().contains("authorization: bearer secret\r\n"), "{request}");
     assert_eq!(publish.line(), receipt.trim_end());
     assert_eq!(publish.end().0, Some(0));
 }

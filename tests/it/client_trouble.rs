@@ -187,14 +187,17 @@ fn a_token_is_shown_as_the_file_says_it_at_the_time() {
     let fake = Fake::new();
     let follow = follow(&fake.url(), &["--token-file", &file]);
     let request = fake.serve(page(&[1], "e.1", "data"));
-    assert!(request.to_lowercase().contains("authorization: bearer first-secret\r\n"), "{request}");
+    assert!(
+        request.to_ascii_lowercase().contains("authorization: bearer first-secret\r\n"),
+        "{request}"
+    );
     assert_eq!(follow.line(), "1");
     let mut held = fake.accept();
     held.request();
     std::fs::write(&file, "second-secret").unwrap();
     held.send(page(&[2], "e.2", "data"));
     let request = held.request();
-    assert!(request.to_lowercase().contains("bearer second-secret\r\n"), "{request}");
+    assert!(request.to_ascii_lowercase().contains("bearer second-secret\r\n"), "{request}");
 }
 
 #[test]

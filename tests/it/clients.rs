@@ -120,6 +120,7 @@ fn a_client_that_comes_directly_has_so_many_connections_and_the_log_says_whose_w
     );
     let told: Vec<String> = lines.filter(|line| line.contains("client_cap")).collect();
     assert!(told[0].contains(&format!("refused {}:", address.ip())), "{told:?}");
+    assert!(told[0].contains("429 client_cap: this client has 2"), "{told:?}");
     // Once at once, and not again for a while.
     assert!(told.len() < 5, "{told:?}");
 }

@@ -185,15 +185,16 @@ fn a_wrong_change_of_the_file_is_told_and_changes_nothing() {
     };
     assert_eq!((status(&a), status(&b)), (200, 401));
     file.write(&format!("{}{}oops\n", a.0, b.0));
-    let told = lines.find(|line| line.contains("tokens: ")).unwrap();
-    assert!(told.contains("line 3: 1 words"), "{told}");
+    let told = lines.find(|line| line.contains("tokens: NOT")).unwrap();
+    assert!(told.contains("1 known before stay"), "{told}");
+    assert!(told.contains("line 3: words: 1"), "{told}");
     assert_eq!((status(&a), status(&b)), (200, 401));
     file.write(&b.0);
     let told = lines.find(|line| line.contains("tokens: ")).unwrap();
     assert!(told.contains("1 are known now"), "{told}");
     assert_eq!((status(&a), status(&b)), (401, 200));
     std::fs::remove_file(file.path()).unwrap();
-    let told = lines.find(|line| line.contains("tokens: ")).unwrap();
+    let told = lines.find(|line| line.contains("tokens: NOT")).unwrap();
     assert!(told.contains("No such file"), "{told}");
     assert_eq!((status(&a), status(&b)), (401, 200));
 }
@@ -250,8 +251,8 @@ fn a_token_is_made_only_when_a_server_would_take_it() {
     assert_eq!(sum.split(' ').next().unwrap(), words[1]);
     assert_ne!(new_token("attic", "publish", "sensors.*").1, secret);
     for (args, word) in [
-        (&["token"][..], "0 words"),
-        (&["token", "a", "read"], "2 words"),
+        (&["token"][..], "words: 0"),
+        (&["token", "a", "read"], "words: 2"),
         (&["token", "a/b", "read", "*"], "name"),
         (&["token", "a", "write", "*"], "read, publish and admin"),
         (&["token", "a", "read", "a b"], "a token has four"),
