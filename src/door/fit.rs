@@ -2,7 +2,6 @@
 
 use std::fs::{read_dir, read_to_string};
 use std::os::unix::fs::MetadataExt as _;
-use std::path::Path;
 
 use rustix::process::{Resource, Rlimit, getrlimit, getuid, setrlimit};
 
@@ -16,7 +15,7 @@ pub fn to_machine(config: &mut Config, diag: &Diag) {
     let caps = [
         ("descriptors (ulimit -n)", descriptors()),
         ("threads (ulimit -u)", threads_of_user()),
-        ("threads (pids.max of a control group)", threads_of_groups(Path::new("/"))),
+        ("threads (pids.max of a control group)", threads_of_groups("")),
         ("threads (kernel.threads-max)", number_in("/proc/sys/kernel/threads-max")),
         ("memory maps (vm.max_map_count)", memory_maps()),
     ];
@@ -57,27 +56,29 @@ fn threads_of_user() -> Option<u64> {
 
 /// Threads that the control groups leave in which this process is: containers and systemd set
 /// such limits.
-fn threads_of_groups(root: &Path) -> Option<u64> {
-    let groups = read_to_string(root.join("proc/self/cgroup")).ok()?;
+fn threads_of_groups(root: &str) -> Option<u64> {
+    let groups = read_to_string(format!("{root}/proc/self/cgroup")).ok()?;
     // Lines are NUMBER:CONTROLLERS:/PATH; the second version of control groups names no controllers.
     let left = groups.lines().filter_map(|line| {
-        let mut parts = line.splitn(3, ':').skip(1);
-        let mount = match parts.next()? {
+        let (controllers, path) = line.split_once(':')?.1.split_once(':')?;
+        let mount = match controllers {
             "" => "sys/fs/cgroup",
             "pids" => "sys/fs/cgroup/pids",
             _ => return None,
         };
-        let group = root.join(mount).join(parts.next()?.trim_start_matches('/'));
-        let groups = group.ancestors().take_while(|group| group.starts_with(root.join(mount)));
-        groups.filter_map(threads_of_group).min()
+        // From the group that is named up to the highest.
+        let groups = std::iter::successors(Some(path.trim_end_matches('/')), |group| {
+            group.rfind('/').map(|end| &group[..end])
+        });
+        groups.filter_map(|group| threads_of_group(&format!("{root}/{mount}{group}"))).min()
     });
     left.min()
 }
 
-fn threads_of_group(group: &Path) -> Option<u64> {
+fn threads_of_group(group: &str) -> Option<u64> {
     // Where there is no limit the file says `max`.
-    let most = number_in(group.join("pids.max"))?;
-    let running = number_in(group.join("pids.current"))?;
+    let most = number_in(&format!("{group}/pids.max"))?;
+    let running = number_in(&format!("{group}/pids.current"))?;
     Some(most.saturating_sub(running + SPARE_THREADS))
 }
 
@@ -87,7 +88,7 @@ fn memory_maps() -> Option<u64> {
     Some(number_in("/proc/sys/vm/max_map_count")?.saturating_sub(1_000) / 4)
 }
 
-fn number_in(path: impl AsRef<Path>) -> Option<u64> {
+fn number_in(path: &str) -> Option<u64> {
     read_to_string(path).ok()?.trim().parse().ok()
 }
 
@@ -96,19 +97,19 @@ mod tests {
     use super::*;
 
     /// What a machine says about control groups.
-    struct Machine(std::path::PathBuf);
+    struct Machine(String);
 
     impl Machine {
         fn new(name: &str, groups: &str) -> Machine {
             let name = format!("longpoll-fit-{}-{name}", std::process::id());
-            let machine = Machine(std::env::temp_dir().join(name));
+            let machine = Machine(std::env::temp_dir().join(name).display().to_string());
             machine.file("proc/self/cgroup", groups);
             machine
         }
 
         fn file(&self, path: &str, text: &str) {
-            let path = self.0.join(path);
-            std::fs::create_dir_all(path.parent().unwrap()).unwrap();
+            let path = format!("{}/{path}", self.0);
+            std::fs::create_dir_all(path.rsplit_once('/').unwrap().0).unwrap();
             std::fs::write(path, text).unwrap();
         }
     }
