@@ -137,7 +137,8 @@ mod tests {
             assert_eq!(back.take_by(deadline), Some(item));
         }
         there.close();
-        assert_eq!(back.take(), None);
+        assert_eq!(back.take_by(deadline), None);
+        assert!(Instant::now() < deadline, "the end was not heard of");
         thread.join().unwrap();
     }
 
