@@ -201,6 +201,24 @@ fn a_token_is_shown_as_the_file_says_it_at_the_time() {
 }
 
 #[test]
+fn a_server_with_tokens_lets_in_who_shows_one() {
+    let folder = Folder::new();
+    let (tokens, secret) = (folder.path("tokens"), folder.path("secret"));
+    let made = run(&["token", "reader", "read", "news"]);
+    std::fs::write(&tokens, &made.stdout).unwrap();
+    let told = String::from_utf8(made.stderr).unwrap();
+    std::fs::write(&secret, told.trim().rsplit(' ').next().unwrap()).unwrap();
+    let server = Server::start(&["--tokens", &tokens]);
+    let url = format!("http://{}", server.address);
+    failed(&run(&["follow", &url, "news"]), 1, &["401"]);
+    let with_token =
+        |topic| run(&["follow", "--wait", "0", "--token-file", &secret, &url, topic]).status.code();
+    assert_eq!((with_token("news"), with_token("other")), (Some(0), Some(1)));
+    let publish = ["publish", "--token-file", &secret, &url, "news", "hello"];
+    failed(&run(&publish), 1, &["403"]);
+}
+
+#[test]
 fn a_token_that_cannot_be_one_is_refused_before_anything_is_sent() {
     let folder = Folder::new();
     let file = folder.path("token");
