@@ -24,7 +24,7 @@ const BACK: Duration = Duration::from_secs(10);
 /// serves it, and back: each has to be woken, and that is not the server's to promise.
 const HAND_OVERS: u32 = 4;
 /// What an allocator may keep of freed memory, beside what it kept before.
-const KEPT_KIB: u64 = 2 * 1024;
+const KEPT_KIB: u64 = 4 * 1024;
 /// When the number of descriptors has stayed the same for so long, it will not fall any more.
 const STEADY: Duration = Duration::from_millis(1_100);
 
