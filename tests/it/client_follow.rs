@@ -3,7 +3,7 @@
 use std::net::SocketAddr;
 
 use crate::support::Server;
-use crate::support::command::{Fake, Folder, Running, numbers, page, run};
+use crate::support::command::{Fake, Folder, Running, end_of, numbers, page, run};
 
 const SIGTERM: i32 = 15;
 
@@ -199,7 +199,7 @@ fn it_ends_when_nobody_reads_it_any_more() {
     server.until_held(1);
     // As when head has seen enough; there need not come another event.
     drop(child.stdout.take());
-    let output = child.wait_with_output().unwrap();
+    let output = end_of(child);
     assert_eq!((output.status.code(), &*output.stderr), (Some(0), &b""[..]));
 }
 
@@ -212,13 +212,12 @@ fn an_event_that_nobody_takes_is_not_an_error() {
     let url = url(server.address);
     let mut command = crate::support::program();
     command.args(["follow", "--format", "raw", &url, "news"]).stdout(writer);
-    let mut child = command.stderr(std::process::Stdio::piped()).spawn().unwrap();
+    let child = command.stderr(std::process::Stdio::piped()).spawn().unwrap();
     drop(command);
     // It is blocked in writing when the reader goes, or comes to it later.
     drop(reader);
-    let mut errors = String::new();
-    std::io::Read::read_to_string(&mut child.stderr.take().unwrap(), &mut errors).unwrap();
-    assert_eq!((child.wait().unwrap().code(), &*errors), (Some(0), ""));
+    let output = end_of(child);
+    assert_eq!((output.status.code(), &*output.stderr), (Some(0), &b""[..]));
 }
 
 #[test]

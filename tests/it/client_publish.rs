@@ -3,7 +3,9 @@
 use std::io::{Read, Write};
 use std::os::fd::OwnedFd;
 
-use crate::support::command::{Fake, Folder, Running, answer, failed, numbers, run, run_with};
+use crate::support::command::{
+    Fake, Folder, Running, answer, end_of, failed, numbers, run, run_with,
+};
 use crate::support::{Answer, Server, program};
 
 const SIGTERM: i32 = 15;
@@ -225,7 +227,7 @@ fn a_long_publish_shows_on_a_terminal_how_far_it_is() {
     drop(stdin);
     let (seen, _person) = reader.join().unwrap();
     assert!(seen.starts_with("\r\x1b[K") && seen.contains(" KiB, "), "{seen:?}");
-    let output = child.wait_with_output().unwrap();
+    let output = end_of(child);
     assert_eq!(output.status.code(), Some(0));
     assert_eq!(json(&output.stdout)["topic"], "news");
 }

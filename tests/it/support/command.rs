@@ -6,7 +6,7 @@ use std::net::{SocketAddr, TcpListener, TcpStream};
 use std::path::PathBuf;
 use std::process::{Child, ChildStdin, Output, Stdio};
 use std::sync::atomic::{AtomicUsize, Ordering::SeqCst};
-use std::sync::mpsc::{Receiver, channel};
+use std::sync::mpsc::{Receiver, RecvTimeoutError, channel};
 
 use super::{HANG, program};
 
@@ -76,22 +76,20 @@ impl Running {
         self.child.stdin = None;
     }
 
-    pub fn pid(&self) -> u32 {
-        self.child.id()
-    }
-
     pub fn signal(&self, signal: i32) {
-        let pid = rustix::process::Pid::from_raw(self.pid() as i32).unwrap();
-        let signal = rustix::process::Signal::from_named_raw(signal).unwrap();
-        rustix::process::kill_process(pid, signal).unwrap();
+        self::signal(self.child.id(), signal);
     }
 
     /// Waits for the end: the exit code, and what was left on stdout and stderr.
     pub fn end(mut self) -> (Option<i32>, Vec<String>, String) {
         self.close_stdin();
         let mut rest = Vec::new();
-        while let Ok(line) = self.lines.recv_timeout(HANG) {
-            rest.push(line);
+        loop {
+            match self.lines.recv_timeout(HANG) {
+                Ok(line) => rest.push(line),
+                Err(RecvTimeoutError::Disconnected) => break,
+                Err(RecvTimeoutError::Timeout) => panic!("it does not end; it printed {rest:?}"),
+            }
         }
         let errors: Vec<_> = self.errors.iter().collect();
         (self.child.wait().unwrap().code(), rest, errors.join("\n"))
@@ -110,6 +108,23 @@ impl Drop for Running {
         let _ = self.child.kill();
         let _ = self.child.wait();
     }
+}
+
+/// Waits for the end of a program.
+pub fn end_of(child: Child) -> Output {
+    let pid = child.id();
+    let (send, ended) = channel();
+    std::thread::spawn(move || send.send(child.wait_with_output().unwrap()));
+    ended.recv_timeout(HANG).unwrap_or_else(|_| {
+        signal(pid, 9);
+        panic!("it does not end")
+    })
+}
+
+fn signal(pid: u32, signal: i32) {
+    let pid = rustix::process::Pid::from_raw(pid as i32).unwrap();
+    let signal = rustix::process::Signal::from_named_raw(signal).unwrap();
+    rustix::process::kill_process(pid, signal).unwrap();
 }
 
 /// Runs a command to its end.
