@@ -30,8 +30,8 @@ A row breaks the promises when a request of the probe is not answered, or later 
   250 ms          where held polls are at their cap, or one client is at its own
 
 each plus four times the latest that the machine woke anybody up meanwhile; when a connection, poll,
-thread, descriptor or more than 4 MiB of memory is not given back within 10 s, or when not all places
-serve afterwards. An attack that had no effect counts as broken, too. Before is after all places have
+thread, descriptor or more than 4 MiB of memory (8 where bodies are) is not given back within 10 s, or
+when not all places serve afterwards. An attack that had no effect counts as broken, too. Before is after all places have
 been used once: workers are kept, and so is some of the memory that they have freed. (glibc keeps much of it,
 in an arena for each few threads, so the server runs with MALLOC_ARENA_MAX=2.)
 

@@ -41,7 +41,9 @@ pub const SHARED_PAGE_BYTES: usize = 32 * KIB;
 pub const BATCH_EVENTS: usize = 1_000;
 /// Bytes in one NDJSON batch. More: `413`.
 pub const BATCH_BYTES: usize = MIB;
-/// Bytes of request bodies being received at once. Beyond it: `503` with `Retry-After`.
+/// Bytes of request bodies being received at once. Beyond it one that has been arriving for at least
+/// [`GIVE_WAY`] gives way to a new one, which waits for that as a new connection does; else `503`
+/// with `Retry-After`.
 pub const BODIES_BYTES: usize = 32 * MIB;
 /// A body up to this size is part of its connection's own overhead and is not counted above.
 pub const SMALL_BODY_BYTES: usize = 4 * KIB;
@@ -120,10 +122,11 @@ pub const RETRY_AFTER: std::ops::RangeInclusive<u64> = 1..=5;
 
 /// Tokens in a file. More: the file is refused. Each request that needs one is compared with all.
 pub const TOKENS: usize = 1_000;
-/// Bytes of a file of tokens; larger ones are refused. It is read whole, twice a second.
+/// Bytes of a file of tokens; larger ones are refused. It is read whole, four times a second.
 pub const TOKENS_BYTES: u64 = 512 << 10;
-/// How often the file of tokens is looked at.
-pub const TOKENS_WATCH: Duration = Duration::from_millis(500);
+/// How often the file of tokens is looked at. A change is followed at the second look that sees it:
+/// within a second, and not half written.
+pub const TOKENS_WATCH: Duration = Duration::from_millis(250);
 /// Seconds for which a browser may keep the answer to a preflight: Chromium keeps none longer.
 pub const PREFLIGHT_AGE: u64 = 7_200;
 

@@ -93,6 +93,13 @@ impl Line {
         }
     }
 
+    /// How many bytes have arrived and were not taken yet.
+    #[must_use]
+    pub fn arrived(&self) -> u64 {
+        // It fails for no socket that is open.
+        rustix::io::ioctl_fionread(&self.socket).unwrap_or_default()
+    }
+
     /// Looks at what has arrived, without taking it, as far as `buffer` has room.
     pub fn peek(&self, buffer: &mut Vec<u8>) -> Result<usize> {
         let flags = RecvFlags::DONTWAIT | RecvFlags::PEEK;

@@ -1,8 +1,8 @@
 //! Who may do what: other sites' pages by their origin, everybody by token.
 //!
 //! Two attackers are meant. A page that some browser on this network shows may send requests to
-//! whatever that browser reaches, such as a server on localhost; [`Sites`] keeps it out. And
-//! whoever finds the port may try; [`Tokens`] says what each may do.
+//! whatever that browser reaches, such as a server on localhost; [`Access::admit`] keeps it out. And
+//! whoever finds the port may try; by [tokens](Token) each may do what theirs says.
 
 mod digest;
 mod sites;

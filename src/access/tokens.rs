@@ -108,11 +108,18 @@ impl Token {
 /// The tokens of a file, as it is now.
 pub struct Tokens {
     path: PathBuf,
-    /// What the file held when it was last looked at, right or wrong.
-    seen: Mutex<Vec<u8>>,
+    seen: Mutex<Seen>,
     known: Mutex<Arc<[Arc<Token>]>>,
     /// Whether what is known is not what the file says now.
     outdated: AtomicBool,
+}
+
+/// What the file held, right or wrong.
+struct Seen {
+    /// When it was followed, or found to be wrong.
+    settled: Vec<u8>,
+    /// At the last look, if that is something else: it may be half written.
+    changed: Option<Vec<u8>>,
 }
 
 /// What came of a change of the file.
@@ -128,7 +135,8 @@ impl Tokens {
         let about = |e: Error| Error::new(e.kind(), format!("--tokens {}: {e}", path.display()));
         let text = read(path).map_err(about)?;
         let known = parse(&text).map_err(about)?;
-        let (seen, known) = (Mutex::new(text), Mutex::new(known));
+        let seen = Mutex::new(Seen { settled: text, changed: None });
+        let known = Mutex::new(known);
         Ok(Tokens { path: path.to_owned(), seen, known, outdated: AtomicBool::new(false) })
     }
 
@@ -138,14 +146,22 @@ impl Tokens {
     }
 
     /// Looks at the file. The whole of it is compared: whatever a time stamp says, a token that
-    /// was taken out is out.
+    /// was taken out is out. A change is followed when two looks in a row see the same.
     pub fn refresh(&self) -> Option<Changed> {
         // What cannot be read is told once, as what is wrong is.
         let text = read(&self.path);
         let now = text.as_ref().map_or_else(|e| e.to_string().into_bytes(), Clone::clone);
-        if std::mem::replace(&mut *self.seen.lock(), now.clone()) == now {
+        let mut seen = self.seen.lock();
+        if seen.settled == now {
+            seen.changed = None;
             return None;
         }
+        if seen.changed.as_ref() != Some(&now) {
+            seen.changed = Some(now);
+            return None;
+        }
+        *seen = Seen { settled: now, changed: None };
+        drop(seen);
         let parsed = text.and_then(|text| parse(&text));
         self.outdated.store(parsed.is_err(), Ordering::Relaxed);
         Some(match parsed {
@@ -204,6 +220,10 @@ fn unknown() -> Problem {
 
 fn read(path: &Path) -> io::Result<Vec<u8>> {
     let mut text = Vec::new();
+    // A pipe could be read once only, and keep whoever opens it waiting.
+    if !std::fs::metadata(path)?.is_file() {
+        return Err(Error::new(ErrorKind::InvalidInput, "this is no regular file"));
+    }
     std::fs::File::open(path)?.take(TOKENS_BYTES + 1).read_to_end(&mut text)?;
     if text.len() as u64 > TOKENS_BYTES {
         let why = format!("the file is larger than {TOKENS_BYTES} bytes");

@@ -221,7 +221,11 @@ impl Api {
     #[must_use]
     pub fn perform(&self, task: Task, body: Vec<u8>, caller: &Caller<'_>) -> Reply {
         let done = match task {
-            Task::Publish(ask) => self.publish(&ask, body, caller),
+            // Its token may have been taken back while the body arrived.
+            Task::Publish(ask) => self
+                .access
+                .still(caller.grant, || (Right::Publish, vec![ask.pattern()]))
+                .and_then(|()| self.publish(&ask, body, caller)),
             Task::Poll(query) => self.poll(query, caller),
             Task::Trim(topic) => {
                 self.log.trim(&topic);

@@ -65,6 +65,10 @@ pub fn render(key: &PageKey, slice: &Slice, reason: Reason, mut room: Permit) ->
     if key.format == Format::Raw {
         // What a publisher sent must not run in a reader's browser.
         answer = answer.with("Content-Security-Policy", "sandbox");
+        if key.cors.is_none() {
+            // Nor be shown or run by another site's page, which needs no leave to ask for it.
+            answer = answer.with("Cross-Origin-Resource-Policy", "same-origin");
+        }
     }
     if let Some(gap) = slice.gap.as_ref().filter(|_| key.format != Format::Json) {
         answer = answer.with("Poll-Gap", gap_header(gap));

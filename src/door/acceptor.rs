@@ -38,6 +38,8 @@ pub struct Acceptor {
     pub idle_timeout: Duration,
     pub failures: Seldom,
     pub queue: Queue,
+    /// Kept while newcomers wait: then connections end with the next answer.
+    pub crowd: Option<Permit>,
 }
 
 /// Those for whom there is no place yet.
@@ -58,6 +60,8 @@ struct Newcomer {
     line: Line,
     share: Share,
     came: Instant,
+    /// How many bytes were there at the last look, and what they were.
+    seen: (u64, Sent),
 }
 
 /// How much of its request a newcomer has sent.
@@ -87,7 +91,16 @@ impl Newcomer {
         self.came + QUEUE
     }
 
-    fn sent(&self, scratch: &mut Vec<u8>) -> Sent {
+    /// A crowd may be large, so only what has changed is looked at again.
+    fn sent(&mut self, scratch: &mut Vec<u8>) -> Sent {
+        let there = self.line.arrived();
+        if there != self.seen.0 {
+            self.seen = (there, self.look(scratch));
+        }
+        self.seen.1
+    }
+
+    fn look(&self, scratch: &mut Vec<u8>) -> Sent {
         scratch.clear();
         scratch.reserve(LOOKED_AT);
         match self.line.peek(scratch) {
@@ -114,7 +127,7 @@ impl Queue {
             return self.newcomers.pop_front();
         }
         let mut best = (Sent::Nothing, 0);
-        for (index, newcomer) in self.newcomers.iter().enumerate() {
+        for (index, newcomer) in self.newcomers.iter_mut().enumerate() {
             let sent = newcomer.sent(&mut self.scratch);
             if sent > best.0 {
                 best = (sent, index);
@@ -126,19 +139,24 @@ impl Queue {
         self.newcomers.remove(best.1)
     }
 
+    /// Puts somebody back where they were.
+    fn put_back(&mut self, newcomer: Newcomer) {
+        let place = self.newcomers.partition_point(|other| other.came < newcomer.came);
+        self.newcomers.insert(place, newcomer);
+    }
+
     fn is_full(&self) -> bool {
         self.newcomers.len() >= NEWCOMERS
     }
 
-    /// Takes out whoever is to make room for others in a full queue: of those who have sent the
-    /// least, the one who came first. Nobody who has just come or has sent a whole request.
-    fn overflow(&mut self, now: Instant) -> Option<Newcomer> {
-        if !self.is_full() {
-            return None;
-        }
+    /// Takes out whoever is to make room for others: of those who have sent the least, the one who
+    /// came first. Nobody who has just come or has sent a whole request.
+    fn least(&mut self, now: Instant) -> Option<Newcomer> {
         let mut least = (Sent::Whole, 0);
-        let settled = self.newcomers.iter().take_while(|newcomer| newcomer.came + ARRIVING <= now);
-        for (index, newcomer) in settled.enumerate() {
+        for (index, newcomer) in self.newcomers.iter_mut().enumerate() {
+            if newcomer.came + ARRIVING > now {
+                break;
+            }
             let sent = newcomer.sent(&mut self.scratch);
             if sent < least.0 {
                 least = (sent, index);
@@ -156,8 +174,10 @@ impl Acceptor {
         let mut look: Option<Instant> = None;
         loop {
             let now = Instant::now();
-            if let Some(newcomer) = self.queue.overflow(now) {
-                self.refuse(newcomer.line, &Problem::new(Cause::ConnectionCap, ALL_TAKEN));
+            if self.queue.is_full() {
+                if let Some(newcomer) = self.queue.least(now) {
+                    self.refuse(newcomer.line, &Problem::new(Cause::ConnectionCap, ALL_TAKEN));
+                }
             }
             let given_back = self.pool.given_back();
             let accepted = match look {
@@ -178,16 +198,25 @@ impl Acceptor {
                             "cannot accept on {listener}: {error} ({untold} times before untold)"
                         ));
                     }
-                    // If descriptors are short, an idle connection's helps most.
-                    let _ = self.make_room();
-                    std::thread::sleep(REST);
+                    self.find_descriptors();
                 }
             }
             look = self.let_in();
+            let crowd = self.pool.crowds();
+            self.crowd = look.and_then(|_| self.crowd.take().or_else(|| crowd.take(1)));
         }
         while let Some(newcomer) = self.queue.newcomers.pop_front() {
             let detail = "the server is shutting down";
             self.refuse(newcomer.line, &Problem::new(Cause::Draining, detail));
+        }
+    }
+
+    /// If descriptors are short, that of somebody who has asked nothing helps most.
+    fn find_descriptors(&mut self) {
+        // It gets no answer: it would keep its descriptor while it lingers.
+        if self.queue.least(Instant::now()).is_none() {
+            let _ = self.make_room();
+            std::thread::sleep(REST);
         }
     }
 
@@ -198,7 +227,8 @@ impl Acceptor {
         match self.clients.connected(line.peer()) {
             Ok(share) => {
                 let came = Instant::now();
-                self.queue.newcomers.push_back(Newcomer { line, share, came });
+                let seen = (0, Sent::Nothing);
+                self.queue.newcomers.push_back(Newcomer { line, share, came, seen });
             }
             Err(problem) => self.refuse(line, &problem),
         }
@@ -209,14 +239,16 @@ impl Acceptor {
     fn let_in(&mut self) -> Option<Instant> {
         while !self.queue.newcomers.is_empty() {
             let Some(place) = self.place() else { return self.wait_for_room(ALL_TAKEN) };
-            let Newcomer { line, share, came } = self.queue.next()?;
+            let Newcomer { line, share, came, seen } = self.queue.next()?;
             match self.pool.admit(Admitted { line, share, place }) {
                 Ok(()) => {
                     (self.queue.closing_until, self.queue.jammed_until) = (None, None);
                     self.metrics.connections_peak.reach(self.pool.open() as u64);
                 }
                 Err((Admitted { line, share, .. }, error)) => {
-                    self.queue.newcomers.push_front(Newcomer { line, share, came });
+                    self.queue.put_back(Newcomer { line, share, came, seen });
+                    // There are places, so what was given back is no news.
+                    self.pool.hush();
                     return self.wait_for_room(&format!(
                         "no thread can be had for another connection ({error}); try again later"
                     ));

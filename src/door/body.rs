@@ -1,19 +1,44 @@
 //! A request's body while it arrives, and the room that is set aside for it.
 
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::{Duration, Instant};
+
 use crate::error::{Cause, Problem};
-use crate::limits::SMALL_BODY_BYTES;
+use crate::limits::{CLOSING, GIVE_WAY, SMALL_BODY_BYTES};
 use crate::permits::{Permit, Permits};
+
+/// Room for all bodies together. When it is full, one that has been arriving for long gives way.
+#[derive(Clone)]
+pub struct BodyRoom {
+    bytes: Permits,
+    wanted: Arc<AtomicBool>,
+}
+
+impl BodyRoom {
+    /// Room for so many bytes.
+    #[must_use]
+    pub fn new(bytes: usize) -> BodyRoom {
+        BodyRoom { bytes: Permits::new(bytes), wanted: Arc::default() }
+    }
+}
 
 /// A body, and the room it takes while it exists.
 pub struct Body {
     pub bytes: Vec<u8>,
     pub room: Permit,
+    shared: BodyRoom,
+    begun: Instant,
 }
+
+/// Between two looks for room: those who have it look as seldom as that at who wants it.
+const LOOK: Duration = Duration::from_millis(5);
 
 impl Body {
     #[must_use]
-    pub fn new(room: &Permits) -> Body {
-        Body { bytes: Vec::new(), room: room.count(0) }
+    pub fn new(shared: &BodyRoom) -> Body {
+        let (bytes, room) = (Vec::new(), shared.bytes.count(0));
+        Body { bytes, room, shared: shared.clone(), begun: Instant::now() }
     }
 
     /// Sets room aside for `more` bytes, as they come.
@@ -23,13 +48,46 @@ impl Body {
         let after = self.bytes.capacity();
         // Small ones are part of what a connection costs anyway.
         let counted = after - before.max(SMALL_BODY_BYTES).min(after);
-        if counted > 0 && !self.room.grow(counted) {
+        if counted > 0 && !self.room.grow(counted) && !self.wait_for(counted) {
             return Err(Problem::new(
                 Cause::BodyMemory,
                 "too many large bodies are being received at once; try again",
             ));
         }
         Ok(())
+    }
+
+    /// Has others give way.
+    fn wait_for(&mut self, counted: usize) -> bool {
+        let until = Instant::now() + GIVE_WAY + CLOSING;
+        while Instant::now() < until {
+            self.shared.wanted.store(true, Ordering::Relaxed);
+            // It is seldom and short: not worth a condition variable.
+            std::thread::sleep(LOOK);
+            if self.room.grow(counted) {
+                return true;
+            }
+        }
+        false
+    }
+
+    /// Until when its reader may wait for more of it; less than `deadline` while it has room that
+    /// others may want.
+    ///
+    /// # Errors
+    /// When it has to give way now.
+    pub(super) fn wait_until(&self, deadline: Instant) -> Result<Instant, Problem> {
+        if self.room.size() == 0 {
+            return Ok(deadline);
+        }
+        let now = Instant::now();
+        if now >= self.begun + GIVE_WAY && self.shared.wanted.swap(false, Ordering::Relaxed) {
+            return Err(Problem::new(
+                Cause::BodyMemory,
+                "this body took long to arrive, and others needed its room; try again",
+            ));
+        }
+        Ok(deadline.min(now + GIVE_WAY))
     }
 
     /// Adds bytes.

@@ -5,7 +5,7 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use super::body::Body;
+use super::body::{Body, BodyRoom};
 use super::head::{Framing, Parsed};
 use super::linger::Lingerer;
 use super::pool::Slot;
@@ -20,7 +20,7 @@ use crate::http::{Answer, Frame, Head, closing};
 use crate::limits::{BODIES_BYTES, SMALL_ANSWER, WRITE_BYTES_PER_SECOND};
 use crate::line::Line;
 use crate::metrics::Metrics;
-use crate::permits::{Permit, Permits};
+use crate::permits::Permit;
 use crate::shutdown::Shutdown;
 
 /// What every connection needs.
@@ -32,7 +32,7 @@ pub struct Desk {
     pub diag: Diag,
     pub shutdown: Shutdown,
     pub lingerer: Lingerer,
-    pub bodies: Permits,
+    pub bodies: BodyRoom,
 }
 
 /// Whether the connection goes on after an answer.
@@ -80,7 +80,7 @@ impl Desk {
         lingerer: Lingerer,
     ) -> Desk {
         let metrics = Arc::clone(api.metrics());
-        let bodies = Permits::new(BODIES_BYTES);
+        let bodies = BodyRoom::new(BODIES_BYTES);
         Desk { api, config, clients, metrics, diag, shutdown, lingerer, bodies }
     }
 
@@ -112,7 +112,7 @@ impl Desk {
         // Its place among those of its client, until the answer is out.
         let share = self.clients.asked(line.peer(), &parsed.head);
         let _share = share.map_err(|problem| task = Err(problem));
-        let asked = match self.read_rest(line, input, &parsed, task) {
+        let mut asked = match self.read_rest(line, input, &parsed, task) {
             Ok(asked) => asked,
             Err(ended) => return self.refuse(&to, ended),
         };
@@ -122,6 +122,9 @@ impl Desk {
         self.metrics.requests.add(1);
         if matches!(asked.task, Ok(Task::Poll(_))) {
             input.release();
+        }
+        if slot.is_wanted() {
+            asked.after = After::Close;
         }
         self.answer(&to, asked)
     }
@@ -160,7 +163,7 @@ impl Desk {
         let begun = self.diag.tells_requests().then(Instant::now);
         let Asked { task, body, after } = asked;
         // Its room is kept until the answer is out.
-        let Body { bytes: body, room: _room } = body;
+        let Body { bytes: body, room: _room, .. } = body;
         let line = to.line;
         let reply = match task {
             Err(problem) => Reply::Refused(problem),

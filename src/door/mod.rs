@@ -98,6 +98,7 @@ impl Door {
                 idle_timeout,
                 failures: Seldom::default(),
                 queue: Queue::default(),
+                crowd: None,
             };
             acceptors.push(threads::start("accept", Box::new(move || acceptor.run()))?);
         }

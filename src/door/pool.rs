@@ -40,6 +40,8 @@ pub struct Pool {
     /// Readable when a place was given back since somebody looked.
     given_back: Arc<OwnedFd>,
     places: Permits,
+    /// Acceptors at which newcomers wait.
+    crowds: Permits,
     workers: Mutex<Vec<Worker>>,
     started: Instant,
     serve: Serve,
@@ -58,6 +60,7 @@ pub struct Slot {
     waiting: AtomicU64,
     /// Some of that request has arrived.
     partial: AtomicBool,
+    crowds: Permits,
     pool_started: Instant,
 }
 
@@ -86,6 +89,12 @@ impl Slot {
     /// Some of it is there.
     pub fn request_begins(&self) {
         self.partial.store(true, Ordering::SeqCst);
+    }
+
+    /// Whether others wait for a place. Then nobody keeps one from request to request: whoever asks
+    /// often enough would never have to give way.
+    pub fn is_wanted(&self) -> bool {
+        self.crowds.taken() > 0
     }
 
     /// All of it is there. False: the connection gave way before, and may not be served.
@@ -138,6 +147,7 @@ impl Pool {
             waiting,
             given_back: Arc::new(given_back),
             places,
+            crowds: Permits::new(usize::MAX),
             workers: Mutex::new(Vec::new()),
             started: Instant::now(),
             serve,
@@ -180,6 +190,7 @@ impl Pool {
             line: Mutex::new(None),
             waiting: AtomicU64::new(BUSY),
             partial: AtomicBool::new(false),
+            crowds: self.crowds.clone(),
             pool_started: self.started,
         });
         let (waiting, serve) = (self.waiting.clone(), Arc::clone(&self.serve));
@@ -222,6 +233,11 @@ impl Pool {
     /// The same, for those of which a part has arrived too.
     pub fn end_all_waiting(&self) {
         self.workers.lock().iter().for_each(|worker| worker.slot.end_input());
+    }
+
+    /// Of which an acceptor takes one while newcomers wait.
+    pub fn crowds(&self) -> &Permits {
+        &self.crowds
     }
 
     /// Connections that are open.

@@ -6,13 +6,12 @@
 use std::io::ErrorKind;
 use std::time::{Duration, Instant};
 
-use super::body::Body;
+use super::body::{Body, BodyRoom};
 use super::chunked::Chunks;
 use super::head::{Arriving, Framing, Parsed};
 use crate::error::{Cause, Problem};
 use crate::limits::{INPUT_BYTES, SMALL_BODY_BYTES};
 use crate::line::Line;
-use crate::permits::Permits;
 use crate::time::Seconds;
 
 /// Why there is no request.
@@ -143,12 +142,24 @@ fn more(what: &str, time: Duration, got: std::io::Result<usize>) -> Result<usize
     }
 }
 
+/// The same of a body; when it is only to look at who wants its room, nothing may come.
+fn more_of_body(
+    limits: &BodyLimits<'_>,
+    got: std::io::Result<usize>,
+    looks: bool,
+) -> Result<usize, Ended> {
+    match got {
+        Err(e) if looks && e.kind() == ErrorKind::TimedOut => Ok(0),
+        got => more("the body", limits.time, got),
+    }
+}
+
 /// Limits of a body.
 pub struct BodyLimits<'a> {
     pub bytes: usize,
     pub time: Duration,
     /// Room for all bodies together.
-    pub room: &'a Permits,
+    pub room: &'a BodyRoom,
 }
 
 /// Reads a body, in a stack frame of its own.
@@ -181,9 +192,12 @@ pub fn read_body(
                 let step = (length - here).min(here.max(SMALL_BODY_BYTES));
                 body.reserve(step)?;
                 // No byte more than the body's: the next request's are not ours to keep.
+                let until = body.wait_until(deadline)?;
                 body.bytes.resize(here + step, 0);
-                let got = line.recv_into(&mut body.bytes[here..], deadline);
-                body.bytes.truncate(here + more("the body", limits.time, got)?);
+                let got = line.recv_into(&mut body.bytes[here..], until);
+                let got = more_of_body(limits, got, until < deadline);
+                body.bytes.truncate(here + got.as_ref().map_or(0, |got| *got));
+                got?;
             }
         }
         Framing::Chunked => {
@@ -194,7 +208,8 @@ pub fn read_body(
                 if chunks.done() {
                     break;
                 }
-                more("the body", limits.time, input.more_by(line, deadline))?;
+                let until = body.wait_until(deadline)?;
+                more_of_body(limits, input.more_by(line, until), until < deadline)?;
             }
         }
     }

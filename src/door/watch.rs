@@ -1,5 +1,5 @@
-//! Twice a second: the file of tokens is looked at. Once a second: held polls whose clients have hung up give their places back, and the log lets
-//! go of what is too old.
+//! Four times a second: the file of tokens is looked at. Once a second: held polls whose clients
+//! have hung up give their places back, and the log lets go of what is too old.
 //!
 //! One poll(2) call looks at all held sockets at once. 5,000 of them take a few milliseconds, and
 //! no held thread is woken but those whose client has gone.

@@ -3,12 +3,11 @@
 
 use std::fmt::Write as _;
 
-use longpoll::door::body::Body;
+use longpoll::door::body::{Body, BodyRoom};
 use longpoll::door::chunked::Chunks;
 use longpoll::door::head::{Arriving, Framing, NOT_SPLIT, Parsed};
 use longpoll::error::{Cause, Problem};
 use longpoll::http::{Field, Method};
-use longpoll::permits::Permits;
 
 /// Small, so that inputs of a fuzzer's size reach them.
 const HEAD_LIMIT: usize = 1_000;
@@ -44,14 +43,14 @@ struct Reader {
     used: usize,
     head: Arriving,
     parsed: Option<(Parsed, Chunks)>,
-    room: Permits,
+    room: BodyRoom,
     body: Body,
     outcome: Outcome,
 }
 
 impl Reader {
     fn new() -> Reader {
-        let room = Permits::new(1 << 20);
+        let room = BodyRoom::new(1 << 20);
         Reader {
             stream: Vec::new(),
             used: 0,

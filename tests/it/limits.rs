@@ -51,23 +51,13 @@ fn never_reads(server: &Server) -> Client {
     client
 }
 
-/// A client whose answers cannot all be written, on a server that is crowded.
-fn take_the_last_place(server: &Server) -> Client {
-    let mut client = server.connect();
-    until("there is a place", || {
-        client = server.connect();
-        ask_for_much(client.receive_little());
-        client.answer().status == 200
-    });
-    client
-}
-
 #[test]
 fn a_connection_beyond_the_cap_is_refused_while_all_are_held_or_being_answered() {
-    let server = Server::start(&["--max-connections", "3", "--max-polls", "2"]);
-    server.publish("large", &"x".repeat(15_000));
+    let server =
+        Server::start(&["--max-connections", "3", "--max-polls", "2", "--max-event", "1MiB"]);
+    server.publish_much();
     let [mut first, mut second] = [1, 2].map(|polls| hold(&server, polls));
-    let _blocked = take_the_last_place(&server);
+    let _blocked = server.take_a_place();
     let mut refused = server.connect();
     let answer = refused.get("/health");
     retry_after(&answer, 503);
@@ -316,10 +306,11 @@ fn whoever_asks_comes_before_a_crowd_that_does_not() {
 
 #[test]
 fn those_who_queue_at_a_full_server_are_all_told_at_once_that_it_is_full() {
-    let server = Server::start(&["--max-connections", "3", "--max-polls", "2"]);
-    server.publish("large", &"x".repeat(15_000));
+    let server =
+        Server::start(&["--max-connections", "3", "--max-polls", "2", "--max-event", "1MiB"]);
+    server.publish_much();
     let _polls = [1, 2].map(|polls| hold(&server, polls));
-    let _blocked = take_the_last_place(&server);
+    let _blocked = server.take_a_place();
     // More than queue at the door.
     let mut crowd: Vec<_> = (0..400).map(|_| server.connect()).collect();
     for one in &mut crowd {

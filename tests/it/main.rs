@@ -28,6 +28,7 @@ mod client_state;
 mod client_trouble;
 mod clients;
 mod config;
+mod crowds;
 mod drain;
 mod faults;
 mod gaps;

@@ -264,3 +264,40 @@ fn a_token_is_made_only_when_a_server_would_take_it() {
         assert!(told.contains(word), "{told}");
     }
 }
+
+#[test]
+fn a_token_that_is_taken_back_while_a_body_arrives_does_not_publish_it() {
+    let (a, b) = (new_token("a", "publish", "*"), new_token("b", "read", "*"));
+    let file = File::new("late", &format!("{}{}", a.0, b.0));
+    let server = Server::start(&["--tokens", file.path()]);
+    let mut client = server.connect();
+    client.send(format!(
+        "POST /topics/news HTTP/1.1\r\nHost: localhost\r\n{}Content-Length: 5\r\n\r\nhel",
+        bearer(&a.1)
+    ));
+    file.write(&b.0);
+    let gone = || ask(&server, "POST /topics/x", &format!("{}Content-Length: 0\r\n", bearer(&a.1)));
+    until("the token is gone", || gone().status == 401);
+    assert_eq!(client.send("lo").answer().status, 401);
+    assert_eq!(ask(&server, "GET /topics/news?wait=0", &bearer(&b.1)).seqs(), [0; 0]);
+}
+
+#[test]
+fn tokens_come_from_a_regular_file_only() {
+    let (line, secret) = new_token("a", "read", "*");
+    let file = File::new("pipe", &line);
+    let server = Server::start(&["--tokens", file.path()]);
+    std::fs::remove_file(file.path()).unwrap();
+    assert!(Command::new("mkfifo").arg(file.path()).status().unwrap().success());
+    // Whoever opened it would wait for ever, and look after nothing else.
+    let mut left = hold(&server, "/topics/news?since=now&wait=60", &secret);
+    until("it is looked at", || ask(&server, "GET /health", "").status == 200);
+    let ended = program().args(["--listen", "127.0.0.1:0", "--tokens", file.path()]).output();
+    let ended = ended.unwrap();
+    assert_eq!(ended.status.code(), Some(1));
+    assert!(String::from_utf8(ended.stderr).unwrap().contains("no regular file"));
+    server.signal(15);
+    assert_eq!(left.answer().json()["reason"], "drain");
+    let mut server = server;
+    assert!(server.wait().0.success(), "its watch has ended");
+}

@@ -87,20 +87,35 @@ impl Client {
 
     /// Reads the next answer's head only.
     pub fn head(&mut self) -> Answer {
+        self.head_or_end().unwrap_or_else(|| {
+            panic!("closed before an answer: {:?}", String::from_utf8_lossy(&self.unused))
+        })
+    }
+
+    /// The same, if there is one before the server closes.
+    pub fn head_or_end(&mut self) -> Option<Answer> {
         let end = loop {
             if let Some(at) = self.unused.windows(4).position(|w| w == b"\r\n\r\n") {
                 break at + 4;
             }
-            let got = self.more();
-            assert!(
-                got > 0,
-                "closed before an answer: {:?}",
-                String::from_utf8_lossy(&self.unused)
-            );
+            if self.more() == 0 {
+                return None;
+            }
         };
         let head = String::from_utf8(self.unused.drain(..end).collect()).unwrap();
         let status = head.split(' ').nth(1).and_then(|s| s.parse().ok()).expect("a status line");
-        Answer { status, head, body: Vec::new() }
+        Some(Answer { status, head, body: Vec::new() })
+    }
+
+    /// Waits for an answer, and says whether none came because the connection has ended.
+    pub fn ends(&mut self) -> bool {
+        while !self.unused.ends_with(b"}\n") {
+            if self.more() == 0 {
+                return true;
+            }
+        }
+        self.unused.clear();
+        false
     }
 
     /// Whether the server closes now without another byte.

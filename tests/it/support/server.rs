@@ -57,6 +57,24 @@ impl Server {
         answer
     }
 
+    /// Publishes what makes one answer too large for all buffers of a connection, 6 MiB of JSON. The
+    /// server has to take events of 1 MiB.
+    pub fn publish_much(&self) {
+        self.publish("much", &"\u{1}".repeat(1 << 20));
+    }
+
+    /// Takes a place, however crowded the server is, with an answer that cannot be written because
+    /// nobody reads it.
+    pub fn take_a_place(&self) -> Client {
+        let mut client = self.connect();
+        until("there is a place", || {
+            client = self.connect();
+            client.receive_little().ask("GET", "/topics/much");
+            client.head_or_end().is_some_and(|answer| answer.status == 200)
+        });
+        client
+    }
+
     /// Publishes `count` texts, `0` onward, and returns the last answer.
     pub fn publish_many(&self, topic: &str, count: usize) -> Answer {
         let mut client = self.connect();
