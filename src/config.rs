@@ -59,6 +59,8 @@ pub struct Config {
     pub allow_hosts: Vec<String>,
     pub allow_origins: Vec<String>,
     pub tokens: Option<PathBuf>,
+    /// Whether there is a page at `/`.
+    pub console: bool,
     pub log: LogLevel,
 }
 
@@ -85,6 +87,7 @@ impl Default for Config {
             allow_hosts: Vec::new(),
             allow_origins: Vec::new(),
             tokens: None,
+            console: true,
             log: LogLevel::Info,
         }
     }
@@ -188,7 +191,11 @@ pub fn parse(
             Long(name) => {
                 let known = FLAGS.iter().find(|flag| flag.name == name);
                 let flag = known.ok_or_else(|| usage(Long(name).unexpected()))?;
-                let value = text(flag.name, args.value().map_err(usage)?)?;
+                let value = if flag.is_switch() {
+                    flags::ON.into()
+                } else {
+                    text(flag.name, args.value().map_err(usage)?)?
+                };
                 if flag.repeatable && !seen.contains(&flag.name) {
                     flag.clear(&mut config);
                 }

@@ -30,6 +30,7 @@ pub enum Field {
     /// Once in every request of HTTP/1.1; that of the target when it is in absolute form.
     Host,
     IdempotencyKey,
+    IfNoneMatch,
     Origin,
     Prefer,
     SecFetchMode,
@@ -39,7 +40,7 @@ pub enum Field {
 }
 
 impl Field {
-    const NAMES: [(&str, Field); 16] = [
+    const NAMES: [(&str, Field); 17] = [
         ("Access-Control-Request-Method", Field::AccessControlRequestMethod),
         ("Authorization", Field::Authorization),
         ("Connection", Field::Connection),
@@ -50,6 +51,7 @@ impl Field {
         ("Expect", Field::Expect),
         ("Host", Field::Host),
         ("Idempotency-Key", Field::IdempotencyKey),
+        ("If-None-Match", Field::IfNoneMatch),
         ("Origin", Field::Origin),
         ("Prefer", Field::Prefer),
         ("Sec-Fetch-Mode", Field::SecFetchMode),
@@ -243,6 +245,12 @@ impl Answer {
         Answer { status: 204, headers: Vec::new(), body: Vec::new() }
     }
 
+    /// A `304`.
+    #[must_use]
+    pub fn not_modified() -> Answer {
+        Answer { status: 304, ..Answer::empty() }
+    }
+
     /// Adds a header.
     #[must_use]
     pub fn with(mut self, name: &'static str, value: impl Into<Cow<'static, str>>) -> Answer {
@@ -276,8 +284,8 @@ impl Answer {
             push_field(&mut bytes, "Access-Control-Allow-Origin", origin.as_bytes());
             bytes.extend_from_slice(CORS);
         }
-        // RFC 9110, section 8.6: a 204 has none.
-        if self.status != 204 {
+        // RFC 9110, section 8.6: a 204 has none, and a 304 none but the file's.
+        if !matches!(self.status, 204 | 304) {
             bytes.extend_from_slice(b"Content-Length: ");
             push_number(&mut bytes, self.body.len() as u64);
             bytes.extend_from_slice(LINE_END);

@@ -29,7 +29,8 @@
 //!
 //! Each module uses only those before it, in this order, which is also the one to read them in:
 //! [limits], [time], [json], [names], [cursor], [error], [metrics], [permits], [shutdown],
-//! [threads], [config], [diag], [mod@line], [http], [access], [clients], [log], [bell], [api], [door].
+//! [threads], [config], [diag], [mod@line], [http], [access], [clients], [log], [bell], [web], [api],
+//! [door].
 //!
 //! Beside the server stands `client`, the loops at the other end of the wire; a cargo feature. It
 //! shares only the small modules at the top of the list, and has no locks.
@@ -79,6 +80,7 @@ pub mod access;
 pub mod clients;
 pub mod log;
 pub mod bell;
+pub mod web;
 pub mod api;
 pub mod door;
 #[cfg(feature = "client")]

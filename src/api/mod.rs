@@ -11,6 +11,7 @@ mod poll;
 mod publish;
 mod render;
 mod topics;
+mod web;
 
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -52,6 +53,7 @@ pub struct Api {
     wait_jitter: u32,
     max_event: usize,
     max_topics: usize,
+    console: bool,
 }
 
 /// What a held poll leaves with its seat.
@@ -94,6 +96,7 @@ pub enum Task {
     Options(&'static str),
     /// What a browser asks before it sends another site's request.
     Preflight,
+    File(web::Ask),
 }
 
 /// What comes back.
@@ -126,7 +129,7 @@ impl Task {
             Task::Topics(query) => Some((Right::Admin, vec![query.pattern()])),
             // What it counts belongs to no topic.
             Task::Metrics => Some((Right::Admin, Vec::new())),
-            Task::Health | Task::Options(_) | Task::Preflight => None,
+            Task::Health | Task::File(_) | Task::Options(_) | Task::Preflight => None,
         }
     }
 }
@@ -161,6 +164,7 @@ impl Api {
             wait_jitter: config.wait_jitter,
             max_event: config.max_event,
             max_topics: config.max_topics,
+            console: config.console,
         }
     }
 
@@ -204,9 +208,11 @@ impl Api {
             "/topics" => topics::Query::read(head).map(Task::Topics),
             "/health" => Params::read(head.query(), &[]).map(|_| Task::Health),
             "/metrics" => Params::read(head.query(), &[]).map(|_| Task::Metrics),
+            "/" => web::Ask::console(head, self.console).map(Task::File),
+            "/longpoll.js" => web::Ask::module(head).map(Task::File),
             path => {
                 let detail = format!(
-                    "there is no {path:?}; there are /topics, /topics/TOPIC, /health and /metrics"
+                    "there is no {path:?}; there are /, /longpoll.js, /topics, /topics/TOPIC, /health and /metrics"
                 );
                 return Err(Problem::new(Cause::NotFound, detail));
             }
@@ -236,6 +242,7 @@ impl Api {
             Task::Metrics => Ok(self.metrics_page()),
             Task::Options(allowed) => Ok(Reply::Answer(Answer::empty().with("Allow", allowed))),
             Task::Preflight => Ok(Reply::Answer(access::preflight())),
+            Task::File(ask) => Ok(ask.reply()),
         };
         done.unwrap_or_else(Reply::Refused)
     }

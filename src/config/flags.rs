@@ -9,12 +9,14 @@ use super::{Config, Listen, LogLevel};
 
 /// Where the server listens when nobody says.
 pub const DEFAULT_LISTEN: &str = "127.0.0.1:8080";
+/// What a switch on the command line means; in the environment it is written out.
+pub const ON: &str = "on";
 
 /// One setting.
 pub struct Flag {
     /// Without the dashes.
     pub name: &'static str,
-    /// What stands for its value in the help text.
+    /// What stands for its value in the help text; empty for a switch, which takes none.
     pub value: &'static str,
     /// One line: what it bounds, and what happens there.
     pub help: &'static str,
@@ -29,6 +31,10 @@ impl Flag {
     #[must_use]
     pub fn env(&self) -> String {
         format!("LONGPOLL_{}", self.name.replace('-', "_").to_ascii_uppercase())
+    }
+
+    pub(super) fn is_switch(&self) -> bool {
+        self.value.is_empty()
     }
 
     pub(super) fn set(&self, config: &mut Config, value: &str) -> Result<(), String> {
@@ -217,6 +223,14 @@ pub static FLAGS: &[Flag] = &[
         set: |c, v| file(v).map(|path| c.tokens = Some(path)),
     },
     Flag {
+        name: "no-console",
+        value: "",
+        help: "no page at /; /longpoll.js stays",
+        repeatable: false,
+        default: |_| "off".into(),
+        set: |c, v| switch(v).map(|on| c.console = !on),
+    },
+    Flag {
         name: "log",
         value: "LEVEL",
         help: "error, info or requests, to stderr",
@@ -320,6 +334,14 @@ fn positive_time(value: &str) -> Result<Duration, String> {
         0 => Err(format!("allowed is {DURATION_RULE}, at least 1ms")),
         _ => Ok(d),
     })
+}
+
+fn switch(value: &str) -> Result<bool, String> {
+    match value {
+        ON => Ok(true),
+        "off" => Ok(false),
+        _ => Err("allowed is on or off".into()),
+    }
 }
 
 fn level(value: &str) -> Result<LogLevel, String> {

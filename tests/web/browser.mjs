@@ -1,0 +1,202 @@
+// Goal: in a real browser, tabs share one request and lose nothing by it; and the console shows
+// what happens, to eyes, keyboards and screen readers. Run by scripts/browser.sh.
+//
+// SCREENSHOTS=DIR keeps pictures of the console, to be looked at.
+
+import assert from "node:assert/strict";
+import { createRequire } from "node:module";
+import { after, before, test } from "node:test";
+import { Server, stopAll, until } from "./support.mjs";
+
+const require = createRequire(`${process.env.WEB_TOOLS}/`);
+const { chromium } = require("playwright-core");
+const pictures = process.env.SCREENSHOTS;
+const options = { timeout: 100_000 };
+
+let browser;
+before(async () => {
+  // As root, as in a container, Chromium has no sandbox; only pages of this test are opened.
+  const args = process.getuid() === 0 ? ["--no-sandbox"] : [];
+  browser = await chromium.launch({ executablePath: process.env.CHROMIUM, args });
+});
+after(async () => {
+  stopAll();
+  await browser?.close();
+});
+
+/** A tab that follows a topic with the server's module and nothing else; `got` has what came. */
+async function reader(context, url, how = {}) {
+  const page = await context.newPage();
+  await page.goto(`${url}/health`);
+  await page.evaluate(async (how) => {
+    const { follow } = await import("/longpoll.js");
+    const { topic = "a", ...rest } = how;
+    Object.assign(window, { got: [], gaps: [], states: [], error: "" });
+    const onGap = (gap) => gaps.push(gap.why);
+    const onState = (state) => states.push(state);
+    window.events = follow(`/topics/${topic}`, { ...rest, onGap, onState });
+    (async () => {
+      for await (const event of window.events) {
+        got.push(Number(event.data));
+        await window.gate;
+      }
+    })().catch((error) => (window.error = String(error)));
+  }, how);
+  return page;
+}
+
+const got = (page) => page.evaluate(() => window.got);
+const numbers = (from, to) => Array.from({ length: to - from }, (_, n) => from + n);
+const asks = (page) => page.evaluate(() => states.some((s) => s.here && s.wait > 0));
+
+/** The tab that asks for all. */
+const leader = (pages) =>
+  until("a tab asks", async () => {
+    for (const page of pages) if (await asks(page)) return page;
+  });
+
+async function untilAllGot(pages, expected) {
+  for (const page of pages) {
+    await until(`${expected.length} events`, async () => (await got(page)).length >= expected.length);
+    assert.deepEqual(await got(page), expected);
+  }
+}
+
+const sharing = {
+  "eight tabs hold one poll, and each gets everything once, also when the tab that asks is closed or crashes": async () => {
+    const server = await Server.start();
+    const context = await browser.newContext();
+    await server.publish("a", 0, 1);
+    let pages = await Promise.all(numbers(0, 8).map(() => reader(context, server.url, { limit: 3 })));
+    await untilAllGot(pages, [0, 1]);
+    await server.untilHeld(1);
+    let published = 2;
+    let going = true;
+    const publishing = (async () => {
+      while (going) await server.publish("a", published++);
+    })();
+    for (const end of [(page) => page.close(), crash, (page) => page.close({ runBeforeUnload: true })]) {
+      const asking = await leader(pages);
+      await until("events flow", async () => (await got(asking)).length > 20);
+      await end(asking);
+      pages = pages.filter((page) => page !== asking);
+      await until("another tab asks", async () => {
+        for (const page of pages) if (await asks(page)) return true;
+      });
+    }
+    going = false;
+    await publishing;
+    await untilAllGot(pages, numbers(0, published));
+    await server.untilHeld(1);
+    // A tab that comes later has it all, too, and adds no poll.
+    const late = await reader(context, server.url, { limit: 3 });
+    await server.publish("a", published);
+    await untilAllGot([late, ...pages], numbers(0, published + 1));
+    assert.equal(await asks(late), false);
+    await server.untilHeld(1);
+    await context.close();
+    await server.untilHeld(0);
+    await server.stop();
+  },
+
+  "tabs that follow other topics or types, or do not want to share, have polls of their own": async () => {
+    const server = await Server.start();
+    const context = await browser.newContext();
+    for (const how of [{}, { topic: "b" }, { type: "x" }, { share: false }, {}]) await reader(context, server.url, how);
+    await server.untilHeld(4);
+    await context.close();
+    await server.stop();
+  },
+
+  "every tab is told of a gap by itself, and goes on": async () => {
+    const server = await Server.start("--retain-events", "5");
+    const context = await browser.newContext();
+    const pages = await Promise.all([0, 1, 2].map(() => reader(context, server.url)));
+    await server.untilHeld(1);
+    await server.publish("a", 0);
+    await untilAllGot(pages, [0]);
+    await server.stop();
+    await server.restart();
+    await server.publish("a", 1, 2);
+    await untilAllGot(pages, [0, 1, 2]);
+    for (const page of pages) assert.deepEqual(await page.evaluate(() => gaps), ["epoch"]);
+    await server.untilHeld(1);
+    await context.close();
+    await server.stop();
+  },
+
+  "a tab whose loop is slow neither stops the others nor misses anything": async () => {
+    const server = await Server.start("--retain-events", "10000");
+    const context = await browser.newContext();
+    const slow = await reader(context, server.url, { topic: "slow" });
+    await server.untilHeld(1);
+    // From its first event on its loop waits; it goes on being the one that asks.
+    await slow.evaluate(() => void (window.gate = new Promise((open) => (window.open = open))));
+    const quick = await reader(context, server.url, { topic: "slow" });
+    const count = 2600;
+    for (let from = 0; from < count; from += 650) {
+      const lines = numbers(from, from + 650).join("\n");
+      await fetch(`${server.url}/topics/slow`, { method: "POST", headers: { "Content-Type": "application/x-ndjson" }, body: lines });
+    }
+    await untilAllGot([quick], numbers(0, count));
+    assert.equal(await asks(quick), false);
+    assert.deepEqual(await got(slow), [0]);
+    await slow.evaluate(() => window.open());
+    await untilAllGot([slow], numbers(0, count));
+    await context.close();
+    await server.stop();
+  },
+
+  "a frozen tab that asks is replaced": async () => {
+    const server = await Server.start();
+    const context = await browser.newContext();
+    const frozen = await reader(context, server.url, { wait: 1 });
+    await leader([frozen]);
+    const other = await reader(context, server.url, { wait: 1 });
+    // A dialog stops everything in a tab, as a telephone does with one in the background.
+    const dialog = frozen.waitForEvent("dialog");
+    frozen.evaluate(() => alert("frozen")).catch(() => {});
+    const shown = await dialog;
+    await server.publish("a", 0);
+    await untilAllGot([other], [0]);
+    assert.ok(await asks(other));
+    await shown.accept();
+    await server.publish("a", 1);
+    await untilAllGot([other, frozen], [0, 1]);
+    await context.close();
+    await server.stop();
+  },
+
+  "without locks, as on plain http, each tab has its own poll; offline it does not ask": async () => {
+    const server = await Server.start("--listen", "0.0.0.0:0");
+    // Not a secure context, and not a name of this machine by which a browser knows it is local.
+    const url = server.url.replace("127.0.0.1", "0.0.0.0");
+    const context = await browser.newContext();
+    const pages = await Promise.all([0, 1].map(() => reader(context, url)));
+    assert.equal(await pages[0].evaluate(() => isSecureContext), false);
+    await server.untilHeld(2);
+    await context.setOffline(true);
+    await server.publish("a", 0);
+    // What was on its way may still arrive; after that, silence.
+    for (const page of pages) await until("it pauses", () => page.evaluate(() => states.at(-1).is === "offline"));
+    await server.untilHeld(0);
+    const asked = await server.metric("requests_total");
+    await server.publish("a", 1);
+    assert.equal(await server.metric("requests_total"), asked + 2, "the publish and this request");
+    await context.setOffline(false);
+    await untilAllGot(pages, [0, 1]);
+    await context.close();
+    await server.stop();
+  },
+};
+
+async function crash(page) {
+  const session = await page.context().newCDPSession(page);
+  const crashed = page.waitForEvent("crash");
+  session.send("Page.crash").catch(() => {});
+  await crashed;
+}
+
+test("tabs", { ...options, concurrency: 8 }, (t) =>
+  Promise.all(Object.entries(sharing).map(([name, run]) => t.test(name, { ...options, concurrency: true }, run))),
+);
