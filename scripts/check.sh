@@ -15,6 +15,7 @@ case "${1-}" in
 esac
 
 tools="${CARGO_TARGET_DIR:-target}/tools"
+web="$tools/web"
 skipped=()
 
 step() { printf '\n== %s\n' "$*"; }
@@ -42,6 +43,16 @@ need_promtool() {
     update_once
     mkdir -p "$tools"
     (cd "$tools" && apt-get download -q prometheus >/dev/null && dpkg-deb -x prometheus_*.deb . && rm prometheus_*.deb)
+}
+
+# What drives the browser, and the type checker, as tests/web/package-lock.json pins them.
+need_web() {
+    [ "$install" = yes ] || return 0
+    if [ -e "$web/node_modules/.package-lock.json" ] && cmp -s {tests/web,"$web"}/package-lock.json; then return 0; fi
+    step "installing what the browser tests need"
+    mkdir -p "$web"
+    cp tests/web/package.json tests/web/package-lock.json "$web"
+    (cd "$web" && npm ci --silent --no-audit --no-fund </dev/null)
 }
 
 need_component() { # CARGO-COMMAND COMPONENT PACKAGE
@@ -77,6 +88,19 @@ metrics() { # PROMTOOL
     kill "$server"
 }
 
+# longpoll.js and the console, in Node and in a browser.
+browsers() {
+    local needed
+    for needed in node chromium "$web/node_modules/.bin/tsc"; do
+        if ! have "$needed"; then
+            skipped+=("browsers (no $(basename "$needed"))")
+            return 0
+        fi
+    done
+    step "browsers"
+    scripts/browser.sh "$web"
+}
+
 for tool in cargo curl; do
     have "$tool" || need "$tool" "$tool"
     have "$tool" || { echo "check.sh: $tool is needed and not there" >&2; exit 1; }
@@ -85,6 +109,10 @@ need shellcheck shellcheck
 need faketime faketime
 need slowhttptest slowhttptest
 need_promtool
+need node nodejs
+need npm npm
+need chromium chromium
+need_web
 need_component cargo-fmt rustfmt rustfmt
 need_component cargo-clippy clippy rust-clippy
 have promtool && promtool=promtool || promtool="$tools/usr/bin/promtool"
@@ -99,6 +127,7 @@ step "tests and lessons"
 cargo test --locked
 have faketime || skipped+=("a clock that jumps (no faketime)")
 with "$promtool" "metrics" metrics "$promtool"
+browsers
 step "a short siege"
 have slowhttptest || skipped+=("the attacks of slowhttptest (it is not there)")
 scripts/siege.sh --seconds 1

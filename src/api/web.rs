@@ -38,7 +38,7 @@ impl Ask {
 
     fn read(head: &Head, file: Result<&'static File, &str>) -> Result<Ask, Problem> {
         let file = file.map_err(|detail| Problem::new(Cause::NotFound, detail))?;
-        Params::read(&head.query(), &[])?;
+        Params::read(head.query(), &[])?;
         let mut known = head.all(Field::IfNoneMatch).flat_map(|list| list.split(','));
         // RFC 9110, section 13.1.2: the weak comparison.
         let same = |tag: &str| tag == "*" || tag.strip_prefix("W/").unwrap_or(tag) == file.etag;

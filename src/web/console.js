@@ -7,6 +7,7 @@ const SAMPLES = 150; // Looks in a chart.
 const SPAN = 60_000; // Milliseconds on the time line.
 const ROWS = 200; // Events shown, and marks on the time line.
 const LISTED = 200; // Topics.
+const LONG = 2000; // Characters of an event that are shown.
 const SKIP = 1000; // So far behind, the page skips to the newest events.
 const KEY = "longpoll.token";
 
@@ -20,14 +21,14 @@ const make = (tag, fields, ...inside) => {
 };
 const put = (element, text) => element.textContent === text || (element.textContent = text);
 const say = (id, text) => put($(id), text);
-const count = (n) => (n < 1e4 ? String(n) : Intl.NumberFormat("en", { notation: "compact" }).format(n));
+const count = (n) => n.toLocaleString("en", { notation: "compact" });
 const many = (n, what) => `${count(n)} ${what}${n === 1 ? "" : "s"}`;
 const time = (s) => (s < 1e-3 ? `${s * 1e6} µs` : s < 1 ? `${s * 1e3} ms` : `${s} s`);
 const rate = (n) => `${n < 10 ? +n.toFixed(1) : count(Math.round(n))}/s`;
 
 let token = sessionStorage.getItem(KEY) || undefined;
 
-/** What each part of the page has to complain about. */
+/** By part of the page. */
 const complaints = {};
 function complain(part, text) {
   complaints[part] = text;
@@ -40,18 +41,15 @@ function complain(part, text) {
 
 /** What this token may not read; it is not asked for again. */
 const denied = new Set();
-/** @type {any} */
 let before;
-/** @type {any[]} */
 const samples = [];
 
-/** @returns {Promise<any>} */
-async function get(path) {
+async function get(path, as = "json") {
   const part = path.split("?")[0];
   if (denied.has(part)) return;
   const headers = new Headers(token ? { Authorization: `Bearer ${token}` } : {});
   const answer = await fetch(path, { headers, cache: "no-store", signal: AbortSignal.timeout(10_000) });
-  if (answer.ok || part === "health") return answer;
+  if (answer.ok || part === "health") return answer[as]();
   const { status, detail } = await answer.json();
   if (status !== 401 && status !== 403) throw new Error(detail);
   denied.add(part);
@@ -65,12 +63,12 @@ function refused(part, status, detail) {
 
 async function tick() {
   try {
-    const health = await (await get("health")).json();
+    const health = await get("health");
     const well = health.status === "ok";
     $("health").className = well ? "data" : "drain";
     say("health", well ? `up, ${health.version}` : health.status);
-    const topics = await (await get(`topics?limit=${LISTED}`))?.json();
-    const text = await (await get("metrics"))?.text();
+    const topics = await get(`topics?limit=${LISTED}`);
+    const text = await get("metrics", "text");
     const metrics = new Map();
     for (const [, name, value] of text?.matchAll(/^longpoll_(\S+) (\S+)$/gm) ?? []) metrics.set(name, +value);
     const now = { at: performance.now(), topics: new Map(topics?.topics.map((t) => [t.topic, t])), metrics };
@@ -97,7 +95,7 @@ function list(now, answer) {
       const came = exact ? topic.events - was.events : (topic.newest - was.newest) * density;
       speed = (exact ? "" : "≈ ") + rate((came * 1000) / (now.at - before.at));
     }
-    const link = make("a", { href: `#${topic.topic}` },
+    const link = make("a", { href: `#/${topic.topic}` },
       make("b", {}, all ? "all topics" : topic.topic),
       make("span", {}, topic.held ? `${count(topic.held)} held` : ""),
       make("small", {}, all ? "" : many(topic.events, "event")),
@@ -155,9 +153,9 @@ function draw(id, ...lines) {
 let shown = "";
 let stop = new AbortController();
 let paused = false;
-/** Not on the page yet. @type {Node[]} */
+/** Rows that are not on the page yet. */
 let fresh = [];
-/** Requests of the last minute, with how they ended, and dots for events. @type {any[]} */
+/** Requests of the last minute, with how they ended, and dots for events. */
 let marks = [];
 let still = "";
 const newest = () => marks.findLast(({ how }) => how !== "dot");
@@ -169,9 +167,14 @@ function ends(how) {
 }
 
 function state(state) {
-  if (state.wait === 0) return;
-  ends(state.reason ?? "gap");
   const from = Date.now();
+  if (state.wait === 0) {
+    // Unless this page asks, another tab does; it said so before this page could hear it.
+    if (state.is === "answered" && newest()?.how !== "held") marks.push({ how: "held", from, other: true, unheard: true });
+    return;
+  }
+  if (newest()?.unheard && state.is === "asking") marks.pop();
+  ends(state.reason ?? "gap");
   if (state.is === "asking") {
     marks.push({ how: "held", from, other: !state.here });
     still = "";
@@ -199,12 +202,10 @@ function show({ seq, topic, time, type, data, data_base64: bytes }) {
     make("span", {}, `#${seq}`),
     make("span", {}, `${topic === shown ? "" : topic} ${type ? `(${type})` : ""}`),
     make("time", { dateTime: time }, `${at.toLocaleTimeString("en-GB")}.${time.slice(-4, -1)}`),
-    make("pre", {}, text)));
+    make("pre", {}, text.length > LONG ? `${text.slice(0, LONG)} … (${count(text.length)} characters)` : text)));
 }
 
-function note(text) {
-  add(make("li", { className: "note" }, text));
-}
+const note = (text) => add(make("li", { className: "note" }, text));
 
 function gap({ why, lost }) {
   const each = Object.entries(lost ?? {}).map(([topic, n]) => `${n ?? "nobody knows how many"} in ${topic}`);
@@ -225,13 +226,12 @@ async function open(topic, skipped) {
   document.title = `${topic === "*" ? "" : `${topic} · `}longpoll`;
   say("title", topic === "*" ? "All topics" : topic);
   if (!/[*,]/.test(topic)) $("to").value = topic;
-  for (const link of $("list").querySelectorAll("a")) link.ariaCurrent = link.getAttribute("href") === `#${topic}` ? "true" : null;
+  for (const link of $("list").querySelectorAll("a")) link.ariaCurrent = link.getAttribute("href") === `#/${topic}` ? "true" : null;
   complain("tail", "");
   if (skipped) note(skipped);
   try {
-    const path = topic.split(",").map(encodeURIComponent).join(",");
     const onState = (told) => signal.aborted || state(told);
-    for await (const event of follow(`topics/${path}`, { since: "last:50", token, signal, onGap: gap, onState })) show(event);
+    for await (const event of follow(`topics/${topic}`, { since: "last:50", token, signal, onGap: gap, onState })) show(event);
   } catch (error) {
     ends("gap");
     still = "Not asking.";
@@ -258,13 +258,13 @@ function paint() {
   }
   $("lane").replaceChildren(...marks.map(({ element }) => element));
   const { how, other, from } = newest() ?? {};
-  const whose = other ? "Another tab's" : "This page's";
-  say("now", still || (how === "held" ? `${whose} request is being held, for ${Math.floor((now - from) / 1000)} s so far.` : "Catching up."));
+  say("now", still || (how !== "held" ? "Catching up." : other ? "Another tab's request is being held, for this page too."
+    : `This page's request is being held, for ${Math.floor((now - from) / 1000)} s so far.`));
 }
 
 // ---- what the person does ----
 
-const chosen = () => open(decodeURIComponent(location.hash.slice(1)) || "*");
+const chosen = () => open(location.hash.slice(2) || "*");
 const submits = (form, act) => {
   form.onsubmit = (event) => {
     event.preventDefault();
@@ -272,7 +272,7 @@ const submits = (form, act) => {
   };
 };
 addEventListener("hashchange", chosen);
-submits($("open"), () => (location.hash = $("name").value.trim()));
+submits($("open"), () => (location.hash = `/${$("name").value.trim()}`));
 submits($("token").form, () => {
   token = $("token").value.trim() || undefined;
   if (token) sessionStorage.setItem(KEY, token);
@@ -295,9 +295,13 @@ submits($("publish"), async () => {
     say("result", `Not published: ${error.message}.`);
   }
 });
-$("data").onkeydown = ({ key, ctrlKey, metaKey }) => key === "Enter" && (ctrlKey || metaKey) && $("publish").requestSubmit();
-$("pause").onclick = () => ($("pause").ariaPressed = String((paused = !paused)));
-document.onvisibilitychange = () => document.hidden || tick();
+$("data").onkeydown = ({ key, ctrlKey, metaKey }) => {
+  if (key === "Enter" && (ctrlKey || metaKey)) $("publish").requestSubmit();
+};
+$("pause").onclick = () => {
+  paused = !paused;
+  $("pause").ariaPressed = String(paused);
+};
 
 chosen();
 (async function again() {

@@ -65,10 +65,7 @@ const TRIES = 8;
 /** Events kept for a slow loop; those beyond are asked for when it comes for them. */
 const KEPT = 1000;
 
-/**
- * The server will not do it, and asking again would not change that. `problem` is its answer, if
- * it was JSON; with status 410 that is a Gap.
- */
+/** The server will not do it. `problem` is its answer, if it was JSON; with status 410 a Gap. */
 export class Refused extends Error {
   /** @param {number} status @param {any} problem */
   constructor(status, problem) {
@@ -407,8 +404,8 @@ async function online({ hostname }, signal, tell) {
 }
 
 /**
- * Ends a request that takes too long, also by the wall clock: timers stand still while a machine
- * sleeps, and then its connections are dead. So they are after a change of networks.
+ * Ends a request that takes too long, also by the wall clock: after a machine slept, or changed
+ * networks, its connections are dead.
  * @param {AbortSignal} signal @param {number} ms
  */
 function deadline(signal, ms) {

@@ -49,3 +49,5 @@ mod strictness;
 mod tidy;
 mod tokens;
 mod topics;
+#[cfg(feature = "console")]
+mod web;

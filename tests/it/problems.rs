@@ -322,3 +322,11 @@ fn refusals_are_counted_by_cause() {
         );
     }
 }
+
+#[cfg(not(feature = "console"))]
+#[test]
+fn a_build_without_the_console_says_so() {
+    let server = Server::start(&[]);
+    refused(&server.get("/"), 404, &["this build", "console"]);
+    refused(&server.get("/longpoll.js"), 404, &["this build", "/longpoll.js"]);
+}

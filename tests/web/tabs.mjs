@@ -1,23 +1,16 @@
-// Goal: in a real browser, tabs share one request and lose nothing by it; and the console shows
-// what happens, to eyes, keyboards and screen readers. Run by scripts/browser.sh.
-//
-// SCREENSHOTS=DIR keeps pictures of the console, to be looked at.
+// Goal: in a real browser, tabs share one request, and lose and repeat nothing by it. Run by
+// scripts/browser.sh.
 
 import assert from "node:assert/strict";
-import { createRequire } from "node:module";
 import { after, before, test } from "node:test";
+import { launch } from "./chromium.mjs";
 import { Server, stopAll, until } from "./support.mjs";
 
-const require = createRequire(`${process.env.WEB_TOOLS}/`);
-const { chromium } = require("playwright-core");
-const pictures = process.env.SCREENSHOTS;
 const options = { timeout: 100_000 };
 
 let browser;
 before(async () => {
-  // As root, as in a container, Chromium has no sandbox; only pages of this test are opened.
-  const args = process.getuid() === 0 ? ["--no-sandbox"] : [];
-  browser = await chromium.launch({ executablePath: process.env.CHROMIUM, args });
+  browser = await launch();
 });
 after(async () => {
   stopAll();
