@@ -105,6 +105,8 @@ const cases = {
     going = false;
     await publishing;
     await says(page, "rate", /\d\/s/);
+    await server.untilHeld(1);
+    await server.publish("sensors.cellar", "4");
     await says(page, "wake-now", /half ≤ .* 99 % ≤ /);
     assert.match(await page.getAttribute("#held-chart path", "d"), /^M.*L/);
     await context.close();

@@ -120,12 +120,12 @@ test("a reader", options, async (t) => {
     await server.publish("a", "0");
     const events = follow("/topics/a", { base: server.url });
     await take(events, 1);
-    const next = take(events, 1);
+    const next = take(events, 1).then(assert.fail, (error) => error);
     await server.untilHeld(1);
     await server.stop();
     await server.restart();
     await server.publish("a", "1");
-    const error = await next.then(assert.fail, (error) => error);
+    const error = await next;
     assert.ok(error instanceof Refused && error.status === 410 && error.problem.why === "epoch", error);
     const rest = follow("/topics/a", { base: server.url, since: error.problem.resume });
     assert.deepEqual(data(await take(rest, 1)), ["1"]);
