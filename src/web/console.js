@@ -53,12 +53,13 @@ async function get(path, as = "json") {
   const { status, detail } = await answer.json();
   if (status !== 401 && status !== 403) throw new Error(detail);
   denied.add(part);
-  refused(part, status, detail);
+  refused(part, status, `${part}: ${detail}.`);
 }
 
-function refused(part, status, detail) {
-  if (status === 401) $("access").open = true;
-  complain(part, `${part}: ${detail}.`);
+function refused(part, status, text) {
+  if (status !== 401) return complain(part, text);
+  $("access").open = true;
+  complain("token", token ? "The server does not know this token." : "The server asks for a token.");
 }
 
 async function tick() {
@@ -106,7 +107,7 @@ function list(now, answer) {
   const focused = $("list").querySelector(":focus")?.getAttribute("href");
   $("list").replaceChildren(...rows);
   if (focused) $("list").querySelector(`[href="${CSS.escape(focused)}"]`)?.focus();
-  say("more", !answer ? "Not to be listed with this token; open one by its name."
+  say("more", !answer ? "Not listed without the right to; open one by its name."
     : answer.topics.length < LISTED ? "" : `The first ${LISTED}; open others by their names.`);
 }
 
@@ -181,7 +182,7 @@ function state(state) {
   } else if (state.is === "answered") {
     if (state.events) marks.push({ how: "dot", from, to: from });
     complain("tail", state.reason === "drain" ? "The server drained: it answered early, to shut down." : "");
-    if (state.behind > SKIP) open(shown, `${count(state.behind)} events are not shown here, to keep up.`);
+    if (state.behind > SKIP) open(shown, `${count(state.behind)} events are not shown, to keep up.`);
   } else if (state.is === "failed") {
     still = `No answer (${state.why}); asking again in ${(state.again / 1000).toFixed(1)} s.`;
   } else if (state.is === "offline") {
@@ -235,7 +236,7 @@ async function open(topic, skipped) {
   } catch (error) {
     ends("gap");
     still = "Not asking.";
-    refused("tail", error.status, error.message);
+    refused("tail", error.status, `${topic}: ${error.message}.`);
   }
 }
 

@@ -62,7 +62,7 @@ const RETRY_AFTER_MOST = 600_000;
 const MARGIN = 10_000;
 /** Times that a publish is tried. */
 const TRIES = 8;
-/** Events kept for a slow loop; those beyond are asked for when it comes for them. */
+/** Events kept for a slow loop, and a page; more are asked for when it comes for them. */
 const KEPT = 1000;
 
 /** The server will not do it. `problem` is its answer, if it was JSON; with status 410 a Gap. */
@@ -217,7 +217,7 @@ class Follow {
     const own = from === this.#tip;
     const tip = position(this.#tip);
     const fresh = page.events.filter(({ seq }) => own || seq > tip.seq);
-    if (!(own || covers(from, this.#tip)) || this.#queue.length + fresh.length > KEPT) {
+    if (!(own || covers(from, this.#tip)) || this.#queue.length > KEPT) {
       this.#behind = true;
     } else if (own || position(page.next).seq > tip.seq) {
       this.#queue.push(...fresh.map((event) => ({ event })));
@@ -246,7 +246,7 @@ class Follow {
     if (!page.next) throw new Refused(200, { detail: `${url} is not a poll` });
     const { reason, behind, events } = page;
     tell({ is: "answered", wait, reason, behind, events: events.length, here: true }, within);
-    // At once the first time; one that goes on draining is not to be asked in a loop.
+    // At once the first time, but not in a loop.
     this.#drains = reason === "drain" ? this.#drains + 1 : 0;
     if (this.#drains > 1) await sleep(pause(this.#drains), signal);
     return page;
@@ -255,7 +255,7 @@ class Follow {
   /** @param {State} state */
   #show = (state) => this.#options.onState?.(state);
 
-  /** Opens the way to other tabs that follow the same, if this browser has what it takes. */
+  /** Opens the way to other tabs that follow the same, if there is one. */
   async #listen() {
     // Locks and hashes are there on https and on localhost only.
     const able = globalThis.document && globalThis.BroadcastChannel && navigator.locks;
@@ -282,13 +282,14 @@ class Follow {
     const signal = AbortSignal.any([this.#signal, turn.signal]);
     const silent = performance.now() >= this.#heardBy;
     this.#heardBy = performance.now() + this.#wait * 1000 + MARGIN;
-    const over = () => {
+    const over = (/** @type {any} */ error) => {
       turn.abort();
       this.#turn = undefined;
+      // Neither aborted nor robbed: there are no locks for this page.
+      if (error && error.name !== "AbortError") this.#channel = void channel.close();
       this.#behind = true;
       this.#wake();
     };
-    // Refused, robbed or aborted: if it matters, this reader's own next request says so.
     navigator.locks.request(channel.name, silent ? { steal: true } : { signal }, () => this.#lead(channel, signal)).then(over, over);
   }
 
@@ -308,7 +309,7 @@ class Follow {
       try {
         page = await this.#ask(from, this.#wait, signal, tell);
       } catch (error) {
-        // How much is lost differs from tab to tab: each is to hear it from the server.
+        // What is lost differs from tab to tab: each is to hear it from the server.
         from = gapIn(error).resume;
         page = { events: [], next: from, behind: 0, more: true, reason: "data" };
       }
@@ -318,7 +319,7 @@ class Follow {
     }
   }
 
-  /** Until there is something to do. A tab that asks for all but is frozen is replaced. */
+  /** Until there is something to do; a tab that asks for all but is frozen is replaced. */
   async #news() {
     let timer;
     await new Promise((wake) => {

@@ -181,7 +181,7 @@ const cases = {
     await says(page, "notice", /token/);
     await use(news.secret);
     await says(page, "now", /being held/);
-    await says(page, "more", /token/);
+    await says(page, "more", /without the right/);
     await page.fill("#data", "no");
     await page.click("#publish button");
     await says(page, "result", /^Not published: .*publish/);

@@ -217,26 +217,6 @@ test("a reader", options, async (t) => {
     await assert.rejects(() => events.next(), Refused);
     await server.stop();
   });
-
-  await t.test("whose machine slept asks anew, instead of waiting for a dead connection", async () => {
-    const server = await Server.start();
-    let dead = true;
-    const proxy = await network(server, () => (dead ? { up: 1, silent: 50_000 } : {}));
-    const head = await fetch(`${server.url}/topics/a`, { method: "HEAD" });
-    const cursor = head.headers.get("Next-Cursor");
-    const events = follow("/topics/a", { base: proxy.url, since: cursor });
-    const next = take(events, 1);
-    await server.publish("a", "while asleep");
-    dead = false;
-    const now = Date.now;
-    Date.now = () => now() + 3_600_000;
-    const got = await next;
-    Date.now = now;
-    assert.deepEqual(data(got), ["while asleep"]);
-    await events.return();
-    await server.stop();
-    proxy.stop();
-  });
 });
 
 test("a publish", options, async (t) => {

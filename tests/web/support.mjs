@@ -95,12 +95,14 @@ export async function fake(answer) {
  */
 export async function network(server, judge) {
   const sockets = new Set();
+  const silence = new Set();
   const proxy = createServer((client) => {
     const { up = Infinity, down = Infinity, silent = 0 } = judge();
     const { port, hostname } = new URL(server.url);
     const upstream = connect(port, hostname);
     const cut = () => (client.destroy(), upstream.destroy());
     let ended = false;
+    silence.add(() => (ended = true));
     const end = () => {
       if (ended) return;
       ended = true;
@@ -125,7 +127,10 @@ export async function network(server, judge) {
   }).listen(0, "127.0.0.1");
   await once(proxy, "listening");
   const cut = () => sockets.forEach((socket) => socket.destroy());
+  const connections = () => [...sockets].filter((socket) => !socket.destroyed).length / 2;
+  /** What is open stays so, and nothing comes through it any more. */
+  const mute = () => silence.forEach((silent) => silent());
   const stop = () => (proxy.close(), cut());
   running.add(stop);
-  return { url: `http://127.0.0.1:${proxy.address().port}`, cut, stop };
+  return { url: `http://127.0.0.1:${proxy.address().port}`, connections, cut, mute, stop };
 }

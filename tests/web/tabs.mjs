@@ -4,7 +4,7 @@
 import assert from "node:assert/strict";
 import { after, before, test } from "node:test";
 import { launch } from "./chromium.mjs";
-import { Server, stopAll, until } from "./support.mjs";
+import { network, Server, stopAll, until } from "./support.mjs";
 
 const options = { timeout: 100_000 };
 
@@ -71,6 +71,8 @@ const sharing = {
     for (const end of [(page) => page.close(), crash, (page) => page.close({ runBeforeUnload: true })]) {
       const asking = await leader(pages);
       await until("events flow", async () => (await got(asking)).length > 20);
+      // One that comes amid the flow: what it asks for itself and what it is handed overlap.
+      pages.push(await reader(context, server.url, { limit: 3 }));
       await end(asking);
       pages = pages.filter((page) => page !== asking);
       await until("another tab asks", async () => {
@@ -97,6 +99,42 @@ const sharing = {
     const context = await browser.newContext();
     for (const how of [{}, { topic: "b" }, { type: "x" }, { share: false }, {}]) await reader(context, server.url, how);
     await server.untilHeld(4);
+    await context.close();
+    await server.stop();
+  },
+
+  "after its machine slept a tab asks anew, instead of waiting for a dead connection": async () => {
+    const server = await Server.start("--max-wait", "1h", "--idle-timeout", "3s");
+    const proxy = await network(server, () => ({}));
+    const context = await browser.newContext();
+    const page = await reader(context, proxy.url, { wait: 3600 });
+    await server.untilHeld(1);
+    // The browser keeps others for later, which would be dead as well; one is enough here.
+    await until("idle connections are closed", () => proxy.connections() === 1);
+    proxy.mute();
+    await server.publish("a", 0);
+    // By its timers, which stood still, it would wait for an hour.
+    await page.evaluate(() => {
+      const now = Date.now;
+      Date.now = () => now() + 2 * 3_600_000;
+    });
+    await untilAllGot([page], [0]);
+    await context.close();
+    await server.stop();
+    proxy.stop();
+  },
+
+  "a page that may not use locks has a poll of its own": async () => {
+    const server = await Server.start();
+    const context = await browser.newContext();
+    await context.addInitScript(() => {
+      navigator.locks.request = () => Promise.reject(new DOMException("as in a sandboxed frame", "SecurityError"));
+    });
+    const pages = await Promise.all([0, 1].map(() => reader(context, server.url)));
+    await server.untilHeld(2);
+    await server.publish("a", 0);
+    await untilAllGot(pages, [0]);
+    await server.untilHeld(2);
     await context.close();
     await server.stop();
   },
