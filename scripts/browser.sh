@@ -24,4 +24,4 @@ tsc="$WEB_TOOLS/node_modules/.bin/tsc"
 case $(node --version) in v18.*) export NODE_OPTIONS=--experimental-global-webcrypto ;; esac
 
 # Whatever hangs ends.
-exec timeout 300 node --test --test-reporter=spec --test-concurrency=3 tests/web/module.mjs tests/web/tabs.mjs tests/web/console.mjs </dev/null
+exec timeout 600 node --test --test-reporter=spec --test-concurrency=3 tests/web/module.mjs tests/web/tabs.mjs tests/web/console.mjs </dev/null

@@ -9,9 +9,9 @@ import { join } from "node:path";
 import { after, before, test } from "node:test";
 import { isDeepStrictEqual } from "node:util";
 import { launch, require } from "./chromium.mjs";
-import { Server, stopAll, until } from "./support.mjs";
+import { HANG, Server, stopAll, TEST, until } from "./support.mjs";
 
-const options = { timeout: 100_000 };
+const options = { timeout: TEST };
 const axe = readFileSync(require.resolve("axe-core/axe.min.js"), "utf8");
 
 let browser;
@@ -28,6 +28,7 @@ const wrong = [];
 
 /** A console page on some topic. A request that a stopped server leaves unanswered is no fault. */
 async function open(context, server, topic = "") {
+  context.setDefaultTimeout(HANG);
   const page = await context.newPage();
   page.on("pageerror", (error) => wrong.push(error.message));
   page.on("console", (message) => {

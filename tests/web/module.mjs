@@ -3,12 +3,12 @@
 
 import assert from "node:assert/strict";
 import { after, test } from "node:test";
-import { fake, network, Server, stopAll } from "./support.mjs";
+import { fake, network, Server, stopAll, TEST } from "./support.mjs";
 import { follow, publish, Refused } from "../../src/web/longpoll.js";
 
 after(stopAll);
 
-const options = { concurrency: true, timeout: 60_000 };
+const options = { timeout: TEST };
 
 /** Takes so many events. */
 async function take(events, count) {
@@ -87,6 +87,17 @@ test("a reader", options, async (t) => {
     await server.untilHeld(1);
     stop.abort();
     assert.equal(await done, "ended");
+    await server.untilHeld(0);
+    await server.stop();
+  });
+
+  await t.test("can be left while it waits", async () => {
+    const server = await Server.start();
+    const events = follow("/topics/a", { base: server.url });
+    const next = events.next();
+    await server.untilHeld(1);
+    await events.return();
+    assert.equal((await next).done, true);
     await server.untilHeld(0);
     await server.stop();
   });
