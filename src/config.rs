@@ -35,6 +35,17 @@ pub enum LogLevel {
     Requests,
 }
 
+/// When a store syncs.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Sync {
+    /// Before anything is acknowledged or seen.
+    Always,
+    /// So long after something was written.
+    Every(Duration),
+    /// When a segment is full, and at an end in order.
+    Never,
+}
+
 /// The settings. Each field is the flag of its name; the reasons are in [`FLAGS`].
 #[derive(Clone, Debug)]
 pub struct Config {
@@ -61,6 +72,8 @@ pub struct Config {
     pub tokens: Option<PathBuf>,
     /// Whether there is a page at `/`.
     pub console: bool,
+    pub data: Option<PathBuf>,
+    pub sync: Sync,
     pub log: LogLevel,
 }
 
@@ -88,6 +101,8 @@ impl Default for Config {
             allow_origins: Vec::new(),
             tokens: None,
             console: true,
+            data: None,
+            sync: Sync::Always,
             log: LogLevel::Info,
         }
     }
@@ -98,12 +113,25 @@ impl Default for Config {
 pub enum Command {
     /// Run the server.
     Serve(Box<Config>),
+    /// Say what a store has.
+    Inspect(PathBuf),
+    /// Repair a store.
+    Repair(PathBuf, RepairAsked),
     /// Make a new token: its name, rights and topics.
     Token(TokenAsked),
     /// Print the help text.
     Help,
     /// Print the version.
     Version,
+}
+
+/// How a store is to be repaired.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum RepairAsked {
+    /// Keep what is whole, and begin a new epoch.
+    Damage,
+    /// Only begin a new epoch, as after a disk was rolled back.
+    NewEpoch,
 }
 
 /// A token to be made, as the command line asks for it.
@@ -188,6 +216,8 @@ pub fn parse(
             Long("version") | Short('V') => return Ok(Command::Version),
             Value(word) if word == "serve" && seen.is_empty() => seen.push("serve"),
             Value(word) if word == "token" && seen.is_empty() => return token(args),
+            Value(word) if word == "inspect" && seen.is_empty() => return inspect(args),
+            Value(word) if word == "repair" && seen.is_empty() => return repair(args),
             Long(name) => {
                 let known = FLAGS.iter().find(|flag| flag.name == name);
                 let flag = known.ok_or_else(|| usage(Long(name).unexpected()))?;
@@ -212,6 +242,40 @@ pub fn parse(
     config.check()?;
     Ok(Command::Serve(Box::new(config)))
 }
+
+/// Reads what follows `longpoll inspect`.
+fn inspect(mut args: lexopt::Parser) -> Result<Command, UsageError> {
+    let (directory, asked) = store(&mut args, INSPECT_USAGE)?;
+    match asked {
+        RepairAsked::Damage => Ok(Command::Inspect(directory)),
+        RepairAsked::NewEpoch => Err(UsageError(format!("usage: {INSPECT_USAGE}"))),
+    }
+}
+
+/// Reads what follows `longpoll repair`.
+fn repair(mut args: lexopt::Parser) -> Result<Command, UsageError> {
+    let (directory, asked) = store(&mut args, REPAIR_USAGE)?;
+    Ok(Command::Repair(directory, asked))
+}
+
+fn store(args: &mut lexopt::Parser, about: &str) -> Result<(PathBuf, RepairAsked), UsageError> {
+    let usage = |e: lexopt::Error| UsageError(format!("{e}; usage: {about}"));
+    let mut directory = None;
+    let mut asked = RepairAsked::Damage;
+    while let Some(arg) = args.next().map_err(usage)? {
+        match arg {
+            lexopt::Arg::Long("new-epoch") => asked = RepairAsked::NewEpoch,
+            lexopt::Arg::Value(word) if directory.is_none() => directory = Some(word.into()),
+            other => return Err(usage(other.unexpected())),
+        }
+    }
+    let directory =
+        directory.ok_or_else(|| UsageError(format!("a directory is needed: {about}")))?;
+    Ok((directory, asked))
+}
+
+const INSPECT_USAGE: &str = "longpoll inspect DIR";
+const REPAIR_USAGE: &str = "longpoll repair [--new-epoch] DIR";
 
 /// Reads what follows `longpoll token`.
 fn token(mut args: lexopt::Parser) -> Result<Command, UsageError> {

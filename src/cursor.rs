@@ -17,18 +17,38 @@ impl Epoch {
     /// # Errors
     /// When the operating system has no random bytes to give.
     pub fn random() -> std::io::Result<Epoch> {
-        let mut bytes = [0; 8];
-        let got = rustix::rand::getrandom(&mut bytes, rustix::rand::GetRandomFlags::empty())?;
-        if got < bytes.len() {
-            return Err(std::io::ErrorKind::UnexpectedEof.into());
-        }
-        Ok(Epoch(u64::from_le_bytes(bytes)))
+        Ok(Epoch(u64::from_le_bytes(random_bytes()?)))
     }
 
-    /// The epoch with these bits; for tests.
+    /// The epoch with these bits.
     #[must_use]
     pub const fn from_bits(bits: u64) -> Epoch {
         Epoch(bits)
+    }
+}
+
+/// Bytes that nobody can guess.
+///
+/// # Errors
+/// When the operating system has none to give.
+pub fn random_bytes<const N: usize>() -> std::io::Result<[u8; N]> {
+    let mut bytes = [0; N];
+    let got = rustix::rand::getrandom(&mut bytes, rustix::rand::GetRandomFlags::empty())?;
+    if got < bytes.len() {
+        return Err(std::io::ErrorKind::UnexpectedEof.into());
+    }
+    Ok(bytes)
+}
+
+impl FromStr for Epoch {
+    type Err = NotACursor;
+
+    fn from_str(text: &str) -> Result<Epoch, NotACursor> {
+        let lower_hex = |b: u8| b.is_ascii_digit() || (b'a'..=b'f').contains(&b);
+        if text.len() != 16 || !text.bytes().all(lower_hex) {
+            return Err(NotACursor);
+        }
+        u64::from_str_radix(text, 16).map(Epoch).map_err(|_| NotACursor)
     }
 }
 
@@ -80,7 +100,7 @@ impl FromStr for Cursor {
 
     fn from_str(text: &str) -> Result<Cursor, NotACursor> {
         let mut parts = text.split('.');
-        let epoch = parts.next().ok_or(NotACursor).and_then(epoch)?;
+        let epoch = parts.next().ok_or(NotACursor)?.parse()?;
         let seq = parts.next().ok_or(NotACursor).and_then(number)?;
         let told = parts.next().map(number).transpose()?;
         match parts.next() {
@@ -88,14 +108,6 @@ impl FromStr for Cursor {
             Some(_) => Err(NotACursor),
         }
     }
-}
-
-fn epoch(text: &str) -> Result<Epoch, NotACursor> {
-    let lower_hex = |b: u8| b.is_ascii_digit() || (b'a'..=b'f').contains(&b);
-    if text.len() != 16 || !text.bytes().all(lower_hex) {
-        return Err(NotACursor);
-    }
-    u64::from_str_radix(text, 16).map(Epoch).map_err(|_| NotACursor)
 }
 
 /// A decimal number as `Display` writes it: no sign, no leading zero.

@@ -31,10 +31,11 @@ pub enum Cause {
     BodyMemory,
     Draining,
     HttpVersion,
+    Storage,
 }
 
 /// Cause, its name in `/metrics`, status, title. In the order of the enum.
-pub const TABLE: [(Cause, &str, u16, &str); 24] = [
+pub const TABLE: [(Cause, &str, u16, &str); 25] = [
     (Cause::BadRequest, "bad_request", 400, "Bad request"),
     (Cause::Malformed, "malformed_http", 400, "Not HTTP"),
     (Cause::Unauthorized, "unauthorized", 401, "A token is needed"),
@@ -59,6 +60,7 @@ pub const TABLE: [(Cause, &str, u16, &str); 24] = [
     (Cause::BodyMemory, "body_memory", 503, "Too many bodies being received"),
     (Cause::Draining, "draining", 503, "Shutting down"),
     (Cause::HttpVersion, "http_version", 505, "HTTP version not supported"),
+    (Cause::Storage, "storage", 507, "Storage full or failing"),
 ];
 
 impl Cause {

@@ -12,7 +12,8 @@
 //!
 //! # What it is not
 //!
-//! No persistence yet: a restart is a new epoch, and every old cursor is told so. No TLS: that is
+//! Not persistent unless it has `--data`: without, a restart is a new epoch, and every old cursor is
+//! told so. No cluster: one process, one directory. No TLS: that is
 //! a proxy's. No async runtime: a connection is a thread, and can be read from top to bottom.
 //!
 //! # The way of a request
@@ -29,8 +30,8 @@
 //!
 //! Each module uses only those before it, in this order, which is also the one to read them in:
 //! [limits], [time], [json], [names], [cursor], [error], [metrics], [permits], [shutdown],
-//! [threads], [config], [diag], [mod@line], [http], [access], [clients], [log], [bell], [web], [api],
-//! [door].
+//! [threads], [config], [diag], [mod@line], [http], [access], [clients], [log], [store], [bell],
+//! [web], [api], [door].
 //!
 //! Beside the server stands `client`, the loops at the other end of the wire; a cargo feature. It
 //! shares only the small modules at the top of the list, and has no locks.
@@ -79,6 +80,7 @@ pub mod http;
 pub mod access;
 pub mod clients;
 pub mod log;
+pub mod store;
 pub mod bell;
 pub mod web;
 pub mod api;

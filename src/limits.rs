@@ -140,6 +140,25 @@ pub const TOLD_AGAIN: Duration = Duration::from_secs(10);
 /// Topics in one answer of `GET /topics`, and its default.
 pub const LISTED_TOPICS: usize = 1_000;
 
+/// A store begins a new segment when the last one has this share of `--retain-bytes`, within
+/// [`SEGMENT_BYTES`]: what is dead leaves the disk a segment at a time, so smaller ones waste less.
+pub const SEGMENT_SHARE: u64 = 8;
+/// Bytes of a segment: at least so many that a disk is not asked to sync directories all the time,
+/// at most so many that rewriting one is done in a moment.
+pub const SEGMENT_BYTES: std::ops::RangeInclusive<u64> = 256 * KIB as u64..=64 * MIB as u64;
+/// Bytes of one line in a store: a body of the largest `--max-event` with everything beside it.
+/// Longer: damage.
+pub const LINE_BYTES: usize = 2 * MIB;
+/// Bytes that one commit takes in before it is written; the publishes beyond it are in the next.
+pub const COMMIT_BYTES: usize = 4 * MIB;
+/// Publishes in one commit; few enough that they are looked through one by one. The rest as above.
+pub const COMMIT_PUBLISHES: usize = 1_024;
+/// What may queue for the flusher: each connection has at most one publish there, and there can
+/// be no more connections than this, so it is never full.
+pub const COMMIT_QUEUE: usize = 1_000_100;
+/// How often a store that failed is looked over again. In between, publishes get `507` at once.
+pub const STORE_RETRY: Duration = Duration::from_secs(1);
+
 // From here on: what bounds `longpoll follow` and `longpoll publish`, the clients.
 
 /// How long a client takes to connect, all addresses of a name together. Then it tries again.

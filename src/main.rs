@@ -5,8 +5,8 @@ use std::process::ExitCode;
 use std::sync::Arc;
 
 use longpoll::access::{Access, new_token};
+use longpoll::api::{self, OpenLog};
 use longpoll::config::{self, Command, Config, LogLevel, TokenAsked};
-use longpoll::cursor::Epoch;
 use longpoll::door::{Door, listener};
 use longpoll::metrics::Metrics;
 use longpoll::shutdown::Shutdown;
@@ -27,6 +27,17 @@ fn main() -> ExitCode {
         Ok(Command::Token(asked)) => match token(&asked) {
             Ok(code) => code,
             Err(error) => fail(&error, 2),
+        },
+        Ok(Command::Inspect(directory)) => {
+            match api::inspect(&directory, &mut std::io::stdout().lock()) {
+                Ok(true) => ExitCode::SUCCESS,
+                Ok(false) => ExitCode::from(1),
+                Err(error) => fail(&format!("{}: {error}", directory.display()), 1),
+            }
+        }
+        Ok(Command::Repair(directory, asked)) => match api::repair(&directory, asked) {
+            Ok(said) => print(&said),
+            Err(error) => fail(&error, 1),
         },
         Ok(Command::Serve(config)) => match serve(*config) {
             Ok(()) => ExitCode::SUCCESS,
@@ -70,14 +81,14 @@ fn serve(config: Config) -> std::io::Result<()> {
         diag::start(config.log, Arc::clone(&metrics)).map_err(|e| no_thread(&e))?;
     let names: Vec<_> = listeners.iter().map(ToString::to_string).collect();
     let hints = config.log >= LogLevel::Info;
-    let epoch = Epoch::random()?;
     let tokens = access.tokens();
     let open_to_all = tokens.is_none();
     let exposed = listeners.iter().find(|l| open_to_all && l.is_beyond_loopback());
     let warning = exposed.map(|listener| {
         format!("warning: whoever reaches {listener} may read, publish and delete; see --tokens")
     });
-    let door = Door::open(config, listeners, access, epoch, &metrics, diag.clone(), &shutdown)
+    let log = OpenLog::open(&config, &metrics, &diag)?;
+    let door = Door::open(config, listeners, access, log, &metrics, diag.clone(), &shutdown)
         .map_err(|e| no_thread(&e))?;
     for name in &names {
         let _ = print(&format!("listening on {name}\n"));

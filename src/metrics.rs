@@ -38,6 +38,20 @@ impl Peak {
     }
 }
 
+/// A number that goes up and down.
+#[derive(Default)]
+pub struct Gauge(AtomicU64);
+
+impl Gauge {
+    pub fn set(&self, n: u64) {
+        self.0.store(n, Relaxed);
+    }
+
+    pub fn get(&self) -> u64 {
+        self.0.load(Relaxed)
+    }
+}
+
 /// Upper bounds of the wake latency's buckets, in microseconds: from a lone waiter on an idle
 /// machine (tens) to ten thousand of them (hundreds of thousands).
 const WAKE_BOUNDS: [u64; 14] = [
@@ -85,6 +99,20 @@ pub struct Metrics {
     pub wake: Histogram,
     refusals: [Counter; TABLE.len()],
     pub log_lines_dropped: Counter,
+    pub store: StoreMetrics,
+}
+
+/// What the store did so far; shown when there is one.
+#[derive(Default)]
+pub struct StoreMetrics {
+    pub fsync: Histogram,
+    pub commits: Counter,
+    pub failures: Counter,
+    pub segments_rewritten: Counter,
+    pub torn_bytes: Gauge,
+    pub bytes: Gauge,
+    pub segments: Gauge,
+    pub recovery_micros: Gauge,
 }
 
 impl Metrics {
@@ -151,6 +179,33 @@ impl Metrics {
             m.log_lines_dropped.get(),
         );
         page.histogram("wake_seconds", "From an append to the answer of a held poll.", &m.wake);
+    }
+}
+
+impl StoreMetrics {
+    /// Writes what is counted here.
+    pub fn render(&self, page: &mut Page) {
+        let recovery = Seconds(Duration::from_micros(self.recovery_micros.get()));
+        page.histogram("store_fsync_seconds", "How long the disk took to sync.", &self.fsync);
+        page.counter("store_commits_total", "Commits written.", self.commits.get());
+        page.counter(
+            "store_failures_total",
+            "Writes and syncs that the disk refused.",
+            self.failures.get(),
+        );
+        page.counter(
+            "store_segments_rewritten_total",
+            "Segments rewritten without what was dead in them.",
+            self.segments_rewritten.get(),
+        );
+        page.gauge("store_bytes", "Bytes of all segments.", self.bytes.get());
+        page.gauge("store_segments", "Segments.", self.segments.get());
+        page.gauge("store_recovery_seconds", "How long the last start read the store.", recovery);
+        page.gauge(
+            "store_torn_bytes",
+            "Bytes of a torn end that the last start cut off.",
+            self.torn_bytes.get(),
+        );
     }
 }
 

@@ -13,6 +13,8 @@ mod render;
 mod topics;
 mod web;
 
+use std::io;
+use std::path::Path;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -20,8 +22,9 @@ use parking_lot::Mutex;
 
 use crate::access::{self, Access, Changed, Grant, Need, Right};
 use crate::bell::{Room, SeatRef};
-use crate::config::Config;
+use crate::config::{Config, RepairAsked};
 use crate::cursor::Epoch;
+use crate::diag::Diag;
 use crate::error::{Cause, Problem};
 use crate::http::{Answer, Field, Head, Method, percent_decode};
 use crate::line::Line;
@@ -30,16 +33,25 @@ use crate::metrics::Metrics;
 use crate::names::{NAME_RULE, Name, Pattern};
 use crate::permits::{Permit, Permits};
 use crate::shutdown::Shutdown;
+use crate::store::{self, Ledger};
 pub use deliver::Delivered;
 pub use page::Page;
 use page::{PageKey, Pages};
 use params::Params;
 use publish::Published;
 
+/// A log, and the way to change it.
+pub struct OpenLog {
+    log: Arc<Log<Published>>,
+    ledger: Ledger<Published>,
+    fingerprints: Fingerprints,
+}
+
 /// Everything that requests are answered from.
 pub struct Api {
     access: Access,
-    log: Log<Published>,
+    log: Arc<Log<Published>>,
+    ledger: Ledger<Published>,
     room: Room<Waiter, Delivered>,
     pages: Pages,
     metrics: Arc<Metrics>,
@@ -134,29 +146,77 @@ impl Task {
     }
 }
 
+impl OpenLog {
+    /// An empty log, or the one that `--data` has.
+    ///
+    /// # Errors
+    /// When the store cannot be used; the text says why.
+    pub fn open(config: &Config, metrics: &Arc<Metrics>, diag: &Diag) -> io::Result<OpenLog> {
+        let Some(directory) = &config.data else {
+            return OpenLog::in_memory(config, Epoch::random()?);
+        };
+        let (retention, sync) = (retention(config), config.sync);
+        let opened = store::open(directory, retention, sync, metrics, Published::again)?;
+        opened.report.tell(diag);
+        let fingerprints = opened.fingerprints;
+        let (ledger, log) = Ledger::start(opened, diag)?;
+        Ok(OpenLog { log, ledger, fingerprints })
+    }
+
+    /// An empty log, and nothing but memory.
+    ///
+    /// # Errors
+    /// When the operating system has no random bytes to give.
+    pub fn in_memory(config: &Config, epoch: Epoch) -> io::Result<OpenLog> {
+        let log = Arc::new(Log::new(epoch, retention(config)));
+        let ledger = Ledger::Memory(Arc::clone(&log));
+        Ok(OpenLog { log, ledger, fingerprints: Fingerprints::random()? })
+    }
+}
+
+/// Says what the store in a directory has. True: a server would start with it.
+///
+/// # Errors
+/// When it cannot be read, or nobody takes what is said.
+pub fn inspect(directory: &Path, out: &mut dyn io::Write) -> io::Result<bool> {
+    store::inspect::inspect::<Published>(directory, out)
+}
+
+/// Repairs the store in a directory, and says what was done.
+///
+/// # Errors
+/// When it is in use, the disk fails, or it needs more than was asked for.
+pub fn repair(directory: &Path, asked: RepairAsked) -> io::Result<String> {
+    store::repair::repair(directory, asked, Published::again)
+}
+
+fn retention(config: &Config) -> Retention {
+    Retention {
+        events: config.retain_events,
+        age: config.retain_age,
+        bytes: config.retain_bytes,
+        topics: config.max_topics,
+    }
+}
+
 impl Api {
     #[must_use]
     pub fn new(
         config: &Config,
         access: Access,
-        epoch: Epoch,
+        OpenLog { log, ledger, fingerprints }: OpenLog,
         connections: Permits,
         metrics: Arc<Metrics>,
         shutdown: Shutdown,
     ) -> Api {
-        let retention = Retention {
-            events: config.retain_events,
-            age: config.retain_age,
-            bytes: config.retain_bytes,
-            topics: config.max_topics,
-        };
         Api {
             access,
-            log: Log::new(epoch, retention),
+            log,
+            ledger,
             room: Room::default(),
             pages: Pages::default(),
             metrics,
-            fingerprints: Fingerprints::default(),
+            fingerprints,
             shutdown,
             held: Permits::new(config.max_polls()),
             connections,
@@ -233,10 +293,11 @@ impl Api {
                 .still(caller.grant, || (Right::Publish, vec![ask.pattern()]))
                 .and_then(|()| self.publish(&ask, body, caller)),
             Task::Poll(query) => self.poll(query, caller),
-            Task::Trim(topic) => {
-                self.log.trim(&topic);
-                Ok(Reply::Answer(Answer::empty()))
-            }
+            Task::Trim(topic) => self
+                .ledger
+                .trim(&topic)
+                .map(|()| Reply::Answer(Answer::empty()))
+                .map_err(|refusal| self.refuse_publish(&refusal)),
             Task::Topics(query) => Ok(self.list_topics(&query)),
             Task::Health => Ok(self.health()),
             Task::Metrics => Ok(self.metrics_page()),
@@ -261,7 +322,12 @@ impl Api {
 
     /// Lets go of what is too old.
     pub fn expire(&self) {
-        self.log.expire(Instant::now());
+        self.ledger.expire(Instant::now());
+    }
+
+    /// Ends the store in order. To be called when nothing is being answered any more.
+    pub fn close(&self) {
+        self.ledger.close();
     }
 
     /// Reads the tokens again if their file has changed. Polls that are held by a token which may

@@ -11,8 +11,10 @@ use crate::error::{Cause, Problem};
 use crate::http::{Answer, Field, Head};
 use crate::json::{self, Object};
 use crate::limits::{BATCH_BYTES, BATCH_EVENTS, CONTENT_TYPE_CHARS, KEY_CHARS};
-use crate::log::{Appended, Claim, Draft, Form, Now, Outcome, Refused};
+use crate::log::{Appended, Claim, Draft, Fingerprints, Form, Now, Outcome, Refused};
 use crate::names::{NAME_RULE, Name, Pattern};
+use crate::store::Refusal;
+use crate::store::flusher::Handed;
 use crate::time::rfc3339;
 
 /// A publish as it was asked for, without its body.
@@ -25,7 +27,7 @@ pub struct Ask {
 }
 
 /// What the body is, by its content type.
-#[derive(Debug, PartialEq, Eq, Hash, Clone)]
+#[derive(Debug, PartialEq, Eq)]
 enum Media {
     /// One JSON value; the content type is kept when it says more than that.
     Json(Option<Box<str>>),
@@ -96,6 +98,20 @@ impl Ask {
             Media::Ndjson => BATCH_BYTES,
             _ => config.max_event,
         }
+    }
+
+    /// Identifies what is published: a repeat of a key has to be the same in all of this.
+    fn fingerprint(&self, fingerprints: &Fingerprints, body: &[u8]) -> u128 {
+        let (media, own) = match &self.media {
+            Media::Json(own) => ("json", own.as_deref()),
+            Media::Ndjson => ("ndjson", None),
+            Media::Text(own) => ("text", own.as_deref()),
+            Media::Bytes(own) => ("bytes", Some(&**own)),
+        };
+        // Neither a content type nor a name is ever empty.
+        let own = own.unwrap_or_default().as_bytes();
+        let tag = self.tag.as_deref().unwrap_or_default().as_bytes();
+        fingerprints.of(&[media.as_bytes(), own, tag, body])
     }
 
     fn draft(&self, form: Form, content_type: Option<Box<str>>, body: Vec<u8>) -> Draft {
@@ -209,10 +225,10 @@ impl Api {
             ));
         }
         let key = ask.key.as_ref().map(|key| {
-            // Others cannot take a key away by guessing it.
-            let owner = caller.grant.token.as_ref().map(|token| &token.name);
-            let id = self.fingerprints.of(&(owner, &ask.topic, key));
-            (id, self.fingerprints.of(&(&ask.media, &ask.tag, &body)))
+            // Others cannot take a key away by guessing it. No token's name is empty.
+            let owner = caller.grant.token.as_ref().map_or("", |token| &token.name);
+            let parts = [owner.as_bytes(), ask.topic.as_bytes(), key.as_bytes()];
+            (self.fingerprints.of(&parts), ask.fingerprint(&self.fingerprints, &body))
         });
         let drafts = ask.drafts(body, self.max_event)?;
         let count = drafts.len();
@@ -220,20 +236,17 @@ impl Api {
         // Locked until the outcome is complete: a repeat waits for it.
         let mut outcome = claim.as_ref().map(|claim| claim.outcome.lock());
         let now = Now::read();
-        let appended = self.log.append(&ask.topic, drafts, claim.as_ref(), now);
-        let cursor = match appended.map_err(|refused| self.refuse_publish(&refused))? {
+        let batch = (ask.media == Media::Ndjson).then_some(count as u32);
+        let handed = Handed { topic: &ask.topic, drafts, claim: claim.as_ref(), count: batch };
+        let appended = self.ledger.append(handed, now);
+        let cursor = match appended.map_err(|refusal| self.refuse_publish(&refusal))? {
             Appended::Now(cursor) => cursor,
             Appended::Before(first) => {
                 drop(outcome);
                 return self.repeat(ask, &first);
             }
         };
-        let mut published = Published {
-            cursor,
-            time: now.wall,
-            released: 0,
-            count: (ask.media == Media::Ndjson).then_some(count as u32),
-        };
+        let mut published = Published { cursor, time: now.wall, released: 0, count: batch };
         self.metrics.publishes.add(1);
         self.metrics.published_events.add(count as u64);
         // Known from here on, whatever happens to those who are told of it.
@@ -248,7 +261,7 @@ impl Api {
         if let Some(outcome) = &mut outcome {
             **outcome = Some(published.clone());
         }
-        Ok(published.answer(&ask.topic, 201))
+        Ok(published.answer(&ask.topic, 201, self.ledger.is_durable()))
     }
 
     /// Answers a publish whose key is known: as the first was, once that is known.
@@ -257,25 +270,35 @@ impl Api {
             Problem::new(Cause::Internal, "the first publish under this key failed in the middle")
         })?;
         self.metrics.publish_repeats.add(1);
-        Ok(published.answer(&ask.topic, 200))
+        Ok(published.answer(&ask.topic, 200, self.ledger.is_durable()))
     }
 
-    fn refuse_publish(&self, refused: &Refused) -> Problem {
-        match refused {
-            Refused::KeyReused => Problem::new(
+    pub(super) fn refuse_publish(&self, refusal: &Refusal) -> Problem {
+        match refusal {
+            Refusal::Log(Refused::KeyReused) => Problem::new(
                 Cause::KeyReused,
                 "this Idempotency-Key was used here for something else; a new event needs a new key",
             ),
-            Refused::TopicCap => Problem::new(
+            Refusal::Log(Refused::TopicCap) => Problem::new(
                 Cause::TopicCap,
                 format!("there are {} topics with events already (--max-topics)", self.max_topics),
+            ),
+            Refusal::Disk(why) => Problem::new(
+                Cause::Storage,
+                format!("nothing was done, because {why}; try again later, with the same key"),
             ),
         }
     }
 }
 
 impl Published {
-    fn answer(&self, topic: &Name, status: u16) -> Reply {
+    /// What an earlier run of the program answered, as far as that is known: which polls it
+    /// released went with it.
+    pub(super) fn again(cursor: Cursor, time: SystemTime, count: Option<u32>) -> Published {
+        Published { cursor, time, released: 0, count }
+    }
+
+    fn answer(&self, topic: &Name, status: u16, durable: bool) -> Reply {
         let mut body = Vec::with_capacity(256);
         let mut object = Object::open(&mut body);
         let cursor = self.cursor.text();
@@ -285,7 +308,7 @@ impl Published {
             .plain("cursor", &cursor)
             .plain("time", &rfc3339(self.time))
             .number("released", self.released.into())
-            .boolean("durable", false);
+            .boolean("durable", durable);
         if let Some(count) = self.count {
             object.number("count", count.into());
         }

@@ -5,7 +5,7 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use super::units::{DURATION_RULE, SIZE_RULE, duration, format_duration, format_size, size, whole};
-use super::{Config, Listen, LogLevel};
+use super::{Config, Listen, LogLevel, Sync};
 
 /// Where the server listens when nobody says.
 pub const DEFAULT_LISTEN: &str = "127.0.0.1:8080";
@@ -231,6 +231,22 @@ pub static FLAGS: &[Flag] = &[
         set: |c, v| switch(v).map(|on| c.console = !on),
     },
     Flag {
+        name: "data",
+        value: "DIR",
+        help: "keep the log there, beyond a restart",
+        repeatable: false,
+        default: |_| "none".into(),
+        set: |c, v| file(v).map(|d| c.data = Some(d)),
+    },
+    Flag {
+        name: "sync",
+        value: "WHEN",
+        help: "always, a TIME or never: when --data is synced",
+        repeatable: false,
+        default: |_| "always".into(),
+        set: |c, v| sync(v).map(|s| c.sync = s),
+    },
+    Flag {
         name: "log",
         value: "LEVEL",
         help: "error, info or requests, to stderr",
@@ -247,7 +263,8 @@ pub fn help() -> String {
     let mut text = String::from(
         "longpoll: holds each request until there is news or a deadline\n\n\
          Usage: longpoll [serve] [flags]\n       \
-                longpoll token NAME RIGHTS TOPICS   a line for --tokens, and its secret\n",
+                longpoll token NAME RIGHTS TOPICS   a line for --tokens, and its secret\n       \
+                longpoll inspect DIR | repair [--new-epoch] DIR   a store, see --data\n",
     );
     if cfg!(feature = "client") {
         text.push_str("       longpoll follow --help | publish --help   its clients\n");
@@ -341,6 +358,16 @@ fn switch(value: &str) -> Result<bool, String> {
         ON => Ok(true),
         "off" => Ok(false),
         _ => Err("allowed is on or off".into()),
+    }
+}
+
+fn sync(value: &str) -> Result<Sync, String> {
+    match value {
+        "always" => Ok(Sync::Always),
+        "never" => Ok(Sync::Never),
+        _ => positive_time(value)
+            .map(Sync::Every)
+            .map_err(|_| format!("allowed is always, never, or {DURATION_RULE}, at least 1ms")),
     }
 }
 

@@ -23,10 +23,9 @@ use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
 use crate::access::Access;
-use crate::api::Api;
+use crate::api::{Api, OpenLog};
 use crate::clients::Clients;
 use crate::config::Config;
-use crate::cursor::Epoch;
 use crate::diag::{Diag, Seldom};
 use crate::limits::{DRAIN, DRAIN_PARTIAL};
 use crate::line::Line;
@@ -60,7 +59,7 @@ impl Door {
         mut config: Config,
         listeners: Vec<Listener>,
         access: Access,
-        epoch: Epoch,
+        log: OpenLog,
         metrics: &Arc<Metrics>,
         diag: Diag,
         shutdown: &Shutdown,
@@ -68,7 +67,7 @@ impl Door {
         fit::to_machine(&mut config, &diag);
         let places = Permits::new(config.max_connections);
         let api =
-            Api::new(&config, access, epoch, places.clone(), Arc::clone(metrics), shutdown.clone());
+            Api::new(&config, access, log, places.clone(), Arc::clone(metrics), shutdown.clone());
         let api = Arc::new(api);
         let (lingerer, linger) = linger::start()?;
         let watch = Watch::start(Arc::clone(&api), diag.clone())?;
@@ -125,6 +124,8 @@ impl Door {
             }
         }
         let open = self.pool.open();
+        // Whoever publishes in what little is left is told that it was not taken.
+        self.api.close();
         if open > 0 {
             self.diag.error(format_args!("{open} connections did not end in time; closing them"));
             return;

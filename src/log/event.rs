@@ -68,8 +68,14 @@ impl Event {
     /// What it counts against the byte budget.
     #[must_use]
     pub fn cost(&self) -> u64 {
-        let tag = self.draft.tag.as_ref().map_or(0, |tag| tag.len());
-        let content_type = self.draft.content_type.as_ref().map_or(0, |t| t.len());
-        (self.draft.body.len() + tag + content_type + EVENT_OVERHEAD) as u64
+        event_cost(&self.draft)
     }
+}
+
+/// What an event with this content counts against the byte budget.
+#[must_use]
+pub fn event_cost(draft: &Draft) -> u64 {
+    let tag = draft.tag.as_ref().map_or(0, |tag| tag.len());
+    let content_type = draft.content_type.as_ref().map_or(0, |t| t.len());
+    (draft.body.len() + tag + content_type + EVENT_OVERHEAD) as u64
 }

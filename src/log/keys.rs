@@ -1,12 +1,14 @@
 //! Idempotency keys: what was published under which key, so that a retry is not a second event.
 
 use std::collections::{HashMap, VecDeque};
-use std::hash::{BuildHasher, RandomState};
+use std::hash::Hasher as _;
 use std::sync::Arc;
 use std::time::Instant;
 
 use parking_lot::Mutex;
+use siphasher::sip128::{Hasher128 as _, SipHasher24};
 
+use crate::cursor::random_bytes;
 use crate::limits::{KEY_AGE, KEYS};
 
 /// What a publish was answered with. Empty until that is known; the publisher holds the lock until
@@ -17,28 +19,44 @@ use crate::limits::{KEY_AGE, KEYS};
 pub type Outcome<T> = Arc<Mutex<Option<T>>>;
 
 /// A publish's claim to a key.
-#[derive(Clone)]
 pub struct Claim<T> {
-    /// Identifies key and topic: 128 bits that only this process can compute.
+    /// Identifies key and topic: 128 bits that only who knows the log's secret can compute.
     pub id: u128,
     /// Identifies what is published, likewise.
     pub fingerprint: u128,
     pub outcome: Outcome<T>,
 }
 
-/// Makes the 128-bit identities: two `SipHash` values with keys that only this process knows, so
-/// that nobody can make two publishes look alike.
-pub struct Fingerprints(RandomState, RandomState);
-
-impl Default for Fingerprints {
-    fn default() -> Fingerprints {
-        Fingerprints(RandomState::new(), RandomState::new())
+impl<T> Clone for Claim<T> {
+    fn clone(&self) -> Claim<T> {
+        Claim { outcome: Arc::clone(&self.outcome), ..*self }
     }
 }
 
+/// Makes the 128-bit identities: `SipHash` with a secret, so that nobody can make two publishes
+/// look alike. A store keeps the secret, and so a key means the same after a restart.
+#[derive(Clone, Copy)]
+pub struct Fingerprints(pub u128);
+
 impl Fingerprints {
-    pub fn of(&self, what: &impl std::hash::Hash) -> u128 {
-        u128::from(self.0.hash_one(what)) << 64 | u128::from(self.1.hash_one(what))
+    /// With a secret of its own.
+    ///
+    /// # Errors
+    /// When the operating system has no random bytes to give.
+    pub fn random() -> std::io::Result<Fingerprints> {
+        Ok(Fingerprints(u128::from_le_bytes(random_bytes()?)))
+    }
+
+    /// The identity of these parts in this order.
+    #[must_use]
+    pub fn of(&self, parts: &[&[u8]]) -> u128 {
+        let mut hasher = SipHasher24::new_with_key(&self.0.to_le_bytes());
+        for part in parts {
+            // The length keeps parts apart.
+            hasher.write(&(part.len() as u64).to_le_bytes());
+            hasher.write(part);
+        }
+        hasher.finish128().as_u128()
     }
 }
 

@@ -10,6 +10,7 @@
 mod event;
 mod keys;
 mod read;
+mod restore;
 mod topic;
 mod trims;
 
@@ -20,15 +21,17 @@ use std::time::{Duration, Instant};
 
 use parking_lot::{Mutex, MutexGuard};
 
-pub use event::{Draft, Event, Form, Now};
+pub use event::{Draft, Event, Form, Now, event_cost};
 pub use keys::{Claim, Fingerprints, Outcome};
 pub use read::{Ask, Gap, OnGap, Slice, Why};
+pub use restore::{Plan, Snapshot, TopicTrims};
+pub use trims::LastTrim;
 
 use crate::cursor::{Cursor, Epoch, Since};
 use crate::names::Name;
 use keys::{Keys, Known};
 use topic::Topic;
-use trims::{LastTrim, Trail, Trims};
+use trims::{Trail, Trims};
 
 /// How much is kept.
 #[derive(Clone, Copy, Debug)]
@@ -166,8 +169,22 @@ impl<T> Log<T> {
         claim: Option<&Claim<T>>,
         now: Now,
     ) -> Result<Appended<T>, Refused> {
-        // Freed after the lock is given back: locals are dropped in reverse order.
-        let mut trimmed = Vec::new();
+        self.append_noting(topic, drafts, claim, now, &mut Vec::new())
+    }
+
+    /// The same; puts what was trimmed into `trimmed`, so that it is freed after the lock is given
+    /// back.
+    ///
+    /// # Errors
+    /// As above.
+    pub fn append_noting(
+        &self,
+        topic: &Name,
+        drafts: Vec<Draft>,
+        claim: Option<&Claim<T>>,
+        now: Now,
+        trimmed: &mut Vec<Arc<Event>>,
+    ) -> Result<Appended<T>, Refused> {
         let mut locked = self.lock();
         if let Some(claim) = claim {
             match locked.keys().look_up(claim, now.at) {
@@ -176,7 +193,7 @@ impl<T> Log<T> {
                 Known::Reused => return Err(Refused::KeyReused),
             }
         }
-        let appended = locked.log().append(topic, drafts, now, &self.retention, &mut trimmed);
+        let appended = locked.log().append(topic, drafts, now, &self.retention, trimmed);
         if appended.is_ok() {
             if let Some(claim) = claim {
                 locked.keys().take(claim, now.at);
@@ -197,9 +214,13 @@ impl<T> Log<T> {
 
     /// Trims everything in a topic.
     pub fn trim(&self, topic: &Name) {
-        let mut trimmed = Vec::new();
+        self.trim_noting(topic, &mut Vec::new());
+    }
+
+    /// The same; puts what was trimmed into `trimmed`.
+    pub fn trim_noting(&self, topic: &Name, trimmed: &mut Vec<Arc<Event>>) {
         let mut locked = self.lock();
-        while locked.log().trim_oldest_of(topic, &mut trimmed) {}
+        while locked.log().trim_oldest_of(topic, trimmed) {}
         self.changed_if(!trimmed.is_empty(), &locked);
     }
 

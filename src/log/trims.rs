@@ -23,11 +23,21 @@ impl Trail {
         let uncounted_through = AtomicU64::new(uncounted_through);
         Arc::new(Trail { topic, uncounted_through })
     }
+
+    pub fn uncounted_through(&self) -> u64 {
+        self.uncounted_through.load(Ordering::Relaxed)
+    }
+
+    /// Lets a trim go. What is remembered from before a restart may be older than what was known
+    /// to be uncounted then.
+    fn uncount_through(&self, seq: u64) {
+        self.uncounted_through.store(seq.max(self.uncounted_through()), Ordering::Relaxed);
+    }
 }
 
 /// The last trim in a topic. Trims in a topic go in seq order, so this alone decides whether any
 /// of its events above some seq were trimmed after some point.
-#[derive(Clone, Copy, Default, Debug)]
+#[derive(Clone, Copy, Default, PartialEq, Eq, Debug)]
 pub struct LastTrim {
     /// The seq that was trimmed.
     pub seq: u64,
@@ -62,11 +72,21 @@ impl Trims {
         self.total += 1;
         if self.recent.len() == COUNTED_TRIMS {
             if let Some((seq, trail)) = self.recent.pop_front() {
-                trail.uncounted_through.store(seq, Ordering::Relaxed);
+                trail.uncount_through(seq);
             }
         }
         self.recent.push_back((seq, Arc::clone(trail)));
         LastTrim { seq, number: self.total }
+    }
+
+    /// What an earlier run of the program remembered.
+    pub fn restored(total: u64, recent: VecDeque<(u64, Arc<Trail>)>) -> Trims {
+        Trims { total, recent }
+    }
+
+    /// The trims that are remembered one by one, oldest first.
+    pub fn recent(&self) -> impl Iterator<Item = (u64, &Name)> {
+        self.recent.iter().map(|(seq, trail)| (*seq, &trail.topic))
     }
 
     /// Per topic in `gaps`: how many of its events above `seq` were trimmed after the first
@@ -75,7 +95,7 @@ impl Trims {
         let forgotten = self.total - self.recent.len() as u64;
         let mut lost = Vec::with_capacity(gaps.len());
         for trail in gaps {
-            let uncounted = trail.uncounted_through.load(Ordering::Relaxed);
+            let uncounted = trail.uncounted_through();
             let exact = uncounted <= seq || told >= forgotten;
             insert_sorted(&mut lost, (trail.topic.clone(), exact.then_some(0)));
         }

@@ -7,7 +7,7 @@ use std::sync::{Arc, LazyLock};
 use std::time::Duration;
 
 use longpoll::access::Access;
-use longpoll::api::Api;
+use longpoll::api::{Api, OpenLog};
 use longpoll::config::Config;
 use longpoll::cursor::{Cursor, Epoch};
 use longpoll::http::{Field, Head, Method, percent_decode};
@@ -24,7 +24,8 @@ static API: LazyLock<Api> = LazyLock::new(|| {
     let metrics = Arc::new(Metrics::default());
     let (config, epoch) = (Config::default(), Epoch::from_bits(7));
     let access = Access::open(&config).expect("no file of tokens to read");
-    Api::new(&config, access, epoch, Permits::new(1), metrics, shutdown)
+    let log = OpenLog::in_memory(&config, epoch).expect("random bytes");
+    Api::new(&config, access, log, Permits::new(1), metrics, shutdown)
 });
 
 /// Whence it is asked; nothing is read from it.

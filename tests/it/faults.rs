@@ -10,8 +10,8 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use longpoll::access::Access;
+use longpoll::api::OpenLog;
 use longpoll::config::{Config, Listen, LogLevel};
-use longpoll::cursor::Epoch;
 use longpoll::diag;
 use longpoll::door::{Door, listener};
 use longpoll::metrics::Metrics;
@@ -188,9 +188,9 @@ fn panicking(body_timeout: Duration) -> (Door, Shutdown, SocketAddr) {
     config.body_timeout = body_timeout;
     let (metrics, shutdown) = (Arc::new(Metrics::default()), Shutdown::new().unwrap());
     let (diag, _) = diag::start(LogLevel::Error, Arc::clone(&metrics)).unwrap();
-    let epoch = Epoch::random().unwrap();
+    let log = OpenLog::open(&config, &metrics, &diag).unwrap();
     let access = Access::open(&config).unwrap();
-    let door = Door::open(config, listeners, access, epoch, &metrics, diag, &shutdown).unwrap();
+    let door = Door::open(config, listeners, access, log, &metrics, diag, &shutdown).unwrap();
     (door, shutdown, address)
 }
 

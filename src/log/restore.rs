@@ -1,0 +1,236 @@
+//! A log that lives on: what a store has to know to write a publish down before it is appended,
+//! and how the log of an earlier run of the program is put together again.
+//!
+//! A restored log begins with a [`Snapshot`], takes in the events that were kept then, is
+//! settled, and from there on is changed just as it was when it lived, by [`Log::append_noting`]
+//! and the trims, in the same order. So it ends in the same state.
+
+use std::collections::VecDeque;
+use std::sync::Arc;
+use std::time::{Duration, Instant, SystemTime};
+
+use super::event::{Draft, Event};
+use super::keys::{Claim, Known, Outcome};
+use super::topic::Topic;
+use super::trims::{LastTrim, Trail, Trims};
+use super::{Log, Retention, State};
+use crate::cursor::{Cursor, Epoch};
+use crate::limits::COUNTED_TRIMS;
+use crate::names::Name;
+
+/// What the log knows beside its kept events and its keys.
+#[derive(Debug, Default, Clone, PartialEq, Eq)]
+pub struct Snapshot {
+    /// The seq given out last.
+    pub head: u64,
+    /// Events ever trimmed.
+    pub trims: u64,
+    /// Stands for every topic that was forgotten.
+    pub forgotten: LastTrim,
+    /// Every topic.
+    pub topics: Vec<TopicTrims>,
+    /// The last trims one by one, oldest first: the seq, and its topic.
+    pub recent: Vec<(u64, Name)>,
+}
+
+/// What a topic remembers of its trims.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct TopicTrims {
+    pub topic: Name,
+    pub last: LastTrim,
+    /// Up to here its trims can no longer be counted.
+    pub uncounted_through: u64,
+}
+
+/// What would become of a publish.
+pub enum Plan<T> {
+    /// The same was published before under its key.
+    Repeat(Outcome<T>),
+    /// Its key was used for something else.
+    KeyReused,
+    /// It would be appended to a topic that is there.
+    Append,
+    /// It would be appended, and make its topic.
+    Make,
+    /// It would be appended, and make its topic in place of an empty one.
+    Replace,
+    /// It would make one topic too many.
+    TopicCap,
+}
+
+impl<T> Log<T> {
+    /// What would become of a publish if `made` more topics were there.
+    pub fn plan(
+        &self,
+        topic: &Name,
+        claim: Option<&Claim<T>>,
+        now: Instant,
+        made: usize,
+    ) -> Plan<T> {
+        let mut locked = self.lock();
+        if let Some(claim) = claim {
+            match locked.keys().look_up(claim, now) {
+                Known::No => {}
+                Known::Repeat(outcome) => return Plan::Repeat(outcome),
+                Known::Reused => return Plan::KeyReused,
+            }
+        }
+        let log = locked.log();
+        if log.topics.contains_key(topic) {
+            Plan::Append
+        } else if log.topics.len() + made < self.retention.topics {
+            Plan::Make
+        } else if log.empty.is_empty() {
+            Plan::TopicCap
+        } else {
+            Plan::Replace
+        }
+    }
+
+    /// The cursor of the newest event.
+    pub fn head(&self) -> Cursor {
+        let mut locked = self.lock();
+        let log = locked.log();
+        log.at(log.head)
+    }
+
+    /// Whether a topic has events.
+    pub fn has_events(&self, topic: &Name) -> bool {
+        self.lock().log().topics.get(topic).is_some_and(|topic| topic.len() > 0)
+    }
+
+    /// The last event that is too old, if any is.
+    pub fn aged_through(&self, now: Instant, age: Duration) -> Option<u64> {
+        let aged = |event: &Arc<Event>| now.saturating_duration_since(event.at) >= age;
+        let mut locked = self.lock();
+        let log = locked.log();
+        let (_, oldest) = log.oldest.first_key_value()?;
+        log.topics.get(oldest)?.get(0).filter(|event| aged(event))?;
+        let last = |topic: &Topic| Some(topic.starting_at(0).take_while(|e| aged(e)).last()?.seq);
+        log.topics.values().filter_map(last).max()
+    }
+
+    /// Trims every event up to this seq.
+    pub fn trim_through(&self, seq: u64, trimmed: &mut Vec<Arc<Event>>) {
+        let mut locked = self.lock();
+        let log = locked.log();
+        while log.oldest.first_key_value().is_some_and(|(oldest, _)| *oldest <= seq) {
+            log.trim_oldest(trimmed);
+        }
+        self.changed_if(!trimmed.is_empty(), &locked);
+    }
+
+    /// What is to be written down, beside the events.
+    pub fn snapshot(&self) -> Snapshot {
+        let mut locked = self.lock();
+        let log = locked.log();
+        let trims = |topic: &Topic| TopicTrims {
+            topic: topic.trail.topic.clone(),
+            last: topic.last_trim,
+            uncounted_through: topic.trail.uncounted_through(),
+        };
+        Snapshot {
+            head: log.head,
+            trims: log.trims.total(),
+            forgotten: log.forgotten,
+            topics: log.topics.values().map(trims).collect(),
+            recent: log.trims.recent().map(|(seq, topic)| (seq, topic.clone())).collect(),
+        }
+    }
+
+    /// A log as the snapshot tells it, without events.
+    #[must_use]
+    pub fn restored(epoch: Epoch, retention: Retention, snapshot: &Snapshot) -> Log<T> {
+        let log = Log::new(epoch, retention);
+        *log.lock().log() = State::restored(epoch, snapshot);
+        log
+    }
+
+    /// Takes in an event that was written before the snapshot was; in seq order. False: it had
+    /// been trimmed by then.
+    pub fn load(
+        &self,
+        topic: &Name,
+        seq: u64,
+        time: SystemTime,
+        at: Instant,
+        draft: Draft,
+    ) -> bool {
+        self.lock().log().load(topic, seq, time, at, draft)
+    }
+
+    /// To be called when all of those are in.
+    pub fn settle(&self) {
+        let mut locked = self.lock();
+        let log = locked.log();
+        for topic in log.topics.values().filter(|topic| topic.len() == 0) {
+            log.empty.insert(topic.last_trim.seq, topic.trail.topic.clone());
+        }
+    }
+
+    /// Takes a key that was used in an earlier run of the program.
+    pub fn remember(&self, claim: &Claim<T>, at: Instant) {
+        let mut locked = self.lock();
+        if matches!(locked.keys().look_up(claim, at), Known::No) {
+            locked.keys().take(claim, at);
+        }
+    }
+
+    /// Goes on in this epoch and under this retention.
+    pub fn begin(&mut self, epoch: Epoch, retention: Retention, trimmed: &mut Vec<Arc<Event>>) {
+        self.retention = retention;
+        let mut locked = self.lock();
+        let log = locked.log();
+        log.epoch = epoch;
+        let names: Vec<Name> = log.topics.keys().cloned().collect();
+        for name in names {
+            while log.topics.get(&name).is_some_and(|topic| topic.len() > retention.events) {
+                log.trim_oldest_of(&name, trimmed);
+            }
+        }
+        while log.bytes > retention.bytes && log.trim_oldest(trimmed) {}
+    }
+}
+
+impl State {
+    fn restored(epoch: Epoch, snapshot: &Snapshot) -> State {
+        let mut state = State::new(epoch);
+        for TopicTrims { topic, last, uncounted_through } in &snapshot.topics {
+            let trail = Trail::new(topic.clone(), *uncounted_through);
+            state.topics.insert(topic.clone(), Topic::new(trail, *last));
+        }
+        let mut recent = VecDeque::new();
+        let beyond = snapshot.recent.len().saturating_sub(COUNTED_TRIMS);
+        for (seq, topic) in &snapshot.recent[beyond..] {
+            // Nobody asks for the trail of a topic that was forgotten since.
+            let known = state.topics.get(topic).map(|topic| Arc::clone(&topic.trail));
+            recent.push_back((*seq, known.unwrap_or_else(|| Trail::new(topic.clone(), 0))));
+        }
+        state.head = snapshot.head;
+        state.forgotten = snapshot.forgotten;
+        state.trims = Trims::restored(snapshot.trims, recent);
+        state
+    }
+
+    fn load(
+        &mut self,
+        topic: &Name,
+        seq: u64,
+        time: SystemTime,
+        at: Instant,
+        draft: Draft,
+    ) -> bool {
+        let Some(place) = self.topics.get_mut(topic) else { return false };
+        if seq <= place.last_trim.seq {
+            return false;
+        }
+        if place.len() == 0 {
+            self.oldest.insert(seq, place.trail.topic.clone());
+        }
+        let event = Event { seq, time, at, trail: Arc::clone(&place.trail), draft };
+        self.events += 1;
+        self.bytes += event.cost();
+        place.push(Arc::new(event));
+        true
+    }
+}

@@ -1,0 +1,224 @@
+//! Rewriting sealed segments without what is dead in them.
+//!
+//! A run of neighbours becomes one file under the name of the first. What may be left out is what
+//! was dead when the newest segment began: so the newest segment's own records still find
+//! everything that they speak of when they are read again. The new file is complete and synced
+//! before it takes the name; what it replaces is removed after that, and if that is cut short, the
+//! new file's header says up to where it stands for all others.
+
+use std::io;
+use std::time::{Duration, Instant, SystemTime};
+
+use super::disk::{Disk, File};
+use super::header::{file_name, first_line, temporary_name, write_compacted};
+use super::line::Commit;
+use super::record::{Event, KeyOnly, Record, Stored};
+use super::scan::{Doing, Failure, read_sealed};
+use super::segments::Segment;
+use crate::limits::KEY_AGE;
+use crate::log::{Now, Snapshot, event_cost};
+use crate::names::Name;
+use crate::time::rfc3339;
+
+/// What was kept when the newest segment began.
+pub struct Kept {
+    /// The last trimmed seq of each topic, by name. What is of no topic here is gone.
+    topics: Vec<(Name, u64)>,
+    /// Keys used before this are forgotten.
+    keys_since: SystemTime,
+}
+
+impl Kept {
+    #[must_use]
+    pub fn new(snapshot: &Snapshot, now: SystemTime) -> Kept {
+        let topics = snapshot.topics.iter();
+        Kept {
+            topics: topics.map(|t| (t.topic.clone(), t.last.seq)).collect(),
+            keys_since: now.checked_sub(KEY_AGE).unwrap_or(SystemTime::UNIX_EPOCH),
+        }
+    }
+
+    /// Every topic, and through which seq it is trimmed.
+    pub fn topics(&mut self) -> &mut [(Name, u64)] {
+        &mut self.topics
+    }
+
+    /// Through which seq a topic is trimmed; made if it is not there.
+    pub fn trimmed_through(&mut self, topic: Name) -> &mut u64 {
+        let place = self.topics.binary_search_by(|(name, _)| name.cmp(&topic));
+        let place = place.unwrap_or_else(|place| {
+            self.topics.insert(place, (topic, 0));
+            place
+        });
+        &mut self.topics[place].1
+    }
+
+    fn event(&self, topic: &Name, seq: u64) -> bool {
+        let place = self.topics.binary_search_by(|(name, _)| name.cmp(topic));
+        place.is_ok_and(|place| seq > self.topics[place].1)
+    }
+
+    fn key(&self, time: SystemTime) -> bool {
+        time > self.keys_since
+    }
+}
+
+/// What is to be done to the files of a store, apart from appending.
+pub struct Chore {
+    /// Segments that nobody needs.
+    pub dead: Vec<u64>,
+    /// Runs of neighbours to be rewritten: their first seqs, and the last seq they stand for.
+    pub runs: Vec<(Vec<u64>, u64)>,
+    pub kept: Kept,
+}
+
+/// A rewritten run.
+pub struct Rewritten {
+    pub from: Vec<u64>,
+    pub to: Segment,
+}
+
+impl Chore {
+    /// Does it. What fails is left as it was; the failure is told to `failed`.
+    pub fn run(&self, disk: &dyn Disk, mut failed: impl FnMut(Failure)) -> Vec<Rewritten> {
+        for first in &self.dead {
+            let name = file_name(*first);
+            disk.remove(&name).doing("remove", &name).unwrap_or_else(&mut failed);
+        }
+        let rewrite = |(from, through): &(Vec<u64>, u64)| {
+            let to = rewrite(disk, from, *through, &self.kept).map_err(&mut failed).ok()?;
+            // From here on it is what a start would find. What fails now leaves files behind that
+            // stand for nothing, and go at the next start.
+            remove_replaced(disk, from).unwrap_or_else(&mut failed);
+            Some(Rewritten { from: from.clone(), to })
+        };
+        self.runs.iter().filter_map(rewrite).collect()
+    }
+}
+
+fn rewrite(disk: &dyn Disk, from: &[u64], through: u64, kept: &Kept) -> Result<Segment, Failure> {
+    let first = from.first().copied().unwrap_or_default();
+    let mut output = Output::new(disk, first, through, kept)?;
+    for one in from {
+        read_sealed(disk, *one, &mut |record| output.take(record))?;
+    }
+    output.finish(disk)
+}
+
+fn remove_replaced(disk: &dyn Disk, from: &[u64]) -> Result<(), Failure> {
+    // Or a power cut could bring back the old file under this name, and its neighbours be gone.
+    disk.sync_names().doing("sync", "the directory")?;
+    for name in from.iter().skip(1).map(|first| file_name(*first)) {
+        disk.remove(&name).doing("remove", &name)?;
+    }
+    Ok(())
+}
+
+/// A segment that is made from others. It takes its name when it is complete and safe; until then
+/// it is a file that goes at the next start.
+pub struct Output<'a> {
+    file: Box<dyn File>,
+    commit: Commit,
+    segment: Segment,
+    /// The seq that may come next, and the last one.
+    next: u64,
+    through: u64,
+    kept: &'a Kept,
+    now: Now,
+    written: io::Result<()>,
+}
+
+/// Bytes that are written at once.
+const CHUNK: usize = 64 << 10;
+
+impl Output<'_> {
+    pub fn new<'a>(
+        disk: &dyn Disk,
+        first: u64,
+        through: u64,
+        kept: &'a Kept,
+    ) -> Result<Output<'a>, Failure> {
+        let temporary = temporary_name(&file_name(first));
+        let file = disk.create(&temporary).doing("create", &temporary)?;
+        let written = file.write_at(&first_line(), 0);
+        let mut segment = Segment::new(first);
+        segment.bytes = first_line().len() as u64;
+        let mut commit = Commit::default();
+        commit.push(|out| write_compacted(out, through));
+        let now = Now::read();
+        Ok(Output { file, commit, segment, next: first, through, kept, now, written })
+    }
+
+    /// Takes in a record if it is needed. What is not an event or a key belonged to the moment.
+    pub fn take(&mut self, record: Record) {
+        match record {
+            Record::Event(event) => self.take_event(event),
+            Record::Key(key) => self.take_key(&key),
+            _ => {}
+        }
+        if self.commit.len() >= CHUNK {
+            self.write();
+        }
+    }
+
+    fn take_event(&mut self, mut event: Stored) {
+        if !(self.next..=self.through).contains(&event.seq) {
+            return;
+        }
+        self.next = event.seq + 1;
+        event.stamp = event.stamp.filter(|_| self.kept.key(event.time));
+        if self.kept.event(&event.topic, event.seq) {
+            self.segment.count(event_cost(&event.draft), true);
+            if event.stamp.is_some() {
+                self.segment.count_key(instant(event.time, self.now));
+            }
+            let Stored { seq, topic, time, stamp, draft, .. } = &event;
+            let (time, stamp) = (&rfc3339(*time), stamp.as_ref());
+            let event = Event { seq: *seq, topic, time, batch: 1, stamp, draft };
+            self.commit.push(|out| event.write(out));
+        } else if let Some(stamp) = event.stamp {
+            let Stored { seq, topic, time, .. } = event;
+            self.take_key(&KeyOnly { seq, topic, time, stamp });
+        }
+    }
+
+    fn take_key(&mut self, key: &KeyOnly) {
+        if self.kept.key(key.time) {
+            self.segment.count_key(instant(key.time, self.now));
+            self.commit.push(|out| key.write(out));
+        }
+    }
+
+    fn write(&mut self) {
+        let bytes = std::mem::take(&mut self.commit).finish(true);
+        if self.written.is_ok() {
+            self.written = self.file.write_at(&bytes, self.segment.bytes);
+            self.segment.bytes += bytes.len() as u64;
+        }
+    }
+
+    /// Gives it its name, in place of what was there.
+    pub fn finish(mut self, disk: &dyn Disk) -> Result<Segment, Failure> {
+        self.write();
+        let name = file_name(self.segment.first);
+        let temporary = temporary_name(&name);
+        let synced = self.written.and_then(|()| self.file.sync());
+        synced.and_then(|()| disk.rename(&temporary, &name)).doing("write", &temporary)?;
+        Ok(self.segment)
+    }
+}
+
+/// A moment of an earlier run of the program on the clock that ages run on.
+#[must_use]
+pub fn instant(time: SystemTime, Now { at, wall }: Now) -> Instant {
+    let age = wall.duration_since(time).unwrap_or(Duration::ZERO);
+    // The clock may not reach back so far; then it is as old as the clock can say.
+    at.checked_sub(age).unwrap_or_else(|| {
+        let (mut reach, mut step) = (at, age);
+        while step > Duration::from_secs(1) {
+            step /= 2;
+            reach = reach.checked_sub(step).unwrap_or(reach);
+        }
+        reach
+    })
+}

@@ -1,0 +1,206 @@
+//! The thread that writes for all, and the two ways in which a log can be changed: directly, or
+//! through that thread.
+
+use std::collections::VecDeque;
+use std::io;
+use std::sync::Arc;
+use std::time::Instant;
+
+use super::commit::{Publish, Reply, Store, Wish};
+use super::compact::Chore;
+use super::lock::Lock;
+use super::scan::Failure;
+use super::{Opened, Refusal};
+use crate::config::Sync;
+use crate::diag::Diag;
+use crate::limits::COMMIT_QUEUE;
+use crate::log::{Appended, Claim, Draft, Log, Now};
+use crate::names::Name;
+use crate::threads::{Mailbox, start};
+
+/// How the log is changed.
+pub enum Ledger<T> {
+    /// At once: there is nothing but memory.
+    Memory(Arc<Log<T>>),
+    /// By the flusher, after the disk.
+    Disk { flusher: Mailbox<Wish<T>>, log: Arc<Log<T>>, durable: bool },
+}
+
+/// What a publish hands in.
+pub struct Handed<'a, T> {
+    pub topic: &'a Name,
+    pub drafts: Vec<Draft>,
+    pub claim: Option<&'a Claim<T>>,
+    /// Of a batch, how many events it has.
+    pub count: Option<u32>,
+}
+
+impl<T> Ledger<T> {
+    /// Appends; returns when it is as safe as was promised.
+    ///
+    /// # Errors
+    /// When the log or the disk does not take it. Then nothing of it happened.
+    pub fn append(&self, handed: Handed<'_, T>, now: Now) -> Result<Appended<T>, Refusal> {
+        let Handed { topic, drafts, claim, count } = handed;
+        match self {
+            Ledger::Memory(log) => log.append(topic, drafts, claim, now).map_err(Refusal::Log),
+            Ledger::Disk { flusher, .. } => {
+                let (answer, answered) = Reply::new();
+                let (topic, claim) = (topic.clone(), claim.cloned());
+                flusher.post(Wish::Publish(Publish { topic, drafts, claim, count, now, answer }));
+                answered.take().unwrap_or_else(|| Err(stopped()))
+            }
+        }
+    }
+
+    /// Trims everything in a topic.
+    ///
+    /// # Errors
+    /// When the disk does not take it.
+    pub fn trim(&self, topic: &Name) -> Result<(), Refusal> {
+        match self {
+            Ledger::Memory(log) => {
+                log.trim(topic);
+                Ok(())
+            }
+            Ledger::Disk { flusher, .. } => {
+                let (answer, answered) = Reply::new();
+                flusher.post(Wish::Trim(topic.clone(), answer));
+                answered.take().unwrap_or_else(|| Err(stopped()))
+            }
+        }
+    }
+
+    /// Lets go of what is too old. To be called now and then.
+    pub fn expire(&self, now: Instant) {
+        match self {
+            Ledger::Memory(log) => log.expire(now),
+            Ledger::Disk { flusher, log, .. } => {
+                // Only keys: events are never too old for this log, but for its store.
+                log.expire(now);
+                flusher.post(Wish::Expire);
+            }
+        }
+    }
+
+    /// Whether what was appended is on the disk when the publisher hears of it.
+    pub fn is_durable(&self) -> bool {
+        matches!(self, Ledger::Disk { durable: true, .. })
+    }
+
+    /// Ends the store in order; nothing can be appended after that.
+    pub fn close(&self) {
+        if let Ledger::Disk { flusher, .. } = self {
+            let (closed, wait) = Reply::new();
+            flusher.post(Wish::Close(closed));
+            let _ = wait.take();
+        }
+    }
+}
+
+fn stopped() -> Refusal {
+    Refusal::Disk("the store has ended".into())
+}
+
+impl<T: Send + 'static> Ledger<T> {
+    /// Starts the flusher of a store.
+    ///
+    /// # Errors
+    /// When the operating system refuses a thread.
+    pub fn start(opened: Opened<T>, diag: &Diag) -> io::Result<(Ledger<T>, Arc<Log<T>>)> {
+        let Opened { store, mut report, lock, .. } = opened;
+        let log = Arc::clone(&store.log);
+        let durable = store.journal.sync == Sync::Always;
+        let queue = Mailbox::new(COMMIT_QUEUE);
+        let mut flusher =
+            Flusher { store, queue: queue.clone(), diag: diag.clone(), trouble: None, _lock: lock };
+        flusher.start(report.found.chore.take());
+        start("flusher", Box::new(move || flusher.run()))?;
+        Ok((Ledger::Disk { flusher: queue, log: Arc::clone(&log), durable }, log))
+    }
+}
+
+/// The thread.
+struct Flusher<T> {
+    store: Store<T>,
+    queue: Mailbox<Wish<T>>,
+    diag: Diag,
+    /// What the disk said first, while it refuses.
+    trouble: Option<String>,
+    /// Given back when the thread ends.
+    _lock: Lock,
+}
+
+impl<T> Drop for Flusher<T> {
+    fn drop(&mut self) {
+        // However it ends, nobody waits for it in vain.
+        self.queue.close();
+        while self.queue.try_take().is_some() {}
+    }
+}
+
+impl<T: Send + 'static> Flusher<T> {
+    fn run(mut self) {
+        let mut wishes = VecDeque::new();
+        loop {
+            if wishes.is_empty() {
+                wishes.extend(match self.store.journal.sync_due() {
+                    Some(due) => self.queue.take_by(due),
+                    None => self.queue.take(),
+                });
+            }
+            // What came while the last commit was written goes with this one.
+            while let Some(wish) = self.queue.try_take() {
+                wishes.push_back(wish);
+            }
+            let mut failure = None;
+            if !wishes.is_empty() {
+                let round = self.store.round(&mut wishes, Instant::now());
+                failure = round.failure;
+                self.start(round.chore);
+                if !round.closed.is_empty() {
+                    self.note(failure.as_ref());
+                    // Its lock first: who waits for the end may go on to open it again.
+                    drop(self);
+                    return;
+                }
+            }
+            let (now, journal) = (Instant::now(), &mut self.store.journal);
+            if journal.sync_due().is_some_and(|due| due <= now) {
+                failure = failure.or(journal.sync(now, &self.store.metrics.store).err());
+            }
+            self.note(failure.as_ref());
+        }
+    }
+
+    /// Says when trouble begins and when it is over, once each.
+    fn note(&mut self, failure: Option<&Failure>) {
+        if let (Some(failure), None) = (failure, &self.trouble) {
+            let said = failure.to_string();
+            self.diag.error(format_args!(
+                "the store takes nothing: {said}; what it has is served, publishes get 507"
+            ));
+            self.trouble = Some(said);
+        } else if failure.is_none() && self.store.journal.refused.is_none() {
+            if let Some(said) = self.trouble.take() {
+                self.diag.error(format_args!(
+                    "the store works again, after: {said}; what it had was read again and is whole"
+                ));
+            }
+        }
+    }
+
+    /// Has a chore done by a thread of its own.
+    fn start(&mut self, chore: Option<Chore>) {
+        let Some(chore) = chore else { return };
+        let disk = Arc::clone(&self.store.journal.disk);
+        let (back, diag) = (self.queue.clone(), self.diag.clone());
+        let work = move || {
+            let failed = |failure| diag.error(format_args!("a segment stays as it is: {failure}"));
+            back.post(Wish::Done(chore.run(&*disk, failed)));
+        };
+        if start("compact", Box::new(work)).is_err() {
+            self.store.journal.done(Vec::new(), &self.store.metrics.store);
+        }
+    }
+}

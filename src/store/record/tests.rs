@@ -1,0 +1,68 @@
+use super::*;
+use std::time::Duration;
+
+#[test]
+fn every_body_comes_back_byte_for_byte_and_in_its_form() {
+    let time = SystemTime::UNIX_EPOCH + Duration::from_millis(1_763_712_000_123);
+    let topic = Name::new("news").unwrap();
+    let control = vec![1; 300];
+    let bodies: [(Form, &[u8]); 10] = [
+        (Form::Json, b" {\"b\":1.10,\"a\":[]} "),
+        (Form::Json, b"{\n  \"a\": 1\n}\r\n"),
+        (Form::Json, b"\"}\""),
+        (Form::Text, b""),
+        (Form::Text, "he said \"h\u{e9}\"\n\\".as_bytes()),
+        (Form::Text, &control),
+        (Form::Binary, b"\xff\x00\n"),
+        (Form::Binary, b"text that was sent as bytes"),
+        (Form::Binary, b""),
+        (Form::Text, "\u{2028}}".as_bytes()),
+    ];
+    let stamp = Stamp { id: 7, fingerprint: u128::MAX, count: Some(2) };
+    for (form, body) in bodies {
+        for full in [false, true] {
+            let draft = Draft {
+                tag: full.then(|| Name::new("alert").unwrap()),
+                form,
+                content_type: full.then(|| "text/x; y=\"\\\"".into()),
+                body: body.into(),
+            };
+            let time_text = rfc3339(time);
+            let mut json = Vec::new();
+            let stamp = full.then_some(&stamp);
+            let batch = if full { 2 } else { 1 };
+            Event { seq: 9, topic: &topic, time: &time_text, batch, stamp, draft: &draft }
+                .write(&mut json);
+            assert!(!json.contains(&b'\n'));
+            let text = String::from_utf8(json.clone()).unwrap();
+            let parsed: serde_json::Value = serde_json::from_str(&text).expect(&text);
+            assert_eq!(parsed["seq"], 9);
+            let Some(Record::Event(read)) = Record::read(&json) else { panic!("{text}") };
+            assert_eq!((read.seq, &read.topic, read.time), (9, &topic, time));
+            assert_eq!((read.batch, read.stamp.as_ref()), (batch, stamp));
+            assert_eq!(read.draft.body, draft.body, "{text}");
+            assert_eq!(read.draft.form, form, "{text}");
+            assert_eq!((read.draft.tag, read.draft.content_type), (draft.tag, draft.content_type));
+        }
+    }
+}
+
+#[test]
+fn what_was_not_written_here_is_not_read() {
+    for json in [
+        "",
+        "{}",
+        "{\"seq\":1}",
+        "{\"expire\":}",
+        "{\"expire\":1,\"x\":2}",
+        "{\"trim\":\"a b\"}",
+        "{\"closed\":false}",
+        "{\"trimmed\":\"a\",\"seqs\":[1,]}",
+        "{\"used\":1",
+        "{\"seq\":1,\"topic\":\"a\",\"time\":\"now\",\"text\":\"\"}",
+        "{\"seq\":1,\"topic\":\"a\",\"time\":\"2026-01-01T00:00:00.000Z\",\"text\":\"\"",
+        "{\"seq\":1,\"topic\":\"a\",\"time\":\"2026-01-01T00:00:00.000Z\",\"text\":\"\\\"}",
+    ] {
+        assert!(Record::read(json.as_bytes()).is_none(), "{json}");
+    }
+}

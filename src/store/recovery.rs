@@ -1,0 +1,233 @@
+//! Opening a store: what was read is checked against what is known to have been safe, a torn end
+//! is cut off, and it is decided whether this is still the same life of the log.
+
+use std::sync::Arc;
+use std::time::{Duration, SystemTime};
+
+use super::commit::Store;
+use super::compact::Chore;
+use super::disk::{Disk, File};
+use super::header::{Begun, file_name, first_seq};
+use super::journal::{Active, Journal};
+use super::line::Commit;
+use super::lock::{LOCK, Safe};
+use super::record::write_word;
+use super::replay::{Found, read};
+use super::scan::{Doing, Failure};
+use super::segments::{Segment, Segments};
+use crate::config::Sync;
+use crate::cursor::{Cursor, Epoch, random_bytes};
+use crate::log::{LastTrim, Log, Now, Retention, Snapshot};
+use crate::metrics::Metrics;
+
+/// How a store is to be opened.
+pub struct Settings {
+    /// As it was, when there is none here.
+    pub retention: Option<Retention>,
+    pub sync: Sync,
+    /// Of the lock file.
+    pub identity: String,
+    /// Begin a new epoch for this reason, whatever is found.
+    pub new_epoch: Option<&'static str>,
+}
+
+/// What was found.
+#[derive(Default)]
+pub struct Report {
+    /// What was cut off, and how many bytes that were.
+    pub torn: Option<(Failure, u64)>,
+    /// Why a new epoch began, if one did.
+    pub new_epoch: Option<&'static str>,
+    /// What can be done to the segments.
+    pub chore: Option<Chore>,
+}
+
+/// Opens a store, or makes one in an empty directory. `outcome` makes the answer for repeats of
+/// what was published in an earlier run: from its cursor, its time and, of a batch, its count.
+///
+/// # Errors
+/// When the disk fails, or when something is not as it was written and was safe.
+pub fn open<T>(
+    disk: Arc<dyn Disk>,
+    settings: &Settings,
+    metrics: &Arc<Metrics>,
+    outcome: impl Fn(Cursor, SystemTime, Option<u32>) -> T,
+    now: Now,
+) -> Result<(Store<T>, Report), Failure> {
+    let mut firsts = segments(&*disk)?;
+    let marker = disk.open(LOCK).or_else(|_| disk.create(LOCK)).doing("open", LOCK)?;
+    let safe = Safe::read(&*marker);
+    let Some(newest) = firsts.pop() else {
+        let number = safe.map_or(0, |safe| safe.number) + 1;
+        return fresh(disk, settings, metrics, marker, number);
+    };
+    settle(&*disk, newest)?;
+    let mut found = read(&*disk, &firsts, newest, now)?;
+    let copied = found.begun.identity != settings.identity;
+    if !copied {
+        check_safe(&found, safe)?;
+    }
+    let torn = cut(&mut found)?;
+    clean_up(&*disk, &found.leftovers)?;
+
+    let unclean = !found.begun.synced && !found.closed;
+    let mut report = Report { torn, ..Report::default() };
+    report.new_epoch = settings.new_epoch.or(if copied {
+        Some("the directory was copied or restored")
+    } else if unclean {
+        Some("the last run did not sync everything, and did not end in order")
+    } else {
+        None
+    });
+    let retention = settings.retention.unwrap_or(found.begun.retention());
+    let Retention { events, bytes, topics, .. } = retention;
+    let begun = Begun {
+        epoch: match report.new_epoch {
+            Some(_) => Epoch::random().doing("make", "an epoch")?,
+            None => found.begun.epoch,
+        },
+        synced: settings.sync == Sync::Always,
+        identity: settings.identity.clone(),
+        retain_events: events as u64,
+        retain_bytes: bytes,
+        max_topics: topics as u64,
+        ..found.begun.clone()
+    };
+    // A segment has one header; and one without events would grow a little with every start.
+    let anew = begun != found.begun
+        || found.end > found.start && !found.segments.0.last().is_some_and(Segment::has_events);
+    let mut trimmed = Vec::new();
+    found.log.begin(begun.epoch, begun.retention(), &mut trimmed);
+    found.segments.trimmed(&trimmed);
+    found.remember_keys(outcome);
+    let active = Active { file: found.file, start: found.start, end: found.end, synced: found.end };
+    let mut journal = Journal::new(disk, settings, active, found.segments, begun, marker);
+    if anew {
+        report.chore = journal.rotate(&found.log, now.at, &metrics.store)?;
+    }
+    let store = open_for_writing(journal, found.log, settings, metrics, now)?;
+    Ok((store, report))
+}
+
+/// The segments of a directory, oldest first.
+pub fn segments(disk: &dyn Disk) -> Result<Vec<u64>, Failure> {
+    let names = disk.list().doing("list", "the directory")?;
+    let mut firsts = Vec::new();
+    for first in names.iter().filter_map(|name| first_seq(name)) {
+        // There are few, and a sort would be larger than all the rest here.
+        let place = firsts.partition_point(|before| *before < first);
+        firsts.insert(place, first);
+    }
+    Ok(firsts)
+}
+
+fn nothing() -> Failure {
+    Failure::Refused("there are no segments".into())
+}
+
+fn fresh<T>(
+    disk: Arc<dyn Disk>,
+    settings: &Settings,
+    metrics: &Arc<Metrics>,
+    marker: Box<dyn File>,
+    number: u64,
+) -> Result<(Store<T>, Report), Failure> {
+    let retention = settings.retention.ok_or_else(nothing)?;
+    let secret = random_bytes().doing("make", "a secret")?;
+    let begun = Begun {
+        epoch: Epoch::random().doing("make", "an epoch")?,
+        next: 1,
+        first: 1,
+        number,
+        synced: settings.sync == Sync::Always,
+        identity: settings.identity.clone(),
+        secret: u128::from_le_bytes(secret),
+        retain_events: retention.events as u64,
+        retain_bytes: retention.bytes,
+        max_topics: retention.topics as u64,
+        trims: 0,
+        forgotten: LastTrim::default(),
+    };
+    clean_up(&*disk, &[])?;
+    let active = Active::begin(&*disk, &begun, &Snapshot::default())?;
+    disk.sync_names().doing("sync", "the directory")?;
+    let log = Log::new(begun.epoch, begun.retention());
+    let segments = Segments(vec![Segment::new(1)]);
+    let journal = Journal::new(disk, settings, active, segments, begun, marker);
+    let store = open_for_writing(journal, log, settings, metrics, Now::read())?;
+    Ok((store, Report::default()))
+}
+
+fn open_for_writing<T>(
+    mut journal: Journal,
+    log: Log<T>,
+    settings: &Settings,
+    metrics: &Arc<Metrics>,
+    now: Now,
+) -> Result<Store<T>, Failure> {
+    journal.mark(journal.active.end);
+    if journal.sync != Sync::Always {
+        // Before anything is written that may be lost: that this was a run which may lose it.
+        let mut commit = Commit::default();
+        commit.push(|out| write_word(out, "opened"));
+        journal.commit(commit, now.at, &metrics.store)?;
+        journal.sync(now.at, &metrics.store)?;
+    }
+    journal.count(&metrics.store);
+    Ok(Store {
+        journal,
+        log: Arc::new(log),
+        retain_age: settings.retention.map_or(Duration::MAX, |retention| retention.age),
+        metrics: Arc::clone(metrics),
+    })
+}
+
+/// What the lock file knows to have been safe has to be there; but the last commit may be torn.
+pub fn check_safe<T>(found: &Found<T>, safe: Option<Safe>) -> Result<(), Failure> {
+    let name = file_name(found.begun.next);
+    let Some(safe) = safe else { return Ok(()) };
+    if safe.number > found.begun.number {
+        return Err(Failure::damaged(&name, 0, "the segment after it is missing"));
+    }
+    if safe.number == found.begun.number && found.end < safe.from {
+        let what = "what follows is not whole, and the lock file knows that it was safe";
+        return Err(Failure::damaged(&name, found.end, what));
+    }
+    Ok(())
+}
+
+/// Makes safe what the last run wrote: it may have been killed before it could. And forgets what
+/// memory has of it: after a sync that failed, that may be more than the disk has.
+fn settle(disk: &dyn Disk, newest: u64) -> Result<(), Failure> {
+    let name = file_name(newest);
+    let file = disk.open(&name).doing("open", &name)?;
+    file.sync().doing("sync", &name)?;
+    file.forget();
+    Ok(())
+}
+
+/// Cuts off what is not whole.
+fn cut<T>(found: &mut Found<T>) -> Result<Option<(Failure, u64)>, Failure> {
+    let name = file_name(found.begun.next);
+    let length = found.file.length().doing("look at", &name)?;
+    if length > found.end {
+        found.file.truncate(found.end).doing("cut", &name)?;
+        found.file.sync().doing("sync", &name)?;
+    }
+    Ok(found.torn.take().map(|damage| (damage, length - found.end)))
+}
+
+/// Removes what stands for nothing.
+fn clean_up(disk: &dyn Disk, leftovers: &[u64]) -> Result<(), Failure> {
+    let names = disk.list().doing("list", "the directory")?;
+    let unfinished = names.into_iter().filter(|name| name.ends_with(".log.tmp"));
+    let mut removed = false;
+    for name in leftovers.iter().map(|first| file_name(*first)).chain(unfinished) {
+        disk.remove(&name).doing("remove", &name)?;
+        removed = true;
+    }
+    if removed {
+        disk.sync_names().doing("sync", "the directory")?;
+    }
+    Ok(())
+}

@@ -1,0 +1,311 @@
+//! Reading a segment, a line at a time, and telling a torn end from damage.
+
+use std::fmt;
+use std::io;
+
+use super::disk::{Disk, File};
+use super::header::{Header, file_name, wrong_first_line};
+use super::line::{Mark, parse};
+use super::{header, record::Record};
+use crate::limits::LINE_BYTES;
+
+/// Why a store cannot be used.
+#[derive(Debug)]
+pub enum Failure {
+    /// What was being done, and what the operating system said.
+    Io(Box<(String, io::Error)>),
+    /// Something in it is not as it was written.
+    Damaged(Box<Damage>),
+    /// What the disk said a moment ago; it is not asked again so soon.
+    Refused(String),
+}
+
+/// Where a store is not as it was written.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Damage {
+    pub file: String,
+    pub at: u64,
+    pub what: String,
+}
+
+impl Failure {
+    // Not inlined, like its neighbour: there are many places that may fail, and they are all cold.
+    #[cold]
+    #[inline(never)]
+    pub fn io(what: &str, name: &str, error: io::Error) -> Failure {
+        Failure::Io(Box::new((format!("cannot {what} {name}"), error)))
+    }
+
+    #[cold]
+    #[inline(never)]
+    pub fn damaged(file: &str, at: u64, what: &str) -> Failure {
+        Failure::Damaged(Box::new(Damage { file: file.to_owned(), at, what: what.to_owned() }))
+    }
+}
+
+/// Says what was being done when it failed.
+pub trait Doing<T> {
+    /// # Errors
+    /// The same, in words.
+    fn doing(self, what: &str, name: &str) -> Result<T, Failure>;
+}
+
+impl<T> Doing<T> for io::Result<T> {
+    fn doing(self, what: &str, name: &str) -> Result<T, Failure> {
+        self.map_err(|error| Failure::io(what, name, error))
+    }
+}
+
+impl fmt::Display for Failure {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Failure::Io(about) => write!(f, "{}: {}", about.0, about.1),
+            Failure::Damaged(damage) => damage.fmt(f),
+            Failure::Refused(why) => f.write_str(why),
+        }
+    }
+}
+
+impl std::error::Error for Failure {}
+
+impl fmt::Display for Damage {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{} at byte {}: {}", self.file, self.at, self.what)
+    }
+}
+
+/// The lines of a file.
+pub struct Lines<'a> {
+    file: &'a dyn File,
+    /// Read ahead: from `start` to `filled`.
+    buffer: Vec<u8>,
+    start: usize,
+    filled: usize,
+    /// Where in the file the next line begins, and how much of it was read.
+    at: u64,
+    read: u64,
+}
+
+/// One line, whatever it is worth.
+pub struct Line<'b> {
+    pub at: u64,
+    /// Where the next one begins.
+    pub end: u64,
+    /// Without its end; or what is wrong.
+    pub bytes: Result<&'b [u8], &'static str>,
+}
+
+const READ: usize = 64 << 10;
+
+impl<'a> Lines<'a> {
+    pub fn new(file: &'a dyn File) -> Lines<'a> {
+        Lines { file, buffer: vec![0; READ], start: 0, filled: 0, at: 0, read: 0 }
+    }
+
+    /// The next line; none at the end.
+    pub fn read(&mut self) -> io::Result<Option<Line<'_>>> {
+        let at = self.at;
+        let mut seen = 0;
+        let mut skipped = 0;
+        let length = loop {
+            let ahead = &self.buffer[self.start..self.filled];
+            if let Some(end) = memchr::memchr(b'\n', &ahead[seen..]) {
+                break Some(seen + end);
+            }
+            seen = ahead.len();
+            if seen > LINE_BYTES {
+                skipped += seen as u64;
+                self.start += seen;
+                seen = 0;
+            }
+            if !self.fill()? {
+                break None;
+            }
+        };
+        let bytes = length.unwrap_or(self.filled - self.start);
+        if length.is_none() && bytes == 0 && skipped == 0 {
+            return Ok(None);
+        }
+        let line = self.start..self.start + bytes;
+        let taken = bytes + usize::from(length.is_some());
+        self.start += taken;
+        self.at += skipped + taken as u64;
+        let bytes = match length {
+            _ if skipped > 0 => Err("a line is longer than any that is written"),
+            None => Err("the last line has no end"),
+            Some(_) => Ok(&self.buffer[line]),
+        };
+        Ok(Some(Line { at, end: self.at, bytes }))
+    }
+
+    /// Reads on; false at the end.
+    fn fill(&mut self) -> io::Result<bool> {
+        self.buffer.copy_within(self.start..self.filled, 0);
+        self.filled -= self.start;
+        self.start = 0;
+        if self.filled == self.buffer.len() {
+            self.buffer.resize(self.filled * 2, 0);
+        }
+        loop {
+            match self.file.read_at(&mut self.buffer[self.filled..], self.read) {
+                Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+                got => {
+                    let got = got?;
+                    self.filled += got;
+                    self.read += got as u64;
+                    return Ok(got > 0);
+                }
+            }
+        }
+    }
+}
+
+/// Where a commit stands in its file.
+struct Open {
+    at: u64,
+    lines: Vec<(u64, Vec<u8>)>,
+}
+
+/// The commits of a segment, each whole.
+pub struct Commits<'a> {
+    name: String,
+    lines: Lines<'a>,
+    /// Where the next commit begins: up to here all is well.
+    pub end: u64,
+}
+
+/// What comes next in a segment.
+pub enum Next {
+    /// The lines of a commit, and where each begins.
+    Commit(Vec<(u64, Vec<u8>)>),
+    /// Nothing, and all is well.
+    End,
+    /// From [`Commits::end`] on there is nothing whole, nor anything that was safe.
+    Torn(Failure),
+}
+
+impl<'a> Commits<'a> {
+    /// Opens a segment's file.
+    pub fn open(name: &str, file: &'a dyn File) -> Result<Commits<'a>, Failure> {
+        let mut lines = Lines::new(file);
+        let line = lines.read().doing("read", name)?;
+        let wrong = match &line {
+            None => Some("it is empty".into()),
+            Some(line) => line.bytes.map_or_else(|why| Some(why.into()), wrong_first_line),
+        };
+        let end = line.map_or(0, |line| line.end);
+        match wrong {
+            None => Ok(Commits { name: name.to_owned(), lines, end }),
+            Some(what) => Err(Failure::damaged(name, 0, &what)),
+        }
+    }
+
+    /// The next commit.
+    pub fn advance(&mut self) -> Result<Next, Failure> {
+        let mut open = Open { at: self.end, lines: Vec::new() };
+        loop {
+            let line = self.lines.read().doing("read", &self.name)?;
+            let Some(line) = line else {
+                let torn = !open.lines.is_empty();
+                let what = "the last commit has no end";
+                return Ok(if torn { Next::Torn(self.damage(open.at, what)) } else { Next::End });
+            };
+            let (at, end) = (line.at, line.end);
+            let wrong = match line.bytes {
+                Err(why) => why,
+                Ok(bytes) => match parse(bytes) {
+                    None => "the checksum is wrong",
+                    Some((Mark::End { before, .. }, _)) if at - open.at != before => {
+                        "a line of the commit is missing"
+                    }
+                    Some((mark, json)) => {
+                        open.lines.push((at, bytes[json..].to_vec()));
+                        if mark == Mark::More {
+                            continue;
+                        }
+                        self.end = end;
+                        return Ok(Next::Commit(open.lines));
+                    }
+                },
+            };
+            return self.torn_or_damaged(at, wrong);
+        }
+    }
+
+    /// Whether what comes later says that this was safe.
+    fn torn_or_damaged(&mut self, at: u64, what: &str) -> Result<Next, Failure> {
+        let damage = self.damage(at, what);
+        while let Some(line) = self.lines.read().doing("read", &self.name)? {
+            let Ok(Some((Mark::End { before, after_sync: true }, _))) = line.bytes.map(parse)
+            else {
+                continue;
+            };
+            // Everything before this commit was safe when it was written.
+            if line.at.checked_sub(before).is_some_and(|begun| begun > at) {
+                return Err(damage);
+            }
+        }
+        Ok(Next::Torn(damage))
+    }
+
+    pub fn damage(&self, at: u64, what: &str) -> Failure {
+        Failure::damaged(&self.name, at, what)
+    }
+}
+
+/// What was found in a segment that nothing is appended to any more.
+pub struct Sealed {
+    pub header: Header,
+    pub bytes: u64,
+    /// The last seq in it, if it has events.
+    pub last: Option<u64>,
+}
+
+/// Reads such a segment: all of it has to be well.
+pub fn read_sealed(
+    disk: &dyn Disk,
+    first: u64,
+    each: &mut dyn FnMut(Record),
+) -> Result<Sealed, Failure> {
+    let name = file_name(first);
+    let file = disk.open(&name).doing("open", &name)?;
+    let mut commits = Commits::open(&name, &*file)?;
+    let mut header = None;
+    let mut last = None;
+    loop {
+        let lines = match commits.advance()? {
+            Next::Commit(lines) => lines,
+            Next::Torn(damage) => return Err(damage),
+            Next::End => break,
+        };
+        for (at, json) in lines {
+            let wrong = |what: &str| Err(commits.damage(at, what));
+            let Some(known) = &header else {
+                header = header::read(&json);
+                if header.is_none() {
+                    return wrong("it has no header");
+                }
+                continue;
+            };
+            let Some(record) = Record::read(&json) else {
+                return wrong("this line says nothing that is known");
+            };
+            if let Record::Event(event) = &record {
+                let expected = last.map_or(first, |last: u64| last + 1);
+                let follows = match known {
+                    Header::Begun(_) => event.seq == expected,
+                    Header::Compacted { through } => (expected..=*through).contains(&event.seq),
+                };
+                if !follows {
+                    return wrong("this event does not follow");
+                }
+                last = Some(event.seq);
+            }
+            each(record);
+        }
+    }
+    match header {
+        Some(header) => Ok(Sealed { header, bytes: commits.end, last }),
+        None => Err(commits.damage(commits.end, "it has no header")),
+    }
+}
