@@ -5,10 +5,14 @@ mod client;
 pub mod command;
 #[cfg(feature = "client")]
 pub mod proxy;
+mod ram;
 mod server;
+mod shelf;
 
 pub use client::{Answer, Client};
+pub use ram::{Fault, LEFT, Ram};
 pub use server::{Server, program};
+pub use shelf::{Shelf, Step, View, script, start};
 
 use std::time::{Duration, Instant};
 

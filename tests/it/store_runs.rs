@@ -1,0 +1,315 @@
+//! Goal: with `--data` the server goes on where it was: same seqs, same epoch, same keys, same gaps;
+//! and when it cannot, it says so.
+
+use std::path::{Path, PathBuf};
+use std::process::Output;
+
+use serde_json::json;
+
+use crate::support::{Answer, Server, program, until};
+
+/// An empty place for a test's store.
+pub fn scratch(name: &str) -> PathBuf {
+    let place = Path::new(env!("CARGO_TARGET_TMPDIR")).join(name);
+    if place.exists() {
+        std::fs::remove_dir_all(&place).unwrap();
+    }
+    place
+}
+
+fn start(place: &Path, flags: &[&str]) -> Server {
+    Server::start(&[&["--data", place.to_str().unwrap()], flags].concat())
+}
+
+fn run(args: &[&str]) -> Output {
+    program().args(args).output().unwrap()
+}
+
+fn segments(place: &Path) -> Vec<PathBuf> {
+    let names = std::fs::read_dir(place).unwrap().map(|entry| entry.unwrap().path());
+    let mut names: Vec<_> =
+        names.filter(|name| name.extension().is_some_and(|e| e == "log")).collect();
+    names.sort();
+    names
+}
+
+fn epoch(answer: &Answer) -> String {
+    answer.next().split('.').next().unwrap().to_owned()
+}
+
+fn keyed(server: &Server, topic: &str, key: &str, body: &str) -> Answer {
+    let headers = format!("Idempotency-Key: {key}\r\n");
+    server.connect().post(&format!("/topics/{topic}"), &headers, body)
+}
+
+/// Copies a store as the documents say.
+fn copy(from: &Path, to: &Path) {
+    std::fs::create_dir_all(to).unwrap();
+    for segment in segments(from) {
+        std::fs::copy(&segment, to.join(segment.file_name().unwrap())).unwrap();
+    }
+}
+
+#[test]
+fn after_a_kill_everything_is_there_again_under_the_same_seqs_and_epoch() {
+    let place = scratch("store-kill");
+    let server = start(&place, &["--retain-events", "3"]);
+    let behind = server.publish("news", "0").next().to_owned();
+    server.publish_many("news", 5);
+    let first = keyed(&server, "other", "k", "keyed");
+    assert_eq!(first.json()["durable"], true);
+    let batch = server.connect().post(
+        "/topics/batch",
+        "Content-Type: application/x-ndjson\r\nEvent-Type: alert\r\n",
+        "{\"a\": 1.50}\n[]\n",
+    );
+    assert_eq!(batch.status, 201);
+    let binary = server.connect().post("/topics/bytes", "Content-Type: image/png\r\n", b"\xff\x00");
+    assert_eq!(binary.status, 201);
+    assert_eq!(server.connect().ask("DELETE", "/topics/gone").answer().status, 204);
+    server.publish("gone", "x");
+    let trimmed = server.publish("gone", "y").next().to_owned();
+    assert_eq!(server.connect().ask("DELETE", "/topics/gone").answer().status, 204);
+    let all = server.get("/topics/*?wait=0");
+    let gap = server.get(&format!("/topics/news?since={behind}&wait=0"));
+    assert_eq!(gap.status, 410);
+    let topics = server.get("/topics").json();
+    drop(server);
+
+    let server = start(&place, &["--retain-events", "3"]);
+    assert_eq!(server.get("/topics/*?wait=0").json(), all.json());
+    assert_eq!(server.get("/topics").json(), topics);
+    let again = server.get(&format!("/topics/news?since={behind}&wait=0"));
+    assert_eq!((again.status, again.json()), (410, gap.json()), "the gap is told as before");
+    let next = all.next();
+    assert_eq!(server.get(&format!("/topics/*?since={next}&wait=0")).seqs(), [0; 0]);
+    assert_eq!(server.get(&format!("/topics/gone?since={trimmed}&wait=0")).status, 200);
+    let repeat = keyed(&server, "other", "k", "keyed");
+    let mut expected = first.json();
+    expected["duplicate"] = json!(true);
+    assert_eq!((repeat.status, repeat.json()), (200, expected));
+    assert_eq!(keyed(&server, "other", "k", "something else").status, 422);
+    let after = server.publish("news", "after");
+    assert_eq!(after.json()["seq"].as_u64(), Some(13));
+    assert_eq!(epoch(&after), epoch(&all));
+}
+
+#[test]
+fn a_poll_is_held_over_nothing_and_released_by_what_is_durable() {
+    let place = scratch("store-poll");
+    let server = start(&place, &[]);
+    let mut poll = server.hold("/topics/news?since=now&wait=60");
+    let published = server.publish("news", "hello").json();
+    assert_eq!((&published["released"], &published["durable"]), (&json!(1), &json!(true)));
+    assert_eq!(poll.answer().data(), ["hello"]);
+    assert!(server.metric("store_fsync_seconds_count") >= 1.0);
+    assert!(server.metric("store_bytes") > 100.0);
+}
+
+#[test]
+fn without_sync_an_end_in_order_keeps_the_epoch_and_another_does_not() {
+    for sync in ["never", "1h", "10ms"] {
+        let place = scratch(&format!("store-sync-{sync}"));
+        let mut server = start(&place, &["--sync", sync]);
+        let published = server.publish("news", "one");
+        assert_eq!(published.json()["durable"], false);
+        server.signal(15);
+        assert!(server.wait().0.success());
+        let server = start(&place, &["--sync", sync]);
+        let second = server.publish("news", "two");
+        assert_eq!(epoch(&published), epoch(&second), "{sync}: it ended in order");
+        drop(server);
+        let server = start(&place, &["--sync", sync]);
+        let gap = server.get(&format!("/topics/news?since={}&wait=0", second.next()));
+        assert_eq!((gap.status, &gap.json()["why"]), (410, &json!("epoch")), "{sync}");
+    }
+}
+
+#[test]
+fn when_to_sync_and_what_to_look_at_are_checked_before_anything_is_done() {
+    for (args, says) in [
+        (&["--sync", "sometimes"][..], "always, never"),
+        (&["--sync", "0"], "at least 1ms"),
+        (&["--data", ""], "--data"),
+        (&["inspect"], "longpoll inspect DIR"),
+        (&["inspect", "--new-epoch", "x"], "longpoll inspect DIR"),
+        (&["repair", "a", "b"], "longpoll repair"),
+    ] {
+        let refused = run(args);
+        let message = String::from_utf8_lossy(&refused.stderr).into_owned();
+        assert_eq!(refused.status.code(), Some(2), "{args:?}: {message}");
+        assert!(message.contains(says), "{args:?}: {message}");
+    }
+    let place = scratch("store-nowhere").join("deeper");
+    for args in [&["inspect", place.to_str().unwrap()][..], &["repair", place.to_str().unwrap()]] {
+        let refused = run(args);
+        let message = String::from_utf8_lossy(&refused.stderr).into_owned();
+        assert_eq!(refused.status.code(), Some(1), "{args:?}: {message}");
+        assert!(message.contains("deeper"), "{args:?}: {message}");
+        assert!(!place.exists());
+    }
+}
+
+#[test]
+fn a_second_process_is_told_that_the_directory_is_in_use() {
+    let place = scratch("store-two");
+    let server = start(&place, &[]);
+    let data = place.to_str().unwrap();
+    for args in [&["--listen", "127.0.0.1:0", "--data", data][..], &["repair", data]] {
+        let second = run(args);
+        let message = String::from_utf8_lossy(&second.stderr).into_owned();
+        assert_eq!(second.status.code(), Some(1), "{message}");
+        assert!(message.contains(data) && message.contains("another process"), "{message}");
+        assert!(second.stdout.is_empty());
+    }
+    server.publish("news", "still here");
+}
+
+#[test]
+fn a_copy_of_a_directory_in_use_is_valid_and_begins_a_new_epoch() {
+    let (place, to) = (scratch("store-live"), scratch("store-copy"));
+    let server = start(&place, &["--retain-bytes", "2MiB", "--retain-events", "1000000"]);
+    let body = "x".repeat(10_000);
+    let stop = std::sync::atomic::AtomicBool::new(false);
+    std::thread::scope(|scope| {
+        scope.spawn(|| {
+            let mut client = server.connect();
+            while !stop.load(std::sync::atomic::Ordering::Relaxed) {
+                assert_eq!(client.post("/topics/news", "", &body).status, 201);
+            }
+        });
+        until("a few segments", || server.metric("store_segments") >= 4.0);
+        for _ in 0..5 {
+            let _ = std::fs::remove_dir_all(&to);
+            copy(&place, &to);
+            let said = run(&["inspect", to.to_str().unwrap()]);
+            let text = String::from_utf8_lossy(&said.stdout).into_owned();
+            assert!(said.status.success() && text.ends_with("valid\n"), "{text}");
+            assert!(text.contains("copy"), "{text}");
+        }
+        stop.store(true, std::sync::atomic::Ordering::Relaxed);
+    });
+    let copied = start(&to, &["--retain-bytes", "2MiB", "--retain-events", "1000000"]);
+    let old = server.get("/topics/news?since=last:1&wait=0");
+    assert_ne!(epoch(&copied.get("/topics/news?since=last:1&wait=0")), epoch(&old));
+    assert!(copied.metric("retained_events") > 50.0);
+    let gap = copied.get(&format!("/topics/news?since={}&wait=0", old.next()));
+    assert_eq!(gap.json()["why"], "epoch");
+}
+
+#[test]
+fn the_disk_follows_retention() {
+    let place = scratch("store-retention");
+    let flags = ["--retain-bytes", "1MiB", "--retain-events", "1000000"];
+    let server = start(&place, &flags);
+    let (mut client, body) = (server.connect(), "y".repeat(8_000));
+    // A quiet topic whose few events keep old segments alive, and a busy one.
+    let most = 2 * (1 << 20) + 2 * (256 << 10) + 20_000;
+    let mut largest = 0;
+    for n in 0..1_500 {
+        if n % 30 == 0 {
+            assert_eq!(client.post("/topics/quiet", "", "small").status, 201);
+        }
+        assert_eq!(client.post("/topics/busy", "", &body).status, 201);
+        let bytes = |path: &PathBuf| std::fs::metadata(path).map_or(0, |m| m.len());
+        largest = largest.max(segments(&place).iter().map(bytes).sum::<u64>());
+    }
+    assert!(largest < most, "{largest} bytes on disk, allowed are {most}");
+    assert!(largest > 1 << 20, "only {largest} bytes on disk");
+    let before = server.get("/topics/*?wait=0&limit=1000").json();
+    drop(server);
+    let server = start(&place, &flags);
+    assert_eq!(server.get("/topics/*?wait=0&limit=1000").json(), before);
+}
+
+#[test]
+fn damage_is_refused_with_its_place_and_repair_keeps_the_rest() {
+    let place = scratch("store-damage");
+    let data = place.to_str().unwrap();
+    let server = start(&place, &[]);
+    let old = server.publish_many("news", 10);
+    drop(server);
+    let segment = &segments(&place)[0];
+    let mut bytes = std::fs::read(segment).unwrap();
+    let at = bytes.windows(9).position(|w| w == b"\"text\":\"4").unwrap();
+    let line = bytes[..at].iter().rposition(|b| *b == b'\n').unwrap() + 1;
+    bytes[at + 8] = b'5';
+    std::fs::write(segment, &bytes).unwrap();
+
+    let refused = run(&["--listen", "127.0.0.1:0", "--data", data]);
+    let message = String::from_utf8_lossy(&refused.stderr).into_owned();
+    assert_eq!(refused.status.code(), Some(1), "{message}");
+    for part in [segment.to_str().unwrap(), &format!("at byte {line}"), "longpoll inspect"] {
+        assert!(message.contains(part), "{part} is not in {message}");
+    }
+    let said = run(&["inspect", data]);
+    let text = String::from_utf8_lossy(&said.stdout).into_owned();
+    assert_eq!(said.status.code(), Some(1), "{text}");
+    assert!(text.contains("DAMAGED") && text.contains(&format!("byte {line}")), "{text}");
+
+    let repaired = run(&["repair", data]);
+    assert!(repaired.status.success(), "{}", String::from_utf8_lossy(&repaired.stderr));
+    let aside: PathBuf = format!("{}.damaged-1", segment.display()).into();
+    assert_eq!(std::fs::read(aside).unwrap(), bytes, "what was there is set aside");
+    assert!(run(&["inspect", data]).status.success());
+    let server = start(&place, &[]);
+    let answer = server.get("/topics/news?wait=0");
+    assert_eq!(answer.seqs(), [1, 2, 3, 4, 6, 7, 8, 9, 10]);
+    assert_ne!(epoch(&answer), epoch(&old));
+    assert_eq!(server.publish("news", "on").json()["seq"].as_u64(), Some(11));
+}
+
+#[test]
+fn a_rolled_back_disk_gets_a_new_epoch_when_asked_for() {
+    let place = scratch("store-rollback");
+    let data = place.to_str().unwrap();
+    let mut server = start(&place, &[]);
+    let first = server.publish("news", "one");
+    server.signal(15);
+    server.wait();
+    let repaired = run(&["repair", "--new-epoch", data]);
+    assert!(repaired.status.success());
+    let server = start(&place, &[]);
+    let answer = server.get("/topics/news?wait=0");
+    assert_eq!(answer.data(), ["one"]);
+    assert_ne!(epoch(&answer), epoch(&first));
+}
+
+#[test]
+fn a_full_disk_refuses_publishes_and_takes_them_again_when_there_is_room() {
+    let Some(place) = mounted("store-full") else {
+        println!("no tmpfs can be mounted here; the fault layer alone has shown this");
+        return;
+    };
+    let data = place.join("data");
+    let filler = place.join("filler");
+    let server = start(&data, &[]);
+    let before = server.publish("news", "before").next().to_owned();
+    std::fs::write(&filler, vec![0; 1 << 20]).unwrap_err();
+    let mut client = server.connect();
+    let full = client.post("/topics/news", "Idempotency-Key: k\r\n", "x".repeat(20_000));
+    assert_eq!(full.status, 507, "{full:?}");
+    assert!(full.detail().contains("No space left"), "{}", full.detail());
+    assert_eq!(server.get("/topics/news?wait=0").data(), ["before"]);
+    assert!(server.metric("store_failures_total") >= 1.0);
+    std::fs::remove_file(&filler).unwrap();
+    until("it takes publishes again", || {
+        client.post("/topics/news", "Idempotency-Key: k\r\n", "x".repeat(20_000)).status == 201
+    });
+    assert_eq!(server.get(&format!("/topics/news?since={before}&wait=0")).seqs(), [2]);
+    drop(server);
+    let server = start(&data, &[]);
+    assert_eq!(server.get("/topics/news?wait=0").seqs(), [1, 2]);
+    drop(server);
+    let _ = std::process::Command::new("umount").arg(&place).status();
+}
+
+/// A file system of one MiB, where the test may mount one.
+fn mounted(name: &str) -> Option<PathBuf> {
+    let place = Path::new(env!("CARGO_TARGET_TMPDIR")).join(name);
+    let _ = std::process::Command::new("umount").arg(&place).output();
+    std::fs::create_dir_all(&place).unwrap();
+    let mut mount = std::process::Command::new("mount");
+    mount.args(["-t", "tmpfs", "-o", "size=1m", "tmpfs"]).arg(&place);
+    mount.output().is_ok_and(|output| output.status.success()).then_some(place)
+}

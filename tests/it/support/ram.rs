@@ -1,0 +1,318 @@
+//! A disk in memory that fails when it is told to, and forgets what was not synced when its power
+//! is cut.
+
+use std::collections::BTreeMap;
+use std::io;
+use std::sync::Arc;
+
+use longpoll::store::disk::{Disk, File};
+use parking_lot::Mutex;
+
+/// The disk; a clone is the same one.
+#[derive(Clone, Default)]
+pub struct Ram(Arc<Mutex<State>>);
+
+/// What happens at an operation.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Fault {
+    /// It fails, and nothing is done. What a sync should have made last is lost.
+    Refused,
+    /// A write fails after half of its bytes; the rest as above.
+    Short,
+    /// The power goes before it is done.
+    PowerCut,
+}
+
+/// Which of the writes that were not synced a power cut leaves in a file.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Left {
+    None,
+    All,
+    /// The others are lost: there are zeros where they should be.
+    LastOnly,
+    AllButFirst,
+    /// All, and of the last the first half.
+    TornEnd,
+    /// All, and of the last the second half, with zeros before it.
+    TornStart,
+}
+
+pub const LEFT: [Left; 6] =
+    [Left::None, Left::All, Left::LastOnly, Left::AllButFirst, Left::TornEnd, Left::TornStart];
+
+#[derive(Default)]
+struct State {
+    files: Vec<Content>,
+    names: BTreeMap<String, usize>,
+    safe_names: BTreeMap<String, usize>,
+    operations: usize,
+    fault: Option<(usize, Fault)>,
+    off: bool,
+}
+
+#[derive(Default, Clone)]
+struct Content {
+    /// As it reads now, and as it is on the disk.
+    seen: Vec<u8>,
+    safe: Vec<u8>,
+    /// What was not synced yet.
+    unsynced: Vec<Change>,
+    /// What a failed sync has lost: it is seen until memory forgets it.
+    lost: bool,
+}
+
+#[derive(Clone)]
+enum Change {
+    Write(usize, Vec<u8>),
+    Truncate(usize),
+}
+
+impl Change {
+    fn apply(&self, to: &mut Vec<u8>) {
+        match self {
+            Change::Write(at, bytes) => {
+                let end = at + bytes.len();
+                if to.len() < end {
+                    to.resize(end, 0);
+                }
+                to[*at..end].copy_from_slice(bytes);
+            }
+            Change::Truncate(length) => to.resize(*length, 0),
+        }
+    }
+
+    /// The part of a write between these shares of its bytes; zeros may come before it.
+    fn part(&self, from: usize, to: usize) -> Change {
+        match self {
+            Change::Write(at, bytes) => {
+                let (from, to) = (bytes.len() * from / 2, bytes.len() * to / 2);
+                Change::Write(at + from, bytes[from..to].to_vec())
+            }
+            Change::Truncate(length) => Change::Truncate(*length),
+        }
+    }
+}
+
+impl Ram {
+    /// Lets something happen at the operation of this number, the next one being 0.
+    pub fn fail_at(&self, operation: usize, fault: Fault) {
+        let mut state = self.0.lock();
+        let number = state.operations + operation;
+        state.fault = Some((number, fault));
+    }
+
+    /// Operations so far: whatever changes something, or makes it last.
+    pub fn operations(&self) -> usize {
+        self.0.lock().operations
+    }
+
+    /// Whether the power was cut.
+    pub fn is_off(&self) -> bool {
+        self.0.lock().off
+    }
+
+    /// What is left after a power cut.
+    pub fn after_power_cut(&self, left: Left, names_last: bool) -> Ram {
+        let state = self.0.lock();
+        let names = if names_last { &state.names } else { &state.safe_names };
+        // What has no name any more is not there.
+        let is_there = |number| names.values().any(|named| *named == number);
+        let files = state.files.iter().enumerate().map(|(number, file)| {
+            if !is_there(number) {
+                return Content::default();
+            }
+            let mut safe = file.safe.clone();
+            for change in survivors(&file.unsynced, left) {
+                change.apply(&mut safe);
+            }
+            Content { seen: safe.clone(), safe, ..Content::default() }
+        });
+        Ram(Arc::new(Mutex::new(State {
+            files: files.collect(),
+            names: names.clone(),
+            safe_names: names.clone(),
+            ..State::default()
+        })))
+    }
+
+    /// The bytes of a file, to look at and to change.
+    pub fn with<R>(&self, name: &str, look: impl FnOnce(&mut Vec<u8>) -> R) -> R {
+        let mut state = self.0.lock();
+        let file = state.names[name];
+        let looked = look(&mut state.files[file].seen);
+        let content = &mut state.files[file];
+        content.safe.clone_from(&content.seen);
+        looked
+    }
+
+    /// The same files on a disk of their own.
+    pub fn copy(&self) -> Ram {
+        self.after_power_cut(Left::All, true)
+    }
+
+    pub fn names(&self) -> Vec<String> {
+        self.0.lock().names.keys().cloned().collect()
+    }
+
+    /// Counts an operation; says whether it may be done.
+    fn operation(&self) -> Result<(), Fault> {
+        let mut state = self.0.lock();
+        if state.off {
+            return Err(Fault::Refused);
+        }
+        let number = state.operations;
+        state.operations += 1;
+        match state.fault {
+            Some((at, fault)) if at == number => {
+                state.off = fault == Fault::PowerCut;
+                Err(fault)
+            }
+            _ => Ok(()),
+        }
+    }
+}
+
+fn survivors(unsynced: &[Change], left: Left) -> Vec<Change> {
+    let Some((last, before)) = unsynced.split_last() else { return Vec::new() };
+    match left {
+        Left::None => Vec::new(),
+        Left::All => unsynced.to_vec(),
+        Left::LastOnly => vec![last.clone()],
+        Left::AllButFirst => unsynced[1..].to_vec(),
+        Left::TornEnd => before.iter().cloned().chain([last.part(0, 1)]).collect(),
+        Left::TornStart => before.iter().cloned().chain([last.part(1, 2)]).collect(),
+    }
+}
+
+fn refused(fault: Fault) -> io::Error {
+    match fault {
+        Fault::PowerCut => io::Error::other("the power is off"),
+        _ => rustix::io::Errno::NOSPC.into(),
+    }
+}
+
+impl Disk for Ram {
+    fn list(&self) -> io::Result<Vec<String>> {
+        Ok(self.names())
+    }
+
+    fn open(&self, name: &str) -> io::Result<Box<dyn File>> {
+        let file = self.0.lock().names.get(name).copied();
+        let file = file.ok_or_else(|| io::Error::from(io::ErrorKind::NotFound))?;
+        Ok(Box::new(RamFile(self.clone(), file)))
+    }
+
+    fn create(&self, name: &str) -> io::Result<Box<dyn File>> {
+        self.operation().map_err(refused)?;
+        let mut state = self.0.lock();
+        let file = state.files.len();
+        state.files.push(Content::default());
+        state.names.insert(name.to_owned(), file);
+        Ok(Box::new(RamFile(self.clone(), file)))
+    }
+
+    fn rename(&self, from: &str, to: &str) -> io::Result<()> {
+        self.operation().map_err(refused)?;
+        let mut state = self.0.lock();
+        let file = state.names.remove(from).ok_or(io::ErrorKind::NotFound)?;
+        state.names.insert(to.to_owned(), file);
+        Ok(())
+    }
+
+    fn link(&self, from: &str, to: &str) -> io::Result<()> {
+        self.operation().map_err(refused)?;
+        let mut state = self.0.lock();
+        let file = state.names[from];
+        state.names.insert(to.to_owned(), file);
+        Ok(())
+    }
+
+    fn remove(&self, name: &str) -> io::Result<()> {
+        self.operation().map_err(refused)?;
+        let removed = self.0.lock().names.remove(name);
+        removed.map(|_| ()).ok_or_else(|| io::ErrorKind::NotFound.into())
+    }
+
+    fn sync_names(&self) -> io::Result<()> {
+        self.operation().map_err(refused)?;
+        let mut state = self.0.lock();
+        state.safe_names = state.names.clone();
+        Ok(())
+    }
+}
+
+struct RamFile(Ram, usize);
+
+impl RamFile {
+    fn change(&self, change: Change) {
+        let mut state = self.0.0.lock();
+        let file = &mut state.files[self.1];
+        change.apply(&mut file.seen);
+        file.unsynced.push(change);
+    }
+}
+
+impl File for RamFile {
+    fn length(&self) -> io::Result<u64> {
+        Ok(self.0.0.lock().files[self.1].seen.len() as u64)
+    }
+
+    fn read_at(&self, bytes: &mut [u8], at: u64) -> io::Result<usize> {
+        let state = self.0.0.lock();
+        let rest = state.files[self.1].seen.get(at as usize..).unwrap_or_default();
+        let got = rest.len().min(bytes.len());
+        bytes[..got].copy_from_slice(&rest[..got]);
+        Ok(got)
+    }
+
+    fn write_at(&self, bytes: &[u8], at: u64) -> io::Result<()> {
+        let write = Change::Write(at as usize, bytes.to_vec());
+        match self.0.operation() {
+            Ok(()) => self.change(write),
+            Err(Fault::Refused) => return Err(refused(Fault::Refused)),
+            Err(fault) => {
+                // Some of it may have been on its way.
+                self.change(write.part(0, 1));
+                return Err(refused(fault));
+            }
+        }
+        Ok(())
+    }
+
+    fn truncate(&self, length: u64) -> io::Result<()> {
+        self.0.operation().map_err(refused)?;
+        self.change(Change::Truncate(length as usize));
+        Ok(())
+    }
+
+    fn sync(&self) -> io::Result<()> {
+        let done = self.0.operation();
+        let mut state = self.0.0.lock();
+        let file = &mut state.files[self.1];
+        match done {
+            Ok(()) => {
+                for change in std::mem::take(&mut file.unsynced) {
+                    change.apply(&mut file.safe);
+                }
+                Ok(())
+            }
+            Err(Fault::PowerCut) => Err(refused(Fault::PowerCut)),
+            Err(fault) => {
+                // As Linux does it: what could not be written counts as clean from now on.
+                file.unsynced.clear();
+                file.lost = true;
+                Err(refused(fault))
+            }
+        }
+    }
+
+    fn forget(&self) {
+        let mut state = self.0.0.lock();
+        let file = &mut state.files[self.1];
+        if std::mem::take(&mut file.lost) {
+            let mut disk = file.safe.clone();
+            file.unsynced.iter().for_each(|change| change.apply(&mut disk));
+            file.seen = disk;
+        }
+    }
+}
