@@ -287,7 +287,6 @@ class Follow {
       this.#turn = undefined;
       // Neither aborted nor robbed: there are no locks for this page.
       if (error && error.name !== "AbortError") this.#channel = void channel.close();
-      this.#behind = true;
       this.#wake();
     };
     navigator.locks.request(channel.name, silent ? { steal: true } : { signal }, () => this.#lead(channel, signal)).then(over, over);

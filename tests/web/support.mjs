@@ -79,7 +79,7 @@ export class Server {
   /** A metric's value, by its name after `longpoll_`. */
   async metric(name) {
     const page = await (await fetch(`${this.url}/metrics`)).text();
-    return Number(page.match(new RegExp(`^longpoll_${name} (.*)$`, "m"))[1]);
+    return Number(page.match(new RegExp(`^longpoll_${name.replace(/[{}]/g, "\\$&")} (.*)$`, "m"))[1]);
   }
 
   untilHeld(polls) {
