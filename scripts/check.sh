@@ -74,11 +74,12 @@ with() { # COMMAND NAME STEP...
 
 # What /metrics says after some use, as Prometheus' own tool sees it.
 metrics() { # PROMTOOL
-    local server line url
-    exec 3< <(exec "${CARGO_TARGET_DIR:-target}/debug/longpoll" --listen 127.0.0.1:0 --log error)
+    local server line url place
+    place=$(mktemp -d)
+    exec 3< <(exec "${CARGO_TARGET_DIR:-target}/debug/longpoll" --listen 127.0.0.1:0 --log error --data "$place")
     server=$!
-    # shellcheck disable=SC2064 # The process of now.
-    trap "kill $server" EXIT
+    # shellcheck disable=SC2064 # The process and the place of now.
+    trap "kill $server; rm -r '$place'" EXIT
     read -r -u 3 line
     url=${line#listening on }
     curl -sf -d hello "$url/topics/news" >/dev/null
@@ -86,6 +87,8 @@ metrics() { # PROMTOOL
     curl -sf "$url/metrics" | "$1" check metrics
     trap - EXIT
     kill "$server"
+    wait "$server" || true
+    rm -r "$place"
 }
 
 # longpoll.js and the console, in Node and in a browser.

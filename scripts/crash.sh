@@ -11,4 +11,4 @@ export LONGPOLL_CRASHES
 case $LONGPOLL_CRASHES in
     '' | *[!0-9]*) echo "usage: scripts/crash.sh [CRASHES]" >&2; exit 2 ;;
 esac
-exec cargo test --quiet --locked --test it store_crash -- --nocapture </dev/null
+exec cargo test --release --quiet --locked --test it store_crash -- --nocapture </dev/null

@@ -27,7 +27,7 @@
 //! # On disk
 //!
 //! A directory of segments, `NNNN….log`, named for the first seq in each, and a [lock] file. A
-//! segment is text: [header], then [line]s of checksum, mark and JSON, which say where commits
+//! segment is text: [header], then [lines](mod@line) of checksum, mark and JSON, which say where commits
 //! end. The newest one begins with a snapshot of what the log knows beside its events, and goes
 //! on with what happened since. So the older ones are needed only for the events that were kept
 //! then: they can be deleted, or [rewritten](compact) without what is dead, in any order and at any
@@ -43,7 +43,7 @@
 //! each older segment is at least as full as the newest one expects. It lacks the lock file, and so
 //! begins a new epoch.
 //!
-//! Reading order: [disk], [line], [record], [header], [scan], [lock], [segments], [compact],
+//! Reading order: [disk], [mod@line], [record], [header], [scan], [lock], [segments], [compact],
 //! [journal], [commit], [replay], [recovery], [flusher], [inspect], [repair].
 
 pub mod commit;

@@ -125,7 +125,8 @@ fn start(place: &Path) -> Server {
 fn a_server_that_is_killed_again_and_again_loses_and_changes_nothing() {
     let crashes = std::env::var("LONGPOLL_CRASHES").ok().and_then(|n| n.parse().ok());
     let crashes = crashes.unwrap_or(CRASHES);
-    let place = scratch("store-crash");
+    // A long run may go on beside the ordinary tests.
+    let place = scratch(&format!("store-crash-{}", std::process::id()));
     let mut server = start(&place);
     let address = Mutex::new(server.address);
     let (known, stop) = (Mutex::new(Known::default()), AtomicBool::new(false));
@@ -187,6 +188,8 @@ fn a_server_that_is_killed_again_and_again_loses_and_changes_nothing() {
     );
     assert_eq!((missing, changed, all - bodies.len(), known.epochs.len()), (0, 0, 0, 1));
     assert!(known.acknowledged.len() > crashes as usize);
+    drop(server);
+    std::fs::remove_dir_all(&place).unwrap();
 }
 
 struct Stop<'a>(&'a AtomicBool);

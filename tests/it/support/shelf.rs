@@ -239,5 +239,21 @@ pub fn script() -> Vec<Step> {
         Step::Reopen,
         Step::Pass(70),
         publish("busy", 1, "all have aged"),
+        // Segments of which little is left, so that neighbours become one.
+        publish("quiet", 1, "a"),
+        publish("busy", 3, &"d".repeat(150)),
+        publish("quiet", 1, "b"),
+        publish("busy", 3, &"e".repeat(150)),
+        publish("quiet", 1, "c"),
+        publish("busy", 3, &"f".repeat(150)),
+        publish("busy", 3, &"g".repeat(150)),
+        Step::Pass(70),
+        // A batch that fits only as a whole: what its first event alone would push over the
+        // budget, the trims for its second make room for.
+        publish("quiet", 1, "q"),
+        publish("busy", 1, "s"),
+        publish("busy", 1, &"h".repeat(600)),
+        publish("busy", 4, "m"),
+        publish("busy", 2, &"n".repeat(500)),
     ]
 }
