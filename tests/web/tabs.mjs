@@ -97,6 +97,55 @@ const sharing = {
     await server.stop();
   },
 
+  "a page of another tab is used from where a tab is, and only if nothing is missing before it": async () => {
+    const server = await Server.start();
+    const context = await browser.newContext();
+    await context.addInitScript(() => {
+      const Channel = BroadcastChannel;
+      window.BroadcastChannel = class extends Channel {
+        constructor(name) {
+          super((window.channel = name));
+        }
+      };
+    });
+    const first = await reader(context, server.url);
+    await server.untilHeld(1);
+    const name = await first.evaluate(() => window.channel);
+    await first.close();
+    // From now on this tab asks for all, and hands out what the test says.
+    const asking = await context.newPage();
+    await asking.goto(`${server.url}/health`);
+    await asking.evaluate((name) => {
+      window.out = new BroadcastChannel(name);
+      return new Promise((have) => navigator.locks.request(name, () => (have(), new Promise(() => {}))));
+    }, name);
+    await server.publish("a", 0, 1, 2);
+    const page = await reader(context, server.url);
+    await untilAllGot([page], [0, 1, 2]);
+    const cursor = await until("caught up", () => page.evaluate(() => events.cursor));
+    const at = (seq, told = "") => cursor.replace(/\.3$/, `.${seq}${told}`);
+    const hand = (from, seqs, next, data = (seq) => seq - 1) => {
+      const events = seqs.map((seq) => ({ seq, topic: "a", time: "", data: String(data(seq)) }));
+      return asking.evaluate((message) => out.postMessage(message), { from, page: { events, next, more: false, behind: 0, reason: "data" } });
+    };
+    const lie = () => 999;
+    await server.publish("a", 3, 4, 5, 6);
+    await hand(at(1), [2, 3, 4], at(4));
+    await untilAllGot([page], [0, 1, 2, 3]);
+    await hand(at(6), [7], at(7), lie);
+    await untilAllGot([page], [0, 1, 2, 3, 4, 5, 6]);
+    // Old, of another life, and after a gap of which this tab was not told.
+    await hand(at(1), [2, 3, 4], at(4), lie);
+    await hand("dead.7", [8], "dead.8", lie);
+    await hand(at(7, ".99"), [8], at(8), lie);
+    await server.publish("a", 7);
+    await hand(at(7), [8], at(8));
+    await untilAllGot([page], [0, 1, 2, 3, 4, 5, 6, 7]);
+    assert.deepEqual(await page.evaluate(() => gaps), []);
+    await context.close();
+    await server.stop();
+  },
+
   "tabs that follow other topics or types, or do not want to share, have polls of their own": async () => {
     const server = await Server.start();
     const context = await browser.newContext();
