@@ -312,6 +312,16 @@ impl<W, D> Seat<'_, W, D> {
     }
 }
 
+impl<W, D> Seat<'_, W, D> {
+    /// Whether somebody found that its holder should not wait any longer: for those who have so
+    /// much to do that they do not wait.
+    #[must_use]
+    pub fn is_dismissed(&self) -> bool {
+        let seats = self.bell.seats.lock();
+        seats.taken.get(&self.number).is_none_or(|sitter| sitter.dismissed)
+    }
+}
+
 impl<W, D> Drop for Seat<'_, W, D> {
     fn drop(&mut self) {
         let mut hung = self.room.hung.lock();

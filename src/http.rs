@@ -2,7 +2,10 @@
 //!
 //! Methods and status codes are `tiny_http`'s.
 
+mod field;
+
 use std::borrow::Cow;
+use std::io::Write as _;
 use std::ops::Range;
 use std::time::SystemTime;
 
@@ -10,82 +13,19 @@ use httpdate::HttpDate;
 use parking_lot::Mutex;
 use tiny_http::StatusCode;
 
+pub use field::Field;
 pub use tiny_http::Method;
 
 use crate::error::Problem;
 use crate::json::push_number;
 use crate::time::writable;
 
-/// The request fields that anything here looks at. Others are checked for syntax and let go.
+/// The version that a client speaks.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub enum Field {
-    AccessControlRequestMethod,
-    Authorization,
-    Connection,
-    ContentEncoding,
-    ContentLength,
-    ContentType,
-    EventType,
-    Expect,
-    /// Once in every request of HTTP/1.1; that of the target when it is in absolute form.
-    Host,
-    IdempotencyKey,
-    IfNoneMatch,
-    Origin,
-    Prefer,
-    SecFetchMode,
-    SecFetchSite,
-    TransferEncoding,
-    XForwardedFor,
-}
-
-impl Field {
-    const NAMES: [(&str, Field); 17] = [
-        ("Access-Control-Request-Method", Field::AccessControlRequestMethod),
-        ("Authorization", Field::Authorization),
-        ("Connection", Field::Connection),
-        ("Content-Encoding", Field::ContentEncoding),
-        ("Content-Length", Field::ContentLength),
-        ("Content-Type", Field::ContentType),
-        ("Event-Type", Field::EventType),
-        ("Expect", Field::Expect),
-        ("Host", Field::Host),
-        ("Idempotency-Key", Field::IdempotencyKey),
-        ("If-None-Match", Field::IfNoneMatch),
-        ("Origin", Field::Origin),
-        ("Prefer", Field::Prefer),
-        ("Sec-Fetch-Mode", Field::SecFetchMode),
-        ("Sec-Fetch-Site", Field::SecFetchSite),
-        ("Transfer-Encoding", Field::TransferEncoding),
-        ("X-Forwarded-For", Field::XForwardedFor),
-    ];
-    /// One bit for each length that a name has: most fields of most requests end there.
-    const LENGTHS: u32 = {
-        let (mut bits, mut place) = (0, 0);
-        while place < Field::NAMES.len() {
-            bits |= 1 << Field::NAMES[place].0.len();
-            place += 1;
-        }
-        bits
-    };
-
-    /// The field of this name.
-    #[must_use]
-    pub fn named(name: &str) -> Option<Field> {
-        let length = name.len();
-        if length >= 32 || Field::LENGTHS >> length & 1 == 0 {
-            return None;
-        }
-        let same =
-            |(known, _): &&(&str, Field)| known.len() == length && known.eq_ignore_ascii_case(name);
-        Field::NAMES.iter().find(same).map(|(_, field)| *field)
-    }
-
-    /// The name as it is usually written.
-    #[must_use]
-    pub fn name(self) -> &'static str {
-        Field::NAMES[self as usize].0
-    }
+pub enum Version {
+    /// Knows no chunks; one answer to a connection.
+    Http10,
+    Http11,
 }
 
 /// What a request asks for, without its body.
@@ -94,6 +34,7 @@ impl Field {
 #[derive(Debug)]
 pub struct Head {
     pub method: Method,
+    pub version: Version,
     /// The path, the query, and the values of the fields.
     text: String,
     path: usize,
@@ -103,14 +44,15 @@ pub struct Head {
 }
 
 impl Head {
-    /// A head without fields yet.
+    /// A head of HTTP/1.1 without fields yet.
     #[must_use]
     pub fn new(method: Method, path: &str, query: &str) -> Head {
         let mut text = String::with_capacity(HEAD_TEXT.max(path.len() + query.len()));
         text.push_str(path);
         text.push_str(query);
         let fields = Vec::with_capacity(HEAD_FIELDS);
-        Head { method, text, path: path.len(), query: path.len() + query.len(), fields }
+        let version = Version::Http11;
+        Head { method, version, text, path: path.len(), query: path.len() + query.len(), fields }
     }
 
     /// Adds a field.
@@ -227,7 +169,8 @@ pub struct Frame<'a> {
 pub struct Answer {
     pub status: u16,
     headers: Vec<(&'static str, Cow<'static, str>)>,
-    pub body: Vec<u8>,
+    /// None where no length is said: nothing follows, or what follows says itself where it ends.
+    body: Option<Vec<u8>>,
 }
 
 impl Answer {
@@ -236,13 +179,19 @@ impl Answer {
     pub fn new(status: u16, content_type: impl Into<Cow<'static, str>>, body: Vec<u8>) -> Answer {
         let mut headers = Vec::with_capacity(8);
         headers.push(("Content-Type", content_type.into()));
-        Answer { status, headers, body }
+        Answer { status, headers, body: Some(body) }
+    }
+
+    /// One without a body; after it may come what is not known yet.
+    #[must_use]
+    pub fn bare(status: u16) -> Answer {
+        Answer { status, headers: Vec::new(), body: None }
     }
 
     /// A `204`.
     #[must_use]
     pub fn empty() -> Answer {
-        Answer { status: 204, headers: Vec::new(), body: Vec::new() }
+        Answer::bare(204)
     }
 
     /// A `304`.
@@ -264,7 +213,8 @@ impl Answer {
     /// 8 KiB of stack, which every worker that has answered once would keep for good.
     #[must_use]
     pub fn encode(&self, frame: Frame<'_>) -> Vec<u8> {
-        let mut bytes = Vec::with_capacity(HEAD_BYTES + self.body.len());
+        let length = self.body.as_ref().map_or(0, Vec::len);
+        let mut bytes = Vec::with_capacity(HEAD_BYTES + length);
         bytes.extend_from_slice(b"HTTP/1.1 ");
         push_number(&mut bytes, u64::from(self.status));
         bytes.push(b' ');
@@ -284,15 +234,14 @@ impl Answer {
             push_field(&mut bytes, "Access-Control-Allow-Origin", origin.as_bytes());
             bytes.extend_from_slice(CORS);
         }
-        // RFC 9110, section 8.6: a 204 has none, and a 304 none but the file's.
-        if !matches!(self.status, 204 | 304) {
+        if self.body.is_some() {
             bytes.extend_from_slice(b"Content-Length: ");
-            push_number(&mut bytes, self.body.len() as u64);
+            push_number(&mut bytes, length as u64);
             bytes.extend_from_slice(LINE_END);
         }
         bytes.extend_from_slice(LINE_END);
-        if frame.has_body {
-            bytes.extend_from_slice(&self.body);
+        if let Some(body) = self.body.as_ref().filter(|_| frame.has_body) {
+            bytes.extend_from_slice(body);
         }
         bytes
     }
@@ -344,6 +293,21 @@ impl From<&Problem> for Answer {
             .with("Cache-Control", "no-store")
     }
 }
+
+/// A chunk of a body whose length is not known (RFC 9112, section 7.1). There has to be something
+/// in it.
+#[must_use]
+pub fn chunk(content: &[u8]) -> Vec<u8> {
+    let mut bytes = Vec::with_capacity(content.len() + 12);
+    // Writing to a Vec cannot fail.
+    let _ = write!(bytes, "{:x}\r\n", content.len());
+    bytes.extend_from_slice(content);
+    bytes.extend_from_slice(LINE_END);
+    bytes
+}
+
+/// The end of such a body.
+pub const LAST_CHUNK: &[u8] = b"0\r\n\r\n";
 
 /// The beginning of an encoded message with `Connection: close` put into it, and how much of the
 /// message that replaces.

@@ -26,7 +26,8 @@
 //! ```
 //!
 //! Data goes one way, down to the log and back. Nothing below calls up. There is one sideways step:
-//! a publish writes the answers of the polls that it releases, and wakes them.
+//! a publish writes the answers of the polls that it releases, and wakes them. A stream is a poll
+//! that goes back to its seat: the door asks the api for one piece after the other.
 //!
 //! Each module uses only those before it, in this order, which is also the one to read them in:
 //! [limits], [time], [json], [names], [cursor], [error], [metrics], [permits], [shutdown],

@@ -37,6 +37,12 @@ pub const SHARED_PAGES: usize = 32;
 /// Bytes of the largest page that is kept for sharing; a larger one is rendered for each reader.
 pub const SHARED_PAGE_BYTES: usize = 32 * KIB;
 
+/// A stream says its cursor when it has said nothing for so long, or for `--max-wait` if that is
+/// less: proxies cut what is silent, and a cursor that stays behind goes stale.
+pub const STREAM_SILENCE: Duration = Duration::from_secs(15);
+/// It says nothing more often than this, however short `--max-wait` is.
+pub const STREAM_SILENCE_LEAST: Duration = Duration::from_secs(1);
+
 /// Events in one NDJSON batch. More: `413`.
 pub const BATCH_EVENTS: usize = 1_000;
 /// Bytes in one NDJSON batch. More: `413`.

@@ -92,6 +92,11 @@ pub struct Metrics {
     pub polls_drain: Counter,
     pub polls_hung_up: Counter,
     pub polls_held_peak: Peak,
+    pub streams_begun: Counter,
+    pub streams_drain: Counter,
+    pub streams_hung_up: Counter,
+    pub streams_revoked: Counter,
+    pub streams_slow: Counter,
     pub gaps_trimmed: Counter,
     pub gaps_epoch: Counter,
     pub gaps_future: Counter,
@@ -150,6 +155,18 @@ impl Metrics {
                 ("timeout", m.polls_timeout.get()),
                 ("drain", m.polls_drain.get()),
                 ("hung_up", m.polls_hung_up.get()),
+            ],
+        );
+        page.counter("streams_begun_total", "Streams begun.", m.streams_begun.get());
+        page.labelled(
+            "streams_total",
+            "Streams ended, by reason.",
+            "reason",
+            [
+                ("drain", m.streams_drain.get()),
+                ("hung_up", m.streams_hung_up.get()),
+                ("revoked", m.streams_revoked.get()),
+                ("slow", m.streams_slow.get()),
             ],
         );
         page.labelled(

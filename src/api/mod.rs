@@ -10,6 +10,8 @@ mod params;
 mod poll;
 mod publish;
 mod render;
+mod sse;
+mod stream;
 mod topics;
 mod web;
 
@@ -39,6 +41,7 @@ pub use page::Page;
 use page::{PageKey, Pages};
 use params::Params;
 use publish::Published;
+pub use stream::{Piece, Stream};
 
 /// A log, and the way to change it.
 pub struct OpenLog {
@@ -76,7 +79,8 @@ pub struct Waiter {
     key: PageKey,
     takes_shared_page: bool,
     grant: Grant,
-    /// Its permit among the held polls; given up by whoever answers it, before that is seen.
+    /// Its permit among the held polls; given up by whoever answers it, before that is seen. A
+    /// stream, which is held on, keeps its own.
     permit: Mutex<Option<Permit>>,
 }
 
@@ -100,6 +104,7 @@ pub struct Routed {
 pub enum Task {
     Publish(publish::Ask),
     Poll(poll::Query),
+    Stream(stream::Query),
     Trim(Name),
     Topics(topics::Query),
     Health,
@@ -112,12 +117,14 @@ pub enum Task {
 }
 
 /// What comes back.
-pub enum Reply {
+pub enum Reply<'a> {
     Answer(Answer),
     Page(Arc<Page>),
     Refused(Problem),
     /// A page that was written already, or begun.
     Delivered(Delivered),
+    /// Whatever comes, as it comes.
+    Stream(Box<Stream<'a>>),
     /// The client has hung up.
     HungUp,
 }
@@ -137,6 +144,7 @@ impl Task {
         match self {
             Task::Publish(ask) => Some((Right::Publish, vec![ask.pattern()])),
             Task::Poll(query) => Some(query.need()),
+            Task::Stream(query) => Some(query.need()),
             Task::Trim(topic) => Some((Right::Admin, vec![Pattern::Topic(topic.clone())])),
             Task::Topics(query) => Some((Right::Admin, vec![query.pattern()])),
             // What it counts belongs to no topic.
@@ -250,6 +258,9 @@ impl Api {
         }
         if let Some(topics) = path.strip_prefix("/topics/") {
             return match head.method {
+                Method::Get | Method::Head if stream::is_asked_for(head) => {
+                    stream::Query::read(topics, head).map(Task::Stream)
+                }
                 Method::Get | Method::Head => {
                     poll::Query::read(topics, head, self.max_wait).map(Task::Poll)
                 }
@@ -283,9 +294,9 @@ impl Api {
         }
     }
 
-    /// Does what was asked; a poll is held in here.
+    /// Does what was asked; a poll is held in here, a stream only begun.
     #[must_use]
-    pub fn perform(&self, task: Task, body: Vec<u8>, caller: &Caller<'_>) -> Reply {
+    pub fn perform(&self, task: Task, body: Vec<u8>, caller: &Caller<'_>) -> Reply<'_> {
         let done = match task {
             // Its token may have been taken back while the body arrived.
             Task::Publish(ask) => self
@@ -298,6 +309,7 @@ impl Api {
                 .trim(&topic)
                 .map(|()| Reply::Answer(Answer::empty()))
                 .map_err(|refusal| self.refuse_publish(&refusal)),
+            Task::Stream(query) => self.stream(query, caller),
             Task::Topics(query) => Ok(self.list_topics(&query)),
             Task::Health => Ok(self.health()),
             Task::Metrics => Ok(self.metrics_page()),

@@ -13,18 +13,36 @@ use std::time::{Instant, SystemTime};
 use parking_lot::Mutex;
 
 use crate::access::Cors;
-use crate::cursor::Since;
+use crate::cursor::{Cursor, Since};
 use crate::limits::{ANSWERS_BYTES, PAGE_BYTES, SHARED_PAGE_BYTES, SHARED_PAGES};
 use crate::log::{OnGap, Slice, Why};
 use crate::names::{TopicSet, TypeFilter};
 use crate::permits::{Permit, Permits};
 
-/// How events are shown.
+/// How an answer shows events.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
 pub enum Format {
     Json,
     Ndjson,
     Raw,
+}
+
+/// How a stream shows events.
+#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
+pub enum Wire {
+    /// As server-sent events; to be ended by the end of the connection.
+    Sse,
+    /// The same in chunks.
+    ChunkedSse,
+}
+
+/// What a page is.
+#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
+pub enum Shape {
+    /// A whole answer.
+    Answer(Format),
+    /// A part of a stream.
+    Part(Wire),
 }
 
 /// Everything that decides what a page says, at one version of the log.
@@ -34,7 +52,7 @@ pub struct PageKey {
     pub since: Since,
     pub types: TypeFilter,
     pub limit: usize,
-    pub format: Format,
+    pub shape: Shape,
     pub on_gap: OnGap,
     /// `Prefer: wait` as it was honoured.
     pub preferred: Option<u64>,
@@ -45,19 +63,21 @@ pub struct PageKey {
 impl PageKey {
     /// Whether the two differ at most in where they begin and in their topics.
     pub fn same_but_since_and_topics(&self, other: &PageKey) -> bool {
-        let PageKey { topics: _, since: _, types, limit, format, on_gap, preferred, cors } = other;
+        let PageKey { topics: _, since: _, types, limit, shape, on_gap, preferred, cors } = other;
         self.types == *types
             && self.limit == *limit
-            && self.format == *format
+            && self.shape == *shape
             && self.on_gap == *on_gap
             && self.preferred == *preferred
             && self.cors == *cors
     }
 }
 
-/// A rendered answer.
+/// A rendered answer, or a part of a stream.
 pub struct Page {
     pub(super) bytes: Vec<u8>,
+    /// The cursor of who has it.
+    pub(super) next: Cursor,
     /// When its first event was appended.
     pub(super) first_at: Option<Instant>,
     /// The gap that it tells, and the sum of what was lost.

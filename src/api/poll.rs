@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 
 use parking_lot::Mutex;
 
-use super::page::{Format, Found, Page, PageKey};
+use super::page::{Format, Found, Page, PageKey, Shape};
 use super::params::{Params, whole};
 use super::render::{Reason, gap_members, lost_in_all, render};
 use super::{Api, Caller, Reply, Waiter};
@@ -18,6 +18,7 @@ use crate::http::{Field, Head};
 use crate::limits::{PAGE_EVENTS, PAGE_EVENTS_DEFAULT};
 use crate::log::{Ask, Gap, OnGap, Slice, Why};
 use crate::names::{TopicSet, TypeFilter};
+use crate::permits::Permit;
 use crate::time::parse_seconds;
 
 const KNOWN: [&str; 6] = ["since", "wait", "limit", "type", "format", "gap"];
@@ -64,7 +65,7 @@ impl Query {
                 since: params.parsed("since", Since::Start, since)?,
                 types: params.parsed("type", TypeFilter::default(), TypeFilter::parse)?,
                 limit: if format == Format::Raw { 1 } else { limit },
-                format,
+                shape: Shape::Answer(format),
                 on_gap: params.parsed("gap", OnGap::Fail, |text| match text {
                     "fail" => Ok(OnGap::Fail),
                     "skip" => Ok(OnGap::Skip),
@@ -89,7 +90,8 @@ impl PageKey {
     }
 }
 
-fn since(text: &str) -> Result<Since, String> {
+/// Where a reader begins.
+pub(super) fn since(text: &str) -> Result<Since, String> {
     let last = text.strip_prefix("last:");
     match text {
         "start" => Ok(Since::Start),
@@ -125,7 +127,7 @@ fn preferred_wait(value: &str) -> Option<u64> {
 
 impl Api {
     /// Answers a poll, holding it while there is nothing to say.
-    pub(super) fn poll(&self, query: Query, caller: &Caller<'_>) -> Result<Reply, Problem> {
+    pub(super) fn poll(&self, query: Query, caller: &Caller<'_>) -> Result<Reply<'_>, Problem> {
         let Query { mut key, wait } = query;
         key.cors.clone_from(&caller.grant.cors);
         let refuse = |gap| self.refuse_gap(&gap);
@@ -143,11 +145,7 @@ impl Api {
         // From here on its position is fixed, whatever word it was asked for by.
         key.since = Since::After(nothing.next(0));
         let deadline = Instant::now() + granted;
-        let permit = self.held.take(1).ok_or_else(|| {
-            let most = self.held.most();
-            Problem::new(Cause::PollCap, format!("{most} polls are held already; poll again later"))
-        })?;
-        self.metrics.polls_held_peak.reach(self.held.taken() as u64);
+        let permit = self.may_hold()?;
         let waiter = Waiter {
             line: Arc::clone(caller.line),
             key: key.clone(),
@@ -195,6 +193,16 @@ impl Api {
         }
     }
 
+    /// A place among the held polls.
+    pub(super) fn may_hold(&self) -> Result<Permit, Problem> {
+        let permit = self.held.take(1).ok_or_else(|| {
+            let most = self.held.most();
+            Problem::new(Cause::PollCap, format!("{most} polls are held already; poll again later"))
+        })?;
+        self.metrics.polls_held_peak.reach(self.held.taken() as u64);
+        Ok(permit)
+    }
+
     /// The wait that is really granted: a little shorter than asked, at random, so that clients
     /// that started together do not return together.
     fn granted(&self, wait: Duration) -> Duration {
@@ -234,19 +242,23 @@ impl Api {
         Ok(found)
     }
 
-    fn data(&self, page: Arc<Page>) -> Reply {
+    fn data(&self, page: Arc<Page>) -> Reply<'_> {
         self.count_data(&page);
         Reply::Page(page)
     }
 
     fn count_data(&self, page: &Page) {
         self.metrics.polls_data.add(1);
+        self.count_told_gap(page);
+    }
+
+    pub(super) fn count_told_gap(&self, page: &Page) {
         if let Some((why, lost)) = page.gap {
             self.count_gap(why, lost);
         }
     }
 
-    fn empty(&self, key: &PageKey, nothing: &Slice, reason: Reason) -> Reply {
+    fn empty(&self, key: &PageKey, nothing: &Slice, reason: Reason) -> Reply<'_> {
         match reason {
             Reason::Drain => self.metrics.polls_drain.add(1),
             _ => self.metrics.polls_timeout.add(1),

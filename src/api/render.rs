@@ -7,7 +7,8 @@ use std::time::Duration;
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD as BASE64;
 
-use super::page::{Format, Page, PageKey};
+use super::page::{Format, Page, PageKey, Shape};
+use super::sse;
 use crate::http::{Answer, Frame};
 use crate::json::{self, Object};
 use crate::limits::GAP_HEADER_BYTES;
@@ -38,16 +39,39 @@ impl Reason {
 
 /// Renders a page of at most `room`, or of one event.
 pub fn render(key: &PageKey, slice: &Slice, reason: Reason, mut room: Permit) -> Arc<Page> {
-    let most = room.size();
+    let (bytes, taken) = match key.shape {
+        Shape::Answer(format) => answer(key, format, slice, reason, room.size()),
+        Shape::Part(wire) => {
+            let (text, taken) = sse::part(slice, room.size());
+            (sse::framed(wire, text), taken)
+        }
+    };
+    room.resize(bytes.capacity());
+    let gap = slice.gap.as_ref().map(|gap| (gap.why, lost_in_all(gap)));
+    let first_at = slice.events.first().map(|event| event.at);
+    Arc::new(Page { bytes, next: slice.next(taken), first_at, gap, _room: room })
+}
+
+/// A whole answer, and how many events it has.
+fn answer(
+    key: &PageKey,
+    format: Format,
+    slice: &Slice,
+    reason: Reason,
+    most: usize,
+) -> (Vec<u8>, usize) {
     let first = slice.events.first();
-    let (content_type, body, taken) = match key.format {
+    let (content_type, body, taken) = match format {
         Format::Json => {
             let (body, taken) = json_body(slice, reason, most);
             ("application/json".into(), body, taken)
         }
         Format::Ndjson => {
             let mut body = Vec::new();
-            let taken = push_events(&mut body, slice, most, b"", b"\n");
+            let taken = push_events(&mut body, slice, most, &|out, _, event| {
+                push_event(out, event);
+                out.push(b'\n');
+            });
             ("application/x-ndjson".into(), body, taken)
         }
         Format::Raw => {
@@ -62,7 +86,7 @@ pub fn render(key: &PageKey, slice: &Slice, reason: Reason, mut room: Permit) ->
     if let Reason::Timeout(granted) = reason {
         answer = answer.with("Poll-Wait", Seconds(granted).to_string());
     }
-    if key.format == Format::Raw {
+    if format == Format::Raw {
         // What a publisher sent must not run in a reader's browser.
         answer = answer.with("Content-Security-Policy", "sandbox");
         if key.cors.is_none() {
@@ -70,16 +94,14 @@ pub fn render(key: &PageKey, slice: &Slice, reason: Reason, mut room: Permit) ->
             answer = answer.with("Cross-Origin-Resource-Policy", "same-origin");
         }
     }
-    if let Some(gap) = slice.gap.as_ref().filter(|_| key.format != Format::Json) {
+    if let Some(gap) = slice.gap.as_ref().filter(|_| format != Format::Json) {
         answer = answer.with("Poll-Gap", gap_header(gap));
     }
     if let Some(wait) = key.preferred {
         answer = answer.with("Preference-Applied", format!("wait={wait}"));
     }
-    let bytes = answer.encode(Frame { has_body: true, cors: key.cors.as_deref(), closes: false });
-    room.resize(bytes.capacity());
-    let gap = slice.gap.as_ref().map(|gap| (gap.why, lost_in_all(gap)));
-    Arc::new(Page { bytes, first_at: first.map(|event| event.at), gap, _room: room })
+    let frame = Frame { has_body: true, cors: key.cors.as_deref(), closes: false };
+    (answer.encode(frame), taken)
 }
 
 fn json_body(slice: &Slice, reason: Reason, room: usize) -> (Vec<u8>, usize) {
@@ -88,7 +110,12 @@ fn json_body(slice: &Slice, reason: Reason, room: usize) -> (Vec<u8>, usize) {
     let mut object = Object::open(&mut body);
     object.nested("events", |out| {
         out.push(b'[');
-        taken = push_events(out, slice, room, b",", b"");
+        taken = push_events(out, slice, room, &|out, place, event| {
+            if place > 0 {
+                out.push(b',');
+            }
+            push_event(out, event);
+        });
         out.push(b']');
     });
     let behind = slice.behind(taken);
@@ -98,29 +125,25 @@ fn json_body(slice: &Slice, reason: Reason, room: usize) -> (Vec<u8>, usize) {
         .number("behind", behind)
         .plain("reason", reason.label());
     if let Some(gap) = &slice.gap {
-        object.nested("gap", |out| push_gap(out, &gap_members(gap)));
+        object.nested("gap", |out| push_gap(out, gap));
     }
     object.close();
     body.push(b'\n');
     (body, taken)
 }
 
-/// Appends events until the next would exceed `room`, at least one if there is one.
-fn push_events(
+/// Appends events until the next would exceed `room`, at least one if there is one. `push` gets
+/// each with its place.
+pub fn push_events(
     out: &mut Vec<u8>,
     slice: &Slice,
     room: usize,
-    between: &[u8],
-    after: &[u8],
+    push: &dyn Fn(&mut Vec<u8>, usize, &Event),
 ) -> usize {
     let start = out.len();
     for (taken, event) in slice.events.iter().enumerate() {
         let end = out.len();
-        if taken > 0 {
-            out.extend_from_slice(between);
-        }
-        push_event(out, event);
-        out.extend_from_slice(after);
+        push(out, taken, event);
         if taken > 0 && out.len() - start > room {
             out.truncate(end);
             return taken;
@@ -129,7 +152,8 @@ fn push_events(
     slice.events.len()
 }
 
-fn push_event(out: &mut Vec<u8>, event: &Event) {
+/// Appends an event as an object, on one line.
+pub fn push_event(out: &mut Vec<u8>, event: &Event) {
     let draft = &event.draft;
     let mut object = Object::open(out);
     object
@@ -190,7 +214,12 @@ pub fn gap_members(gap: &Gap) -> [(&'static str, Vec<u8>); 4] {
 
 const NULL: &[u8] = b"null";
 
-fn push_gap(out: &mut Vec<u8>, members: &[(&'static str, Vec<u8>)]) {
+/// Appends the gap object, on one line.
+pub fn push_gap(out: &mut Vec<u8>, gap: &Gap) {
+    push_members(out, &gap_members(gap));
+}
+
+fn push_members(out: &mut Vec<u8>, members: &[(&'static str, Vec<u8>)]) {
     let mut object = Object::open(out);
     for (name, value) in members {
         object.checked(name, value);
@@ -202,11 +231,11 @@ fn push_gap(out: &mut Vec<u8>, members: &[(&'static str, Vec<u8>)]) {
 fn gap_header(gap: &Gap) -> String {
     let mut members = gap_members(gap);
     let mut text = Vec::new();
-    push_gap(&mut text, &members);
+    push_members(&mut text, &members);
     if text.len() > GAP_HEADER_BYTES {
         members[1].1 = NULL.to_vec();
         text.clear();
-        push_gap(&mut text, &members);
+        push_members(&mut text, &members);
     }
     String::from_utf8_lossy(&text).into_owned()
 }

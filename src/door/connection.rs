@@ -37,14 +37,14 @@ pub struct Desk {
 
 /// Whether the connection goes on after an answer.
 #[derive(PartialEq, Eq, Clone, Copy)]
-enum After {
+pub(super) enum After {
     KeepAlive,
     Close,
 }
 
 /// Whom an answer goes to, and what is known of the request.
-struct Recipient<'a> {
-    line: &'a Arc<Line>,
+pub(super) struct Recipient<'a> {
+    pub line: &'a Arc<Line>,
     /// None when it could not be read.
     head: Option<&'a Head>,
     /// Whether it asked for no body; that can be known of a request that could not be read.
@@ -53,7 +53,7 @@ struct Recipient<'a> {
 }
 
 impl Recipient<'_> {
-    fn frame(&self, after: After) -> Frame<'_> {
+    pub(super) fn frame(&self, after: After) -> Frame<'_> {
         Frame {
             has_body: !self.is_head,
             closes: after == After::Close,
@@ -120,7 +120,7 @@ impl Desk {
             return After::Close;
         }
         self.metrics.requests.add(1);
-        if matches!(asked.task, Ok(Task::Poll(_))) {
+        if matches!(asked.task, Ok(Task::Poll(_) | Task::Stream(_))) {
             input.release();
         }
         if slot.is_wanted() {
@@ -175,6 +175,10 @@ impl Desk {
                     .unwrap_or_else(|_| Reply::Refused(failed()))
             }
         };
+        let reply = match reply {
+            Reply::Stream(stream) => return self.stream(to, *stream, begun),
+            reply => reply,
+        };
         let after = if self.shutdown.given() { After::Close } else { after };
         let message = self.message(reply, to, after);
         let Some((status, message)) = message else { return After::Close };
@@ -191,7 +195,12 @@ impl Desk {
     }
 
     /// A reply as bytes; none for a client that has gone.
-    fn message(&self, reply: Reply, to: &Recipient<'_>, after: After) -> Option<(u16, Message)> {
+    fn message(
+        &self,
+        reply: Reply<'_>,
+        to: &Recipient<'_>,
+        after: After,
+    ) -> Option<(u16, Message)> {
         let own = |answer: &Answer| {
             let opening = answer.encode(to.frame(after));
             let counted =
@@ -202,7 +211,8 @@ impl Desk {
             (200, Message { opening, shared: Some((page, rest)), _counted: None })
         };
         Some(match reply {
-            Reply::HungUp => return None,
+            // A stream is no message.
+            Reply::HungUp | Reply::Stream(_) => return None,
             Reply::Delivered(Delivered { page: delivered, sent }) => {
                 let rest = sent..delivered.bytes().len();
                 page(delivered, Vec::new(), rest)
@@ -246,7 +256,7 @@ impl Desk {
         Answer::from(problem)
     }
 
-    fn write(&self, line: &Line, bytes: &[u8]) -> std::io::Result<()> {
+    pub(super) fn write(&self, line: &Line, bytes: &[u8]) -> std::io::Result<()> {
         if bytes.is_empty() {
             return Ok(());
         }
@@ -261,7 +271,13 @@ impl Desk {
     }
 
     /// Writes a line about a request, if lines are asked for; `begun` is when it was read whole.
-    fn tell(&self, to: &Recipient<'_>, status: u16, bytes: usize, begun: Option<Instant>) {
+    pub(super) fn tell(
+        &self,
+        to: &Recipient<'_>,
+        status: u16,
+        bytes: usize,
+        begun: Option<Instant>,
+    ) {
         if !self.diag.tells_requests() {
             return;
         }

@@ -10,7 +10,7 @@ use httparse::Status;
 use super::scan::Scan;
 use super::target::{Target, settle_host};
 use crate::error::{Cause, Problem};
-use crate::http::{Field, Head, Method};
+use crate::http::{Field, Head, Method, Version};
 use crate::limits::HEADER_FIELDS;
 
 /// How a request's body is framed (RFC 9112, section 6).
@@ -109,6 +109,9 @@ fn understand(
     let method: Method = method.parse().map_err(|()| Problem::malformed(NOT_SPLIT))?;
     let Target { path, query, authority } = Target::read(&method, target)?;
     let mut head = Head::new(method, path, query);
+    if http10 {
+        head.version = Version::Http10;
+    }
     let mut facts = Facts::default();
     for field in fields {
         if let Some(known) = Field::named(field.name) {

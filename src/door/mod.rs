@@ -14,6 +14,7 @@ pub mod listener;
 mod pool;
 mod request;
 mod scan;
+mod stream;
 mod target;
 mod watch;
 

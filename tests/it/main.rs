@@ -49,6 +49,8 @@ mod store_damage;
 mod store_faults;
 mod store_runs;
 mod sites;
+mod streams_ends;
+mod streams_sse;
 mod strictness;
 mod tidy;
 mod tokens;

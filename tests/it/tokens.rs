@@ -7,20 +7,20 @@ use std::process::{Command, Stdio};
 use crate::support::{Answer, Client, Server, program, until};
 
 /// A file of tokens; removed when dropped.
-struct File(PathBuf);
+pub struct File(PathBuf);
 
 impl File {
-    fn new(name: &str, text: &str) -> File {
+    pub fn new(name: &str, text: &str) -> File {
         let path = std::env::temp_dir().join(format!("longpoll-{}-{name}", std::process::id()));
         std::fs::write(&path, text).unwrap();
         File(path)
     }
 
-    fn write(&self, text: &str) {
+    pub fn write(&self, text: &str) {
         std::fs::write(&self.0, text).unwrap();
     }
 
-    fn path(&self) -> &str {
+    pub fn path(&self) -> &str {
         self.0.to_str().unwrap()
     }
 }
@@ -32,14 +32,14 @@ impl Drop for File {
 }
 
 /// What `longpoll token` says: the line and the secret.
-fn new_token(name: &str, rights: &str, topics: &str) -> (String, String) {
+pub fn new_token(name: &str, rights: &str, topics: &str) -> (String, String) {
     let made = program().args(["token", name, rights, topics]).output().unwrap();
     assert!(made.status.success());
     let (line, told) = (String::from_utf8(made.stdout), String::from_utf8(made.stderr).unwrap());
     (line.unwrap(), told.trim().rsplit(' ').next().unwrap().to_owned())
 }
 
-fn bearer(secret: &str) -> String {
+pub fn bearer(secret: &str) -> String {
     format!("Authorization: Bearer {secret}\r\n")
 }
 

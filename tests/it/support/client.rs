@@ -129,6 +129,28 @@ impl Client {
         std::mem::take(&mut self.unused)
     }
 
+    /// Reads up to and with these bytes; nothing when the end comes before.
+    pub fn through(&mut self, end: &[u8]) -> Option<Vec<u8>> {
+        loop {
+            if let Some(at) = self.unused.windows(end.len()).position(|w| w == end) {
+                return Some(self.unused.drain(..at + end.len()).collect());
+            }
+            if self.more() == 0 {
+                return None;
+            }
+        }
+    }
+
+    /// Reads so many bytes; nothing when the end comes before.
+    pub fn take(&mut self, count: usize) -> Option<Vec<u8>> {
+        while self.unused.len() < count {
+            if self.more() == 0 {
+                return None;
+            }
+        }
+        Some(self.unused.drain(..count).collect())
+    }
+
     /// Nothing has arrived by now.
     pub fn has_nothing(&mut self) -> bool {
         self.stream.set_nonblocking(true).unwrap();

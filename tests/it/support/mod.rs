@@ -8,6 +8,7 @@ pub mod proxy;
 mod ram;
 mod server;
 mod shelf;
+pub mod sse;
 
 pub use client::{Answer, Client};
 pub use ram::{Fault, LEFT, Ram};

@@ -1,0 +1,40 @@
+//! Writing a stream: piece by piece, until one side ends it.
+
+use std::sync::Arc;
+use std::time::Instant;
+
+use super::connection::{After, Desk, Recipient};
+use crate::api::{Piece, Stream};
+
+impl Desk {
+    /// Writes what comes, as it comes. The connection ends with the stream; `begun` is when its
+    /// request was read whole.
+    pub(super) fn stream(
+        &self,
+        to: &Recipient<'_>,
+        mut stream: Stream<'_>,
+        begun: Option<Instant>,
+    ) -> After {
+        let opening = stream.opening().encode(to.frame(After::Close));
+        let mut bytes = opening.len();
+        let mut written = self.write(to.line, &opening);
+        let in_order = loop {
+            if let Err(error) = written {
+                stream.broke(&error);
+                break false;
+            }
+            let piece = stream.next_piece();
+            bytes += piece.length();
+            written = self.write(to.line, piece.rest());
+            if matches!(piece, Piece::End(_)) {
+                break written.is_ok();
+            }
+        };
+        self.tell(to, 200, bytes, begun);
+        if in_order {
+            // What its client may have sent meanwhile is not to eat its end.
+            self.lingerer.take(Arc::clone(to.line));
+        }
+        After::Close
+    }
+}
