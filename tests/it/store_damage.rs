@@ -94,6 +94,8 @@ fn every_end_that_a_file_may_have_is_noticed_unless_it_is_a_torn_one() {
                     assert!(may_tear, "{what}: not noticed");
                     assert_eq!(opened.view(), torn, "{what}");
                     assert_eq!(opened.report.torn.is_some(), length > tail, "{what}");
+                    // It is cut off, so that it is told once.
+                    assert_eq!(disk.with(name, |bytes| bytes.len()), tail, "{what}");
                 }
                 Err(Failure::Damaged(_)) => assert!(!may_tear, "{what}: refused"),
                 Err(failure) => panic!("{what}: {failure}"),

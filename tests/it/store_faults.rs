@@ -7,7 +7,7 @@ use longpoll::config::Sync;
 use longpoll::log::{Appended, Refused};
 use longpoll::store::Refusal;
 
-use crate::support::{Fault, LEFT, Ram, Shelf, Step, View, script, start};
+use crate::support::{Fault, LEFT, NAMES, Names, Ram, Shelf, Step, View, script, start};
 
 /// What the log was before the script and after each of its steps, and the operations it took.
 fn undisturbed(sync: Sync) -> (Vec<View>, usize) {
@@ -59,9 +59,9 @@ fn what_was_acknowledged_survives_a_power_cut_at_any_operation() {
     for operation in 0..operations {
         let (ram, done, epoch) = until_power_cut(Sync::Always, operation);
         for left in LEFT {
-            for names_last in [false, true] {
-                let what = format!("operation {operation}, {left:?}, {names_last}, {done} done");
-                let disk = ram.after_power_cut(left, names_last);
+            for names in NAMES {
+                let what = format!("operation {operation}, {left:?}, {names:?}, {done} done");
+                let disk = ram.after_power_cut(left, names);
                 let mut shelf = opened(&disk, Sync::Always, done);
                 // The step in which it happened was done whole or not at all.
                 let view = shelf.view();
@@ -85,9 +85,9 @@ fn without_a_sync_a_power_cut_begins_a_new_epoch_with_whole_steps_only() {
         for operation in 0..operations {
             let (ram, done, epoch) = until_power_cut(sync, operation);
             for left in LEFT {
-                for names_last in [false, true] {
-                    let what = format!("operation {operation}, {left:?}, {names_last}");
-                    let shelf = opened(&ram.after_power_cut(left, names_last), sync, done);
+                for names in NAMES {
+                    let what = format!("operation {operation}, {left:?}, {names:?}");
+                    let shelf = opened(&ram.after_power_cut(left, names), sync, done);
                     let view = shelf.view();
                     let possible = &views[..=(done + 1).min(views.len() - 1)];
                     assert!(possible.contains(&view), "{what}: {view:#?}");
@@ -131,7 +131,7 @@ fn a_refusal_changes_nothing_and_the_next_try_does_it() {
             let (now, view) = (shelf.now, shelf.view());
             drop(shelf);
             for left in LEFT {
-                let disk = ram.after_power_cut(left, true);
+                let disk = ram.after_power_cut(left, Names::All);
                 let what = format!("{fault:?} at operation {operation}, {left:?}");
                 let again = Shelf::open(&disk, Sync::Always, now);
                 let again = again.unwrap_or_else(|failure| panic!("{what}: {failure}"));
@@ -166,4 +166,29 @@ fn a_repeat_that_comes_while_the_first_is_written_is_the_same_event_or_the_first
     assert!(matches!(repeat.1.try_take(), Some(Ok(Appended::Now(_)))));
     let seqs: Vec<u64> = shelf.view().events.iter().map(|event| event.0).collect();
     assert_eq!(seqs, [1, 2]);
+}
+
+#[test]
+fn what_a_failed_sync_has_lost_is_not_built_upon() {
+    let ram = Ram::default();
+    let sync = Sync::Every(std::time::Duration::from_secs(1));
+    let mut shelf = Shelf::open(&ram, sync, start()).unwrap();
+    shelf.publish("news", 1, "safe", None).unwrap();
+    let (now, metrics) = (shelf.now.at, shelf.store.metrics.clone());
+    shelf.store.journal.sync(now, &metrics.store).unwrap();
+    shelf.publish("news", 1, "acknowledged before its sync", None).unwrap();
+    ram.fail_at(0, Fault::Refused);
+    shelf.store.journal.sync(now, &metrics.store).unwrap_err();
+    // The disk works again, but it does not have what was written.
+    for _ in 0..3 {
+        shelf.pass(1);
+        let refused = shelf.publish("news", 1, "after", None);
+        assert!(matches!(refused, Err(Refusal::Disk(_))), "it goes on over a hole");
+    }
+    let bodies = |shelf: &Shelf| shelf.view().events.into_iter().map(|e| e.2).collect::<Vec<_>>();
+    assert_eq!(bodies(&shelf), ["safe0", "acknowledged before its sync0"], "what it has is served");
+    let epoch = shelf.epoch();
+    let shelf = Shelf::open(&ram, sync, shelf.now).unwrap();
+    assert_eq!(bodies(&shelf), ["safe0"]);
+    assert_ne!(shelf.epoch(), epoch, "its seq will be given out again");
 }

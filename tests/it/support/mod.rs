@@ -11,7 +11,7 @@ mod shelf;
 pub mod sse;
 
 pub use client::{Answer, Client};
-pub use ram::{Fault, LEFT, Ram};
+pub use ram::{Fault, LEFT, NAMES, Names, Ram};
 pub use server::{Server, program};
 pub use shelf::{Shelf, Step, View, script, start};
 

@@ -40,11 +40,24 @@ pub enum Left {
 pub const LEFT: [Left; 6] =
     [Left::None, Left::All, Left::LastOnly, Left::AllButFirst, Left::TornEnd, Left::TornStart];
 
+/// Which changes of names that were not synced a power cut leaves.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Names {
+    None,
+    All,
+    /// What was removed is gone, and nothing that was made or renamed is there.
+    RemovalsOnly,
+}
+
+pub const NAMES: [Names; 3] = [Names::None, Names::All, Names::RemovalsOnly];
+
 #[derive(Default)]
 struct State {
     files: Vec<Content>,
     names: BTreeMap<String, usize>,
     safe_names: BTreeMap<String, usize>,
+    /// Removed since the names were synced.
+    removed: Vec<String>,
     operations: usize,
     fault: Option<(usize, Fault)>,
     off: bool,
@@ -112,9 +125,13 @@ impl Ram {
     }
 
     /// What is left after a power cut.
-    pub fn after_power_cut(&self, left: Left, names_last: bool) -> Ram {
+    pub fn after_power_cut(&self, left: Left, names_left: Names) -> Ram {
         let state = self.0.lock();
-        let names = if names_last { &state.names } else { &state.safe_names };
+        let mut names =
+            if names_left == Names::All { &state.names } else { &state.safe_names }.clone();
+        if names_left == Names::RemovalsOnly {
+            names.retain(|name, _| !state.removed.contains(name));
+        }
         // What has no name any more is not there.
         let is_there = |number| names.values().any(|named| *named == number);
         let files = state.files.iter().enumerate().map(|(number, file)| {
@@ -129,8 +146,8 @@ impl Ram {
         });
         Ram(Arc::new(Mutex::new(State {
             files: files.collect(),
-            names: names.clone(),
             safe_names: names.clone(),
+            names,
             ..State::default()
         })))
     }
@@ -147,7 +164,7 @@ impl Ram {
 
     /// The same files on a disk of their own.
     pub fn copy(&self) -> Ram {
-        self.after_power_cut(Left::All, true)
+        self.after_power_cut(Left::All, Names::All)
     }
 
     pub fn names(&self) -> Vec<String> {
@@ -229,14 +246,16 @@ impl Disk for Ram {
 
     fn remove(&self, name: &str) -> io::Result<()> {
         self.operation().map_err(refused)?;
-        let removed = self.0.lock().names.remove(name);
-        removed.map(|_| ()).ok_or_else(|| io::ErrorKind::NotFound.into())
+        let mut state = self.0.lock();
+        state.removed.push(name.to_owned());
+        state.names.remove(name).map(|_| ()).ok_or_else(|| io::ErrorKind::NotFound.into())
     }
 
     fn sync_names(&self) -> io::Result<()> {
         self.operation().map_err(refused)?;
         let mut state = self.0.lock();
         state.safe_names = state.names.clone();
+        state.removed.clear();
         Ok(())
     }
 }
