@@ -12,8 +12,6 @@ use hmac_sha256::Hash;
 
 use super::File;
 
-const SCRIPT: &str = include_str!("console.js");
-const STYLE: &str = include_str!("console.css");
 const PAGE: &str = concat!(
     "<!doctype html>\n<html lang=\"en\">\n<style>",
     include_str!("console.css"),
@@ -39,14 +37,15 @@ pub static CONSOLE: LazyLock<File> = LazyLock::new(|| File {
         "default-src 'none'; script-src 'self' '{}'; style-src '{}'; connect-src 'self'; \
          img-src data:; base-uri 'none'; form-action 'none'; frame-ancestors 'none'; \
          require-trusted-types-for 'script'; trusted-types 'none'",
-        source(SCRIPT),
-        source(STYLE)
+        source("<script type=\"module\">", "</script>"),
+        source("<style>", "</style>")
     )),
 });
 
-/// How a policy names an inline script or style.
-fn source(text: &str) -> String {
-    format!("sha256-{}", hash(text))
+/// How a policy names the page's script or style, which is between these tags.
+fn source(begin: &str, end: &str) -> String {
+    let inside = PAGE.split_once(begin).and_then(|(_, rest)| rest.split_once(end));
+    format!("sha256-{}", hash(inside.map_or("", |(inside, _)| inside)))
 }
 
 fn etag(text: &str) -> String {
