@@ -261,9 +261,21 @@ impl Server {
         })
     }
 
+    /// Whether all places serve at once. A connection of the moment before may still be closing; a
+    /// place that is lost stays so.
+    fn all_places_serve(&self) -> Outcome<()> {
+        let deadline = Instant::now() + BACK;
+        loop {
+            match self.all_places_serve_now() {
+                Err(_) if Instant::now() < deadline => std::thread::sleep(TICK),
+                done => return done,
+            }
+        }
+    }
+
     /// As many connections as there may be are open at once, and each is served twice: had one
     /// given way to another, it would not be there the second time.
-    fn all_places_serve(&self) -> Outcome<()> {
+    fn all_places_serve_now(&self) -> Outcome<()> {
         let mut conns = Vec::new();
         for _ in 0..self.connections {
             conns.push(Conn::open(self.target.port)?);
