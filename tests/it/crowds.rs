@@ -34,24 +34,28 @@ fn connections_that_ask_without_a_pause_do_not_keep_others_out() {
     });
 }
 
+/// Sends all of a body but its last byte.
+fn stop_half_way(server: &Server, media: &str, length: usize) -> Client {
+    let mut client = server.connect();
+    client.send(format!(
+        "POST /topics/news HTTP/1.1\r\nHost: localhost\r\n\
+         Content-Type: {media}\r\nContent-Length: {length}\r\n\r\n{}",
+        "1".repeat(length - 1)
+    ));
+    client
+}
+
 #[test]
 fn bodies_that_stop_half_way_give_their_room_to_others() {
     let server = Server::start(&[]);
-    let length = 1 << 20;
-    let part = vec![b'1'; length - 1];
-    let _stopped: Vec<Client> = (0..40)
-        .map(|_| {
-            let mut client = server.connect();
-            client.send(format!(
-                "POST /topics/news HTTP/1.1\r\nHost: localhost\r\n\
-                 Content-Type: application/x-ndjson\r\nContent-Length: {length}\r\n\r\n"
-            ));
-            client.send(&part);
-            client
-        })
-        .collect();
-    // Forty want more than there is, so some have had to give way already.
-    until("the room is full", || server.metric("refusals_total{cause=\"body_memory\"}") > 0.0);
+    let refused = || server.metric("refusals_total{cause=\"body_memory\"}");
+    // The large ones leave a rest, which the small ones fill.
+    let mut stopped: Vec<Client> =
+        (0..40).map(|_| stop_half_way(&server, "application/x-ndjson", 1 << 20)).collect();
+    until("there is no room for a large one", || refused() > 0.0);
+    let before = refused();
+    stopped.extend((0..60).map(|_| stop_half_way(&server, "text/plain", 60_000)));
+    until("there is no room for a small one", || refused() > before);
     for _ in 0..5 {
         server.publish("news", &"x".repeat(60_000));
     }
