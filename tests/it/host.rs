@@ -111,13 +111,13 @@ fn publishes_get_through_where_few_threads_are_allowed() {
     let server = somebody.serves(&[]);
     let polls = server.metric("polls_held_max");
     assert!(polls < THREADS as f64, "{polls} polls");
-    let mut held = Vec::new();
-    until("all polls are held", || {
+    let mut held: Vec<Client> = Vec::new();
+    while (held.len() as f64) < polls {
         let mut poll = server.connect();
         poll.ask("GET", "/topics/news?since=now&wait=60");
         held.push(poll);
-        server.metric("polls_held") == polls
-    });
+        server.until_held(held.len());
+    }
     assert_eq!(server.publish("news", "hello").json()["released"].as_f64(), Some(polls));
     assert!(held.iter_mut().all(|poll| poll.answer().data() == ["hello"]));
 }
