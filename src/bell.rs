@@ -313,6 +313,14 @@ impl<W, D> Seat<'_, W, D> {
 }
 
 impl<W, D> Seat<'_, W, D> {
+    /// This seat, for others to see.
+    pub fn seen(&self) -> Option<SeatRef<W, D>> {
+        let seats = self.bell.seats.lock();
+        let sitter = seats.taken.get(&self.number)?;
+        let (bell, waiter) = (Arc::clone(&self.bell), Arc::clone(&sitter.waiter));
+        Some(SeatRef { bell, number: self.number, waiter })
+    }
+
     /// Whether somebody found that its holder should not wait any longer: for those who have so
     /// much to do that they do not wait.
     #[must_use]

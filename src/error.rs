@@ -21,11 +21,13 @@ pub enum Cause {
     TargetTooLong,
     ExpectationFailed,
     KeyReused,
+    UpgradeRequired,
     TopicCap,
     ClientCap,
     HeadTooLarge,
     Internal,
     UnknownCoding,
+    NotBuilt,
     ConnectionCap,
     PollCap,
     BodyMemory,
@@ -35,7 +37,7 @@ pub enum Cause {
 }
 
 /// Cause, its name in `/metrics`, status, title. In the order of the enum.
-pub const TABLE: [(Cause, &str, u16, &str); 25] = [
+pub const TABLE: [(Cause, &str, u16, &str); 27] = [
     (Cause::BadRequest, "bad_request", 400, "Bad request"),
     (Cause::Malformed, "malformed_http", 400, "Not HTTP"),
     (Cause::Unauthorized, "unauthorized", 401, "A token is needed"),
@@ -50,11 +52,13 @@ pub const TABLE: [(Cause, &str, u16, &str); 25] = [
     (Cause::TargetTooLong, "target_too_long", 414, "Request line too long"),
     (Cause::ExpectationFailed, "expectation_failed", 417, "Unknown expectation"),
     (Cause::KeyReused, "key_reused", 422, "Idempotency key reused"),
+    (Cause::UpgradeRequired, "upgrade_required", 426, "Another WebSocket version is needed"),
     (Cause::TopicCap, "topic_cap", 429, "Too many topics"),
     (Cause::ClientCap, "client_cap", 429, "Too many connections of one client"),
     (Cause::HeadTooLarge, "head_too_large", 431, "Request head too large"),
     (Cause::Internal, "internal", 500, "Internal error"),
     (Cause::UnknownCoding, "unknown_coding", 501, "Unknown transfer coding"),
+    (Cause::NotBuilt, "not_built", 501, "Not in this build"),
     (Cause::ConnectionCap, "connection_cap", 503, "Too many connections"),
     (Cause::PollCap, "poll_cap", 503, "Too many held polls"),
     (Cause::BodyMemory, "body_memory", 503, "Too many bodies being received"),

@@ -62,9 +62,14 @@ impl Head {
         self.fields.push((field, begin..self.text.len()));
     }
 
+    /// Takes a field away.
+    pub fn forget(&mut self, field: Field) {
+        self.fields.retain(|(name, _)| *name != field);
+    }
+
     /// Puts one value in the place of whatever a field had.
     pub fn replace(&mut self, field: Field, value: &str) {
-        self.fields.retain(|(name, _)| *name != field);
+        self.forget(field);
         self.push(field, value);
     }
 
@@ -205,6 +210,12 @@ impl Answer {
     pub fn with(mut self, name: &'static str, value: impl Into<Cow<'static, str>>) -> Answer {
         self.headers.push((name, value.into()));
         self
+    }
+
+    /// The body, without its end of line.
+    #[must_use]
+    pub fn text(&self) -> &[u8] {
+        self.body.as_deref().unwrap_or_default().trim_ascii_end()
     }
 
     /// The whole message as bytes.

@@ -53,6 +53,7 @@
 //! | the date | the `Date` header of this second | |
 //! | the [door]'s list of workers | the list | a worker's line |
 //! | a worker's line | which connection it has | |
+//! | a WebSocket's pen | who writes to its client, and that nothing is written after its end | |
 //! | a mailbox of [threads] | what waits for a thread | |
 //!
 //! No input or output is done and nothing is rendered while the log's or a bell's is held, and the

@@ -43,6 +43,12 @@ pub const STREAM_SILENCE: Duration = Duration::from_secs(15);
 /// It says nothing more often than this, however short `--max-wait` is.
 pub const STREAM_SILENCE_LEAST: Duration = Duration::from_secs(1);
 
+/// `WebSocket`s at once: each has a second thread, which the connection cap does not know. More:
+/// `503`.
+pub const WEBSOCKETS: usize = 128;
+/// First size of a WebSocket's input buffer; it grows up to `--max-event`.
+pub const WEBSOCKET_INPUT_BYTES: usize = 2 * KIB;
+
 /// Events in one NDJSON batch. More: `413`.
 pub const BATCH_EVENTS: usize = 1_000;
 /// Bytes in one NDJSON batch. More: `413`.

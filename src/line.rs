@@ -15,6 +15,8 @@ use rustix::io::Errno;
 use rustix::net::sockopt::{Timeout, set_socket_timeout, set_tcp_nodelay};
 use rustix::net::{RecvFlags, SendFlags, Shutdown, SocketAddrAny, recv, send, shutdown};
 
+use crate::limits::WRITE_BYTES_PER_SECOND;
+
 /// A connected socket.
 pub struct Line {
     socket: OwnedFd,
@@ -138,6 +140,21 @@ impl Line {
             }
             self.ready(PollFlags::OUT, deadline)?;
         }
+    }
+
+    /// Sends everything within `time`, and a second more for each [`WRITE_BYTES_PER_SECOND`].
+    pub fn send_within(&self, bytes: &[u8], time: Duration) -> Result<()> {
+        if bytes.is_empty() {
+            return Ok(());
+        }
+        // Nearly every answer fits into the socket's buffer at once, and needs no clock.
+        let sent = self.send_now(bytes)?;
+        if sent == bytes.len() {
+            return Ok(());
+        }
+        let extra = (bytes.len() / WRITE_BYTES_PER_SECOND) as u64;
+        let time = time + Duration::from_secs(extra);
+        self.send_until(&bytes[sent..], Instant::now() + time)
     }
 
     /// Waits until the socket is ready, or fails with [`ErrorKind::TimedOut`].

@@ -10,6 +10,8 @@ mod params;
 mod poll;
 mod publish;
 mod render;
+#[cfg(feature = "websocket")]
+pub mod socket;
 mod sse;
 mod stream;
 mod topics;
@@ -62,6 +64,9 @@ pub struct Api {
     shutdown: Shutdown,
     /// Polls that may be held.
     held: Permits,
+    /// `WebSocket`s that may be open.
+    #[cfg(feature = "websocket")]
+    sockets: Permits,
     /// Connections that may be open; the door takes them, here they are shown.
     connections: Permits,
     max_wait: Duration,
@@ -125,6 +130,9 @@ pub enum Reply<'a> {
     Delivered(Delivered),
     /// Whatever comes, as it comes.
     Stream(Box<Stream<'a>>),
+    /// The same on a WebSocket, and its place among those.
+    #[cfg(feature = "websocket")]
+    Socket(Box<Stream<'a>>, Permit),
     /// The client has hung up.
     HungUp,
 }
@@ -227,6 +235,8 @@ impl Api {
             fingerprints,
             shutdown,
             held: Permits::new(config.max_polls()),
+            #[cfg(feature = "websocket")]
+            sockets: Permits::new(crate::limits::WEBSOCKETS),
             connections,
             max_wait: config.max_wait,
             wait_jitter: config.wait_jitter,
@@ -258,6 +268,9 @@ impl Api {
         }
         if let Some(topics) = path.strip_prefix("/topics/") {
             return match head.method {
+                Method::Get if stream::is_upgrade(head) => {
+                    stream::Query::upgrade(topics, head).map(Task::Stream)
+                }
                 Method::Get | Method::Head if stream::is_asked_for(head) => {
                     stream::Query::read(topics, head).map(Task::Stream)
                 }

@@ -34,6 +34,9 @@ pub enum Wire {
     Sse,
     /// The same in chunks.
     ChunkedSse,
+    /// As frames of a WebSocket.
+    #[cfg(feature = "websocket")]
+    WebSocket,
 }
 
 /// What a page is.

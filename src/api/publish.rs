@@ -87,6 +87,12 @@ impl Ask {
         })
     }
 
+    /// A text for a topic, and nothing else.
+    #[cfg(feature = "websocket")]
+    pub fn text(topic: Name) -> Ask {
+        Ask { topic, tag: None, media: Media::Text(None), key: None }
+    }
+
     /// The topic that it goes to.
     pub fn pattern(&self) -> Pattern {
         Pattern::Topic(self.topic.clone())

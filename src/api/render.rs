@@ -8,7 +8,7 @@ use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD as BASE64;
 
 use super::page::{Format, Page, PageKey, Shape};
-use super::sse;
+use super::stream;
 use crate::http::{Answer, Frame};
 use crate::json::{self, Object};
 use crate::limits::GAP_HEADER_BYTES;
@@ -41,10 +41,7 @@ impl Reason {
 pub fn render(key: &PageKey, slice: &Slice, reason: Reason, mut room: Permit) -> Arc<Page> {
     let (bytes, taken) = match key.shape {
         Shape::Answer(format) => answer(key, format, slice, reason, room.size()),
-        Shape::Part(wire) => {
-            let (text, taken) = sse::part(slice, room.size());
-            (sse::framed(wire, text), taken)
-        }
+        Shape::Part(wire) => stream::part(wire, slice, room.size()),
     };
     room.resize(bytes.capacity());
     let gap = slice.gap.as_ref().map(|gap| (gap.why, lost_in_all(gap)));

@@ -1,9 +1,7 @@
 //! Server-sent events (WHATWG HTML, section 9.2) as bytes.
 
-use super::page::Wire;
 use super::render::{push_event, push_events, push_gap};
 use crate::cursor::Cursor;
-use crate::http::chunk;
 use crate::json::push_number;
 use crate::limits::RETRY_AFTER;
 use crate::log::Slice;
@@ -45,14 +43,6 @@ pub fn retry() -> Vec<u8> {
     push_number(&mut text, fastrand::u64(RETRY_AFTER.start() * 1_000..=RETRY_AFTER.end() * 1_000));
     text.extend_from_slice(END);
     text
-}
-
-/// A part as it goes over this wire.
-pub fn framed(wire: Wire, text: Vec<u8>) -> Vec<u8> {
-    match wire {
-        Wire::Sse => text,
-        Wire::ChunkedSse => chunk(&text),
-    }
 }
 
 const END: &[u8] = b"\n\n";

@@ -10,6 +10,8 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use parking_lot::Mutex;
+#[cfg(feature = "websocket")]
+use tungstenite::protocol::frame::coding::CloseCode;
 
 use super::deliver::Delivered;
 use super::page::{Found, Page, PageKey, Shape, Wire};
@@ -17,12 +19,14 @@ use super::params::Params;
 use super::poll::since;
 use super::{Api, Caller, Reply, Waiter, sse};
 use crate::access::{Grant, Need};
+#[cfg(feature = "websocket")]
+use crate::bell::SeatRef;
 use crate::bell::{Seat, Woken};
-use crate::cursor::Since;
+use crate::cursor::{Cursor, Since};
 use crate::error::Problem;
-use crate::http::{Answer, Field, Head, LAST_CHUNK, Version};
+use crate::http::{Answer, Field, Head, LAST_CHUNK, Version, chunk};
 use crate::limits::{PAGE_EVENTS_DEFAULT, STREAM_SILENCE, STREAM_SILENCE_LEAST};
-use crate::log::OnGap;
+use crate::log::{OnGap, Slice};
 use crate::names::{TopicSet, TypeFilter};
 use crate::permits::Permit;
 
@@ -31,7 +35,9 @@ use crate::permits::Permit;
 pub struct Query {
     key: PageKey,
     wire: Wire,
-    /// Whether the head is all that is asked for.
+    /// What comes before its first piece.
+    opening: Answer,
+    /// Whether that is all that is asked for.
     is_head: bool,
 }
 
@@ -47,13 +53,53 @@ pub fn is_asked_for(head: &Head) -> bool {
     })
 }
 
+/// Whether a request asks for a WebSocket.
+pub fn is_upgrade(head: &Head) -> bool {
+    let mut protocols = head.all(Field::Upgrade).flat_map(|value| value.split(','));
+    protocols.any(|protocol| protocol.trim().eq_ignore_ascii_case("websocket"))
+}
+
 impl Query {
+    /// Reads what a WebSocket is asked for.
+    ///
+    /// # Errors
+    /// Names what is wrong, and what is allowed.
+    #[cfg(feature = "websocket")]
+    pub fn upgrade(topics: &str, head: &Head) -> Result<Query, Problem> {
+        let opening = super::socket::opening(head)?;
+        Query::over(Wire::WebSocket, opening, topics, head)
+    }
+
+    /// Says that there are none.
+    ///
+    /// # Errors
+    /// Always.
+    #[cfg(not(feature = "websocket"))]
+    pub fn upgrade(_: &str, _: &Head) -> Result<Query, Problem> {
+        let detail = "header Upgrade: this build has no WebSocket (cargo feature websocket); poll, \
+                      or ask with Accept: text/event-stream";
+        Err(Problem::new(crate::error::Cause::NotBuilt, detail))
+    }
+
     /// Reads a stream's topics, parameters and place. It has no end, no pages and no form to
     /// choose, and tells gaps as they are found: so `wait`, `limit`, `format` and `gap` are unknown.
     ///
     /// # Errors
     /// Names what is wrong, and what is allowed.
     pub fn read(topics: &str, head: &Head) -> Result<Query, Problem> {
+        let opening = Answer::bare(200)
+            .with("Content-Type", "text/event-stream")
+            .with("Cache-Control", "no-store, no-transform")
+            // nginx would otherwise wait for more than an event.
+            .with("X-Accel-Buffering", "no");
+        let (wire, opening) = match head.version {
+            Version::Http10 => (Wire::Sse, opening),
+            Version::Http11 => (Wire::ChunkedSse, opening.with("Transfer-Encoding", "chunked")),
+        };
+        Query::over(wire, opening, topics, head)
+    }
+
+    fn over(wire: Wire, opening: Answer, topics: &str, head: &Head) -> Result<Query, Problem> {
         let topics = TopicSet::parse(topics).map_err(Problem::bad)?;
         let params = Params::read(head.query(), &["since", "type"])?;
         let asked = params.parsed("since", Since::Start, since)?;
@@ -65,10 +111,6 @@ impl Query {
                 Problem::bad(detail)
             })
         });
-        let wire = match head.version {
-            Version::Http10 => Wire::Sse,
-            Version::Http11 => Wire::ChunkedSse,
-        };
         let key = PageKey {
             topics,
             since: last.transpose()?.unwrap_or(asked),
@@ -79,7 +121,7 @@ impl Query {
             preferred: None,
             cors: None,
         };
-        Ok(Query { key, wire, is_head: head.is_head() })
+        Ok(Query { key, wire, opening, is_head: head.is_head() })
     }
 
     /// The right that it needs.
@@ -94,11 +136,55 @@ pub struct Stream<'a> {
     seat: Seat<'a, Waiter, Delivered>,
     key: PageKey,
     wire: Wire,
+    opening: Answer,
     grant: Grant,
     silence: Duration,
     /// When the cursor is told, unless something else is before.
     silent_until: Instant,
     _permit: Permit,
+}
+
+/// Why a stream ends in order.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+enum Ended {
+    Drained,
+    Revoked,
+    /// Its client has gone.
+    HungUp,
+}
+
+impl Wire {
+    /// Whether a page is all that there is to write, so that a publisher may.
+    fn publishers_may_write(self) -> bool {
+        matches!(self, Wire::Sse | Wire::ChunkedSse)
+    }
+
+    /// What keeps a silent stream alive.
+    fn cursor(self, cursor: Cursor) -> Vec<u8> {
+        match self {
+            Wire::Sse => sse::cursor(cursor),
+            Wire::ChunkedSse => chunk(&sse::cursor(cursor)),
+            #[cfg(feature = "websocket")]
+            Wire::WebSocket => super::socket::ping(cursor),
+        }
+    }
+
+    /// The last bytes.
+    fn end(self, ended: Ended) -> Vec<u8> {
+        match (self, ended) {
+            (Wire::Sse, Ended::Drained) => sse::retry(),
+            (Wire::ChunkedSse, Ended::Drained) => [&*chunk(&sse::retry()), LAST_CHUNK].concat(),
+            (Wire::Sse, _) => Vec::new(),
+            (Wire::ChunkedSse, _) => LAST_CHUNK.to_vec(),
+            #[cfg(feature = "websocket")]
+            (Wire::WebSocket, Ended::Drained) => super::socket::close(CloseCode::Away),
+            #[cfg(feature = "websocket")]
+            (Wire::WebSocket, Ended::Revoked) => super::socket::close(CloseCode::Policy),
+            // The conversation has had its last word.
+            #[cfg(feature = "websocket")]
+            (Wire::WebSocket, Ended::HungUp) => Vec::new(),
+        }
+    }
 }
 
 /// The next part of a stream.
@@ -134,15 +220,17 @@ impl Piece {
 impl Api {
     /// Begins a stream.
     pub(super) fn stream(&self, query: Query, caller: &Caller<'_>) -> Result<Reply<'_>, Problem> {
-        let Query { key, wire, is_head } = query;
+        let Query { key, wire, opening, is_head } = query;
         if is_head {
-            return Ok(Reply::Answer(opening(wire)));
+            return Ok(Reply::Answer(opening));
         }
+        #[cfg(feature = "websocket")]
+        let socket = if wire == Wire::WebSocket { Some(self.may_open_socket()?) } else { None };
         let permit = self.may_hold()?;
         let waiter = Waiter {
             line: Arc::clone(caller.line),
             key: key.clone(),
-            takes_shared_page: true,
+            takes_shared_page: wire.publishers_may_write(),
             grant: caller.grant.clone(),
             permit: Mutex::new(None),
         };
@@ -150,37 +238,58 @@ impl Api {
         // As for a poll: either this finds out that the token is gone, or it is found sitting.
         self.access.still(caller.grant, || key.need())?;
         self.metrics.streams_begun.add(1);
-        Ok(Reply::Stream(Box::new(Stream {
+        let stream = Box::new(Stream {
             api: self,
             seat,
             key,
             wire,
+            opening,
             grant: caller.grant.clone(),
             silence: STREAM_SILENCE.min(self.max_wait).max(STREAM_SILENCE_LEAST),
             // A reader without events has a cursor from the beginning.
             silent_until: Instant::now(),
             _permit: permit,
-        })))
+        });
+        #[cfg(feature = "websocket")]
+        if let Some(socket) = socket {
+            return Ok(Reply::Socket(stream, socket));
+        }
+        Ok(Reply::Stream(stream))
     }
 }
 
-fn opening(wire: Wire) -> Answer {
-    let answer = Answer::bare(200)
-        .with("Content-Type", "text/event-stream")
-        .with("Cache-Control", "no-store, no-transform")
-        // nginx would otherwise wait for more than an event.
-        .with("X-Accel-Buffering", "no");
+/// Events of a slice, and a gap if one was found, as they go over this wire; and how many.
+pub fn part(wire: Wire, slice: &Slice, room: usize) -> (Vec<u8>, usize) {
     match wire {
-        Wire::Sse => answer,
-        Wire::ChunkedSse => answer.with("Transfer-Encoding", "chunked"),
+        Wire::Sse => sse::part(slice, room),
+        Wire::ChunkedSse => {
+            let (text, taken) = sse::part(slice, room);
+            (chunk(&text), taken)
+        }
+        #[cfg(feature = "websocket")]
+        Wire::WebSocket => super::socket::part(slice, room),
     }
 }
 
 impl Stream<'_> {
     /// What comes before its first piece.
     #[must_use]
-    pub fn opening(&self) -> Answer {
-        opening(self.wire)
+    pub fn opening(&self) -> &Answer {
+        &self.opening
+    }
+
+    /// Its place at the bell, for whoever may find that it has to end.
+    #[cfg(feature = "websocket")]
+    #[must_use]
+    pub fn seat(&self) -> Option<SeatRef<Waiter, Delivered>> {
+        self.seat.seen()
+    }
+
+    /// The topics that it tells of.
+    #[cfg(feature = "websocket")]
+    #[must_use]
+    pub fn topics(&self) -> &TopicSet {
+        &self.key.topics
     }
 
     /// Waits for the next piece.
@@ -205,7 +314,7 @@ impl Stream<'_> {
                 }
                 Ok(Found::Nothing(slice)) => slice,
                 // It cannot be: gaps are skipped.
-                Err(_) => return self.end(Vec::new()),
+                Err(_) => return Piece::End(Vec::new()),
             };
             let cursor = nothing.next(0);
             self.key.since = Since::After(cursor);
@@ -214,7 +323,7 @@ impl Stream<'_> {
                 Woken::Left(delivered) => return self.page(delivered),
                 Woken::Deadline => {
                     self.silent_until = Instant::now() + self.silence;
-                    return Piece::Own(sse::framed(self.wire, sse::cursor(cursor)));
+                    return Piece::Own(self.wire.cursor(cursor));
                 }
                 Woken::Drained => return self.drained(),
                 Woken::Dismissed => return self.dismissed(),
@@ -232,24 +341,19 @@ impl Stream<'_> {
 
     fn drained(&self) -> Piece {
         self.api.metrics.streams_drain.add(1);
-        self.end(sse::framed(self.wire, sse::retry()))
+        Piece::End(self.wire.end(Ended::Drained))
     }
 
     fn dismissed(&self) -> Piece {
         let metrics = &self.api.metrics;
-        match self.api.access.still(&self.grant, || self.key.need()) {
-            // Its client has gone.
-            Ok(()) => metrics.streams_hung_up.add(1),
-            Err(_) => metrics.streams_revoked.add(1),
-        }
-        self.end(Vec::new())
-    }
-
-    fn end(&self, mut last: Vec<u8>) -> Piece {
-        if self.wire == Wire::ChunkedSse {
-            last.extend_from_slice(LAST_CHUNK);
-        }
-        Piece::End(last)
+        let revoked = self.api.access.still(&self.grant, || self.key.need()).is_err();
+        let (ended, count) = if revoked {
+            (Ended::Revoked, &metrics.streams_revoked)
+        } else {
+            (Ended::HungUp, &metrics.streams_hung_up)
+        };
+        count.add(1);
+        Piece::End(self.wire.end(ended))
     }
 
     /// Counts that a piece could not be written; with that it is over.

@@ -3,7 +3,7 @@
 use std::ops::Range;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
 use super::body::{Body, BodyRoom};
 use super::head::{Framing, Parsed};
@@ -17,7 +17,7 @@ use crate::config::Config;
 use crate::diag::Diag;
 use crate::error::{Cause, Problem};
 use crate::http::{Answer, Frame, Head, closing};
-use crate::limits::{BODIES_BYTES, SMALL_ANSWER, WRITE_BYTES_PER_SECOND};
+use crate::limits::{BODIES_BYTES, SMALL_ANSWER};
 use crate::line::Line;
 use crate::metrics::Metrics;
 use crate::permits::Permit;
@@ -49,7 +49,7 @@ pub(super) struct Recipient<'a> {
     head: Option<&'a Head>,
     /// Whether it asked for no body; that can be known of a request that could not be read.
     is_head: bool,
-    grant: Grant,
+    pub grant: Grant,
 }
 
 impl Recipient<'_> {
@@ -120,13 +120,13 @@ impl Desk {
             return After::Close;
         }
         self.metrics.requests.add(1);
-        if matches!(asked.task, Ok(Task::Poll(_) | Task::Stream(_))) {
+        if matches!(asked.task, Ok(Task::Poll(_))) {
             input.release();
         }
         if slot.is_wanted() {
             asked.after = After::Close;
         }
-        self.answer(&to, asked)
+        self.answer(&to, asked, input)
     }
 
     /// Reads the body, if what is asked for makes sense.
@@ -159,7 +159,7 @@ impl Desk {
         Ok(Asked { task, body, after })
     }
 
-    fn answer(&self, to: &Recipient<'_>, asked: Asked) -> After {
+    fn answer(&self, to: &Recipient<'_>, asked: Asked, input: &mut Input) -> After {
         let begun = self.diag.tells_requests().then(Instant::now);
         let Asked { task, body, after } = asked;
         // Its room is kept until the answer is out.
@@ -176,7 +176,15 @@ impl Desk {
             }
         };
         let reply = match reply {
-            Reply::Stream(stream) => return self.stream(to, *stream, begun),
+            Reply::Stream(stream) => {
+                // Its client has nothing more to say, and the buffer can go.
+                drop(input.take());
+                return self.stream(to, *stream, begun);
+            }
+            #[cfg(feature = "websocket")]
+            Reply::Socket(stream, place) => {
+                return self.converse(to, *stream, place, input.take(), begun);
+            }
             reply => reply,
         };
         let after = if self.shutdown.given() { After::Close } else { after };
@@ -213,6 +221,8 @@ impl Desk {
         Some(match reply {
             // A stream is no message.
             Reply::HungUp | Reply::Stream(_) => return None,
+            #[cfg(feature = "websocket")]
+            Reply::Socket(..) => return None,
             Reply::Delivered(Delivered { page: delivered, sent }) => {
                 let rest = sent..delivered.bytes().len();
                 page(delivered, Vec::new(), rest)
@@ -232,7 +242,7 @@ impl Desk {
     }
 
     /// Answers a request that was not read whole, and ends the connection.
-    fn refuse(&self, to: &Recipient<'_>, ended: Ended) -> After {
+    pub(super) fn refuse(&self, to: &Recipient<'_>, ended: Ended) -> After {
         if let Ended::With(problem) = ended {
             let answer = self.refused(to, &problem);
             let bytes = answer.encode(to.frame(After::Close));
@@ -257,17 +267,7 @@ impl Desk {
     }
 
     pub(super) fn write(&self, line: &Line, bytes: &[u8]) -> std::io::Result<()> {
-        if bytes.is_empty() {
-            return Ok(());
-        }
-        // Nearly every answer fits into the socket's buffer at once, and needs no clock.
-        let sent = line.send_now(bytes)?;
-        if sent == bytes.len() {
-            return Ok(());
-        }
-        let extra = (bytes.len() / WRITE_BYTES_PER_SECOND) as u64;
-        let time = self.config.write_timeout + Duration::from_secs(extra);
-        line.send_until(&bytes[sent..], Instant::now() + time)
+        line.send_within(bytes, self.config.write_timeout)
     }
 
     /// Writes a line about a request, if lines are asked for; `begun` is when it was read whole.

@@ -120,6 +120,10 @@ fn understand(
             }
         }
     }
+    // Without that it may have been meant for somebody on the way (RFC 9110, section 7.8).
+    if http10 || !facts.connection.upgrade {
+        head.forget(Field::Upgrade);
+    }
     settle_host(&mut head, authority, !http10)?;
     Ok(Parsed {
         head,
@@ -137,7 +141,7 @@ fn understand(
             (false, length) => Framing::Sized(length.unwrap_or(0)),
         },
         // A client of HTTP/1.0 gets one answer to a connection.
-        keep_alive: !http10 && !facts.close,
+        keep_alive: !http10 && !facts.connection.close,
         expects_continue: facts.expects_continue && !http10,
     })
 }
@@ -152,8 +156,15 @@ fn text<'a>(field: &httparse::Header<'a>) -> Result<&'a str, Problem> {
 struct Facts {
     length: Option<u64>,
     chunked: bool,
-    close: bool,
+    connection: Connection,
     expects_continue: bool,
+}
+
+/// What the field of that name says.
+#[derive(Default)]
+struct Connection {
+    close: bool,
+    upgrade: bool,
 }
 
 impl Facts {
@@ -165,7 +176,10 @@ impl Facts {
                 .any(|part| part.trim_ascii().eq_ignore_ascii_case(word.as_bytes()))
         };
         match field {
-            Field::Connection => self.close |= says("close"),
+            Field::Connection => {
+                self.connection.close |= says("close");
+                self.connection.upgrade |= says("upgrade");
+            }
             Field::ContentLength => self.note_length(value)?,
             Field::TransferEncoding => {
                 if self.chunked || !value.eq_ignore_ascii_case(b"chunked") {

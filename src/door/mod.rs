@@ -14,6 +14,8 @@ pub mod listener;
 mod pool;
 mod request;
 mod scan;
+#[cfg(feature = "websocket")]
+mod socket;
 mod stream;
 mod target;
 mod watch;

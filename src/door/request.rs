@@ -72,6 +72,13 @@ impl Input {
         }
     }
 
+    /// Takes what was not used.
+    pub fn take(&mut self) -> Vec<u8> {
+        let mut rest = std::mem::take(&mut self.buffer);
+        rest.drain(..std::mem::take(&mut self.used));
+        rest
+    }
+
     /// Makes room at the end; the buffer never holds more than one head and one read.
     fn make_room(&mut self) {
         if self.buffer.len() == self.buffer.capacity() {

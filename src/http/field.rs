@@ -21,12 +21,16 @@ pub enum Field {
     Prefer,
     SecFetchMode,
     SecFetchSite,
+    SecWebSocketKey,
+    SecWebSocketVersion,
     TransferEncoding,
+    /// Only where `Connection` says that it is meant for this server.
+    Upgrade,
     XForwardedFor,
 }
 
 impl Field {
-    const NAMES: [(&str, Field); 19] = [
+    const NAMES: [(&str, Field); 22] = [
         ("Accept", Field::Accept),
         ("Access-Control-Request-Method", Field::AccessControlRequestMethod),
         ("Authorization", Field::Authorization),
@@ -44,7 +48,10 @@ impl Field {
         ("Prefer", Field::Prefer),
         ("Sec-Fetch-Mode", Field::SecFetchMode),
         ("Sec-Fetch-Site", Field::SecFetchSite),
+        ("Sec-WebSocket-Key", Field::SecWebSocketKey),
+        ("Sec-WebSocket-Version", Field::SecWebSocketVersion),
         ("Transfer-Encoding", Field::TransferEncoding),
+        ("Upgrade", Field::Upgrade),
         ("X-Forwarded-For", Field::XForwardedFor),
     ];
     /// One bit for each length that a name has: most fields of most requests end there.

@@ -51,6 +51,8 @@ mod store_runs;
 mod sites;
 mod streams_ends;
 mod streams_sse;
+#[cfg(feature = "websocket")]
+mod streams_websocket;
 mod strictness;
 mod tidy;
 mod tokens;

@@ -1,0 +1,210 @@
+//! A WebSocket's two halves. The worker writes what the stream brings, as it does for every stream;
+//! a second thread reads what the client says.
+//!
+//! *Lock.* Both write, whole frames at a time, with the pen in hand. Nothing is locked under it; it
+//! is held while a frame is written, which takes `--write-timeout` at most.
+
+use std::io::{self, ErrorKind, Read, Write};
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use parking_lot::Mutex;
+use tungstenite::protocol::frame::coding::CloseCode;
+use tungstenite::protocol::{Role, WebSocket, WebSocketConfig};
+use tungstenite::{Error as SocketError, Message};
+
+use super::connection::{After, Desk, Recipient};
+use crate::access::Grant;
+use crate::api::{Api, Caller, Delivered, Piece, Stream, Waiter, socket};
+use crate::bell::SeatRef;
+use crate::error::{Cause, Problem};
+use crate::limits::{LINGER, WEBSOCKET_INPUT_BYTES};
+use crate::line::Line;
+use crate::names::TopicSet;
+use crate::permits::Permit;
+use crate::threads::{self, Mailbox};
+
+/// What writes to the client, whoever has something to say.
+struct Pen {
+    line: Arc<Line>,
+    time: Duration,
+    closed: Mutex<bool>,
+}
+
+impl Pen {
+    fn write(&self, frames: &[u8]) -> io::Result<()> {
+        let closed = self.closed.lock();
+        if *closed {
+            return Err(ErrorKind::BrokenPipe.into());
+        }
+        self.line.send_within(frames, self.time)
+    }
+
+    /// Writes the last frame, unless there has been one.
+    fn write_last(&self, frame: &[u8]) {
+        let mut closed = self.closed.lock();
+        if !std::mem::replace(&mut *closed, true) {
+            // It fails when the client has gone: then there is nobody to tell.
+            let _ = self.line.send_within(frame, self.time);
+        }
+    }
+}
+
+/// The socket as `tungstenite` sees it.
+struct Half(Arc<Pen>);
+
+impl Read for Half {
+    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
+        loop {
+            // A client may say nothing for as long as it likes; whether it is there is found out
+            // by the pings.
+            match self.0.line.recv_into(buffer, Instant::now() + Duration::from_secs(3_600)) {
+                Err(e) if e.kind() == ErrorKind::TimedOut => {}
+                got => return got,
+            }
+        }
+    }
+}
+
+impl Write for Half {
+    /// Pongs, whole.
+    fn write(&mut self, frame: &[u8]) -> io::Result<usize> {
+        self.0.write(frame).map(|()| frame.len())
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        Ok(())
+    }
+}
+
+/// The thread that reads.
+struct Listener {
+    socket: WebSocket<Half>,
+    pen: Arc<Pen>,
+    api: Arc<Api>,
+    topics: TopicSet,
+    grant: Grant,
+    _ends: Ends,
+}
+
+/// However reading ends, the writing does too.
+struct Ends {
+    seat: SeatRef<Waiter, Delivered>,
+    done: Mailbox<()>,
+}
+
+impl Drop for Ends {
+    fn drop(&mut self) {
+        self.seat.dismiss();
+        self.done.close();
+    }
+}
+
+impl Listener {
+    fn run(mut self) {
+        let code = loop {
+            match self.socket.read() {
+                Ok(Message::Text(said)) => {
+                    let line = &self.pen.line;
+                    let caller = Caller { line, takes_shared_page: false, grant: &self.grant };
+                    let said = said.as_str().as_bytes().to_vec();
+                    let answer = self.api.publish_said(&self.topics, said, &caller);
+                    if self.pen.write(&answer).is_err() {
+                        return;
+                    }
+                }
+                Ok(Message::Binary(_)) => break CloseCode::Unsupported,
+                // Answered with the same.
+                Ok(Message::Close(frame)) => {
+                    break frame.map_or(CloseCode::Normal, |frame| frame.code);
+                }
+                Ok(_) => {}
+                Err(SocketError::Capacity(_)) => break CloseCode::Size,
+                Err(SocketError::Utf8(_)) => break CloseCode::Invalid,
+                Err(SocketError::Protocol(_)) => break CloseCode::Protocol,
+                Err(_) => return,
+            }
+        };
+        self.pen.write_last(&socket::close(code));
+    }
+}
+
+impl Desk {
+    /// Writes what comes and publishes what is said, until one side ends it.
+    pub(super) fn converse(
+        &self,
+        to: &Recipient<'_>,
+        mut stream: Stream<'_>,
+        _place: Permit,
+        early: Vec<u8>,
+        begun: Option<Instant>,
+    ) -> After {
+        let opening = stream.opening().encode(to.frame(After::KeepAlive));
+        let mut bytes = opening.len();
+        let time = self.config.write_timeout;
+        let pen = Arc::new(Pen { line: Arc::clone(to.line), time, closed: Mutex::new(false) });
+        let done = Mailbox::new(1);
+        // Nothing is said before the opening, and no opening is sent that could not be kept to.
+        let closed = pen.closed.lock();
+        let listening = stream.seat().ok_or(ErrorKind::NotFound.into()).and_then(|seat| {
+            let ends = Ends { seat, done: done.clone() };
+            self.listen(to, &pen, stream.topics(), ends, early)
+        });
+        let listener = match listening {
+            Ok(listener) => listener,
+            Err(error) => {
+                let detail = format!("no thread is left for a WebSocket: {error}");
+                return self.refuse(to, Problem::new(Cause::PollCap, detail).into());
+            }
+        };
+        let mut written = to.line.send_within(&opening, time);
+        drop(closed);
+        loop {
+            if let Err(error) = written {
+                stream.broke(&error);
+                to.line.hang_up();
+                break;
+            }
+            let piece = stream.next_piece();
+            bytes += piece.length();
+            if matches!(piece, Piece::End(_)) {
+                pen.write_last(piece.rest());
+                break;
+            }
+            written = pen.write(piece.rest());
+        }
+        self.tell(to, 101, bytes, begun);
+        // The client is to see the end, and may say that it has; then the listener hears its own.
+        to.line.end_output();
+        done.take_by(Instant::now() + LINGER);
+        to.line.hang_up();
+        let _ = listener.join();
+        After::Close
+    }
+
+    fn listen(
+        &self,
+        to: &Recipient<'_>,
+        pen: &Arc<Pen>,
+        topics: &TopicSet,
+        ends: Ends,
+        early: Vec<u8>,
+    ) -> io::Result<std::thread::JoinHandle<()>> {
+        let most = Some(self.config.max_event);
+        let config = WebSocketConfig::default()
+            .read_buffer_size(WEBSOCKET_INPUT_BYTES)
+            .write_buffer_size(0)
+            .max_message_size(most)
+            .max_frame_size(most);
+        let half = Half(Arc::clone(pen));
+        let listener = Listener {
+            socket: WebSocket::from_partially_read(half, early, Role::Server, Some(config)),
+            pen: Arc::clone(pen),
+            api: Arc::clone(&self.api),
+            topics: topics.clone(),
+            grant: to.grant.clone(),
+            _ends: ends,
+        };
+        threads::start("listen", Box::new(move || listener.run()))
+    }
+}
