@@ -157,18 +157,8 @@ impl Metrics {
                 ("hung_up", m.polls_hung_up.get()),
             ],
         );
-        page.counter("streams_begun_total", "Streams begun.", m.streams_begun.get());
-        page.labelled(
-            "streams_total",
-            "Streams ended, by reason.",
-            "reason",
-            [
-                ("drain", m.streams_drain.get()),
-                ("hung_up", m.streams_hung_up.get()),
-                ("revoked", m.streams_revoked.get()),
-                ("slow", m.streams_slow.get()),
-            ],
-        );
+        #[cfg(feature = "streams")]
+        self.render_streams(page);
         page.labelled(
             "gaps_total",
             "Gaps told to readers, by cause.",
@@ -196,6 +186,23 @@ impl Metrics {
             m.log_lines_dropped.get(),
         );
         page.histogram("wake_seconds", "From an append to the answer of a held poll.", &m.wake);
+    }
+
+    #[cfg(feature = "streams")]
+    fn render_streams(&self, page: &mut Page) {
+        let m = self;
+        page.counter("streams_begun_total", "Streams begun.", m.streams_begun.get());
+        page.labelled(
+            "streams_total",
+            "Streams ended, by reason.",
+            "reason",
+            [
+                ("drain", m.streams_drain.get()),
+                ("hung_up", m.streams_hung_up.get()),
+                ("revoked", m.streams_revoked.get()),
+                ("slow", m.streams_slow.get()),
+            ],
+        );
     }
 }
 

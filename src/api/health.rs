@@ -8,7 +8,7 @@ use crate::metrics::Page;
 use crate::store::Ledger;
 
 impl Api {
-    pub(super) fn health(&self) -> Reply<'_> {
+    pub(super) fn health(&self) -> Reply {
         let draining = self.shutdown.given();
         let mut body = Vec::new();
         let mut object = Object::open(&mut body);
@@ -25,7 +25,7 @@ impl Api {
         Reply::Answer(if draining { answer.with("Retry-After", retry_after()) } else { answer })
     }
 
-    pub(super) fn metrics_page(&self) -> Reply<'_> {
+    pub(super) fn metrics_page(&self) -> Reply {
         let mut page = Page::default();
         let log = self.log.totals();
         page.gauge("connections", "Connections open now.", self.connections.taken());

@@ -12,9 +12,12 @@ mod publish;
 mod render;
 #[cfg(feature = "websocket")]
 pub mod socket;
+#[cfg(feature = "streams")]
 mod sse;
+#[cfg(feature = "streams")]
 mod stream;
 mod topics;
+mod wants;
 mod web;
 
 use std::io;
@@ -43,7 +46,9 @@ pub use page::Page;
 use page::{PageKey, Pages};
 use params::Params;
 use publish::Published;
-pub use stream::{Piece, Stream};
+#[cfg(feature = "streams")]
+pub use stream::{Begun, Piece, Query as StreamQuery, Stream};
+use wants::Wants;
 
 /// A log, and the way to change it.
 pub struct OpenLog {
@@ -109,6 +114,7 @@ pub struct Routed {
 pub enum Task {
     Publish(publish::Ask),
     Poll(poll::Query),
+    #[cfg(feature = "streams")]
     Stream(stream::Query),
     Trim(Name),
     Topics(topics::Query),
@@ -122,17 +128,12 @@ pub enum Task {
 }
 
 /// What comes back.
-pub enum Reply<'a> {
+pub enum Reply {
     Answer(Answer),
     Page(Arc<Page>),
     Refused(Problem),
     /// A page that was written already, or begun.
     Delivered(Delivered),
-    /// Whatever comes, as it comes.
-    Stream(Box<Stream<'a>>),
-    /// The same on a WebSocket, and its place among those.
-    #[cfg(feature = "websocket")]
-    Socket(Box<Stream<'a>>, Permit),
     /// The client has hung up.
     HungUp,
 }
@@ -152,6 +153,7 @@ impl Task {
         match self {
             Task::Publish(ask) => Some((Right::Publish, vec![ask.pattern()])),
             Task::Poll(query) => Some(query.need()),
+            #[cfg(feature = "streams")]
             Task::Stream(query) => Some(query.need()),
             Task::Trim(topic) => Some((Right::Admin, vec![Pattern::Topic(topic.clone())])),
             Task::Topics(query) => Some((Right::Admin, vec![query.pattern()])),
@@ -268,15 +270,17 @@ impl Api {
         }
         if let Some(topics) = path.strip_prefix("/topics/") {
             return match head.method {
-                Method::Get if stream::is_upgrade(head) => {
-                    stream::Query::upgrade(topics, head).map(Task::Stream)
-                }
-                Method::Get | Method::Head if stream::is_asked_for(head) => {
-                    stream::Query::read(topics, head).map(Task::Stream)
-                }
-                Method::Get | Method::Head => {
-                    poll::Query::read(topics, head, self.max_wait).map(Task::Poll)
-                }
+                Method::Get | Method::Head => match Wants::of(head) {
+                    Wants::Answer => poll::Query::read(topics, head, self.max_wait).map(Task::Poll),
+                    #[cfg(feature = "streams")]
+                    Wants::Events => stream::Query::read(topics, head).map(Task::Stream),
+                    #[cfg(feature = "websocket")]
+                    Wants::Socket => stream::Query::upgrade(topics, head).map(Task::Stream),
+                    #[cfg(not(feature = "streams"))]
+                    Wants::Events => Err(wants::not_built("streams")),
+                    #[cfg(not(feature = "websocket"))]
+                    Wants::Socket => Err(wants::not_built("websocket")),
+                },
                 Method::Post => publish::Ask::read(topics, head).map(Task::Publish),
                 Method::Delete => {
                     Params::read(head.query(), &[])?;
@@ -307,9 +311,10 @@ impl Api {
         }
     }
 
-    /// Does what was asked; a poll is held in here, a stream only begun.
+    /// Does what was asked; a poll is held in here. Streams are begun apart; of those, this gives
+    /// the head.
     #[must_use]
-    pub fn perform(&self, task: Task, body: Vec<u8>, caller: &Caller<'_>) -> Reply<'_> {
+    pub fn perform(&self, task: Task, body: Vec<u8>, caller: &Caller<'_>) -> Reply {
         let done = match task {
             // Its token may have been taken back while the body arrived.
             Task::Publish(ask) => self
@@ -322,7 +327,8 @@ impl Api {
                 .trim(&topic)
                 .map(|()| Reply::Answer(Answer::empty()))
                 .map_err(|refusal| self.refuse_publish(&refusal)),
-            Task::Stream(query) => self.stream(query, caller),
+            #[cfg(feature = "streams")]
+            Task::Stream(query) => Ok(Reply::Answer(query.opening)),
             Task::Topics(query) => Ok(self.list_topics(&query)),
             Task::Health => Ok(self.health()),
             Task::Metrics => Ok(self.metrics_page()),

@@ -13,7 +13,9 @@ use std::time::{Instant, SystemTime};
 use parking_lot::Mutex;
 
 use crate::access::Cors;
-use crate::cursor::{Cursor, Since};
+#[cfg(feature = "streams")]
+use crate::cursor::Cursor;
+use crate::cursor::Since;
 use crate::limits::{ANSWERS_BYTES, PAGE_BYTES, SHARED_PAGE_BYTES, SHARED_PAGES};
 use crate::log::{OnGap, Slice, Why};
 use crate::names::{TopicSet, TypeFilter};
@@ -28,6 +30,7 @@ pub enum Format {
 }
 
 /// How a stream shows events.
+#[cfg(feature = "streams")]
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
 pub enum Wire {
     /// As server-sent events; to be ended by the end of the connection.
@@ -45,6 +48,7 @@ pub enum Shape {
     /// A whole answer.
     Answer(Format),
     /// A part of a stream.
+    #[cfg(feature = "streams")]
     Part(Wire),
 }
 
@@ -80,6 +84,7 @@ impl PageKey {
 pub struct Page {
     pub(super) bytes: Vec<u8>,
     /// The cursor of who has it.
+    #[cfg(feature = "streams")]
     pub(super) next: Cursor,
     /// When its first event was appended.
     pub(super) first_at: Option<Instant>,

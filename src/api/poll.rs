@@ -127,7 +127,7 @@ fn preferred_wait(value: &str) -> Option<u64> {
 
 impl Api {
     /// Answers a poll, holding it while there is nothing to say.
-    pub(super) fn poll(&self, query: Query, caller: &Caller<'_>) -> Result<Reply<'_>, Problem> {
+    pub(super) fn poll(&self, query: Query, caller: &Caller<'_>) -> Result<Reply, Problem> {
         let Query { mut key, wait } = query;
         key.cors.clone_from(&caller.grant.cors);
         let refuse = |gap| self.refuse_gap(&gap);
@@ -242,7 +242,7 @@ impl Api {
         Ok(found)
     }
 
-    fn data(&self, page: Arc<Page>) -> Reply<'_> {
+    fn data(&self, page: Arc<Page>) -> Reply {
         self.count_data(&page);
         Reply::Page(page)
     }
@@ -258,7 +258,7 @@ impl Api {
         }
     }
 
-    fn empty(&self, key: &PageKey, nothing: &Slice, reason: Reason) -> Reply<'_> {
+    fn empty(&self, key: &PageKey, nothing: &Slice, reason: Reason) -> Reply {
         match reason {
             Reason::Drain => self.metrics.polls_drain.add(1),
             _ => self.metrics.polls_timeout.add(1),

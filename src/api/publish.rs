@@ -223,7 +223,7 @@ impl Api {
         ask: &Ask,
         body: Vec<u8>,
         caller: &Caller<'_>,
-    ) -> Result<Reply<'_>, Problem> {
+    ) -> Result<Reply, Problem> {
         if self.shutdown.given() {
             return Err(Problem::new(
                 Cause::Draining,
@@ -271,7 +271,7 @@ impl Api {
     }
 
     /// Answers a publish whose key is known: as the first was, once that is known.
-    fn repeat(&self, ask: &Ask, first: &Outcome<Published>) -> Result<Reply<'_>, Problem> {
+    fn repeat(&self, ask: &Ask, first: &Outcome<Published>) -> Result<Reply, Problem> {
         let published = first.lock().clone().ok_or_else(|| {
             Problem::new(Cause::Internal, "the first publish under this key failed in the middle")
         })?;
@@ -304,7 +304,7 @@ impl Published {
         Published { cursor, time, released: 0, count }
     }
 
-    fn answer(&self, topic: &Name, status: u16, durable: bool) -> Reply<'static> {
+    fn answer(&self, topic: &Name, status: u16, durable: bool) -> Reply {
         let mut body = Vec::with_capacity(256);
         let mut object = Object::open(&mut body);
         let cursor = self.cursor.text();

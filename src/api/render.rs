@@ -8,6 +8,7 @@ use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD as BASE64;
 
 use super::page::{Format, Page, PageKey, Shape};
+#[cfg(feature = "streams")]
 use super::stream;
 use crate::http::{Answer, Frame};
 use crate::json::{self, Object};
@@ -41,12 +42,22 @@ impl Reason {
 pub fn render(key: &PageKey, slice: &Slice, reason: Reason, mut room: Permit) -> Arc<Page> {
     let (bytes, taken) = match key.shape {
         Shape::Answer(format) => answer(key, format, slice, reason, room.size()),
+        #[cfg(feature = "streams")]
         Shape::Part(wire) => stream::part(wire, slice, room.size()),
     };
     room.resize(bytes.capacity());
     let gap = slice.gap.as_ref().map(|gap| (gap.why, lost_in_all(gap)));
     let first_at = slice.events.first().map(|event| event.at);
-    Arc::new(Page { bytes, next: slice.next(taken), first_at, gap, _room: room })
+    #[cfg(not(feature = "streams"))]
+    let _ = taken;
+    Arc::new(Page {
+        bytes,
+        #[cfg(feature = "streams")]
+        next: slice.next(taken),
+        first_at,
+        gap,
+        _room: room,
+    })
 }
 
 /// A whole answer, and how many events it has.

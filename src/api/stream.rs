@@ -17,7 +17,7 @@ use super::deliver::Delivered;
 use super::page::{Found, Page, PageKey, Shape, Wire};
 use super::params::Params;
 use super::poll::since;
-use super::{Api, Caller, Reply, Waiter, sse};
+use super::{Api, Caller, Waiter, sse};
 use crate::access::{Grant, Need};
 #[cfg(feature = "websocket")]
 use crate::bell::SeatRef;
@@ -36,27 +36,7 @@ pub struct Query {
     key: PageKey,
     wire: Wire,
     /// What comes before its first piece.
-    opening: Answer,
-    /// Whether that is all that is asked for.
-    is_head: bool,
-}
-
-/// Whether a request asks for server-sent events: every `EventSource` does, and nothing else by
-/// accident.
-pub fn is_asked_for(head: &Head) -> bool {
-    head.all(Field::Accept).flat_map(|value| value.split(',')).any(|range| {
-        let mut parts = range.split(';').map(str::trim);
-        let is_it = |name: &str| name.eq_ignore_ascii_case("text/event-stream");
-        let refuses = |quality: &str| quality.trim_matches(['0', '.']).is_empty();
-        parts.next().is_some_and(is_it)
-            && !parts.filter_map(|part| part.strip_prefix("q=")).any(refuses)
-    })
-}
-
-/// Whether a request asks for a WebSocket.
-pub fn is_upgrade(head: &Head) -> bool {
-    let mut protocols = head.all(Field::Upgrade).flat_map(|value| value.split(','));
-    protocols.any(|protocol| protocol.trim().eq_ignore_ascii_case("websocket"))
+    pub(super) opening: Answer,
 }
 
 impl Query {
@@ -68,17 +48,6 @@ impl Query {
     pub fn upgrade(topics: &str, head: &Head) -> Result<Query, Problem> {
         let opening = super::socket::opening(head)?;
         Query::over(Wire::WebSocket, opening, topics, head)
-    }
-
-    /// Says that there are none.
-    ///
-    /// # Errors
-    /// Always.
-    #[cfg(not(feature = "websocket"))]
-    pub fn upgrade(_: &str, _: &Head) -> Result<Query, Problem> {
-        let detail = "header Upgrade: this build has no WebSocket (cargo feature websocket); poll, \
-                      or ask with Accept: text/event-stream";
-        Err(Problem::new(crate::error::Cause::NotBuilt, detail))
     }
 
     /// Reads a stream's topics, parameters and place. It has no end, no pages and no form to
@@ -121,13 +90,22 @@ impl Query {
             preferred: None,
             cors: None,
         };
-        Ok(Query { key, wire, opening, is_head: head.is_head() })
+        Ok(Query { key, wire, opening })
     }
 
     /// The right that it needs.
     pub fn need(&self) -> Need {
         self.key.need()
     }
+}
+
+/// A stream, and what it is written as.
+pub enum Begun<'a> {
+    /// An answer's body.
+    Events(Stream<'a>),
+    /// Frames; and its place among the `WebSocket`s.
+    #[cfg(feature = "websocket")]
+    Socket(Stream<'a>, Permit),
 }
 
 /// A stream that was begun.
@@ -219,11 +197,11 @@ impl Piece {
 
 impl Api {
     /// Begins a stream.
-    pub(super) fn stream(&self, query: Query, caller: &Caller<'_>) -> Result<Reply<'_>, Problem> {
-        let Query { key, wire, opening, is_head } = query;
-        if is_head {
-            return Ok(Reply::Answer(opening));
-        }
+    ///
+    /// # Errors
+    /// When there is no place for it, or its token has just been taken back.
+    pub fn begin(&self, query: Query, caller: &Caller<'_>) -> Result<Begun<'_>, Problem> {
+        let Query { key, wire, opening } = query;
         #[cfg(feature = "websocket")]
         let socket = if wire == Wire::WebSocket { Some(self.may_open_socket()?) } else { None };
         let permit = self.may_hold()?;
@@ -238,7 +216,7 @@ impl Api {
         // As for a poll: either this finds out that the token is gone, or it is found sitting.
         self.access.still(caller.grant, || key.need())?;
         self.metrics.streams_begun.add(1);
-        let stream = Box::new(Stream {
+        let stream = Stream {
             api: self,
             seat,
             key,
@@ -249,12 +227,12 @@ impl Api {
             // A reader without events has a cursor from the beginning.
             silent_until: Instant::now(),
             _permit: permit,
-        });
+        };
         #[cfg(feature = "websocket")]
         if let Some(socket) = socket {
-            return Ok(Reply::Socket(stream, socket));
+            return Ok(Begun::Socket(stream, socket));
         }
-        Ok(Reply::Stream(stream))
+        Ok(Begun::Events(stream))
     }
 }
 

@@ -41,7 +41,7 @@ impl Query {
 }
 
 impl Api {
-    pub(super) fn list_topics(&self, query: &Query) -> Reply<'_> {
+    pub(super) fn list_topics(&self, query: &Query) -> Reply {
         let (topics, head) = self.log.topics(&query.prefix, &query.after, query.limit);
         let mut body = Vec::new();
         let mut object = Object::open(&mut body);

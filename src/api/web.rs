@@ -46,7 +46,7 @@ impl Ask {
     }
 
     /// The file, or word that the browser has it.
-    pub(super) fn reply(&self) -> Reply<'static> {
+    pub(super) fn reply(&self) -> Reply {
         let File { content_type, text, etag, policy } = self.file;
         let answer = if self.has_it {
             Answer::not_modified()

@@ -120,9 +120,6 @@ impl Desk {
             return After::Close;
         }
         self.metrics.requests.add(1);
-        if matches!(asked.task, Ok(Task::Poll(_))) {
-            input.release();
-        }
         if slot.is_wanted() {
             asked.after = After::Close;
         }
@@ -162,9 +159,20 @@ impl Desk {
     fn answer(&self, to: &Recipient<'_>, asked: Asked, input: &mut Input) -> After {
         let begun = self.diag.tells_requests().then(Instant::now);
         let Asked { task, body, after } = asked;
+        if matches!(task, Ok(Task::Poll(_))) {
+            input.release();
+        }
         // Its room is kept until the answer is out.
         let Body { bytes: body, room: _room, .. } = body;
         let line = to.line;
+        #[cfg(feature = "streams")]
+        let task = match task {
+            Ok(Task::Stream(query)) if !to.is_head => match self.stream(to, query, input, begun) {
+                Ok(after) => return after,
+                Err(problem) => Err(problem),
+            },
+            task => task,
+        };
         let reply = match task {
             Err(problem) => Reply::Refused(problem),
             // A panic leaves no lock behind that matters: see `log`.
@@ -174,18 +182,6 @@ impl Desk {
                 catch_unwind(AssertUnwindSafe(|| self.api.perform(task, body, &caller)))
                     .unwrap_or_else(|_| Reply::Refused(failed()))
             }
-        };
-        let reply = match reply {
-            Reply::Stream(stream) => {
-                // Its client has nothing more to say, and the buffer can go.
-                drop(input.take());
-                return self.stream(to, *stream, begun);
-            }
-            #[cfg(feature = "websocket")]
-            Reply::Socket(stream, place) => {
-                return self.converse(to, *stream, place, input.take(), begun);
-            }
-            reply => reply,
         };
         let after = if self.shutdown.given() { After::Close } else { after };
         let message = self.message(reply, to, after);
@@ -203,12 +199,7 @@ impl Desk {
     }
 
     /// A reply as bytes; none for a client that has gone.
-    fn message(
-        &self,
-        reply: Reply<'_>,
-        to: &Recipient<'_>,
-        after: After,
-    ) -> Option<(u16, Message)> {
+    fn message(&self, reply: Reply, to: &Recipient<'_>, after: After) -> Option<(u16, Message)> {
         let own = |answer: &Answer| {
             let opening = answer.encode(to.frame(after));
             let counted =
@@ -219,10 +210,7 @@ impl Desk {
             (200, Message { opening, shared: Some((page, rest)), _counted: None })
         };
         Some(match reply {
-            // A stream is no message.
-            Reply::HungUp | Reply::Stream(_) => return None,
-            #[cfg(feature = "websocket")]
-            Reply::Socket(..) => return None,
+            Reply::HungUp => return None,
             Reply::Delivered(Delivered { page: delivered, sent }) => {
                 let rest = sent..delivered.bytes().len();
                 page(delivered, Vec::new(), rest)

@@ -16,6 +16,7 @@ mod request;
 mod scan;
 #[cfg(feature = "websocket")]
 mod socket;
+#[cfg(feature = "streams")]
 mod stream;
 mod target;
 mod watch;

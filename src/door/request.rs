@@ -73,6 +73,7 @@ impl Input {
     }
 
     /// Takes what was not used.
+    #[cfg(feature = "streams")]
     pub fn take(&mut self) -> Vec<u8> {
         let mut rest = std::mem::take(&mut self.buffer);
         rest.drain(..std::mem::take(&mut self.used));

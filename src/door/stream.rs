@@ -4,12 +4,36 @@ use std::sync::Arc;
 use std::time::Instant;
 
 use super::connection::{After, Desk, Recipient};
-use crate::api::{Piece, Stream};
+use super::request::Input;
+use crate::api::{Begun, Caller, Piece, Stream, StreamQuery};
+use crate::error::Problem;
 
 impl Desk {
+    /// Begins a stream, and writes it to its end.
+    pub(super) fn stream(
+        &self,
+        to: &Recipient<'_>,
+        query: StreamQuery,
+        input: &mut Input,
+        begun: Option<Instant>,
+    ) -> Result<After, Problem> {
+        let caller = Caller { line: to.line, takes_shared_page: true, grant: &to.grant };
+        let stream = self.api.begin(query, &caller)?;
+        // The buffer can go. It is empty, unless a WebSocket's client has begun to speak.
+        let early = input.take();
+        Ok(match stream {
+            Begun::Events(stream) => {
+                drop(early);
+                self.send_events(to, stream, begun)
+            }
+            #[cfg(feature = "websocket")]
+            Begun::Socket(stream, place) => self.converse(to, stream, place, early, begun),
+        })
+    }
+
     /// Writes what comes, as it comes. The connection ends with the stream; `begun` is when its
     /// request was read whole.
-    pub(super) fn stream(
+    fn send_events(
         &self,
         to: &Recipient<'_>,
         mut stream: Stream<'_>,

@@ -234,6 +234,9 @@ fn reads_back(request: &Request) {
     if !request.keep_alive {
         text.push_str("Connection: close\r\n");
     }
+    if fields.iter().any(|(field, _)| *field == Field::Upgrade) {
+        text.push_str("Connection: upgrade\r\n");
+    }
     if request.expects_continue {
         text.push_str("Expect: 100-continue\r\n");
     }

@@ -14,7 +14,9 @@ const HANG: &str = "120";
 fn lessons() -> Vec<PathBuf> {
     let place = Path::new(env!("CARGO_MANIFEST_DIR")).join("scripts/lessons");
     let files = std::fs::read_dir(place).unwrap().map(|entry| entry.unwrap().path());
-    let mut lessons: Vec<_> = files.filter(|file| name(file) != "lib.sh").collect();
+    let is_built = |file: &PathBuf| cfg!(feature = "streams") || !name(file).ends_with("-sse.sh");
+    let is_lesson = |file: &PathBuf| name(file) != "lib.sh" && is_built(file);
+    let mut lessons: Vec<_> = files.filter(is_lesson).collect();
     lessons.sort();
     lessons
 }

@@ -49,7 +49,9 @@ mod store_damage;
 mod store_faults;
 mod store_runs;
 mod sites;
+#[cfg(feature = "streams")]
 mod streams_ends;
+#[cfg(feature = "streams")]
 mod streams_sse;
 #[cfg(feature = "websocket")]
 mod streams_websocket;

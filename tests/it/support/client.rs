@@ -129,6 +129,7 @@ impl Client {
         std::mem::take(&mut self.unused)
     }
 
+    #[cfg(feature = "streams")]
     /// Reads up to and with these bytes; nothing when the end comes before.
     pub fn through(&mut self, end: &[u8]) -> Option<Vec<u8>> {
         loop {
@@ -141,6 +142,7 @@ impl Client {
         }
     }
 
+    #[cfg(feature = "streams")]
     /// Reads so many bytes; nothing when the end comes before.
     pub fn take(&mut self, count: usize) -> Option<Vec<u8>> {
         while self.unused.len() < count {

@@ -8,6 +8,7 @@ pub mod proxy;
 mod ram;
 mod server;
 mod shelf;
+#[cfg(feature = "streams")]
 pub mod sse;
 
 pub use client::{Answer, Client};

@@ -1,0 +1,41 @@
+//! In which way a poll's URL is asked for: as a poll, or as a poll that goes on.
+
+#[cfg(not(feature = "websocket"))]
+use crate::error::{Cause, Problem};
+use crate::http::{Field, Head, Method};
+
+/// In which way.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Wants {
+    /// One answer.
+    Answer,
+    /// Server-sent events.
+    Events,
+    /// A WebSocket.
+    Socket,
+}
+
+impl Wants {
+    /// What a request asks for. Every `EventSource` asks for events, and nothing else by accident.
+    pub fn of(head: &Head) -> Wants {
+        let list = |field| head.all(field).flat_map(|value| value.split(','));
+        let is_websocket = |name: &str| name.trim().eq_ignore_ascii_case("websocket");
+        if head.method == Method::Get && list(Field::Upgrade).any(is_websocket) {
+            return Wants::Socket;
+        }
+        let events = |range: &str| {
+            let mut parts = range.split(';').map(str::trim);
+            let refuses = |quality: &str| quality.trim_matches(['0', '.']).is_empty();
+            parts.next().is_some_and(|name| name.eq_ignore_ascii_case("text/event-stream"))
+                && !parts.filter_map(|part| part.strip_prefix("q=")).any(refuses)
+        };
+        if list(Field::Accept).any(events) { Wants::Events } else { Wants::Answer }
+    }
+}
+
+/// Says that this build does not have what is asked for.
+#[cfg(not(feature = "websocket"))]
+pub fn not_built(feature: &str) -> Problem {
+    let detail = format!("this build is without {feature} (a cargo feature); a poll will do");
+    Problem::new(Cause::NotBuilt, detail)
+}
