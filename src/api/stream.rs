@@ -27,6 +27,7 @@ use crate::error::Problem;
 use crate::http::{Answer, Field, Head, LAST_CHUNK, Version, chunk};
 use crate::limits::{PAGE_EVENTS_DEFAULT, STREAM_SILENCE, STREAM_SILENCE_LEAST};
 use crate::log::{OnGap, Slice};
+use crate::metrics::Counter;
 use crate::names::{TopicSet, TypeFilter};
 use crate::permits::Permit;
 
@@ -119,7 +120,8 @@ pub struct Stream<'a> {
     silence: Duration,
     /// When the cursor is told, unless something else is before.
     silent_until: Instant,
-    _permit: Permit,
+    /// Given up with its end, before that can be seen.
+    permit: Option<Permit>,
 }
 
 /// Why a stream ends in order.
@@ -226,7 +228,7 @@ impl Api {
             silence: STREAM_SILENCE.min(self.max_wait).max(STREAM_SILENCE_LEAST),
             // A reader without events has a cursor from the beginning.
             silent_until: Instant::now(),
-            _permit: permit,
+            permit: Some(permit),
         };
         #[cfg(feature = "websocket")]
         if let Some(socket) = socket {
@@ -317,12 +319,12 @@ impl Stream<'_> {
         Piece::Page(delivered)
     }
 
-    fn drained(&self) -> Piece {
-        self.api.metrics.streams_drain.add(1);
+    fn drained(&mut self) -> Piece {
+        self.over(&self.api.metrics.streams_drain);
         Piece::End(self.wire.end(Ended::Drained))
     }
 
-    fn dismissed(&self) -> Piece {
+    fn dismissed(&mut self) -> Piece {
         let metrics = &self.api.metrics;
         let revoked = self.api.access.still(&self.grant, || self.key.need()).is_err();
         let (ended, count) = if revoked {
@@ -330,16 +332,21 @@ impl Stream<'_> {
         } else {
             (Ended::HungUp, &metrics.streams_hung_up)
         };
-        count.add(1);
+        self.over(count);
         Piece::End(self.wire.end(ended))
     }
 
     /// Counts that a piece could not be written; with that it is over.
-    pub fn broke(&self, error: &Error) {
+    pub fn broke(&mut self, error: &Error) {
         let metrics = &self.api.metrics;
-        match error.kind() {
-            ErrorKind::TimedOut => metrics.streams_slow.add(1),
-            _ => metrics.streams_hung_up.add(1),
-        }
+        self.over(match error.kind() {
+            ErrorKind::TimedOut => &metrics.streams_slow,
+            _ => &metrics.streams_hung_up,
+        });
+    }
+
+    fn over(&mut self, count: &Counter) {
+        self.permit = None;
+        count.add(1);
     }
 }
