@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# Lesson 9: server-sent events.
+# Lesson 10: server-sent events.
 #
 # A poll is answered once, and the next one needs another request. A client that can read an answer
 # while it is still being sent needs only one: the server writes each event into it as it comes. That
