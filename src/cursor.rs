@@ -25,6 +25,13 @@ impl Epoch {
     pub const fn from_bits(bits: u64) -> Epoch {
         Epoch(bits)
     }
+
+    /// As its `Display`, but by hand: every answer has two of these.
+    fn push_to(self, text: &mut String) {
+        for place in 0..16 {
+            text.push(char::from(b"0123456789abcdef"[(self.0 >> (60 - 4 * place)) as usize & 15]));
+        }
+    }
 }
 
 /// Bytes that nobody can guess.
@@ -54,10 +61,7 @@ impl FromStr for Epoch {
 
 impl fmt::Display for Epoch {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        // By hand, because every answer has two of these.
-        let digit = |place: usize| b"0123456789abcdef"[(self.0 >> (60 - 4 * place)) as usize & 15];
-        let digits: [u8; 16] = std::array::from_fn(digit);
-        f.write_str(std::str::from_utf8(&digits).unwrap_or_default())
+        write!(f, "{:016x}", self.0)
     }
 }
 
@@ -78,16 +82,19 @@ impl Cursor {
     #[must_use]
     pub fn text(&self) -> String {
         let mut text = String::with_capacity(48);
+        self.epoch.push_to(&mut text);
         // Writing to a String cannot fail.
-        let _ = write!(text, "{self}");
+        let _ = write!(text, ".{}", self.seq);
+        if let Some(told) = self.told {
+            let _ = write!(text, ".{told}");
+        }
         text
     }
 }
 
 impl fmt::Display for Cursor {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{}.{}", self.epoch, self.seq)?;
-        self.told.map_or(Ok(()), |told| write!(f, ".{told}"))
+        f.write_str(&self.text())
     }
 }
 

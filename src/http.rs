@@ -230,17 +230,16 @@ impl Answer {
         push_number(&mut bytes, u64::from(self.status));
         bytes.push(b' ');
         bytes.extend_from_slice(StatusCode(self.status).default_reason_phrase().as_bytes());
-        bytes.extend_from_slice(LINE_END);
+        end_line(&mut bytes);
         if frame.closes {
             bytes.extend_from_slice(CLOSE);
         }
-        push_field(&mut bytes, "Server", b"longpoll");
-        push_field(&mut bytes, "Date", &date());
+        bytes.extend_from_slice(BEFORE_DATE);
+        bytes.extend_from_slice(&date());
+        bytes.extend_from_slice(AFTER_DATE);
         for (name, value) in &self.headers {
             push_field(&mut bytes, name, value.as_bytes());
         }
-        // What a publisher sent must not pass for something else in a reader's browser.
-        bytes.extend_from_slice(b"X-Content-Type-Options: nosniff\r\n");
         if let Some(origin) = frame.cors {
             push_field(&mut bytes, "Access-Control-Allow-Origin", origin.as_bytes());
             bytes.extend_from_slice(CORS);
@@ -248,9 +247,9 @@ impl Answer {
         if self.body.is_some() {
             bytes.extend_from_slice(b"Content-Length: ");
             push_number(&mut bytes, length as u64);
-            bytes.extend_from_slice(LINE_END);
+            end_line(&mut bytes);
         }
-        bytes.extend_from_slice(LINE_END);
+        end_line(&mut bytes);
         if let Some(body) = self.body.as_ref().filter(|_| frame.has_body) {
             bytes.extend_from_slice(body);
         }
@@ -267,15 +266,26 @@ const LINE_END: &[u8] = b"\r\n";
 /// Which headers a page of another site may read, and that the answer depends on whose it is.
 const CORS: &[u8] = b"Access-Control-Expose-Headers: Next-Cursor, Poll-Reason, Poll-Wait, \
     Poll-Gap, Retry-After, Preference-Applied\r\nVary: Origin\r\n";
+/// What every answer has: these, and its date between them.
+const BEFORE_DATE: &[u8] = b"Server: longpoll\r\nDate: ";
+// What a publisher sent must not pass for something else in a reader's browser.
+const AFTER_DATE: &[u8] = b"\r\nX-Content-Type-Options: nosniff\r\n";
 const CLOSE: &[u8] = b"Connection: close\r\n";
 
 fn push_field(bytes: &mut Vec<u8>, name: &str, value: &[u8]) {
+    bytes.reserve(name.len() + value.len() + 4);
     bytes.extend_from_slice(name.as_bytes());
-    bytes.extend_from_slice(b": ");
+    bytes.push(b':');
+    bytes.push(b' ');
     // Values are checked where they come in; that none can end its line is made sure here.
     let end = memchr::memchr3(b'\r', b'\n', 0, value).unwrap_or(value.len());
     bytes.extend_from_slice(&value[..end]);
-    bytes.extend_from_slice(LINE_END);
+    end_line(bytes);
+}
+
+fn end_line(bytes: &mut Vec<u8>) {
+    bytes.push(b'\r');
+    bytes.push(b'\n');
 }
 
 /// The `Date` field (RFC 9110, section 6.6.1), made once a second.

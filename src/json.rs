@@ -26,11 +26,16 @@ impl<'a> Object<'a> {
 
     /// Keys are words of the contract or topic names: there is nothing in them to escape.
     fn key(&mut self, key: &str) -> &mut Vec<u8> {
-        let open: &[u8] = if std::mem::take(&mut self.empty) { b"\"" } else { b",\"" };
-        self.out.reserve(open.len() + key.len() + 2);
-        self.out.extend_from_slice(open);
+        self.out.reserve(key.len() + 4);
+        // Single bytes are pushed: a call each, to append them as slices, was a tenth of what a
+        // publish costs.
+        if !std::mem::take(&mut self.empty) {
+            self.out.push(b',');
+        }
+        self.out.push(b'"');
         self.out.extend_from_slice(key.as_bytes());
-        self.out.extend_from_slice(b"\":");
+        self.out.push(b'"');
+        self.out.push(b':');
         self.out
     }
 

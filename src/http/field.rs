@@ -54,26 +54,30 @@ impl Field {
         ("Upgrade", Field::Upgrade),
         ("X-Forwarded-For", Field::XForwardedFor),
     ];
-    /// One bit for each length that a name has: most fields of most requests end there.
-    const LENGTHS: u32 = {
-        let (mut bits, mut place) = (0, 0);
+    /// For each length of a name, one bit for each field that has such a name: a look at one or two
+    /// names, or at none, settles what most fields of most requests are.
+    const WITH_LENGTH: [u32; 32] = {
+        let (mut sets, mut place) = ([0; 32], 0);
         while place < Field::NAMES.len() {
-            bits |= 1 << Field::NAMES[place].0.len();
+            sets[Field::NAMES[place].0.len()] |= 1 << place;
             place += 1;
         }
-        bits
+        sets
     };
 
     /// The field of this name.
     #[must_use]
     pub fn named(name: &str) -> Option<Field> {
-        let length = name.len();
-        if length >= 32 || Field::LENGTHS >> length & 1 == 0 {
-            return None;
+        let mut candidates = Field::WITH_LENGTH.get(name.len()).copied()?;
+        while candidates != 0 {
+            let (known, field) = Field::NAMES[candidates.trailing_zeros() as usize];
+            // Most clients write it as it is written here.
+            if known == name || known.eq_ignore_ascii_case(name) {
+                return Some(field);
+            }
+            candidates &= candidates - 1;
         }
-        let same =
-            |(known, _): &&(&str, Field)| known.len() == length && known.eq_ignore_ascii_case(name);
-        Field::NAMES.iter().find(same).map(|(_, field)| *field)
+        None
     }
 
     /// The name as it is usually written.
