@@ -1,8 +1,11 @@
-//! The HTTP vocabulary that door and api share: a request's head, and an answer and its bytes.
+//! The HTTP vocabulary that door, api and client share: a request's head, an answer and its bytes,
+//! and how the body of either is framed.
 //!
 //! Methods and status codes are `tiny_http`'s.
 
+pub mod chunked;
 mod field;
+mod framing;
 
 use std::borrow::Cow;
 use std::io::Write as _;
@@ -13,7 +16,8 @@ use httpdate::HttpDate;
 use parking_lot::Mutex;
 use tiny_http::StatusCode;
 
-pub use field::Field;
+pub use field::{Field, is_token};
+pub use framing::{Framing, FramingFields};
 pub use tiny_http::Method;
 
 use crate::error::Problem;

@@ -35,7 +35,8 @@
 //! [web], [api], [door].
 //!
 //! Beside the server stands `client`, the loops at the other end of the wire; a cargo feature. It
-//! shares only the small modules at the top of the list, and has no locks.
+//! shares only the small modules at the top of the list and, of [http], how a message is framed;
+//! and has no locks.
 //!
 //! # The locks, and the order in which they are taken
 //!

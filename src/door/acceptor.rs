@@ -12,14 +12,14 @@ use std::time::{Duration, Instant};
 
 use rustix::net::SocketAddrAny;
 
-use super::head::{Arriving, Framing};
+use super::head::Arriving;
 use super::linger::Lingerer;
 use super::listener::{self, Accepted, Listener};
 use super::pool::{Admitted, MadeRoom, Pool};
 use crate::clients::{Clients, Share};
 use crate::diag::{Diag, Seldom};
 use crate::error::{Cause, Problem};
-use crate::http::{Answer, Frame};
+use crate::http::{Answer, Frame, Framing};
 use crate::limits::{CLOSING, GIVE_WAY, NEWCOMERS};
 use crate::line::Line;
 use crate::metrics::Metrics;

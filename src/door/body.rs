@@ -5,6 +5,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
 use crate::error::{Cause, Problem};
+use crate::http::chunked::Sink;
 use crate::limits::{CLOSING, GIVE_WAY, SMALL_BODY_BYTES};
 use crate::permits::{Permit, Permits};
 
@@ -89,9 +90,14 @@ impl Body {
         }
         Ok(deadline.min(now + GIVE_WAY))
     }
+}
 
-    /// Adds bytes.
-    pub fn extend(&mut self, bytes: &[u8]) -> Result<(), Problem> {
+impl Sink for Body {
+    fn size(&self) -> usize {
+        self.bytes.len()
+    }
+
+    fn add(&mut self, bytes: &[u8]) -> Result<(), Problem> {
         self.reserve(bytes.len())?;
         self.bytes.extend_from_slice(bytes);
         Ok(())

@@ -6,7 +6,7 @@ use std::sync::Arc;
 use std::time::Instant;
 
 use super::body::{Body, BodyRoom};
-use super::head::{Framing, Parsed};
+use super::head::Parsed;
 use super::linger::Lingerer;
 use super::pool::Slot;
 use super::request::{BodyLimits, Ended, HeadLimits, Input, read_body, read_head};
@@ -16,7 +16,7 @@ use crate::clients::Clients;
 use crate::config::Config;
 use crate::diag::Diag;
 use crate::error::{Cause, Problem};
-use crate::http::{Answer, Frame, Head, closing};
+use crate::http::{Answer, Frame, Framing, Head, closing};
 use crate::limits::{BODIES_BYTES, SMALL_ANSWER};
 use crate::line::Line;
 use crate::metrics::Metrics;

@@ -10,16 +10,8 @@ use httparse::Status;
 use super::scan::Scan;
 use super::target::{Target, settle_host};
 use crate::error::{Cause, Problem};
-use crate::http::{Field, Head, Method, Version};
+use crate::http::{Field, Framing, FramingFields, Head, Method, Version};
 use crate::limits::HEADER_FIELDS;
-
-/// How a request's body is framed (RFC 9112, section 6).
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub enum Framing {
-    /// So many bytes; none for most requests.
-    Sized(u64),
-    Chunked,
-}
 
 /// A head that has arrived whole.
 #[derive(Debug)]
@@ -112,109 +104,37 @@ fn understand(
     if http10 {
         head.version = Version::Http10;
     }
-    let mut facts = Facts::default();
+    let mut framing = FramingFields::default();
+    let mut expects_continue = false;
     for field in fields {
-        if let Some(known) = Field::named(field.name) {
-            if !facts.note(known, field.value)? {
-                head.push(known, text(field)?);
+        let Some(known) = Field::named(field.name) else { continue };
+        if known == Field::Expect {
+            if !field.value.eq_ignore_ascii_case(b"100-continue") {
+                let detail = "Expect has to be 100-continue";
+                return Err(Problem::new(Cause::ExpectationFailed, detail));
             }
+            expects_continue = true;
+        } else if !framing.note(known, field.value)? {
+            head.push(known, text(field)?);
         }
     }
     // Without that it may have been meant for somebody on the way (RFC 9110, section 7.8).
-    if http10 || !facts.connection.upgrade {
+    if http10 || !framing.upgrades() {
         head.forget(Field::Upgrade);
     }
     settle_host(&mut head, authority, !http10)?;
     Ok(Parsed {
         head,
         length,
-        framing: match (facts.chunked, facts.length) {
-            (true, Some(_)) => {
-                return Err(Problem::malformed(
-                    "Content-Length and Transfer-Encoding exclude each other",
-                ));
-            }
-            (true, None) if http10 => {
-                return Err(Problem::malformed("Transfer-Encoding does not exist in HTTP/1.0"));
-            }
-            (true, None) => Framing::Chunked,
-            (false, length) => Framing::Sized(length.unwrap_or(0)),
-        },
+        // A request that does not say has no body.
+        framing: framing.framing(http10)?.unwrap_or(Framing::Sized(0)),
         // A client of HTTP/1.0 gets one answer to a connection.
-        keep_alive: !http10 && !facts.connection.close,
-        expects_continue: facts.expects_continue && !http10,
+        keep_alive: !http10 && !framing.closes(),
+        expects_continue: expects_continue && !http10,
     })
 }
 
 fn text<'a>(field: &httparse::Header<'a>) -> Result<&'a str, Problem> {
     let text = std::str::from_utf8(field.value);
     text.map_err(|_| Problem::malformed(format!("header {} is not UTF-8", field.name)))
-}
-
-/// What the fields say that concern the message and not what is asked.
-#[derive(Default)]
-struct Facts {
-    length: Option<u64>,
-    chunked: bool,
-    connection: Connection,
-    expects_continue: bool,
-}
-
-/// What the field of that name says.
-#[derive(Default)]
-struct Connection {
-    close: bool,
-    upgrade: bool,
-}
-
-impl Facts {
-    /// Notes what a field says, if it is of that kind.
-    fn note(&mut self, field: Field, value: &[u8]) -> Result<bool, Problem> {
-        let says = |word: &str| {
-            value
-                .split(|b| *b == b',')
-                .any(|part| part.trim_ascii().eq_ignore_ascii_case(word.as_bytes()))
-        };
-        match field {
-            Field::Connection => {
-                self.connection.close |= says("close");
-                self.connection.upgrade |= says("upgrade");
-            }
-            Field::ContentLength => self.note_length(value)?,
-            Field::TransferEncoding => {
-                if self.chunked || !value.eq_ignore_ascii_case(b"chunked") {
-                    return Err(Problem::new(
-                        Cause::UnknownCoding,
-                        "Transfer-Encoding has to be chunked, and nothing else",
-                    ));
-                }
-                self.chunked = true;
-            }
-            Field::Expect => {
-                if !value.eq_ignore_ascii_case(b"100-continue") {
-                    return Err(Problem::new(
-                        Cause::ExpectationFailed,
-                        "Expect has to be 100-continue",
-                    ));
-                }
-                self.expects_continue = true;
-            }
-            _ => return Ok(false),
-        }
-        Ok(true)
-    }
-
-    fn note_length(&mut self, value: &[u8]) -> Result<(), Problem> {
-        if self.length.is_some() {
-            return Err(Problem::malformed("header Content-Length is repeated; it may come once"));
-        }
-        // A zero in front could be taken for octal.
-        let digits = value.iter().all(u8::is_ascii_digit) && !matches!(value, [] | [b'0', _, ..]);
-        let number = std::str::from_utf8(value).ok().filter(|_| digits).ok_or_else(|| {
-            Problem::malformed("Content-Length has to be a decimal number without leading zeros")
-        })?;
-        // What does not fit a u64 is too large all the same.
-        self.length = Some(number.parse().unwrap_or(u64::MAX));
-        Ok(())
-    }
 }

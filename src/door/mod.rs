@@ -5,7 +5,6 @@
 
 mod acceptor;
 pub mod body;
-pub mod chunked;
 mod connection;
 mod fit;
 pub mod head;

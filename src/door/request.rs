@@ -7,9 +7,10 @@ use std::io::ErrorKind;
 use std::time::{Duration, Instant};
 
 use super::body::{Body, BodyRoom};
-use super::chunked::Chunks;
-use super::head::{Arriving, Framing, Parsed};
+use super::head::{Arriving, Parsed};
 use crate::error::{Cause, Problem};
+use crate::http::Framing;
+use crate::http::chunked::{Chunks, Sink as _};
 use crate::limits::{INPUT_BYTES, SMALL_BODY_BYTES};
 use crate::line::Line;
 use crate::time::Seconds;
@@ -185,7 +186,7 @@ pub fn read_body(
     if let Framing::Sized(length) = framing {
         // It was compared with the limit before, so it fits.
         let here = input.unused().len().min(length as usize);
-        body.extend(&input.unused()[..here])?;
+        body.add(&input.unused()[..here])?;
         input.consume(here);
         if here as u64 == length {
             return Ok(body);

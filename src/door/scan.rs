@@ -6,6 +6,7 @@
 //! 3 and 5, without what it lets servers tolerate.
 
 use crate::error::{Cause, Problem};
+use crate::http::is_token;
 use crate::limits::HEADER_FIELDS;
 
 /// How far a head was gone over.
@@ -45,13 +46,6 @@ const VERSION: &[u8; 8] = b"HTTP/0.0";
 /// Where its first digit ends.
 const MAJOR_ONLY: u8 = 6;
 const WHOLE_VERSION: u8 = 8;
-
-/// A character of a method or of a field's name (RFC 9110, section 5.6.2).
-pub fn is_token(byte: u8) -> bool {
-    let marks =
-        matches!(byte, b'!' | b'#'..=b'\'' | b'*' | b'+' | b'-' | b'.' | b'^'..=b'`' | b'|' | b'~');
-    marks || byte.is_ascii_alphanumeric()
-}
 
 impl Scan {
     /// Whether nothing was gone over yet.

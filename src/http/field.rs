@@ -86,3 +86,10 @@ impl Field {
         Field::NAMES[self as usize].0
     }
 }
+
+/// A character of a method or of a field's name (RFC 9110, section 5.6.2).
+pub fn is_token(byte: u8) -> bool {
+    let marks =
+        matches!(byte, b'!' | b'#'..=b'\'' | b'*' | b'+' | b'-' | b'.' | b'^'..=b'`' | b'|' | b'~');
+    marks || byte.is_ascii_alphanumeric()
+}

@@ -4,10 +4,10 @@
 use std::fmt::Write as _;
 
 use longpoll::door::body::{Body, BodyRoom};
-use longpoll::door::chunked::Chunks;
-use longpoll::door::head::{Arriving, Framing, NOT_SPLIT, Parsed};
+use longpoll::door::head::{Arriving, NOT_SPLIT, Parsed};
 use longpoll::error::{Cause, Problem};
-use longpoll::http::{Field, Method};
+use longpoll::http::chunked::{Chunks, Sink as _};
+use longpoll::http::{Field, Framing, Method};
 
 /// Small, so that inputs of a fuzzer's size reach them.
 const HEAD_LIMIT: usize = 1_000;
@@ -94,7 +94,7 @@ impl Reader {
         match parsed.framing {
             Framing::Sized(length) => {
                 let Some(bytes) = unused.get(..length as usize) else { return Ok(false) };
-                self.body.extend(bytes)?;
+                self.body.add(bytes)?;
                 self.used += bytes.len();
             }
             Framing::Chunked => {

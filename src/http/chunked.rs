@@ -1,10 +1,32 @@
 //! The chunked transfer coding (RFC 9112, section 7.1), read strictly: what a front proxy could
-//! read otherwise is refused.
+//! read otherwise is refused. The door reads requests with it, the client answers.
 
-use super::body::Body;
-use super::scan::is_token;
+use super::field::is_token;
 use crate::error::{Cause, Problem};
 use crate::limits::{CHUNK_EXTRA_BYTES, CHUNK_LINE_BYTES};
+
+/// Where a body's bytes go.
+pub trait Sink {
+    /// How many it has.
+    fn size(&self) -> usize;
+
+    /// Adds some.
+    ///
+    /// # Errors
+    /// When there is no room for them.
+    fn add(&mut self, bytes: &[u8]) -> Result<(), Problem>;
+}
+
+impl Sink for Vec<u8> {
+    fn size(&self) -> usize {
+        self.len()
+    }
+
+    fn add(&mut self, bytes: &[u8]) -> Result<(), Problem> {
+        self.extend_from_slice(bytes);
+        Ok(())
+    }
+}
 
 /// Where in a chunked body the reader stands.
 #[derive(Default)]
@@ -34,7 +56,12 @@ impl Chunks {
     }
 
     /// Takes what it can from `bytes` into `body`, and says how much that was.
-    pub fn take(&mut self, bytes: &[u8], body: &mut Body, limit: usize) -> Result<usize, Problem> {
+    pub fn take(
+        &mut self,
+        bytes: &[u8],
+        body: &mut dyn Sink,
+        limit: usize,
+    ) -> Result<usize, Problem> {
         let mut used = 0;
         while let Some(step) = self.step(&bytes[used..], body, limit)? {
             used += step;
@@ -46,7 +73,7 @@ impl Chunks {
     fn step(
         &mut self,
         bytes: &[u8],
-        body: &mut Body,
+        body: &mut dyn Sink,
         limit: usize,
     ) -> Result<Option<usize>, Problem> {
         match self.state {
@@ -54,7 +81,7 @@ impl Chunks {
             State::Data(_) if bytes.is_empty() => Ok(None),
             State::Data(left) => {
                 let here = left.min(bytes.len());
-                body.extend(&bytes[..here])?;
+                body.add(&bytes[..here])?;
                 self.state = match left - here {
                     0 => State::DataEnd,
                     left => State::Data(left),
@@ -75,7 +102,7 @@ impl Chunks {
                 if !line.is_whole()? {
                     return Ok(None);
                 }
-                if size > limit - body.bytes.len() {
+                if size > limit - body.size() {
                     return Err(Problem::new(
                         Cause::TooLarge,
                         format!("the body is longer than {limit} bytes"),

@@ -1,0 +1,97 @@
+//! How a message's body is framed (RFC 9112, section 6), and how its fields say so. What two
+//! readers could understand differently is refused.
+
+use super::field::Field;
+use crate::error::{Cause, Problem};
+
+/// Where a body ends.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Framing {
+    /// After so many bytes; none for most requests.
+    Sized(u64),
+    Chunked,
+}
+
+/// What the fields say that concern the message and not what is in it.
+#[derive(Default)]
+pub struct FramingFields {
+    length: Option<u64>,
+    chunked: bool,
+    connection: Connection,
+}
+
+/// What the field of that name says.
+#[derive(Default)]
+struct Connection {
+    close: bool,
+    upgrade: bool,
+}
+
+impl FramingFields {
+    /// Notes what a field says, if it is of that kind.
+    pub fn note(&mut self, field: Field, value: &[u8]) -> Result<bool, Problem> {
+        match field {
+            Field::Connection => {
+                let says = |known: &[u8]| {
+                    let mut words = value.split(|b| *b == b',').map(<[u8]>::trim_ascii);
+                    words.any(|word| word.eq_ignore_ascii_case(known))
+                };
+                self.connection.close |= says(b"close");
+                self.connection.upgrade |= says(b"upgrade");
+            }
+            Field::ContentLength => self.note_length(value)?,
+            Field::TransferEncoding => {
+                if self.chunked || !value.eq_ignore_ascii_case(b"chunked") {
+                    return Err(Problem::new(
+                        Cause::UnknownCoding,
+                        "Transfer-Encoding has to be chunked, and nothing else",
+                    ));
+                }
+                self.chunked = true;
+            }
+            _ => return Ok(false),
+        }
+        Ok(true)
+    }
+
+    fn note_length(&mut self, value: &[u8]) -> Result<(), Problem> {
+        if self.length.is_some() {
+            return Err(Problem::malformed("header Content-Length is repeated; it may come once"));
+        }
+        // A zero in front could be taken for octal.
+        let digits = value.iter().all(u8::is_ascii_digit) && !matches!(value, [] | [b'0', _, ..]);
+        let number = std::str::from_utf8(value).ok().filter(|_| digits).ok_or_else(|| {
+            Problem::malformed("Content-Length has to be a decimal number without leading zeros")
+        })?;
+        // What does not fit a u64 is too large all the same.
+        self.length = Some(number.parse().unwrap_or(u64::MAX));
+        Ok(())
+    }
+
+    /// Where the body ends, if it is said.
+    ///
+    /// # Errors
+    /// When it is said in two ways, or in one that a message of HTTP/1.0 does not have.
+    pub fn framing(&self, http10: bool) -> Result<Option<Framing>, Problem> {
+        match (self.chunked, self.length) {
+            (true, Some(_)) => {
+                Err(Problem::malformed("Content-Length and Transfer-Encoding exclude each other"))
+            }
+            (true, None) if http10 => {
+                Err(Problem::malformed("Transfer-Encoding does not exist in HTTP/1.0"))
+            }
+            (true, None) => Ok(Some(Framing::Chunked)),
+            (false, length) => Ok(length.map(Framing::Sized)),
+        }
+    }
+
+    /// Whether the connection ends after it.
+    pub fn closes(&self) -> bool {
+        self.connection.close
+    }
+
+    /// Whether it may become a connection of another kind.
+    pub fn upgrades(&self) -> bool {
+        self.connection.upgrade
+    }
+}
