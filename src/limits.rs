@@ -182,6 +182,18 @@ pub const SEND: Duration = Duration::from_secs(60);
 pub const SILENCE: Duration = Duration::from_secs(10);
 /// How long a publish may take to be answered: it may have to wait for a disk. Then it is repeated.
 pub const PUBLISH_ANSWER: Duration = Duration::from_secs(30);
+/// How long a connection is kept for the next request; a later one makes its own, because what
+/// stands between may have forgotten it without a word.
+pub const KEPT: Duration = Duration::from_secs(15);
+/// Bytes of an answer's head that a client takes: proxies add to it, and cookies. Larger: it is not
+/// this server's, and the client tries again. As much room there is for what has arrived of an
+/// answer and was not taken yet.
+pub const ANSWER_HEAD_BYTES: usize = 64 * KIB;
+/// Header fields in an answer. More: as above.
+pub const ANSWER_FIELDS: usize = 128;
+/// Interim answers (`100` to `199`) before the last one. More: as above. Of chunks in an answer,
+/// [`CHUNK_LINE_BYTES`] and [`CHUNK_EXTRA_BYTES`] hold as well.
+pub const INTERIM_ANSWERS: usize = 16;
 /// Bytes of an answer's body that a client takes: one event of 1 MiB can become 6 MiB of JSON.
 /// Larger: it is not this server's, and the client tries again.
 pub const ANSWER_BYTES: usize = 8 * MIB;

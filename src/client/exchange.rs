@@ -1,35 +1,47 @@
-//! One request and its answer, whole or not at all.
+//! One request and its answer, on the connection of the last one if that is still good.
 
-use std::io::ErrorKind;
+use std::io::{Error as IoError, ErrorKind};
 use std::path::{Path, PathBuf};
-use std::time::{Duration, SystemTime};
+use std::time::{Duration, Instant};
 
-use tiny_http::StatusCode;
-use ureq::http::{Response, header};
-use ureq::{Agent, Body};
-
-use super::event::{Members, member};
-use super::link::{Dialer, NoLookup};
-use super::trouble::{Error, plain};
+use super::answer::{Answer, Arriving};
+use super::link::{Dialer, Link, deadline};
+use super::trouble::Error;
 use super::url::Url;
 use crate::VERSION;
-use crate::limits::{ANSWER_BYTES, CONNECT, SEND, SILENCE, TOKEN_BYTES};
+use crate::limits::{CONNECT, KEPT, SEND, SILENCE, TOKEN_BYTES};
 use crate::shutdown::Shutdown;
 
 /// Asks one server.
 pub struct Asker {
-    agent: Agent,
+    dialer: Dialer,
     url: Url,
     token_file: Option<PathBuf>,
+    /// How long an answer's head may take.
+    patience: Duration,
+    kept: Option<Kept>,
 }
 
-/// What came back, whatever its status.
-pub struct Answer {
-    pub status: u16,
-    pub is_json: bool,
-    pub body: Vec<u8>,
-    retry_after: Option<Duration>,
-    location: Option<String>,
+/// The connection of the last answer.
+struct Kept {
+    link: Link,
+    since: Instant,
+}
+
+impl Kept {
+    fn is_usable(&self, now: Instant) -> bool {
+        now < self.since + KEPT && self.link.is_quiet()
+    }
+}
+
+/// Why there is no answer.
+enum Failure {
+    /// The connection has ended, and nothing had come.
+    Unanswered,
+    /// It could not be made, or it failed on the way.
+    Line(IoError),
+    /// What the server does and no longpoll server would.
+    Foreign(String),
 }
 
 impl Asker {
@@ -44,54 +56,49 @@ impl Asker {
         patience: Duration,
         stop: Shutdown,
     ) -> Result<Asker, Error> {
-        let config = Agent::config_builder()
-            .http_status_as_error(false)
-            // A redirect would be to another server, or to TLS: better to be told.
-            .max_redirects(0)
-            .max_redirects_will_error(false)
-            .proxy(None)
-            .user_agent(format!("longpoll/{VERSION}"))
-            .timeout_connect(Some(CONNECT))
-            .timeout_send_request(Some(SEND))
-            .timeout_send_body(Some(SEND))
-            .timeout_recv_response(Some(patience))
-            .timeout_per_read(Some(patience.max(SILENCE)))
-            .build();
         let dialer = Dialer { place: url.place.clone(), stop };
-        let asker = Asker {
-            agent: Agent::with_parts(config, dialer, NoLookup),
-            url: url.clone(),
-            token_file,
-        };
+        let asker = Asker { dialer, url: url.clone(), token_file, patience, kept: None };
         // A missing file is better told now than after the first try.
         asker.token()?;
         Ok(asker)
     }
 
     /// Sends a GET.
-    pub fn get(&self, target: &str) -> Result<Answer, Error> {
-        let mut request = self.agent.get(format!("{}{target}", self.url.base));
-        if let Some(token) = self.token()? {
-            request = request.header(header::AUTHORIZATION, token);
-        }
-        self.answer(request.call())
+    pub fn get(&mut self, target: &str) -> Result<Answer, Error> {
+        let request = self.head("GET", target, &[])?;
+        self.ask(&request)
     }
 
-    /// Sends a POST with these header fields.
+    /// Sends a POST with these header fields. It has a key, because it may be sent twice.
     pub fn post(
-        &self,
+        &mut self,
         target: &str,
+        key: &str,
         fields: &[(&str, &str)],
         body: &[u8],
     ) -> Result<Answer, Error> {
-        let mut request = self.agent.post(format!("{}{target}", self.url.base));
-        for (name, value) in fields {
-            request = request.header(*name, *value);
+        let length = body.len().to_string();
+        let own = [("Idempotency-Key", key), ("Content-Length", &length)];
+        let mut request = self.head("POST", target, &[fields, &own].concat())?;
+        request.extend_from_slice(body);
+        self.ask(&request)
+    }
+
+    /// A request's head. Whatever becomes a part of it was checked where it came in: nothing can
+    /// end its line.
+    fn head(&self, method: &str, target: &str, fields: &[(&str, &str)]) -> Result<Vec<u8>, Error> {
+        let Url { authority, prefix, .. } = &self.url;
+        let mut head = format!(
+            "{method} {prefix}{target} HTTP/1.1\r\nHost: {authority}\r\n\
+             User-Agent: longpoll/{VERSION}\r\nAccept: */*\r\n"
+        );
+        let token = self.token()?;
+        let token = token.as_deref().map(|token| ("Authorization", token));
+        for (name, value) in fields.iter().copied().chain(token) {
+            head.extend([name, ": ", value, "\r\n"]);
         }
-        if let Some(token) = self.token()? {
-            request = request.header(header::AUTHORIZATION, token);
-        }
-        self.answer(request.send(body))
+        head.push_str("\r\n");
+        Ok(head.into_bytes())
     }
 
     /// The token as a field's value. Read anew each time, so that it can be changed while this
@@ -101,77 +108,75 @@ impl Asker {
         read_token(path).map(|token| Some(format!("Bearer {token}"))).map_err(Error::Token)
     }
 
-    fn answer(&self, answer: Result<Response<Body>, ureq::Error>) -> Result<Answer, Error> {
+    fn ask(&mut self, request: &[u8]) -> Result<Answer, Error> {
+        let kept = self.kept.take().filter(|kept| kept.is_usable(Instant::now()));
+        if let Some(Kept { link, .. }) = kept {
+            match self.exchange(link, request) {
+                // The server, or what stands between, has closed it just now, as it may. Whether
+                // the request was taken is unknown, but asking twice does no harm: a GET changes
+                // nothing, and a POST has its key.
+                Err(Failure::Unanswered) => {}
+                done => return done.map_err(|failure| self.error(failure)),
+            }
+        }
+        let link = self.dialer.dial(CONNECT).map_err(Failure::Line);
+        let done = link.and_then(|link| self.exchange(link, request));
+        done.map_err(|failure| self.error(failure))
+    }
+
+    /// Sends a request and reads the answer.
+    fn exchange(&mut self, link: Link, request: &[u8]) -> Result<Answer, Failure> {
+        let was_sent = match link.send(request, SEND) {
+            Ok(()) => true,
+            // Whoever refuses a large request may do so before it is read, and hang up: then the
+            // answer is there all the same.
+            Err(error) if is_end(&error) => false,
+            Err(error) => return Err(Failure::Line(error)),
+        };
+        let begins_by = deadline(self.patience);
+        let mut arriving = Arriving::new();
+        loop {
+            if let Some(whole) = arriving.read().map_err(Failure::Foreign)? {
+                if whole.keeps_alive && was_sent {
+                    self.kept = Some(Kept { link, since: Instant::now() });
+                }
+                return Ok(whole.answer);
+            }
+            let silence = self.patience.max(SILENCE);
+            let until = if arriving.has_head() { deadline(silence) } else { begins_by };
+            match link.read(arriving.room(), until) {
+                Ok(1..) => {}
+                Err(error) if !is_end(&error) => return Err(Failure::Line(error)),
+                _ if arriving.is_untouched() => return Err(Failure::Unanswered),
+                _ => {
+                    let whole = arriving.end();
+                    let cut_off = || Failure::Line(ErrorKind::UnexpectedEof.into());
+                    return whole.map(|whole| whole.answer).ok_or_else(cut_off);
+                }
+            }
+        }
+    }
+
+    fn error(&self, failure: Failure) -> Error {
         let url = &self.url;
-        let failed = |error: ureq::Error| match error {
-            ureq::Error::BodyExceedsLimit(_) => Error::Foreign(format!(
-                "{url} answers with more than {ANSWER_BYTES} bytes; is that a longpoll server?"
-            )),
-            ureq::Error::Protocol(error) => {
-                Error::Foreign(format!("{url} does not speak HTTP: {error}"))
+        match failure {
+            Failure::Foreign(what) => Error::Foreign(format!("{url} {what}")),
+            Failure::Unanswered => Error::Network(format!("{url} hangs up")),
+            Failure::Line(error) if is_end(&error) => Error::Network(format!("{url} hangs up")),
+            Failure::Line(error) if error.kind() == ErrorKind::TimedOut => {
+                Error::Network(format!("{url} does not answer in time"))
             }
-            ureq::Error::Timeout(_) => Error::Network(format!("{url} does not answer in time")),
-            ureq::Error::Io(error) => match error.kind() {
-                ErrorKind::TimedOut => Error::Network(format!("{url} does not answer in time")),
-                ErrorKind::UnexpectedEof => Error::Network(format!("{url} hangs up")),
-                _ => Error::Network(format!("{url}: {error}")),
-            },
-            error => Error::Network(format!("{url}: {error}")),
-        };
-        let mut answer = answer.map_err(failed)?;
-        let field = |name| answer.headers().get(name).and_then(|value| value.to_str().ok());
-        let status = answer.status().as_u16();
-        let is_json = field(header::CONTENT_TYPE).is_some_and(|text| {
-            let essence = text.split(';').next().unwrap_or_default().trim();
-            essence == "application/json" || essence.ends_with("+json")
-        });
-        let retry_after = field(header::RETRY_AFTER).and_then(retry_after);
-        let location = field(header::LOCATION).map(plain);
-        let has_end = [header::CONTENT_LENGTH, header::TRANSFER_ENCODING];
-        let has_end = has_end.into_iter().any(|name| field(name).is_some());
-        // Without a length, an answer that was cut off looks like one that ended. Of a refusal the
-        // status is enough.
-        if matches!(status, 200 | 201) && !has_end {
-            return Err(Error::Foreign(format!("{url} answers without saying how much")));
+            Failure::Line(error) => Error::Network(format!("{url}: {error}")),
         }
-        let body = answer.body_mut().with_config().limit(ANSWER_BYTES as u64).read_to_vec();
-        Ok(Answer { status, is_json, body: body.map_err(failed)?, retry_after, location })
     }
 }
 
-impl Answer {
-    /// The refusal that it is.
-    pub fn refusal(&self) -> Error {
-        let detail = match (&self.location, self.problem("detail")) {
-            (Some(place), _) if (300..400).contains(&self.status) => {
-                format!("go to {place}; redirects are not followed, give that URL if it is right")
-            }
-            (_, Some(detail)) => detail,
-            _ => {
-                let reason = StatusCode(self.status).default_reason_phrase();
-                format!("{reason} (no longpoll server says it so)")
-            }
-        };
-        Error::Refused {
-            status: self.status,
-            detail: plain(&detail),
-            retry_after: self.retry_after,
-        }
-    }
-
-    fn problem(&self, name: &str) -> Option<String> {
-        let members: Members<'_> = serde_json::from_slice(&self.body).ok()?;
-        member(&members, name)
-    }
-}
-
-/// Seconds, or a date (RFC 9110, section 10.2.3).
-fn retry_after(value: &str) -> Option<Duration> {
-    let seconds = value.trim().parse().map(Duration::from_secs).ok();
-    seconds.or_else(|| {
-        let date = httpdate::parse_http_date(value.trim()).ok()?;
-        Some(date.duration_since(SystemTime::now()).unwrap_or_default())
-    })
+/// Whether a connection that fails so has ended at the other side.
+fn is_end(error: &IoError) -> bool {
+    matches!(
+        error.kind(),
+        ErrorKind::UnexpectedEof | ErrorKind::ConnectionReset | ErrorKind::BrokenPipe
+    )
 }
 
 fn read_token(path: &Path) -> Result<String, String> {
@@ -194,4 +199,25 @@ pub fn read_small(path: &Path, most: usize) -> std::io::Result<String> {
         return Err(std::io::Error::other(format!("is larger than {most} bytes")));
     }
     Ok(text)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_connection_is_used_again_while_it_is_young_and_nothing_has_come() {
+        let (server, client) = std::os::unix::net::UnixStream::pair().unwrap();
+        let link = Link::new(client.into(), Shutdown::new().unwrap());
+        let since = Instant::now();
+        let kept = Kept { link, since };
+        assert!(kept.is_usable(since) && kept.is_usable(since + KEPT / 2));
+        assert!(!kept.is_usable(since + KEPT));
+        std::io::Write::write_all(&mut &server, b"x").unwrap();
+        assert!(!kept.is_usable(since));
+        kept.link.read(&mut Vec::with_capacity(8), since).unwrap();
+        assert!(kept.is_usable(since));
+        drop(server);
+        assert!(!kept.is_usable(since));
+    }
 }

@@ -87,7 +87,7 @@ impl Follow {
         }
         let stop = wanted.stop.clone().map_or_else(Shutdown::new, Ok).map_err(Error::System)?;
         // The server answers within the wait: whatever takes longer has got lost on the way.
-        let patience = wanted.wait + SILENCE;
+        let patience = wanted.wait.saturating_add(SILENCE);
         Ok(Follow {
             asker: Asker::new(&wanted.url, wanted.token_file.clone(), patience, stop.clone())?,
             before: wanted.since.clone(),
@@ -155,7 +155,7 @@ impl Follow {
         Ok(None)
     }
 
-    fn poll(&self) -> Result<Page, Error> {
+    fn poll(&mut self) -> Result<Page, Error> {
         let wanted = &self.wanted;
         // The first poll does not wait, so that the place to begin is a cursor from then on:
         // asking for `now` a second time, after a broken connection, would skip what came between.

@@ -1,26 +1,18 @@
 //! The connection: TCP or a unix socket, every wait on it with a deadline, and none that outlasts
 //! the order to stop.
-//!
-//! `ureq` speaks HTTP over whatever gives it these few methods. Its own sockets know neither unix
-//! paths nor how to leave a read when the program is to end.
 
 use std::io;
 use std::net::{SocketAddr, ToSocketAddrs as _};
 use std::os::fd::OwnedFd;
 use std::time::{Duration, Instant};
 
+use rustix::buffer::spare_capacity;
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::io::Errno;
 use rustix::net::addr::SocketAddrArg;
 use rustix::net::{
     AddressFamily, SendFlags, SocketAddrUnix, SocketFlags, SocketType, connect, send, socket_with,
     sockopt,
-};
-use ureq::config::Config;
-use ureq::http::Uri;
-use ureq::unversioned::resolver::{ResolvedSocketAddrs, Resolver};
-use ureq::unversioned::transport::{
-    Buffers, ConnectionDetails, Connector, LazyBuffers, NextTimeout, Transport,
 };
 
 use super::url::Place;
@@ -33,58 +25,29 @@ pub struct Dialer {
     pub stop: Shutdown,
 }
 
-/// Looks up nothing: the dialer knows its place.
-#[derive(Debug)]
-pub struct NoLookup;
-
 /// One connection.
 #[derive(Debug)]
 pub struct Link {
     /// Not blocking: what waits is poll(2), which also sees the order to stop.
     socket: OwnedFd,
-    buffers: LazyBuffers,
     stop: Shutdown,
 }
 
-impl Resolver for NoLookup {
-    fn resolve(
-        &self,
-        _: &Uri,
-        _: &Config,
-        _: NextTimeout,
-    ) -> Result<ResolvedSocketAddrs, ureq::Error> {
-        let mut addresses = self.empty();
-        // At least one is asked for.
-        addresses.push(SocketAddr::from(([0, 0, 0, 0], 0)));
-        Ok(addresses)
-    }
-}
-
-impl Connector for Dialer {
-    type Out = Link;
-
-    fn connect(
-        &self,
-        details: &ConnectionDetails<'_>,
-        _: Option<()>,
-    ) -> Result<Option<Link>, ureq::Error> {
-        let until = deadline(details.timeout);
+impl Dialer {
+    /// A new connection, within this time.
+    pub fn dial(&self, within: Duration) -> io::Result<Link> {
+        let until = deadline(within);
         let socket = match &self.place {
             Place::Unix(path) => {
-                let address = SocketAddrUnix::new(path).map_err(io::Error::from)?;
-                self.dial(AddressFamily::UNIX, &address, until)?
+                self.connect(AddressFamily::UNIX, &SocketAddrUnix::new(path)?, until)?
             }
-            Place::Tcp { host, port } => self.dial_any(host, *port, until)?,
+            Place::Tcp { host, port } => self.connect_any(host, *port, until)?,
         };
-        let config = details.config;
-        let buffers = LazyBuffers::new(config.input_buffer_size(), config.output_buffer_size());
-        Ok(Some(Link { socket, buffers, stop: self.stop.clone() }))
+        Ok(Link::new(socket, self.stop.clone()))
     }
-}
 
-impl Dialer {
     /// A name may stand for several addresses; the first that takes the connection is used.
-    fn dial_any(&self, host: &str, port: u16, until: Instant) -> io::Result<OwnedFd> {
+    fn connect_any(&self, host: &str, port: u16, until: Instant) -> io::Result<OwnedFd> {
         let mut failed = io::Error::new(io::ErrorKind::NotFound, "the name has no address");
         let addresses: Vec<SocketAddr> = (host, port).to_socket_addrs()?.collect();
         for (index, address) in addresses.iter().enumerate() {
@@ -92,7 +55,7 @@ impl Dialer {
             // One that does not answer leaves time for those after it.
             let now = Instant::now();
             let share = until.saturating_duration_since(now) / (addresses.len() - index) as u32;
-            match self.dial(family, address, now + share) {
+            match self.connect(family, address, now + share) {
                 Ok(socket) => {
                     sockopt::set_tcp_nodelay(&socket, true)?;
                     return Ok(socket);
@@ -103,7 +66,7 @@ impl Dialer {
         Err(failed)
     }
 
-    fn dial(
+    fn connect(
         &self,
         family: AddressFamily,
         address: &impl SocketAddrArg,
@@ -122,46 +85,39 @@ impl Dialer {
     }
 }
 
-impl Transport for Link {
-    fn buffers(&mut self) -> &mut dyn Buffers {
-        &mut self.buffers
+impl Link {
+    pub fn new(socket: OwnedFd, stop: Shutdown) -> Link {
+        Link { socket, stop }
     }
 
-    fn transmit_output(&mut self, amount: usize, timeout: NextTimeout) -> Result<(), ureq::Error> {
-        let until = deadline(timeout.for_write());
-        let mut sent = 0;
-        while sent < amount {
-            match send(&self.socket, &self.buffers.output()[sent..amount], SendFlags::NOSIGNAL) {
-                Ok(count) => sent += count,
+    /// Sends everything, within this time.
+    pub fn send(&self, mut bytes: &[u8], within: Duration) -> io::Result<()> {
+        let until = deadline(within);
+        while !bytes.is_empty() {
+            match send(&self.socket, bytes, SendFlags::NOSIGNAL) {
+                Ok(count) => bytes = &bytes[count..],
                 Err(Errno::INTR) => {}
-                Err(Errno::AGAIN) => {
-                    self.wait(PollFlags::OUT, until)?;
-                }
-                Err(error) => return Err(io::Error::from(error).into()),
+                Err(Errno::AGAIN) => wait(&self.socket, PollFlags::OUT, until, &self.stop)?,
+                Err(error) => return Err(error.into()),
             }
         }
         Ok(())
     }
 
-    fn await_input(&mut self, timeout: NextTimeout) -> Result<bool, ureq::Error> {
-        let until = deadline(timeout.for_read());
+    /// Appends what has arrived to `buffer`, up to its capacity; waits for some until this moment.
+    /// Zero: nothing more will come.
+    pub fn read(&self, buffer: &mut Vec<u8>, until: Instant) -> io::Result<usize> {
         loop {
-            match rustix::io::read(&self.socket, self.buffers.input_append_buf()) {
-                Ok(count) => {
-                    self.buffers.input_appended(count);
-                    return Ok(count > 0);
-                }
+            match rustix::io::read(&self.socket, spare_capacity(buffer)) {
                 Err(Errno::INTR) => {}
-                Err(Errno::AGAIN) => {
-                    self.wait(PollFlags::IN, until)?;
-                }
-                Err(error) => return Err(io::Error::from(error).into()),
+                Err(Errno::AGAIN) => wait(&self.socket, PollFlags::IN, until, &self.stop)?,
+                done => return Ok(done?),
             }
         }
     }
 
-    /// Between two requests nothing arrives but the end.
-    fn is_open(&mut self) -> bool {
+    /// Whether it can be used again: between two requests nothing arrives but the end.
+    pub fn is_quiet(&self) -> bool {
         let mut socket = [PollFd::new(&self.socket, PollFlags::IN)];
         poll(&mut socket, Some(&Timespec::default())) == Ok(0)
     }
@@ -170,14 +126,9 @@ impl Transport for Link {
 /// Longer than any time-out here; it only has to be added to a clock.
 const FOREVER: Duration = Duration::from_secs(365 * 24 * 3600);
 
-fn deadline(timeout: NextTimeout) -> Instant {
-    Instant::now() + (*timeout.after).min(FOREVER)
-}
-
-impl Link {
-    fn wait(&self, flags: PollFlags, until: Instant) -> io::Result<()> {
-        wait(&self.socket, flags, until, &self.stop)
-    }
+/// When this time is over.
+pub fn deadline(within: Duration) -> Instant {
+    Instant::now() + within.min(FOREVER)
 }
 
 /// Blocks until the socket is ready.

@@ -31,10 +31,11 @@
 //!
 //! # The rooms
 //!
-//! `url` where the server is · `link` the connection · `exchange` one request and its answer ·
-//! `backoff` the pauses · `event` what an answer holds · `follow` and `publish` the two loops ·
-//! `command` what the program makes of them.
+//! `url` where the server is · `link` the connection · `answer` from its bytes to an answer ·
+//! `exchange` one request and its answer · `backoff` the pauses · `event` what an answer holds ·
+//! `follow` and `publish` the two loops · `command` what the program makes of them.
 
+mod answer;
 mod backoff;
 pub mod command;
 mod event;

@@ -131,14 +131,14 @@ impl Publisher {
             Some(key) => check_key(key)?.to_owned(),
             None => random_key().map_err(Error::System)?,
         };
-        let mut fields = vec![("Content-Type", message.content_type), ("Idempotency-Key", &*key)];
+        let mut fields = vec![("Content-Type", message.content_type)];
         if let Some(tag) = &message.tag {
             fields.push(("Event-Type", tag));
         }
         let mut backoff = Backoff::default();
         let until = Instant::now() + self.retry_for;
         loop {
-            let error = match self.send(topic, &fields, &message.body) {
+            let error = match self.send(topic, &key, &fields, &message.body) {
                 Ok(receipt) => return Ok(receipt),
                 Err(error) if !error.may_pass() => return Err(error),
                 Err(error) => error,
@@ -156,8 +156,14 @@ impl Publisher {
         }
     }
 
-    fn send(&self, topic: &str, fields: &[(&str, &str)], body: &[u8]) -> Result<Receipt, Error> {
-        let answer = self.asker.post(&format!("/topics/{topic}"), fields, body)?;
+    fn send(
+        &mut self,
+        topic: &str,
+        key: &str,
+        fields: &[(&str, &str)],
+        body: &[u8],
+    ) -> Result<Receipt, Error> {
+        let answer = self.asker.post(&format!("/topics/{topic}"), key, fields, body)?;
         match answer.status {
             200 | 201 if answer.is_json => Receipt::parse(answer.body),
             200 | 201 => None,

@@ -11,9 +11,13 @@ mod support;
 
 mod bounds;
 #[cfg(feature = "client")]
+mod client_answers;
+#[cfg(feature = "client")]
 mod client_args;
 #[cfg(feature = "client")]
 mod client_chaos;
+#[cfg(feature = "client")]
+mod client_connection;
 #[cfg(feature = "client")]
 mod client_exec;
 #[cfg(feature = "client")]

@@ -7,6 +7,7 @@ use std::path::PathBuf;
 use std::process::{Child, ChildStdin, Output, Stdio};
 use std::sync::atomic::{AtomicUsize, Ordering::SeqCst};
 use std::sync::mpsc::{Receiver, RecvTimeoutError, channel};
+use std::time::Duration;
 
 use super::{HANG, program};
 
@@ -206,6 +207,8 @@ impl Fake {
     pub fn accept(&self) -> Caller {
         let (stream, _) = self.0.accept().expect("a connection");
         stream.set_read_timeout(Some(HANG)).unwrap();
+        // What is sent in pieces arrives in pieces.
+        stream.set_nodelay(true).unwrap();
         Caller(BufReader::new(stream))
     }
 
@@ -219,12 +222,18 @@ impl Fake {
 }
 
 impl Caller {
-    /// The next request's head; its body, if it has one, is read and dropped.
-    pub fn request(&mut self) -> String {
+    /// The next request's head.
+    pub fn head(&mut self) -> String {
         let mut head = String::new();
         while !head.ends_with("\r\n\r\n") {
             assert!(self.0.read_line(&mut head).unwrap() > 0, "ended after {head:?}");
         }
+        head
+    }
+
+    /// The next request's head; its body, if it has one, is read and dropped.
+    pub fn request(&mut self) -> String {
+        let head = self.head();
         let length = head.lines().find_map(|line| {
             let (name, value) = line.split_once(": ")?;
             name.eq_ignore_ascii_case("content-length").then(|| value.parse::<u64>().unwrap())
@@ -237,6 +246,11 @@ impl Caller {
     pub fn send(&mut self, answer: impl AsRef<[u8]>) {
         // Of a very large one it need not take all.
         let _ = self.0.get_mut().write_all(answer.as_ref());
+    }
+
+    /// Ends the connection as a machine does that knows nothing of it.
+    pub fn reset(self) {
+        rustix::net::sockopt::set_socket_linger(self.0.get_ref(), Some(Duration::ZERO)).unwrap();
     }
 }
 
