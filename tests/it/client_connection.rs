@@ -2,6 +2,7 @@
 //! for a server that is gone.
 
 use std::thread::JoinHandle;
+use std::time::Duration;
 
 use longpoll::client::{Error, Follow, Message, Publisher, Subscription};
 use longpoll::shutdown::Shutdown;
@@ -182,7 +183,8 @@ fn a_refusal_that_came_before_a_request_was_read_is_not_lost() {
     let refused = std::thread::spawn(move || {
         // More than what sockets take in by themselves.
         let message = Message::text(vec![b'x'; 64 << 20]);
-        Publisher::new(&url).unwrap().publish("news", &message).unwrap_err()
+        let publisher = Publisher::new(&url).unwrap();
+        publisher.retry_for(Duration::ZERO).publish("news", &message).unwrap_err()
     });
     let mut caller = fake.accept();
     caller.head();
@@ -213,7 +215,7 @@ fn the_order_to_stop_ends_the_wait_for_the_rest_of_an_answer() {
 fn a_wait_that_no_clock_can_hold_is_as_good_as_a_long_one() {
     let fake = Fake::new();
     let mut subscription = subscription(&fake);
-    subscription.wait = std::time::Duration::MAX;
+    subscription.wait = Duration::MAX;
     let mut follow = Follow::start(subscription).unwrap();
     let reader = std::thread::spawn(move || [1, 2].map(|_| follow.page().unwrap().is_some()));
     let mut caller = fake.accept();
