@@ -90,14 +90,15 @@ fn serve(config: Config) -> std::io::Result<()> {
     let log = OpenLog::open(&config, &metrics, &diag)?;
     let door = Door::open(config, listeners, access, log, &metrics, diag.clone(), &shutdown)
         .map_err(|e| no_thread(&e))?;
-    for name in &names {
-        let _ = print(&format!("listening on {name}\n"));
-    }
     if let Some(warning) = warning {
         diag.info(warning);
     }
     if let Some((known, _)) = tokens {
         diag.info(format_args!("tokens: {known} are known"));
+    }
+    // After what was said of the start: whoever waits for these lines may ask at once.
+    for name in &names {
+        let _ = print(&format!("listening on {name}\n"));
     }
     if let Some(url) = names.iter().find(|name| hints && name.starts_with("http:")) {
         let token = if open_to_all { "" } else { "-H \"Authorization: Bearer $TOKEN\" " };
