@@ -259,6 +259,7 @@ fn repair(mut args: lexopt::Parser) -> Result<Command, UsageError> {
 }
 
 fn store(args: &mut lexopt::Parser, about: &str) -> Result<(PathBuf, RepairAsked), UsageError> {
+    needs_store().map_err(UsageError)?;
     let usage = |e: lexopt::Error| UsageError(format!("{e}; usage: {about}"));
     let mut directory = None;
     let mut asked = RepairAsked::Damage;
@@ -272,6 +273,13 @@ fn store(args: &mut lexopt::Parser, about: &str) -> Result<(PathBuf, RepairAsked
     let directory =
         directory.ok_or_else(|| UsageError(format!("a directory is needed: {about}")))?;
     Ok((directory, asked))
+}
+
+/// What is said where a store is asked for, in a build that has none.
+pub const NO_STORE: &str = "this program was built without its store (cargo feature store)";
+
+fn needs_store() -> Result<(), String> {
+    if cfg!(feature = "store") { Ok(()) } else { Err(NO_STORE.into()) }
 }
 
 const INSPECT_USAGE: &str = "longpoll inspect DIR";

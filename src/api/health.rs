@@ -4,8 +4,8 @@ use super::{Api, Reply};
 use crate::error::retry_after;
 use crate::http::Answer;
 use crate::json::Object;
+use crate::log::Kept;
 use crate::metrics::Page;
-use crate::store::Ledger;
 
 impl Api {
     pub(super) fn health(&self) -> Reply {
@@ -57,7 +57,7 @@ impl Api {
             );
         }
         self.metrics.render(&mut page);
-        if let Ledger::Disk { .. } = self.ledger {
+        if self.ledger.kept() != Kept::InMemory {
             self.metrics.store.render(&mut page);
         }
         let text = page.finish().into_bytes();

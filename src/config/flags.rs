@@ -5,7 +5,7 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use super::units::{DURATION_RULE, SIZE_RULE, duration, format_duration, format_size, size, whole};
-use super::{Config, Listen, LogLevel, Sync};
+use super::{Config, Listen, LogLevel, Sync, needs_store};
 
 /// Where the server listens when nobody says.
 pub const DEFAULT_LISTEN: &str = "127.0.0.1:8080";
@@ -236,7 +236,7 @@ pub static FLAGS: &[Flag] = &[
         help: "keep the log there, beyond a restart",
         repeatable: false,
         default: |_| "none".into(),
-        set: |c, v| file(v).map(|d| c.data = Some(d)),
+        set: |c, v| needs_store().and_then(|()| file(v)).map(|d| c.data = Some(d)),
     },
     Flag {
         name: "sync",
@@ -244,7 +244,7 @@ pub static FLAGS: &[Flag] = &[
         help: "always, a TIME or never: when --data is synced",
         repeatable: false,
         default: |_| "always".into(),
-        set: |c, v| sync(v).map(|s| c.sync = s),
+        set: |c, v| needs_store().and_then(|()| sync(v)).map(|s| c.sync = s),
     },
     Flag {
         name: "log",
@@ -263,9 +263,12 @@ pub fn help() -> String {
     let mut text = String::from(
         "longpoll: holds each request until there is news or a deadline\n\n\
          Usage: longpoll [serve] [flags]\n       \
-                longpoll token NAME RIGHTS TOPICS   a line for --tokens, and its secret\n       \
-                longpoll inspect DIR | repair [--new-epoch] DIR   a store, see --data\n",
+                longpoll token NAME RIGHTS TOPICS   a line for --tokens, and its secret\n",
     );
+    text.push_str(match needs_store() {
+        Ok(()) => "       longpoll inspect DIR | repair [--new-epoch] DIR   a store, see --data\n",
+        Err(_) => "\nThis program was built without its store: --data and --sync are refused.\n",
+    });
     if cfg!(feature = "client") {
         text.push_str("       longpoll follow --help | publish --help   its clients\n");
     }

@@ -44,9 +44,13 @@ mod problems;
 mod publishes;
 mod races;
 mod replay;
+#[cfg(feature = "store")]
 mod store_crash;
+#[cfg(feature = "store")]
 mod store_damage;
+#[cfg(feature = "store")]
 mod store_faults;
+#[cfg(feature = "store")]
 mod store_runs;
 mod sites;
 #[cfg(feature = "streams")]
