@@ -259,7 +259,9 @@ fn repair(mut args: lexopt::Parser) -> Result<Command, UsageError> {
 }
 
 fn store(args: &mut lexopt::Parser, about: &str) -> Result<(PathBuf, RepairAsked), UsageError> {
-    needs_store().map_err(UsageError)?;
+    if !HAS_STORE {
+        return Err(UsageError(NO_STORE.into()));
+    }
     let usage = |e: lexopt::Error| UsageError(format!("{e}; usage: {about}"));
     let mut directory = None;
     let mut asked = RepairAsked::Damage;
@@ -278,9 +280,7 @@ fn store(args: &mut lexopt::Parser, about: &str) -> Result<(PathBuf, RepairAsked
 /// What is said where a store is asked for, in a build that has none.
 pub const NO_STORE: &str = "this program was built without its store (cargo feature store)";
 
-fn needs_store() -> Result<(), String> {
-    if cfg!(feature = "store") { Ok(()) } else { Err(NO_STORE.into()) }
-}
+const HAS_STORE: bool = cfg!(feature = "store");
 
 const INSPECT_USAGE: &str = "longpoll inspect DIR";
 const REPAIR_USAGE: &str = "longpoll repair [--new-epoch] DIR";

@@ -4,7 +4,6 @@ use super::{Api, Reply};
 use crate::error::retry_after;
 use crate::http::Answer;
 use crate::json::Object;
-use crate::log::Kept;
 use crate::metrics::Page;
 
 impl Api {
@@ -57,9 +56,7 @@ impl Api {
             );
         }
         self.metrics.render(&mut page);
-        if self.ledger.kept() != Kept::InMemory {
-            self.metrics.store.render(&mut page);
-        }
+        self.ledger.render(&mut page);
         let text = page.finish().into_bytes();
         let answer = Answer::new(200, "text/plain; version=0.0.4; charset=utf-8", text);
         Reply::Answer(answer.with("Cache-Control", "no-store"))

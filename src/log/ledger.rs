@@ -3,6 +3,7 @@
 use std::time::Instant;
 
 use super::{Appended, Claim, Draft, Log, Now, Refused};
+use crate::metrics::Page;
 use crate::names::Name;
 
 /// The way to change a log. Without a store that is the log itself; with one, it is a thread that
@@ -23,8 +24,8 @@ pub trait Ledger<T>: Send + Sync {
     /// Lets go of what is too old. To be called now and then.
     fn expire(&self, now: Instant);
 
-    /// Where what is appended is kept.
-    fn kept(&self) -> Kept;
+    /// Writes what is to be known of it beside the log itself.
+    fn render(&self, page: &mut Page);
 
     /// Whether what was appended is on the disk when the publisher hears of it.
     fn is_durable(&self) -> bool;
@@ -51,13 +52,6 @@ pub enum Refusal {
     Disk(String),
 }
 
-/// Where a log is kept.
-#[derive(Debug, PartialEq, Eq)]
-pub enum Kept {
-    InMemory,
-    OnDisk,
-}
-
 impl<T: Send> Ledger<T> for Log<T> {
     fn append(&self, handed: Handed<'_, T>, now: Now) -> Result<Appended<T>, Refusal> {
         let Handed { topic, drafts, claim, .. } = handed;
@@ -73,9 +67,7 @@ impl<T: Send> Ledger<T> for Log<T> {
         self.expire(now);
     }
 
-    fn kept(&self) -> Kept {
-        Kept::InMemory
-    }
+    fn render(&self, _: &mut Page) {}
 
     fn is_durable(&self) -> bool {
         false

@@ -13,7 +13,8 @@ use super::scan::Failure;
 use crate::config::Sync;
 use crate::diag::Diag;
 use crate::limits::COMMIT_QUEUE;
-use crate::log::{Appended, Handed, Kept, Ledger, Log, Now, Refusal};
+use crate::log::{Appended, Handed, Ledger, Log, Now, Refusal};
+use crate::metrics::{Metrics, Page};
 use crate::names::Name;
 use crate::threads::{Mailbox, start};
 
@@ -21,6 +22,7 @@ use crate::threads::{Mailbox, start};
 pub struct Writer<T> {
     flusher: Mailbox<Wish<T>>,
     log: Arc<Log<T>>,
+    metrics: Arc<Metrics>,
     durable: bool,
 }
 
@@ -45,8 +47,8 @@ impl<T: Send> Ledger<T> for Writer<T> {
         self.flusher.post(Wish::Expire);
     }
 
-    fn kept(&self) -> Kept {
-        Kept::OnDisk
+    fn render(&self, page: &mut Page) {
+        self.metrics.store.render(page);
     }
 
     fn is_durable(&self) -> bool {
@@ -71,14 +73,14 @@ impl<T: Send + 'static> Opened<T> {
     /// When the operating system refuses a thread.
     pub fn start(self, diag: &Diag) -> io::Result<(Arc<Log<T>>, Writer<T>)> {
         let Opened { store, mut report, lock, .. } = self;
-        let log = Arc::clone(&store.log);
+        let (log, metrics) = (Arc::clone(&store.log), Arc::clone(&store.metrics));
         let durable = store.journal.sync == Sync::Always;
         let queue = Mailbox::new(COMMIT_QUEUE);
         let mut flusher =
             Flusher { store, queue: queue.clone(), diag: diag.clone(), trouble: None, _lock: lock };
         flusher.start(report.found.chore.take());
         start("flusher", Box::new(move || flusher.run()))?;
-        Ok((Arc::clone(&log), Writer { flusher: queue, log, durable }))
+        Ok((Arc::clone(&log), Writer { flusher: queue, log, metrics, durable }))
     }
 }
 
