@@ -174,6 +174,7 @@ fn lock_directory(directory: &Path) -> io::Result<Lock> {
 fn in_words(directory: &Path, failure: &Failure) -> io::Error {
     let directory = directory.display();
     io::Error::other(match failure {
+        Failure::Newer(why) => format!("{directory}/{why}"),
         Failure::Io(..) | Failure::Refused(_) => format!("--data {directory}: {failure}"),
         Failure::Damaged(damage) => format!(
             "{directory}/{damage}; \"longpoll inspect {directory}\" shows more, and \

@@ -51,6 +51,8 @@ mod store_damage;
 #[cfg(feature = "store")]
 mod store_faults;
 #[cfg(feature = "store")]
+mod store_repair;
+#[cfg(feature = "store")]
 mod store_runs;
 mod sites;
 #[cfg(feature = "streams")]
