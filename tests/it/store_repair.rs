@@ -12,7 +12,7 @@ use longpoll::store::header::first_seq;
 use longpoll::store::repair::mend;
 use longpoll::store::scan::Failure;
 
-use crate::support::{Fault, LEFT, NAMES, Ram, Shelf, script, start};
+use crate::support::{Fault, LEFT, Left, NAMES, Names, Ram, Shelf, script, start};
 
 /// A small store of several segments, one of them rewritten, that ended as by `kill -9`.
 fn small() -> (Ram, Shelf) {
@@ -64,7 +64,9 @@ fn kept(ram: &Ram, then: &Shelf) -> Result<(Kept, Epoch), Failure> {
 /// Ways in which a store can be damaged: which byte of which segment, counted from the end.
 fn damages(names: &[String]) -> Vec<(&'static str, Vec<(String, usize)>)> {
     let (first, newest) = (names[0].clone(), names[names.len() - 1].clone());
+    let everywhere = (1..100).map(|n| (newest.clone(), n * 20));
     vec![
+        ("all of the newest", everywhere.collect()),
         ("an old segment", vec![(first.clone(), 40)]),
         ("the header of an old segment", vec![(first.clone(), usize::MAX)]),
         ("the end of the newest", vec![(newest.clone(), 3)]),
@@ -80,8 +82,16 @@ fn damage(ram: &Ram, places: &[(String, usize)]) {
             let place = bytes.len().checked_sub(*from_end);
             // The header is the second line.
             let header = bytes.iter().position(|b| *b == b'\n').unwrap() + 20;
-            bytes[place.unwrap_or(header)] ^= 1;
+            bytes[place.filter(|place| *place > 20).unwrap_or(header)] ^= 1;
         });
+    }
+}
+
+/// In which states a disk may be found after a fault.
+fn remains(fault: Fault) -> Vec<(Left, Names)> {
+    match fault {
+        Fault::PowerCut => LEFT.into_iter().flat_map(|l| NAMES.map(|n| (l, n))).collect(),
+        _ => vec![(Left::All, Names::All)],
     }
 }
 
@@ -114,7 +124,7 @@ fn a_repair_that_is_cut_short_anywhere_is_finished_by_the_next_one() {
                 let disk = damaged.copy();
                 disk.fail_at(operation, fault);
                 let cut_short = repair(&disk, RepairAsked::Damage).is_err();
-                for (left, names) in LEFT.into_iter().flat_map(|l| NAMES.map(|n| (l, n))) {
+                for (left, names) in remains(fault) {
                     let what = format!("{which}, {fault:?} at {operation}, {left:?}, {names:?}");
                     let disk = disk.after_power_cut(left, names);
                     match kept(&disk, &shelf) {
@@ -150,7 +160,7 @@ fn a_new_epoch_that_is_cut_short_anywhere_is_begun_by_the_next_try() {
             let disk = ram.copy();
             disk.fail_at(operation, fault);
             let told = repair(&disk, RepairAsked::NewEpoch).is_ok();
-            for (left, names) in LEFT.into_iter().flat_map(|l| NAMES.map(|n| (l, n))) {
+            for (left, names) in remains(fault) {
                 let what = format!("{fault:?} at {operation}, {left:?}, {names:?}");
                 let disk = disk.after_power_cut(left, names);
                 let (half, epoch) = kept(&disk, &shelf).unwrap_or_else(|e| panic!("{what}: {e}"));

@@ -15,7 +15,7 @@ pub mod sse;
 
 pub use client::{Answer, Client};
 #[cfg(feature = "store")]
-pub use ram::{Fault, LEFT, NAMES, Names, Ram};
+pub use ram::{Fault, LEFT, Left, NAMES, Names, Ram};
 pub use server::{Server, program};
 #[cfg(feature = "store")]
 pub use shelf::{Shelf, Step, View, script, start};
