@@ -54,6 +54,8 @@ mod store_faults;
 mod store_repair;
 #[cfg(feature = "store")]
 mod store_runs;
+#[cfg(feature = "store")]
+mod store_twice;
 mod sites;
 #[cfg(feature = "streams")]
 mod streams_ends;

@@ -62,7 +62,7 @@ struct State {
     /// What was done to names since they were synced.
     renamed: Vec<Renamed>,
     operations: usize,
-    fault: Option<(usize, Fault)>,
+    faults: Vec<(usize, Fault)>,
     off: bool,
 }
 
@@ -130,11 +130,12 @@ impl Change {
 }
 
 impl Ram {
-    /// Lets something happen at the operation of this number, the next one being 0.
+    /// Lets something happen at the operation of this number, the next one being 0; beside what is
+    /// to happen at others.
     pub fn fail_at(&self, operation: usize, fault: Fault) {
         let mut state = self.0.lock();
         let number = state.operations + operation;
-        state.fault = Some((number, fault));
+        state.faults.push((number, fault));
     }
 
     /// Operations so far: whatever changes something, or makes it last.
@@ -223,13 +224,10 @@ impl Ram {
         }
         let number = state.operations;
         state.operations += 1;
-        match state.fault {
-            Some((at, fault)) if at == number => {
-                state.off = fault == Fault::PowerCut;
-                Err(fault)
-            }
-            _ => Ok(()),
-        }
+        let due = state.faults.iter().find(|(at, _)| *at == number);
+        let Some(&(_, fault)) = due else { return Ok(()) };
+        state.off = fault == Fault::PowerCut;
+        Err(fault)
     }
 }
 
