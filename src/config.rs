@@ -259,6 +259,9 @@ fn repair(mut args: lexopt::Parser) -> Result<Command, UsageError> {
 }
 
 fn store(args: &mut lexopt::Parser, about: &str) -> Result<(PathBuf, RepairAsked), UsageError> {
+    if !HAS_STORE {
+        return Err(UsageError(NO_STORE.into()));
+    }
     let usage = |e: lexopt::Error| UsageError(format!("{e}; usage: {about}"));
     let mut directory = None;
     let mut asked = RepairAsked::Damage;
@@ -273,6 +276,11 @@ fn store(args: &mut lexopt::Parser, about: &str) -> Result<(PathBuf, RepairAsked
         directory.ok_or_else(|| UsageError(format!("a directory is needed: {about}")))?;
     Ok((directory, asked))
 }
+
+/// What is said where a store is asked for, in a build that has none.
+pub const NO_STORE: &str = "this program was built without its store (cargo feature store)";
+
+const HAS_STORE: bool = cfg!(feature = "store");
 
 const INSPECT_USAGE: &str = "longpoll inspect DIR";
 const REPAIR_USAGE: &str = "longpoll repair [--new-epoch] DIR";

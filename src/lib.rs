@@ -12,7 +12,7 @@
 //!
 //! # What it is not
 //!
-//! Not persistent unless it has `--data`: without, a restart is a new epoch, and every old cursor is
+//! Not persistent unless it has `--data` (cargo feature `store`): without, a restart is a new epoch, and every old cursor is
 //! told so. No cluster: one process, one directory. No TLS: that is
 //! a proxy's. No async runtime: a connection is a thread, and can be read from top to bottom.
 //!
@@ -83,6 +83,7 @@ pub mod http;
 pub mod access;
 pub mod clients;
 pub mod log;
+#[cfg(feature = "store")]
 pub mod store;
 pub mod bell;
 pub mod web;

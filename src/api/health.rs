@@ -5,7 +5,6 @@ use crate::error::retry_after;
 use crate::http::Answer;
 use crate::json::Object;
 use crate::metrics::Page;
-use crate::store::Ledger;
 
 impl Api {
     pub(super) fn health(&self) -> Reply {
@@ -57,9 +56,7 @@ impl Api {
             );
         }
         self.metrics.render(&mut page);
-        if let Ledger::Disk { .. } = self.ledger {
-            self.metrics.store.render(&mut page);
-        }
+        self.ledger.render(&mut page);
         let text = page.finish().into_bytes();
         let answer = Answer::new(200, "text/plain; version=0.0.4; charset=utf-8", text);
         Reply::Answer(answer.with("Cache-Control", "no-store"))

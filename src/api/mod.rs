@@ -10,6 +10,8 @@ mod params;
 mod poll;
 mod publish;
 mod render;
+#[cfg_attr(not(feature = "store"), path = "unstored.rs")]
+mod stored;
 #[cfg(feature = "websocket")]
 pub mod socket;
 #[cfg(feature = "streams")]
@@ -22,7 +24,6 @@ mod wants;
 mod web;
 
 use std::io;
-use std::path::Path;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -30,21 +31,21 @@ use parking_lot::Mutex;
 
 use crate::access::{self, Access, Changed, Grant, Right};
 use crate::bell::{Room, SeatRef};
-use crate::config::{Config, RepairAsked};
+use crate::config::Config;
 use crate::cursor::Epoch;
 use crate::diag::Diag;
 use crate::error::Problem;
 use crate::http::{Answer, Head};
 use crate::line::Line;
-use crate::log::{Fingerprints, Log, Retention};
+use crate::log::{Fingerprints, Ledger, Log, Retention};
 use crate::metrics::Metrics;
 use crate::permits::{Permit, Permits};
 use crate::shutdown::Shutdown;
-use crate::store::{self, Ledger};
 pub use deliver::Delivered;
 pub use page::Page;
 use page::{PageKey, Pages};
 use publish::Published;
+pub use stored::{inspect, repair};
 #[cfg(feature = "streams")]
 pub use stream::{Begun, Piece, Query as StreamQuery, Stream};
 pub use task::Task;
@@ -52,7 +53,7 @@ pub use task::Task;
 /// A log, and the way to change it.
 pub struct OpenLog {
     log: Arc<Log<Published>>,
-    ledger: Ledger<Published>,
+    ledger: Arc<dyn Ledger<Published>>,
     fingerprints: Fingerprints,
 }
 
@@ -60,7 +61,7 @@ pub struct OpenLog {
 pub struct Api {
     access: Access,
     log: Arc<Log<Published>>,
-    ledger: Ledger<Published>,
+    ledger: Arc<dyn Ledger<Published>>,
     room: Room<Waiter, Delivered>,
     pages: Pages,
     metrics: Arc<Metrics>,
@@ -125,15 +126,10 @@ impl OpenLog {
     /// # Errors
     /// When the store cannot be used; the text says why.
     pub fn open(config: &Config, metrics: &Arc<Metrics>, diag: &Diag) -> io::Result<OpenLog> {
-        let Some(directory) = &config.data else {
-            return OpenLog::in_memory(config, Epoch::random()?);
-        };
-        let (retention, sync) = (retention(config), config.sync);
-        let opened = store::open(directory, retention, sync, metrics, Published::again)?;
-        opened.report.tell(diag);
-        let fingerprints = opened.fingerprints;
-        let (ledger, log) = Ledger::start(opened, diag)?;
-        Ok(OpenLog { log, ledger, fingerprints })
+        match &config.data {
+            Some(directory) => stored::open(directory, config, metrics, diag),
+            None => OpenLog::in_memory(config, Epoch::random()?),
+        }
     }
 
     /// An empty log, and nothing but memory.
@@ -142,25 +138,8 @@ impl OpenLog {
     /// When the operating system has no random bytes to give.
     pub fn in_memory(config: &Config, epoch: Epoch) -> io::Result<OpenLog> {
         let log = Arc::new(Log::new(epoch, retention(config)));
-        let ledger = Ledger::Memory(Arc::clone(&log));
-        Ok(OpenLog { log, ledger, fingerprints: Fingerprints::random()? })
+        Ok(OpenLog { ledger: Arc::clone(&log) as _, log, fingerprints: Fingerprints::random()? })
     }
-}
-
-/// Says what the store in a directory has. True: a server would start with it.
-///
-/// # Errors
-/// When it cannot be read, or nobody takes what is said.
-pub fn inspect(directory: &Path, out: &mut dyn io::Write) -> io::Result<bool> {
-    store::inspect::inspect::<Published>(directory, out)
-}
-
-/// Repairs the store in a directory, and says what was done.
-///
-/// # Errors
-/// When it is in use, the disk fails, or it needs more than was asked for.
-pub fn repair(directory: &Path, asked: RepairAsked) -> io::Result<String> {
-    store::repair::repair(directory, asked, Published::again)
 }
 
 fn retention(config: &Config) -> Retention {

@@ -11,10 +11,10 @@ use crate::error::{Cause, Problem};
 use crate::http::{Answer, Field, Head};
 use crate::json::{self, Object};
 use crate::limits::{BATCH_BYTES, BATCH_EVENTS, CONTENT_TYPE_CHARS, KEY_CHARS};
-use crate::log::{Appended, Claim, Draft, Fingerprints, Form, Now, Outcome, Refused};
+use crate::log::{
+    Appended, Claim, Draft, Fingerprints, Form, Handed, Now, Outcome, Refusal, Refused,
+};
 use crate::names::{NAME_RULE, Name, Pattern};
-use crate::store::Refusal;
-use crate::store::flusher::Handed;
 use crate::time::rfc3339;
 
 /// A publish as it was asked for, without its body.
@@ -300,6 +300,7 @@ impl Api {
 impl Published {
     /// What an earlier run of the program answered, as far as that is known: which polls it
     /// released went with it.
+    #[cfg(feature = "store")]
     pub(super) fn again(cursor: Cursor, time: SystemTime, count: Option<u32>) -> Published {
         Published { cursor, time, released: 0, count }
     }

@@ -5,7 +5,7 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use super::units::{DURATION_RULE, SIZE_RULE, duration, format_duration, format_size, size, whole};
-use super::{Config, Listen, LogLevel, Sync};
+use super::{Config, HAS_STORE, Listen, LogLevel, NO_STORE, Sync};
 
 /// Where the server listens when nobody says.
 pub const DEFAULT_LISTEN: &str = "127.0.0.1:8080";
@@ -236,7 +236,7 @@ pub static FLAGS: &[Flag] = &[
         help: "keep the log there, beyond a restart",
         repeatable: false,
         default: |_| "none".into(),
-        set: |c, v| file(v).map(|d| c.data = Some(d)),
+        set: |c, v| stored(file, v).map(|d| c.data = Some(d)),
     },
     Flag {
         name: "sync",
@@ -244,7 +244,7 @@ pub static FLAGS: &[Flag] = &[
         help: "always, a TIME or never: when --data is synced",
         repeatable: false,
         default: |_| "always".into(),
-        set: |c, v| sync(v).map(|s| c.sync = s),
+        set: |c, v| stored(sync, v).map(|s| c.sync = s),
     },
     Flag {
         name: "log",
@@ -263,9 +263,13 @@ pub fn help() -> String {
     let mut text = String::from(
         "longpoll: holds each request until there is news or a deadline\n\n\
          Usage: longpoll [serve] [flags]\n       \
-                longpoll token NAME RIGHTS TOPICS   a line for --tokens, and its secret\n       \
-                longpoll inspect DIR | repair [--new-epoch] DIR   a store, see --data\n",
+                longpoll token NAME RIGHTS TOPICS   a line for --tokens, and its secret\n",
     );
+    text.push_str(if HAS_STORE {
+        "       longpoll inspect DIR | repair [--new-epoch] DIR   a store, see --data\n"
+    } else {
+        "\nThis program was built without its store: --data and --sync are refused.\n"
+    });
     if cfg!(feature = "client") {
         text.push_str("       longpoll follow --help | publish --help   its clients\n");
     }
@@ -359,6 +363,11 @@ fn switch(value: &str) -> Result<bool, String> {
         "off" => Ok(false),
         _ => Err("allowed is on or off".into()),
     }
+}
+
+/// What only a store can follow.
+fn stored<T>(read: fn(&str) -> Result<T, String>, value: &str) -> Result<T, String> {
+    if HAS_STORE { read(value) } else { Err(NO_STORE.into()) }
 }
 
 fn sync(value: &str) -> Result<Sync, String> {

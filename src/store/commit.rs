@@ -10,14 +10,13 @@ use std::collections::VecDeque;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use super::Refusal;
 use super::compact::{Chore, Rewritten};
 use super::journal::Journal;
 use super::line::Commit;
 use super::record::{Event, Stamp, write_expire, write_trim};
 use super::scan::Failure;
 use crate::limits::{COMMIT_BYTES, COMMIT_PUBLISHES};
-use crate::log::{Appended, Claim, Draft, Log, Now, Plan, Refused, event_cost};
+use crate::log::{Appended, Claim, Draft, Log, Now, Plan, Refusal, Refused, event_cost};
 use crate::metrics::Metrics;
 use crate::names::Name;
 use crate::threads::Mailbox;

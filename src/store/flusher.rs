@@ -1,100 +1,64 @@
-//! The thread that writes for all, and the two ways in which a log can be changed: directly, or
-//! through that thread.
+//! The thread that writes for all, and the way to it.
 
 use std::collections::VecDeque;
 use std::io;
 use std::sync::Arc;
 use std::time::Instant;
 
+use super::Opened;
 use super::commit::{Publish, Reply, Store, Wish};
 use super::compact::Chore;
 use super::lock::Lock;
 use super::scan::Failure;
-use super::{Opened, Refusal};
 use crate::config::Sync;
 use crate::diag::Diag;
 use crate::limits::COMMIT_QUEUE;
-use crate::log::{Appended, Claim, Draft, Log, Now};
+use crate::log::{Appended, Handed, Ledger, Log, Now, Refusal};
+use crate::metrics::{Metrics, Page};
 use crate::names::Name;
 use crate::threads::{Mailbox, start};
 
-/// How the log is changed.
-pub enum Ledger<T> {
-    /// At once: there is nothing but memory.
-    Memory(Arc<Log<T>>),
-    /// By the flusher, after the disk.
-    Disk { flusher: Mailbox<Wish<T>>, log: Arc<Log<T>>, durable: bool },
+/// How the log of a store is changed: by the flusher, after the disk.
+pub struct Writer<T> {
+    flusher: Mailbox<Wish<T>>,
+    log: Arc<Log<T>>,
+    metrics: Arc<Metrics>,
+    durable: bool,
 }
 
-/// What a publish hands in.
-pub struct Handed<'a, T> {
-    pub topic: &'a Name,
-    pub drafts: Vec<Draft>,
-    pub claim: Option<&'a Claim<T>>,
-    /// Of a batch, how many events it has.
-    pub count: Option<u32>,
-}
-
-impl<T> Ledger<T> {
-    /// Appends; returns when it is as safe as was promised.
-    ///
-    /// # Errors
-    /// When the log or the disk does not take it. Then nothing of it happened.
-    pub fn append(&self, handed: Handed<'_, T>, now: Now) -> Result<Appended<T>, Refusal> {
+impl<T: Send> Ledger<T> for Writer<T> {
+    fn append(&self, handed: Handed<'_, T>, now: Now) -> Result<Appended<T>, Refusal> {
         let Handed { topic, drafts, claim, count } = handed;
-        match self {
-            Ledger::Memory(log) => log.append(topic, drafts, claim, now).map_err(Refusal::Log),
-            Ledger::Disk { flusher, .. } => {
-                let (answer, answered) = Reply::new();
-                let (topic, claim) = (topic.clone(), claim.cloned());
-                flusher.post(Wish::Publish(Publish { topic, drafts, claim, count, now, answer }));
-                answered.take().unwrap_or_else(|| Err(stopped()))
-            }
-        }
+        let (answer, answered) = Reply::new();
+        let (topic, claim) = (topic.clone(), claim.cloned());
+        self.flusher.post(Wish::Publish(Publish { topic, drafts, claim, count, now, answer }));
+        answered.take().unwrap_or_else(|| Err(stopped()))
     }
 
-    /// Trims everything in a topic.
-    ///
-    /// # Errors
-    /// When the disk does not take it.
-    pub fn trim(&self, topic: &Name) -> Result<(), Refusal> {
-        match self {
-            Ledger::Memory(log) => {
-                log.trim(topic);
-                Ok(())
-            }
-            Ledger::Disk { flusher, .. } => {
-                let (answer, answered) = Reply::new();
-                flusher.post(Wish::Trim(topic.clone(), answer));
-                answered.take().unwrap_or_else(|| Err(stopped()))
-            }
-        }
+    fn trim(&self, topic: &Name) -> Result<(), Refusal> {
+        let (answer, answered) = Reply::new();
+        self.flusher.post(Wish::Trim(topic.clone(), answer));
+        answered.take().unwrap_or_else(|| Err(stopped()))
     }
 
-    /// Lets go of what is too old. To be called now and then.
-    pub fn expire(&self, now: Instant) {
-        match self {
-            Ledger::Memory(log) => log.expire(now),
-            Ledger::Disk { flusher, log, .. } => {
-                // Only keys: events are never too old for this log, but for its store.
-                log.expire(now);
-                flusher.post(Wish::Expire);
-            }
-        }
+    fn expire(&self, now: Instant) {
+        // Only keys: events are never too old for this log, but for its store.
+        self.log.expire(now);
+        self.flusher.post(Wish::Expire);
     }
 
-    /// Whether what was appended is on the disk when the publisher hears of it.
-    pub fn is_durable(&self) -> bool {
-        matches!(self, Ledger::Disk { durable: true, .. })
+    fn render(&self, page: &mut Page) {
+        self.metrics.store.render(page);
     }
 
-    /// Ends the store in order; nothing can be appended after that.
-    pub fn close(&self) {
-        if let Ledger::Disk { flusher, .. } = self {
-            let (closed, wait) = Reply::new();
-            flusher.post(Wish::Close(closed));
-            let _ = wait.take();
-        }
+    fn is_durable(&self) -> bool {
+        self.durable
+    }
+
+    fn close(&self) {
+        let (closed, wait) = Reply::new();
+        self.flusher.post(Wish::Close(closed));
+        let _ = wait.take();
     }
 }
 
@@ -102,21 +66,21 @@ fn stopped() -> Refusal {
     Refusal::Disk("the store has ended".into())
 }
 
-impl<T: Send + 'static> Ledger<T> {
-    /// Starts the flusher of a store.
+impl<T: Send + 'static> Opened<T> {
+    /// Starts the flusher. Returns the log, and the way to change it.
     ///
     /// # Errors
     /// When the operating system refuses a thread.
-    pub fn start(opened: Opened<T>, diag: &Diag) -> io::Result<(Ledger<T>, Arc<Log<T>>)> {
-        let Opened { store, mut report, lock, .. } = opened;
-        let log = Arc::clone(&store.log);
+    pub fn start(self, diag: &Diag) -> io::Result<(Arc<Log<T>>, Writer<T>)> {
+        let Opened { store, mut report, lock, .. } = self;
+        let (log, metrics) = (Arc::clone(&store.log), Arc::clone(&store.metrics));
         let durable = store.journal.sync == Sync::Always;
         let queue = Mailbox::new(COMMIT_QUEUE);
         let mut flusher =
             Flusher { store, queue: queue.clone(), diag: diag.clone(), trouble: None, _lock: lock };
         flusher.start(report.found.chore.take());
         start("flusher", Box::new(move || flusher.run()))?;
-        Ok((Ledger::Disk { flusher: queue, log: Arc::clone(&log), durable }, log))
+        Ok((Arc::clone(&log), Writer { flusher: queue, log, metrics, durable }))
     }
 }
 

@@ -10,6 +10,7 @@
 
 use super::line::Commit;
 use super::record::{Reader, hex, write_topic, write_trimmed};
+use super::scan::Failure;
 use crate::cursor::Epoch;
 use crate::json::Object;
 use crate::log::{LastTrim, Retention, Snapshot};
@@ -72,17 +73,23 @@ pub fn first_line() -> Vec<u8> {
     format!("{WORD}{FORMAT}\n").into_bytes()
 }
 
-/// What is wrong with a first line, if anything is.
-#[must_use]
-pub fn wrong_first_line(line: &[u8]) -> Option<String> {
+/// Checks the first line of the file with this name.
+///
+/// # Errors
+/// Which version it is of, if this program does not know it; or that it says none.
+pub fn check_first_line(name: &str, line: &[u8]) -> Result<(), Failure> {
     let version = std::str::from_utf8(line).ok().and_then(|line| line.strip_prefix(WORD));
     let version = version.filter(|v| !v.is_empty() && v.bytes().all(|b| b.is_ascii_digit()));
     match version.and_then(|version| version.parse::<u64>().ok()) {
-        Some(FORMAT) => None,
-        Some(other) if other > FORMAT => Some(format!(
-            "its format is version {other}, and this program knows {FORMAT}; a newer longpoll reads it"
-        )),
-        _ => Some(format!("it does not begin with {WORD:?} and a format version")),
+        Some(FORMAT) => Ok(()),
+        Some(newer) if newer > FORMAT => Err(Failure::Newer(format!(
+            "{name}: its format is version {newer}, and this program knows {FORMAT}; a newer \
+             longpoll reads it"
+        ))),
+        _ => {
+            let what = format!("it does not begin with {WORD:?} and a format version");
+            Err(Failure::damaged(name, 0, &what))
+        }
     }
 }
 

@@ -124,6 +124,10 @@ pub fn inspect<T>(directory: &Path, out: &mut dyn Write) -> io::Result<bool> {
             writeln!(out, "\"longpoll repair {directory}\" keeps what is whole")?;
             return Ok(false);
         }
+        Err(Failure::Newer(why)) => {
+            writeln!(out, "{why}")?;
+            return Ok(false);
+        }
         Err(failure) => return Err(io::Error::other(failure)),
     };
     let totals = found.log.totals();

@@ -68,27 +68,18 @@ use std::path::Path;
 use std::sync::Arc;
 use std::time::{Duration, Instant, SystemTime};
 
-pub use flusher::Ledger;
+pub use flusher::Writer;
 
 use crate::config::Sync;
 use crate::cursor::Cursor;
 use crate::diag::Diag;
-use crate::log::{Fingerprints, Now, Refused, Retention};
+use crate::log::{Fingerprints, Now, Retention};
 use crate::metrics::Metrics;
 use commit::Store;
 use disk::Directory;
 use lock::Lock;
 use recovery::{Report, Settings};
 use scan::Failure;
-
-/// Why something was not written down.
-#[derive(Debug, PartialEq, Eq)]
-pub enum Refusal {
-    /// The log does not take it.
-    Log(Refused),
-    /// The disk does not; in its words.
-    Disk(String),
-}
 
 /// A store that was opened.
 pub struct Opened<T> {
@@ -183,6 +174,7 @@ fn lock_directory(directory: &Path) -> io::Result<Lock> {
 fn in_words(directory: &Path, failure: &Failure) -> io::Error {
     let directory = directory.display();
     io::Error::other(match failure {
+        Failure::Newer(why) => format!("{directory}/{why}"),
         Failure::Io(..) | Failure::Refused(_) => format!("--data {directory}: {failure}"),
         Failure::Damaged(damage) => format!(
             "{directory}/{damage}; \"longpoll inspect {directory}\" shows more, and \

@@ -196,14 +196,15 @@ pub fn check_safe<T>(found: &Found<T>, safe: Option<Safe>) -> Result<(), Failure
     Ok(())
 }
 
-/// Makes safe what the last run wrote: it may have been killed before it could. And forgets what
-/// memory has of it: after a sync that failed, that may be more than the disk has.
+/// Makes safe what the last run wrote, and the name of the file: it may have been killed before it
+/// could. And forgets what memory has of it: after a sync that failed, that may be more than the
+/// disk has.
 fn settle(disk: &dyn Disk, newest: u64) -> Result<(), Failure> {
     let name = file_name(newest);
     let file = disk.open(&name).doing("open", &name)?;
     file.sync().doing("sync", &name)?;
     file.forget();
-    Ok(())
+    disk.sync_names().doing("sync", "the directory")
 }
 
 /// Cuts off what is not whole.

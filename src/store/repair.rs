@@ -1,8 +1,10 @@
 //! `longpoll repair DIR`: keeps everything that is whole, moves the rest aside, and begins a new
 //! epoch, because what is missing cannot be told from what never was.
 //!
-//! The file of a segment with damage gets a second name, which begins with its own, and what is whole
-//! in it takes its place. Each step leaves a directory that this can be run on again.
+//! The file of a segment with damage gets a second name, which begins with its own. Then a new segment
+//! begins with all that is known beside the events. Then what is whole in the damaged ones takes
+//! their place. Each step leaves a directory that no server takes for whole, unless it is, and that
+//! this can be run on again.
 
 use std::io;
 use std::path::Path;
@@ -14,14 +16,14 @@ use super::disk::{Directory, Disk};
 use super::header::{Begun, Header, file_name};
 use super::inspect::go_through;
 use super::journal::Active;
+use super::lock::{LOCK, Safe};
 use super::record::Record;
 use super::recovery::{Settings, open, segments};
-use super::scan::{Doing, Failure, read_sealed};
+use super::scan::{Commits, Doing, Failure, Lines, read_sealed};
 use super::{in_words, lock_directory};
 use crate::config::{Config, RepairAsked, Sync};
 use crate::cursor::{Cursor, Epoch, random_bytes};
 use crate::log::{LastTrim, Now, Snapshot, TopicTrims};
-use crate::metrics::Metrics;
 use crate::names::Name;
 
 /// Repairs a store, and says what was done.
@@ -37,26 +39,47 @@ pub fn repair<T>(
         return Err(io::Error::other(format!("{} is no directory", directory.display())));
     }
     let lock = lock_directory(directory)?;
-    let disk: Arc<dyn Disk> = Arc::new(Directory::new(directory));
-    let failed = |failure| in_words(directory, &failure);
+    let disk = Arc::new(Directory::new(directory));
+    let mended = mend(disk, &lock.identity, what, outcome);
+    let Mended { events, head, aside } = mended.map_err(|failure| in_words(directory, &failure))?;
+    let mut said = vec![format!("{events} events are kept; a new epoch begins at {head}")];
+    said.extend(aside.iter().map(|name| format!("{name} has what was there before")));
+    Ok(said.join("\n") + "\n")
+}
+
+/// What a repair has done.
+pub struct Mended {
+    /// Events that are kept.
+    pub events: u64,
+    /// Where the new epoch begins.
+    pub head: Cursor,
+    /// The files in which the rest is.
+    pub aside: Vec<String>,
+}
+
+/// Repairs the store on a disk, whose lock file has this identity.
+///
+/// # Errors
+/// As above.
+pub fn mend<T>(
+    disk: Arc<dyn Disk>,
+    identity: &str,
+    what: RepairAsked,
+    outcome: impl Fn(Cursor, SystemTime, Option<u32>) -> T,
+) -> Result<Mended, Failure> {
     let aside = match what {
-        RepairAsked::Damage => salvage(&*disk, &lock.identity).map_err(failed)?,
+        RepairAsked::Damage => salvage(&*disk, identity)?,
         RepairAsked::NewEpoch => Vec::new(),
     };
     let settings = Settings {
         retention: None,
         sync: Sync::Always,
-        identity: lock.identity.clone(),
+        identity: identity.to_owned(),
         new_epoch: Some("it was asked for"),
     };
-    let metrics = Arc::new(Metrics::default());
-    let (mut store, _) = open(disk, &settings, &metrics, outcome, Now::read()).map_err(failed)?;
-    let now = std::time::Instant::now();
-    store.journal.close(now, &metrics.store).map_err(failed)?;
-    let (events, head) = (store.log.totals().events, store.log.head());
-    let mut said = vec![format!("{events} events are kept; a new epoch begins at {head}")];
-    said.extend(aside.iter().map(|name| format!("{name} has what was there before")));
-    Ok(said.join("\n") + "\n")
+    // All of it is synced when this returns, so there is nothing to end in order.
+    let (store, _) = open(disk, &settings, &Arc::default(), outcome, Now::read())?;
+    Ok(Mended { events: store.log.totals().events, head: store.log.head(), aside })
 }
 
 /// What is whole in a store.
@@ -87,7 +110,7 @@ impl Whole {
     }
 
     /// The state of the log: what of it can no longer be known went with the old epoch.
-    fn state(&mut self, identity: &str) -> Result<(Begun, Snapshot), Failure> {
+    fn state(&mut self, disk: &dyn Disk, identity: &str) -> Result<(Begun, Snapshot), Failure> {
         let defaults = Config::default();
         let made = |secret: [u8; 16]| Begun {
             epoch: Epoch::from_bits(0),
@@ -108,7 +131,9 @@ impl Whole {
             None => made(random_bytes().doing("make", "a secret")?),
         };
         begun.epoch = Epoch::random().doing("make", "an epoch")?;
-        begun.number += 1;
+        // Beyond all that there were: the lock file may know of some that are gone.
+        let safe = disk.open(LOCK).ok().and_then(|marker| Safe::read(&*marker));
+        begun.number = begun.number.max(safe.map_or(0, |safe| safe.number)) + 1;
         begun.trims = begun.trims.max(1);
         identity.clone_into(&mut begun.identity);
         let topic = |(topic, through): &(Name, u64)| TopicTrims {
@@ -131,51 +156,71 @@ impl Whole {
 fn salvage(disk: &dyn Disk, identity: &str) -> Result<Vec<String>, Failure> {
     let kept = Kept::new(&Snapshot::default(), SystemTime::now());
     let mut whole = Whole { head: 0, kept, expired: 0, begun: None };
-    let firsts = segments(disk)?;
-    // Up to where each of them is well by itself.
-    let mut ends = Vec::new();
-    for &first in &firsts {
+    let mut firsts = Vec::new();
+    // Up to where each of them is well by itself, and up to where one that was rewritten is.
+    let (mut ends, mut rewritten_through) = (Vec::new(), 0);
+    for first in segments(disk)? {
+        // What stands for nothing any more may be older than what took its place.
+        if first <= rewritten_through {
+            continue;
+        }
         let name = file_name(first);
         let file = disk.open(&name).doing("open", &name)?;
+        if let Err(newer @ Failure::Newer(_)) = Commits::open(&name, &*file) {
+            return Err(newer);
+        }
         let contents = go_through(&*file, &mut |record| whole.take(record)).doing("read", &name)?;
         if let Some(Header::Begun(begun)) = contents.header {
             whole.begun = Some(begun);
         }
         let sealed = read_sealed(disk, first, &mut |_| {}).ok();
+        firsts.push(first);
         ends.push(sealed.map(|sealed| match sealed.header {
-            Header::Compacted { through } => through,
+            Header::Compacted { through } => {
+                rewritten_through = through;
+                through
+            }
             Header::Begun(_) => sealed.last.unwrap_or(first - 1),
         }));
     }
     let Some(&newest) = firsts.last() else { return Ok(Vec::new()) };
-    whole.head = whole.head.max(newest.saturating_sub(1));
+    whole.head = whole.head.max(newest - 1).max(rewritten_through);
     for (_, through) in whole.kept.topics() {
         *through = whole.expired.max(*through);
     }
     let next = whole.head + 1;
-    let mut aside = Vec::new();
+    let mut damaged = Vec::new();
     for (place, &first) in firsts.iter().enumerate() {
         let through = firsts.get(place + 1).map_or(whole.head, |after| after - 1);
-        if ends[place] == Some(through) {
-            continue;
-        }
-        let name = file_name(first);
-        aside.push(set_aside(disk, &name)?);
-        if first < next {
-            let mut output = Output::new(disk, first, through, &whole.kept)?;
-            let file = disk.open(&name).doing("open", &name)?;
-            go_through(&*file, &mut |record| output.take(record)).doing("read", &name)?;
-            output.finish(disk)?;
+        if ends[place] != Some(through) {
+            damaged.push((first, through));
         }
     }
-    let (begun, snapshot) = whole.state(identity)?;
+    let names = damaged.iter().map(|(first, _)| set_aside(disk, &file_name(*first)));
+    let aside = names.collect::<Result<Vec<_>, _>>()?;
+    sync_names(disk)?;
+    // First what is known beside the events: the next try would not find it in what is rewritten.
+    let (begun, snapshot) = whole.state(disk, identity)?;
     let first = firsts[0].min(next);
     Active::begin(disk, &Begun { next, first, ..begun }, &snapshot)?;
-    disk.sync_names().doing("sync", "the directory")?;
+    sync_names(disk)?;
+    for (first, through) in damaged.into_iter().filter(|(first, _)| *first < next) {
+        let name = file_name(first);
+        let mut output = Output::new(disk, first, through, &whole.kept)?;
+        let file = disk.open(&name).doing("open", &name)?;
+        go_through(&*file, &mut |record| output.take(record)).doing("read", &name)?;
+        output.finish(disk)?;
+    }
+    sync_names(disk)?;
     Ok(aside)
 }
 
-/// Gives a segment's file a second name, under which nothing looks for it.
+fn sync_names(disk: &dyn Disk) -> Result<(), Failure> {
+    disk.sync_names().doing("sync", "the directory")
+}
+
+/// Gives a segment's file a second name, under which nothing looks for it; unless it has one from
+/// a try that was cut short.
 fn set_aside(disk: &dyn Disk, name: &str) -> Result<String, Failure> {
     let names = disk.list().doing("list", "the directory")?;
     let mut number = 1;
@@ -185,6 +230,22 @@ fn set_aside(disk: &dyn Disk, name: &str) -> Result<String, Failure> {
             disk.link(name, &aside).doing("set aside", name)?;
             return Ok(aside);
         }
+        if is_same(disk, name, &aside).doing("compare", &aside)? {
+            return Ok(aside);
+        }
         number += 1;
+    }
+}
+
+/// Whether two files have the same content.
+fn is_same(disk: &dyn Disk, one: &str, other: &str) -> io::Result<bool> {
+    let (one, other) = (disk.open(one)?, disk.open(other)?);
+    let (mut one, mut other) = (Lines::new(&*one), Lines::new(&*other));
+    loop {
+        match (one.read()?, other.read()?) {
+            (None, None) => return Ok(true),
+            (Some(a), Some(b)) if a.bytes == b.bytes && a.end == b.end => {}
+            _ => return Ok(false),
+        }
     }
 }

@@ -4,7 +4,7 @@ use std::fmt;
 use std::io;
 
 use super::disk::{Disk, File};
-use super::header::{Header, file_name, wrong_first_line};
+use super::header::{Header, check_first_line, file_name};
 use super::line::{Mark, parse};
 use super::{header, record::Record};
 use crate::limits::LINE_BYTES;
@@ -16,6 +16,8 @@ pub enum Failure {
     Io(Box<(String, io::Error)>),
     /// Something in it is not as it was written.
     Damaged(Box<Damage>),
+    /// A newer program has written it.
+    Newer(String),
     /// What the disk said a moment ago; it is not asked again so soon.
     Refused(String),
 }
@@ -61,7 +63,7 @@ impl fmt::Display for Failure {
         match self {
             Failure::Io(about) => write!(f, "{}: {}", about.0, about.1),
             Failure::Damaged(damage) => damage.fmt(f),
-            Failure::Refused(why) => f.write_str(why),
+            Failure::Newer(why) | Failure::Refused(why) => f.write_str(why),
         }
     }
 }
@@ -188,16 +190,13 @@ impl<'a> Commits<'a> {
     /// Opens a segment's file.
     pub fn open(name: &str, file: &'a dyn File) -> Result<Commits<'a>, Failure> {
         let mut lines = Lines::new(file);
-        let line = lines.read().doing("read", name)?;
-        let wrong = match &line {
-            None => Some("it is empty".into()),
-            Some(line) => line.bytes.map_or_else(|why| Some(why.into()), wrong_first_line),
+        let Some(line) = lines.read().doing("read", name)? else {
+            return Err(Failure::damaged(name, 0, "it is empty"));
         };
-        let end = line.map_or(0, |line| line.end);
-        match wrong {
-            None => Ok(Commits { name: name.to_owned(), lines, end }),
-            Some(what) => Err(Failure::damaged(name, 0, &what)),
-        }
+        let bytes = line.bytes.map_err(|what| Failure::damaged(name, 0, what))?;
+        check_first_line(name, bytes)?;
+        let end = line.end;
+        Ok(Commits { name: name.to_owned(), lines, end })
     }
 
     /// The next commit.

@@ -316,3 +316,19 @@ fn a_program_without_its_clients_says_so() {
     }
     assert!(!String::from_utf8(run(&["--help"]).stdout).unwrap().contains("follow"));
 }
+
+#[cfg(not(feature = "store"))]
+#[test]
+fn a_program_without_its_store_says_so() {
+    for args in [
+        &["--data", "somewhere"][..],
+        &["--sync", "never"],
+        &["inspect", "somewhere"],
+        &["repair", "--new-epoch", "somewhere"],
+    ] {
+        refused(&run(args), 2, &["without its store", "cargo feature store"]);
+    }
+    assert!(!std::path::Path::new("somewhere").exists());
+    let help = String::from_utf8(run(&["--help"]).stdout).unwrap();
+    assert!(!help.contains("inspect") && help.contains("without its store"), "{help}");
+}

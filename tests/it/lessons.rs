@@ -14,7 +14,11 @@ const HANG: &str = "120";
 fn lessons() -> Vec<PathBuf> {
     let place = Path::new(env!("CARGO_MANIFEST_DIR")).join("scripts/lessons");
     let files = std::fs::read_dir(place).unwrap().map(|entry| entry.unwrap().path());
-    let is_built = |file: &PathBuf| cfg!(feature = "streams") || !name(file).ends_with("-sse.sh");
+    let is_built = |file: &PathBuf| match name(file) {
+        name if name.ends_with("-sse.sh") => cfg!(feature = "streams"),
+        name if name.ends_with("-restart.sh") => cfg!(feature = "store"),
+        _ => true,
+    };
     let is_lesson = |file: &PathBuf| name(file) != "lib.sh" && is_built(file);
     let mut lessons: Vec<_> = files.filter(is_lesson).collect();
     lessons.sort();

@@ -48,10 +48,18 @@ mod problems;
 mod publishes;
 mod races;
 mod replay;
+#[cfg(feature = "store")]
 mod store_crash;
+#[cfg(feature = "store")]
 mod store_damage;
+#[cfg(feature = "store")]
 mod store_faults;
+#[cfg(feature = "store")]
+mod store_repair;
+#[cfg(feature = "store")]
 mod store_runs;
+#[cfg(feature = "store")]
+mod store_twice;
 mod sites;
 #[cfg(feature = "streams")]
 mod streams_ends;

@@ -4,8 +4,8 @@
 use std::collections::VecDeque;
 
 use longpoll::config::Sync;
+use longpoll::log::Refusal;
 use longpoll::log::{Appended, Refused};
-use longpoll::store::Refusal;
 
 use crate::support::{Fault, LEFT, NAMES, Names, Ram, Shelf, Step, View, script, start};
 

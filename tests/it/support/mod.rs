@@ -5,15 +5,19 @@ mod client;
 pub mod command;
 #[cfg(feature = "client")]
 pub mod proxy;
+#[cfg(feature = "store")]
 mod ram;
 mod server;
+#[cfg(feature = "store")]
 mod shelf;
 #[cfg(feature = "streams")]
 pub mod sse;
 
 pub use client::{Answer, Client};
-pub use ram::{Fault, LEFT, NAMES, Names, Ram};
+#[cfg(feature = "store")]
+pub use ram::{Fault, LEFT, Left, NAMES, Names, Ram};
 pub use server::{Server, program};
+#[cfg(feature = "store")]
 pub use shelf::{Shelf, Step, View, script, start};
 
 use std::time::{Duration, Instant};

@@ -47,19 +47,22 @@ pub enum Names {
     All,
     /// What was removed is gone, and nothing that was made or renamed is there.
     RemovalsOnly,
+    AllButFirst,
+    LastOnly,
 }
 
-pub const NAMES: [Names; 3] = [Names::None, Names::All, Names::RemovalsOnly];
+pub const NAMES: [Names; 5] =
+    [Names::None, Names::All, Names::RemovalsOnly, Names::AllButFirst, Names::LastOnly];
 
 #[derive(Default)]
 struct State {
     files: Vec<Content>,
     names: BTreeMap<String, usize>,
     safe_names: BTreeMap<String, usize>,
-    /// Removed since the names were synced.
-    removed: Vec<String>,
+    /// What was done to names since they were synced.
+    renamed: Vec<Renamed>,
     operations: usize,
-    fault: Option<(usize, Fault)>,
+    faults: Vec<(usize, Fault)>,
     off: bool,
 }
 
@@ -72,6 +75,26 @@ struct Content {
     unsynced: Vec<Change>,
     /// What a failed sync has lost: it is seen until memory forgets it.
     lost: bool,
+}
+
+/// A name is of this file from now on, or of none; another name may be gone with it.
+#[derive(Clone)]
+struct Renamed {
+    name: String,
+    file: Option<usize>,
+    instead_of: Option<String>,
+}
+
+impl Renamed {
+    fn apply(&self, names: &mut BTreeMap<String, usize>) {
+        if let Some(before) = &self.instead_of {
+            names.remove(before);
+        }
+        match self.file {
+            Some(file) => names.insert(self.name.clone(), file),
+            None => names.remove(&self.name),
+        };
+    }
 }
 
 #[derive(Clone)]
@@ -107,11 +130,12 @@ impl Change {
 }
 
 impl Ram {
-    /// Lets something happen at the operation of this number, the next one being 0.
+    /// Lets something happen at the operation of this number, the next one being 0; beside what is
+    /// to happen at others.
     pub fn fail_at(&self, operation: usize, fault: Fault) {
         let mut state = self.0.lock();
         let number = state.operations + operation;
-        state.fault = Some((number, fault));
+        state.faults.push((number, fault));
     }
 
     /// Operations so far: whatever changes something, or makes it last.
@@ -127,10 +151,19 @@ impl Ram {
     /// What is left after a power cut.
     pub fn after_power_cut(&self, left: Left, names_left: Names) -> Ram {
         let state = self.0.lock();
-        let mut names =
-            if names_left == Names::All { &state.names } else { &state.safe_names }.clone();
-        if names_left == Names::RemovalsOnly {
-            names.retain(|name, _| !state.removed.contains(name));
+        let mut names = state.safe_names.clone();
+        let last = state.renamed.len().saturating_sub(1);
+        for (place, renamed) in state.renamed.iter().enumerate() {
+            let is_left = match names_left {
+                Names::None => false,
+                Names::All => true,
+                Names::RemovalsOnly => renamed.file.is_none(),
+                Names::AllButFirst => place > 0,
+                Names::LastOnly => place == last,
+            };
+            if is_left {
+                renamed.apply(&mut names);
+            }
         }
         // What has no name any more is not there.
         let is_there = |number| names.values().any(|named| *named == number);
@@ -171,6 +204,18 @@ impl Ram {
         self.0.lock().names.keys().cloned().collect()
     }
 
+    fn rename_to(&self, name: &str, file: Option<usize>, instead_of: Option<&str>) {
+        let mut state = self.0.lock();
+        let instead_of = instead_of.map(str::to_owned);
+        let renamed = Renamed { name: name.to_owned(), file, instead_of };
+        renamed.apply(&mut state.names);
+        state.renamed.push(renamed);
+    }
+
+    fn file(&self, name: &str) -> io::Result<usize> {
+        self.0.lock().names.get(name).copied().ok_or_else(|| io::ErrorKind::NotFound.into())
+    }
+
     /// Counts an operation; says whether it may be done.
     fn operation(&self) -> Result<(), Fault> {
         let mut state = self.0.lock();
@@ -179,13 +224,10 @@ impl Ram {
         }
         let number = state.operations;
         state.operations += 1;
-        match state.fault {
-            Some((at, fault)) if at == number => {
-                state.off = fault == Fault::PowerCut;
-                Err(fault)
-            }
-            _ => Ok(()),
-        }
+        let due = state.faults.iter().find(|(at, _)| *at == number);
+        let Some(&(_, fault)) = due else { return Ok(()) };
+        state.off = fault == Fault::PowerCut;
+        Err(fault)
     }
 }
 
@@ -214,9 +256,7 @@ impl Disk for Ram {
     }
 
     fn open(&self, name: &str) -> io::Result<Box<dyn File>> {
-        let file = self.0.lock().names.get(name).copied();
-        let file = file.ok_or_else(|| io::Error::from(io::ErrorKind::NotFound))?;
-        Ok(Box::new(RamFile(self.clone(), file)))
+        Ok(Box::new(RamFile(self.clone(), self.file(name)?)))
     }
 
     fn create(&self, name: &str) -> io::Result<Box<dyn File>> {
@@ -224,38 +264,35 @@ impl Disk for Ram {
         let mut state = self.0.lock();
         let file = state.files.len();
         state.files.push(Content::default());
-        state.names.insert(name.to_owned(), file);
+        drop(state);
+        self.rename_to(name, Some(file), None);
         Ok(Box::new(RamFile(self.clone(), file)))
     }
 
     fn rename(&self, from: &str, to: &str) -> io::Result<()> {
         self.operation().map_err(refused)?;
-        let mut state = self.0.lock();
-        let file = state.names.remove(from).ok_or(io::ErrorKind::NotFound)?;
-        state.names.insert(to.to_owned(), file);
+        self.rename_to(to, Some(self.file(from)?), Some(from));
         Ok(())
     }
 
     fn link(&self, from: &str, to: &str) -> io::Result<()> {
         self.operation().map_err(refused)?;
-        let mut state = self.0.lock();
-        let file = state.names[from];
-        state.names.insert(to.to_owned(), file);
+        self.rename_to(to, Some(self.file(from)?), None);
         Ok(())
     }
 
     fn remove(&self, name: &str) -> io::Result<()> {
         self.operation().map_err(refused)?;
-        let mut state = self.0.lock();
-        state.removed.push(name.to_owned());
-        state.names.remove(name).map(|_| ()).ok_or_else(|| io::ErrorKind::NotFound.into())
+        self.file(name)?;
+        self.rename_to(name, None, None);
+        Ok(())
     }
 
     fn sync_names(&self) -> io::Result<()> {
         self.operation().map_err(refused)?;
         let mut state = self.0.lock();
         state.safe_names = state.names.clone();
-        state.removed.clear();
+        state.renamed.clear();
         Ok(())
     }
 }

@@ -7,11 +7,10 @@ use std::time::{Duration, Instant};
 use longpoll::config::Sync;
 use longpoll::cursor::{Cursor, Epoch, Since};
 use longpoll::log::{
-    Appended, Ask, Claim, Draft, Fingerprints, Form, Log, Now, OnGap, Retention, Snapshot,
+    Appended, Ask, Claim, Draft, Fingerprints, Form, Log, Now, OnGap, Refusal, Retention, Snapshot,
 };
 use longpoll::metrics::Metrics;
 use longpoll::names::{Name, TopicSet, TypeFilter};
-use longpoll::store::Refusal;
 use longpoll::store::commit::{Publish, Reply, Store, Wish};
 use longpoll::store::disk::Disk;
 use longpoll::store::recovery::{Report, Settings, open};
