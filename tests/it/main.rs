@@ -51,6 +51,8 @@ mod store_runs;
 mod sites;
 #[cfg(feature = "streams")]
 mod streams_ends;
+#[cfg(feature = "websocket")]
+mod streams_hostile;
 #[cfg(feature = "streams")]
 mod streams_sse;
 #[cfg(feature = "websocket")]
