@@ -1,7 +1,10 @@
 #!/usr/bin/env bash
-# Tests longpoll.js and the console: in Node, and in a real browser.
+# Tests longpoll.js, the console, and streams with clients that others have made: in Node, in Python,
+# and in a real browser.
 #
-#   scripts/browser.sh TOOLS    with what tests/web/package.json names, installed in TOOLS by npm
+#   scripts/browser.sh TOOLS    with what tests/web/package.json names, installed in TOOLS by npm,
+#                               and what requirements.txt names beside it, in TOOLS/python; without
+#                               that, Python's clients are skipped
 #
 # LONGPOLL is the program under test, else the debug build; CHROMIUM the browser, else the one that
 # is found; SCREENSHOTS a folder for pictures of the console, to be looked at.
@@ -12,7 +15,9 @@ cd "$(dirname "$0")/.."
 WEB_TOOLS=$(cd "$1" && pwd)
 LONGPOLL=${LONGPOLL:-${CARGO_TARGET_DIR:-target}/debug/longpoll}
 CHROMIUM=${CHROMIUM:-$(command -v chromium)}
-export WEB_TOOLS LONGPOLL CHROMIUM
+PYTHON="$WEB_TOOLS/python/bin/python"
+[ -x "$PYTHON" ] || PYTHON=
+export WEB_TOOLS LONGPOLL CHROMIUM PYTHON
 
 # The module as strictly as a project that uses it may want it; the console a little less so.
 tsc="$WEB_TOOLS/node_modules/.bin/tsc"
@@ -24,4 +29,4 @@ tsc="$WEB_TOOLS/node_modules/.bin/tsc"
 case $(node --version) in v18.*) export NODE_OPTIONS=--experimental-global-webcrypto ;; esac
 
 # Whatever hangs ends.
-exec timeout 600 node --test --test-reporter=spec --test-concurrency=3 tests/web/module.mjs tests/web/tabs.mjs tests/web/console.mjs </dev/null
+exec timeout 600 node --test --test-reporter=spec --test-concurrency=3 tests/web/module.mjs tests/web/tabs.mjs tests/web/console.mjs tests/web/streams.mjs </dev/null

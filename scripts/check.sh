@@ -55,6 +55,21 @@ need_web() {
     (cd "$web" && npm ci --silent --no-audit --no-fund </dev/null)
 }
 
+# The Python clients of streams, as tests/web/requirements.txt pins them.
+need_python() {
+    [ "$install" = yes ] || return 0
+    if cmp -s {tests/web,"$web/python"}/requirements.txt; then return 0; fi
+    if ! python3 -c "import ensurepip" 2>/dev/null; then
+        step "installing python3-venv"
+        update_once
+        as_root env DEBIAN_FRONTEND=noninteractive apt-get install -qy --no-install-recommends python3-venv >/dev/null
+    fi
+    step "installing the Python clients of streams"
+    python3 -m venv "$web/python"
+    "$web/python/bin/pip" install -q --disable-pip-version-check -r tests/web/requirements.txt </dev/null
+    cp tests/web/requirements.txt "$web/python"
+}
+
 need_component() { # CARGO-COMMAND COMPONENT PACKAGE
     if have "$1" || [ "$install" = no ]; then return 0; fi
     if have rustup; then rustup component add "$2"; else need "$1" "$3"; fi
@@ -91,7 +106,7 @@ metrics() { # PROMTOOL
     rm -r "$place"
 }
 
-# longpoll.js and the console, in Node and in a browser.
+# longpoll.js, the console and streams, in Node, in Python and in a browser.
 browsers() {
     local needed
     for needed in node chromium "$web/node_modules/.bin/tsc"; do
@@ -100,6 +115,7 @@ browsers() {
             return 0
         fi
     done
+    [ -x "$web/python/bin/python" ] || skipped+=("the Python clients of streams (they are not there)")
     step "browsers"
     scripts/browser.sh "$web"
 }
@@ -116,6 +132,7 @@ need node nodejs
 need npm npm
 need chromium chromium
 need_web
+need_python
 need_component cargo-fmt rustfmt rustfmt
 need_component cargo-clippy clippy rust-clippy
 have promtool && promtool=promtool || promtool="$tools/usr/bin/promtool"

@@ -42,6 +42,7 @@
 //!
 //! | lock | guards | taken before |
 //! | --- | --- | --- |
+//! | a WebSocket's turn | that a publish is answered before the last frame | all that follow |
 //! | an idempotency key's outcome | what its first publish was answered with | all that follow |
 //! | the [log]'s | events, topics, trims, keys | |
 //! | the [bell] room's map | which bells hang where | a bell |

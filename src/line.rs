@@ -173,6 +173,18 @@ impl Line {
         }
     }
 
+    /// Breaks a TCP connection off when the other end has taken nothing for `time` of what was
+    /// sent: it does not read, or has gone without a word, which would else take a quarter of an
+    /// hour to be noticed.
+    #[cfg(feature = "streams")]
+    pub fn break_off_after(&self, time: Duration) {
+        if self.peer.is_some() {
+            // Zero would mean never. It fails for no socket that is connected.
+            let ms = u32::try_from(time.as_millis()).unwrap_or(u32::MAX).max(1);
+            let _ = rustix::net::sockopt::set_tcp_user_timeout(&self.socket, ms);
+        }
+    }
+
     /// Says that nothing more will be sent.
     pub fn end_output(&self) {
         // It fails when the client has gone: then there is nobody to tell. The same below.

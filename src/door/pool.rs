@@ -260,7 +260,10 @@ fn work(waiting: &Receiver<Admitted>, slot: &Slot, serve: &Serve, given_back: &O
         let line = Arc::new(line);
         *slot.line.lock() = Some(Arc::clone(&line));
         // What panics in here is at fault in the door itself; the worker lives on.
-        let _ = catch_unwind(AssertUnwindSafe(|| serve(&line, slot)));
+        if catch_unwind(AssertUnwindSafe(|| serve(&line, slot))).is_err() {
+            // Another thread may have the line, too, as a WebSocket's has.
+            line.hang_up();
+        }
         *slot.line.lock() = None;
         slot.waiting.store(BUSY, Ordering::SeqCst);
         drop(line);
@@ -268,5 +271,40 @@ fn work(waiting: &Receiver<Admitted>, slot: &Slot, serve: &Serve, given_back: &O
         drop((share, place));
         // It fails only when it was given back so often that it is readable anyway.
         let _ = rustix::io::write(given_back, &1u64.to_ne_bytes());
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::io::Read as _;
+    use std::os::unix::net::UnixStream;
+
+    #[test]
+    fn a_worker_that_panics_ends_its_connection_whoever_else_has_it_and_lives_on() {
+        let lines = Arc::new(Mutex::new(Vec::new()));
+        let others = Arc::clone(&lines);
+        let serve: Serve = Arc::new(move |line, _| {
+            others.lock().push(Arc::clone(line));
+            std::panic::panic_any(());
+        });
+        let places = Permits::new(1);
+        let pool = Pool::new(places.clone(), serve).unwrap();
+        let clients = crate::clients::Clients::new(&crate::config::Config::default());
+        for round in 1..=3 {
+            let (ours, mut theirs) = UnixStream::pair().unwrap();
+            let line = Line::accepted(ours.into(), None, Duration::from_secs(60)).unwrap();
+            let place = loop {
+                if let Some(place) = pool.place() {
+                    break place;
+                }
+            };
+            let share = clients.connected(None).unwrap();
+            assert!(pool.admit(Admitted { line, share, place }).is_ok());
+            theirs.set_read_timeout(Some(Duration::from_secs(60))).unwrap();
+            assert_eq!(theirs.read(&mut [0]).unwrap(), 0, "the end");
+            assert_eq!(lines.lock().len(), round);
+        }
+        pool.finish();
     }
 }

@@ -1,8 +1,9 @@
 //! A WebSocket's two halves. The worker writes what the stream brings, as it does for every stream;
 //! a second thread reads what the client says.
 //!
-//! *Lock.* Both write, whole frames at a time, with the pen in hand. Nothing is locked under it; it
-//! is held while a frame is written, which takes `--write-timeout` at most.
+//! *Locks.* Both write, whole frames at a time, with the pen in hand. Nothing is locked under it; it
+//! is held while a frame is written, which takes `--write-timeout` at most. Who publishes has the
+//! turn until the answer is written, and so has who writes the last frame. The turn comes first.
 
 use std::io::{self, ErrorKind, Read, Write};
 use std::sync::Arc;
@@ -28,24 +29,41 @@ use crate::threads::{self, Mailbox};
 struct Pen {
     line: Arc<Line>,
     time: Duration,
-    closed: Mutex<bool>,
+    turn: Mutex<()>,
+    /// Why nothing is written any more.
+    ended: Mutex<Option<ErrorKind>>,
 }
 
 impl Pen {
     fn write(&self, frames: &[u8]) -> io::Result<()> {
-        let closed = self.closed.lock();
-        if *closed {
-            return Err(ErrorKind::BrokenPipe.into());
+        let mut ended = self.ended.lock();
+        if let Some(why) = *ended {
+            return Err(why.into());
         }
-        self.line.send_within(frames, self.time)
+        let written = self.line.send_within(frames, self.time);
+        // Half a frame may be out, which no other can follow.
+        *ended = written.as_ref().err().map(io::Error::kind);
+        written
+    }
+
+    /// Publishes and writes the answer, unless there has been a last frame: none comes in between.
+    fn write_answer(&self, publish: impl FnOnce() -> Vec<u8>) -> io::Result<()> {
+        let _turn = self.turn.lock();
+        let ended = *self.ended.lock();
+        match ended {
+            Some(why) => Err(why.into()),
+            None => self.write(&publish()),
+        }
     }
 
     /// Writes the last frame, unless there has been one.
     fn write_last(&self, frame: &[u8]) {
-        let mut closed = self.closed.lock();
-        if !std::mem::replace(&mut *closed, true) {
+        let _turn = self.turn.lock();
+        let mut ended = self.ended.lock();
+        if ended.is_none() {
             // It fails when the client has gone: then there is nobody to tell.
             let _ = self.line.send_within(frame, self.time);
+            *ended = Some(ErrorKind::BrokenPipe);
         }
     }
 }
@@ -108,8 +126,8 @@ impl Listener {
                     let line = &self.pen.line;
                     let caller = Caller { line, takes_shared_page: false, grant: &self.grant };
                     let said = said.as_str().as_bytes().to_vec();
-                    let answer = self.api.publish_said(&self.topics, said, &caller);
-                    if self.pen.write(&answer).is_err() {
+                    let publish = || self.api.publish_said(&self.topics, said, &caller);
+                    if self.pen.write_answer(publish).is_err() {
                         return;
                     }
                 }
@@ -142,10 +160,11 @@ impl Desk {
         let opening = stream.opening().encode(to.frame(After::KeepAlive));
         let mut bytes = opening.len();
         let time = self.config.write_timeout;
-        let pen = Arc::new(Pen { line: Arc::clone(to.line), time, closed: Mutex::new(false) });
+        let (line, turn, ended) = (Arc::clone(to.line), Mutex::new(()), Mutex::new(None));
+        let pen = Arc::new(Pen { line, time, turn, ended });
         let done = Mailbox::new(1);
         // Nothing is said before the opening, and no opening is sent that could not be kept to.
-        let closed = pen.closed.lock();
+        let writing = pen.ended.lock();
         let listening = stream.seat().ok_or(ErrorKind::NotFound.into()).and_then(|seat| {
             let ends = Ends { seat, done: done.clone() };
             self.listen(to, &pen, stream.topics(), ends, early)
@@ -158,7 +177,7 @@ impl Desk {
             }
         };
         let mut written = to.line.send_within(&opening, time);
-        drop(closed);
+        drop(writing);
         loop {
             if let Err(error) = written {
                 stream.broke(&error);
@@ -176,9 +195,14 @@ impl Desk {
         self.tell(to, 101, bytes, begun);
         // The client is to see the end, and may say that it has; then the listener hears its own.
         to.line.end_output();
-        done.take_by(Instant::now() + LINGER);
-        to.line.hang_up();
+        let until = Instant::now() + LINGER;
+        done.take_by(until);
+        if Instant::now() >= until {
+            to.line.hang_up();
+        }
         let _ = listener.join();
+        // One that was cut short in what it said is not to lose the reason by that.
+        self.lingerer.take(Arc::clone(to.line));
         After::Close
     }
 
@@ -206,5 +230,35 @@ impl Desk {
             _ends: ends,
         };
         threads::start("listen", Box::new(move || listener.run()))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::os::unix::net::UnixStream;
+
+    #[test]
+    fn nothing_follows_what_was_broken_off() {
+        let (ours, mut theirs) = UnixStream::pair().unwrap();
+        theirs.set_nonblocking(true).unwrap();
+        let line = Line::accepted(ours.into(), None, Duration::from_secs(60)).unwrap();
+        let (turn, ended) = (Mutex::new(()), Mutex::new(None));
+        let pen = Pen { line: Arc::new(line), time: Duration::ZERO, turn, ended };
+        let failed = loop {
+            if let Err(error) = pen.write(&[1; 10_000]) {
+                break error.kind();
+            }
+        };
+        let arrives = |theirs: &mut UnixStream| {
+            std::iter::from_fn(|| theirs.read(&mut [0; 9_000]).ok()).sum::<usize>()
+        };
+        assert_eq!((failed, arrives(&mut theirs) > 0), (ErrorKind::TimedOut, true));
+        // There is room again.
+        assert_eq!(pen.write(b"next").unwrap_err().kind(), ErrorKind::TimedOut);
+        let answer = pen.write_answer(|| unreachable!("it is not published either"));
+        assert_eq!(answer.unwrap_err().kind(), ErrorKind::TimedOut);
+        pen.write_last(b"last");
+        assert_eq!(arrives(&mut theirs), 0);
     }
 }

@@ -19,6 +19,8 @@ impl Desk {
     ) -> Result<After, Problem> {
         let caller = Caller { line: to.line, takes_shared_page: true, grant: &to.grant };
         let stream = self.api.begin(query, &caller)?;
+        // It has no deadline as a poll has; what it says when it is silent shows who has gone.
+        to.line.break_off_after(self.config.write_timeout);
         // The buffer can go. It is empty, unless a WebSocket's client has begun to speak.
         let early = input.take();
         Ok(match stream {

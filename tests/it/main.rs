@@ -63,6 +63,8 @@ mod store_twice;
 mod sites;
 #[cfg(feature = "streams")]
 mod streams_ends;
+#[cfg(feature = "websocket")]
+mod streams_hostile;
 #[cfg(feature = "streams")]
 mod streams_sse;
 #[cfg(feature = "websocket")]

@@ -17,7 +17,7 @@ pub fn scratch(name: &str) -> PathBuf {
     place
 }
 
-fn start(place: &Path, flags: &[&str]) -> Server {
+pub fn start(place: &Path, flags: &[&str]) -> Server {
     Server::start(&[&["--data", place.to_str().unwrap()], flags].concat())
 }
 
@@ -305,7 +305,7 @@ fn a_full_disk_refuses_publishes_and_takes_them_again_when_there_is_room() {
 }
 
 /// A file system of one MiB, where the test may mount one.
-fn mounted(name: &str) -> Option<PathBuf> {
+pub fn mounted(name: &str) -> Option<PathBuf> {
     let place = Path::new(env!("CARGO_TARGET_TMPDIR")).join(name);
     let _ = std::process::Command::new("umount").arg(&place).output();
     std::fs::create_dir_all(&place).unwrap();

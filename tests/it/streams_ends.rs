@@ -140,6 +140,25 @@ fn a_reader_that_does_not_read_is_cut_off_holds_up_nobody_and_goes_on_later() {
 }
 
 #[test]
+fn a_reader_that_takes_nothing_is_not_held_on_to_however_little_it_is_sent() {
+    let server = Server::start(&["--write-timeout", "1s"]);
+    let mut client = server.connect();
+    client.receive_little();
+    let mut other = Events::open(&server, "/topics/news", "");
+    let slow = Events::ask(client, "/topics/news", "");
+    assert_eq!(slow.opening.status, 200);
+    // More than it has room for, and far less than the server's side has.
+    for n in 0..200 {
+        server.publish("news", &format!("{n} {}", "x".repeat(1_000)));
+        assert_eq!(number(&other.data(1)[0]), n);
+    }
+    let ended = |why: &str| server.metric(&format!("streams_total{{reason=\"{why}\"}}"));
+    until("it is over", || ended("slow") + ended("hung_up") == 1.0);
+    server.publish("news", "more");
+    assert_eq!(other.data(1), ["more"]);
+}
+
+#[test]
 fn a_stream_ends_when_its_token_is_taken_back_and_others_go_on() {
     let (a, b) = (new_token("a", "read", "*"), new_token("b", "read", "news"));
     let admin = new_token("root", "admin,publish", "*");

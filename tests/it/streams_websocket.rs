@@ -14,11 +14,14 @@ use tungstenite::{Message, WebSocket};
 use crate::support::{Client, HANG, Server, until};
 use crate::tokens::{File, bearer, new_token};
 
+/// Where the connections in bytes go.
+const NEWS: &str = "/topics/news?since=now";
+
 /// A client of `tungstenite`'s.
-struct Socket(WebSocket<TcpStream>);
+pub struct Socket(pub WebSocket<TcpStream>);
 
 /// Opens one, with a header field if need be; or the status of the refusal.
-fn try_open(
+pub fn try_open(
     server: &Server,
     target: &str,
     field: Option<(&'static str, &str)>,
@@ -38,17 +41,17 @@ fn try_open(
     }
 }
 
-fn open(server: &Server, target: &str) -> Socket {
+pub fn open(server: &Server, target: &str) -> Socket {
     try_open(server, target, None).unwrap_or_else(|status| panic!("{status}"))
 }
 
 impl Socket {
-    fn say(&mut self, text: &str) {
+    pub fn say(&mut self, text: &str) {
         self.0.send(Message::text(text)).unwrap();
     }
 
     /// The next text, as JSON.
-    fn next(&mut self) -> Value {
+    pub fn next(&mut self) -> Value {
         loop {
             match self.0.read().unwrap() {
                 Message::Text(text) => return serde_json::from_str(&text).unwrap(),
@@ -59,7 +62,7 @@ impl Socket {
     }
 
     /// The next event's data; answers to publishes are passed over.
-    fn data(&mut self) -> Value {
+    pub fn data(&mut self) -> Value {
         loop {
             let json = self.next();
             if json.get("seq").is_some() {
@@ -228,7 +231,7 @@ fn every_end_has_its_code() {
 /// A connection that has shaken hands, in bytes.
 fn shake(server: &Server) -> Client {
     let mut client = server.connect();
-    client.send(handshake("", ""));
+    client.send(handshake(NEWS, "", ""));
     let answer = client.head();
     assert_eq!((answer.status, answer.header("Upgrade")), (101, Some("websocket")));
     // The example of RFC 6455.
@@ -238,7 +241,7 @@ fn shake(server: &Server) -> Client {
 }
 
 /// The example's handshake, without one of its fields and with another.
-fn handshake(without: &str, with: &str) -> String {
+pub fn handshake(target: &str, without: &str, with: &str) -> String {
     let fields: Vec<&str> = [
         "Host: localhost",
         "Connection: keep-alive, Upgrade",
@@ -250,7 +253,7 @@ fn handshake(without: &str, with: &str) -> String {
     .filter(|field| without.is_empty() || !field.starts_with(without))
     .chain((!with.is_empty()).then_some(with))
     .collect();
-    format!("GET /topics/news?since=now HTTP/1.1\r\n{}\r\n\r\n", fields.join("\r\n"))
+    format!("GET {target} HTTP/1.1\r\n{}\r\n\r\n", fields.join("\r\n"))
 }
 
 #[test]
@@ -269,7 +272,7 @@ fn what_is_no_handshake_is_refused_or_is_a_poll() {
         ("Connection", "", 200),
     ] {
         let mut client = server.connect();
-        let answer = client.send(handshake(without, with)).answer();
+        let answer = client.send(handshake(NEWS, without, with)).answer();
         assert_eq!(answer.status, status, "{without} {with}");
         if status == 426 {
             assert_eq!(answer.header("Sec-WebSocket-Version"), Some("13"));
@@ -282,7 +285,7 @@ fn what_is_no_handshake_is_refused_or_is_a_poll() {
 fn what_is_said_together_with_the_handshake_is_heard() {
     let server = Server::start(&[]);
     let mut client = server.connect();
-    client.send([handshake("", "").as_bytes(), b"\x81\x82\0\0\0\0hi"].concat());
+    client.send([handshake(NEWS, "", "").as_bytes(), b"\x81\x82\0\0\0\0hi"].concat());
     assert_eq!(client.head().status, 101);
     until("it is published", || server.get("/topics/news?wait=0").data() == ["hi"]);
 }

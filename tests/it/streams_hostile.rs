@@ -1,0 +1,350 @@
+//! Goal: whatever a WebSocket's client does, what it gets are whole frames in order, everybody else
+//! is served, and in the end nothing of it is left.
+
+use std::io::{Read, Write};
+use std::net::{Shutdown, TcpStream};
+use std::thread;
+use std::time::Duration;
+
+use serde_json::Value;
+
+use crate::store_runs::{mounted, scratch, start};
+use crate::streams_websocket::{handshake, open};
+use crate::support::{HANG, Server, until};
+
+/// A connection that has shaken hands, as its socket.
+struct Raw(TcpStream);
+
+/// A frame from the server: its kind, and what it says.
+type Frame = (u8, Vec<u8>);
+
+impl Raw {
+    /// `receives`: how much the system may take in for it, if not as usual.
+    fn open(server: &Server, target: &str, receives: Option<usize>) -> Raw {
+        let mut stream = TcpStream::connect(server.address).unwrap();
+        stream.set_read_timeout(Some(HANG)).unwrap();
+        if let Some(bytes) = receives {
+            rustix::net::sockopt::set_socket_recv_buffer_size(&stream, bytes).unwrap();
+        }
+        stream.write_all(handshake(target, "", "").as_bytes()).unwrap();
+        let mut head = Vec::new();
+        while !head.ends_with(b"\r\n\r\n") {
+            let mut byte = [0];
+            stream.read_exact(&mut byte).unwrap();
+            head.push(byte[0]);
+        }
+        assert!(head.starts_with(b"HTTP/1.1 101 "), "{}", String::from_utf8_lossy(&head));
+        Raw(stream)
+    }
+
+    fn send(&mut self, kind: u8, said: &[u8]) -> std::io::Result<()> {
+        self.0.write_all(&frame(kind, said))
+    }
+
+    /// Everything up to a regular end: whole frames, and then what is left of one that was cut off.
+    fn rest(mut self) -> (Vec<Frame>, Vec<u8>) {
+        let mut bytes = Vec::new();
+        self.0.read_to_end(&mut bytes).expect("the end of the connection, and no reset");
+        frames(&bytes)
+    }
+}
+
+const LAST: u8 = 0x80;
+const TEXT: u8 = 1;
+const CLOSE: u8 = 8;
+const PING: u8 = 9;
+const PONG: u8 = 10;
+
+/// A client's frame, with a mask of zeros. Without [`LAST`] more of it follows.
+fn frame(kind: u8, said: &[u8]) -> Vec<u8> {
+    let length = match said.len() {
+        short @ 0..=125 => vec![0x80 | short as u8],
+        middle @ 126..=0xffff => [&[0x80 | 0x7e][..], &(middle as u16).to_be_bytes()].concat(),
+        long => [&[0x80 | 0x7f][..], &(long as u64).to_be_bytes()].concat(),
+    };
+    [&[kind][..], &length, &[0; 4], said].concat()
+}
+
+/// Takes frames apart. Whatever is no frame of this server's fails.
+fn frames(bytes: &[u8]) -> (Vec<Frame>, Vec<u8>) {
+    let (mut frames, mut rest) = (Vec::new(), bytes);
+    loop {
+        let (start, length) = match *rest {
+            [_, 126, a, b, ..] => (4, usize::from(u16::from_be_bytes([a, b]))),
+            [_, 127, ref long @ ..] if long.len() >= 8 => {
+                (10, u64::from_be_bytes(long[..8].try_into().unwrap()) as usize)
+            }
+            [_, short @ 0..=125, ..] => (2, usize::from(short)),
+            _ => return (frames, rest.to_vec()),
+        };
+        let kind = rest[0];
+        assert!([TEXT, CLOSE, PING, PONG].contains(&(kind ^ LAST)), "{kind:#x} begins no frame");
+        let Some(said) = rest.get(start..start + length) else { return (frames, rest.to_vec()) };
+        if kind == LAST | TEXT {
+            let _: Value = serde_json::from_slice(said).expect("a text is JSON");
+        }
+        frames.push((kind ^ LAST, said.to_vec()));
+        rest = &rest[start + length..];
+    }
+}
+
+/// How many times each kind of text came: events, answers to what was said, refusals of it.
+fn counts(frames: &[Frame]) -> [usize; 3] {
+    let texts: Vec<Value> = frames
+        .iter()
+        .filter(|(kind, _)| *kind == TEXT)
+        .map(|(_, said)| serde_json::from_slice(said).unwrap())
+        .collect();
+    ["seq", "published", "error"]
+        .map(|member| texts.iter().filter(|text| text.get(member).is_some()).count())
+}
+
+fn code(frames: &[Frame]) -> Option<u16> {
+    let (CLOSE, said) = frames.last()? else { return None };
+    Some(u16::from_be_bytes(said[..2].try_into().unwrap()))
+}
+
+/// The server's threads of this name.
+fn threads(server: &Server, name: &str) -> usize {
+    let tasks = std::fs::read_dir(format!("/proc/{}/task", server.pid())).unwrap();
+    let names =
+        tasks.filter_map(|task| std::fs::read_to_string(task.ok()?.path().join("comm")).ok());
+    names.filter(|found| found.trim() == name).count()
+}
+
+#[test]
+fn a_client_that_speaks_and_does_not_read_is_cut_off() {
+    for kind in [TEXT, PING] {
+        let server = Server::start(&["--write-timeout", "1s"]);
+        let mut raw = Raw::open(&server, "/topics/said?type=none&since=now", Some(1));
+        while raw.send(LAST | kind, &[b'x'; 100]).is_ok() {}
+        server.until_held(0);
+        until("nobody listens", || threads(&server, "listen") == 0);
+        assert_eq!(server.get("/topics/said?since=now&wait=0").status, 200);
+    }
+}
+
+#[test]
+fn a_text_that_is_too_large_is_refused_by_its_code_while_it_is_still_being_sent() {
+    let server = Server::start(&[]);
+    let part = [b'x'; 10_000];
+    // What comes after the end is taken for a second. A slow machine may need several tries.
+    let taken = (0..20).any(|_| {
+        let mut raw = Raw::open(&server, "/topics/news?since=now", None);
+        raw.0.write_all(&frame(LAST | TEXT, &part.repeat(50))[..10_000]).unwrap();
+        let mut rest = raw.0.try_clone().unwrap();
+        let (frames, cut) = raw.rest();
+        assert_eq!((code(&frames), cut.len()), (Some(1009), 0));
+        let mut elsewhere = server.connect();
+        (0..49).all(|_| elsewhere.get("/health").status == 200 && rest.write_all(&part).is_ok())
+    });
+    assert!(taken, "the end came as a reset, which can eat what was sent before");
+}
+
+#[test]
+fn what_is_being_published_when_the_server_drains_is_answered_before_the_end() {
+    for round in 1..=5 {
+        let place = scratch("sockets-drain");
+        let mut server = start(&place, &["--retain-events", "100000"]);
+        let raw = Raw::open(&server, "/topics/said?since=now", None);
+        let mut mouth = raw.0.try_clone().unwrap();
+        let answered = thread::scope(|scope| {
+            scope.spawn(move || while mouth.write_all(&frame(LAST | TEXT, b"x")).is_ok() {});
+            until("it speaks", || server.metric("publishes_total") > 20.0);
+            server.signal(15);
+            let (frames, _) = raw.rest();
+            assert_eq!(code(&frames), Some(1001));
+            counts(&frames)[1]
+        });
+        assert!(server.wait().0.success());
+        let server = start(&place, &["--retain-events", "100000"]);
+        let listed = server.get("/topics?prefix=said").json();
+        assert_eq!(listed["topics"][0]["events"], answered, "round {round}");
+    }
+}
+
+#[test]
+fn a_text_may_come_in_parts_with_pings_between_and_characters_apart() {
+    let server = Server::start(&[]);
+    let mut raw = Raw::open(&server, "/topics/news?since=now", None);
+    let text = "\u{e9}\u{1f41b}".repeat(20);
+    raw.send(TEXT, b"").unwrap();
+    for byte in text.bytes() {
+        raw.send(0, &[byte]).unwrap();
+        raw.send(LAST | PING, b"p").unwrap();
+    }
+    raw.send(LAST, b"").unwrap();
+    // An empty one is an event, too.
+    raw.send(LAST | TEXT, b"").unwrap();
+    raw.send(LAST | CLOSE, &1000u16.to_be_bytes()).unwrap();
+    let (frames, rest) = raw.rest();
+    assert_eq!((code(&frames), counts(&frames)[1], rest.len()), (Some(1000), 2, 0));
+    assert!(frames.iter().any(|frame| *frame == (PONG, b"p".to_vec())));
+    assert_eq!(server.get("/topics/news?wait=0").data(), [&*text, ""]);
+}
+
+#[test]
+fn a_close_is_answered_by_its_code_and_a_wrong_one_by_why() {
+    let server = Server::start(&["--max-event", "1000"]);
+    for (said, expected) in [
+        (&b""[..], 1000),
+        (b"\x03\xe8", 1000),
+        (b"\x03\xe9going away", 1001),
+        (b"\x0b\xb8", 3000),
+        (b"\x13\x87", 4999),
+        // Codes that no frame may have, half a code, and a reason that is no text.
+        (b"\x03\xed", 1002),
+        (b"\x03\xee", 1002),
+        (b"\x03\xe7", 1002),
+        (b"\x03", 1002),
+        (b"\x03\xe8\xff", 1007),
+    ] {
+        let mut raw = Raw::open(&server, "/topics/news?since=now", None);
+        raw.send(LAST | CLOSE, said).unwrap();
+        // What comes after it is not heard.
+        raw.send(LAST | TEXT, b"too late").unwrap();
+        let (frames, rest) = raw.rest();
+        assert_eq!((code(&frames), rest.len()), (Some(expected), 0), "{said:?}");
+    }
+    for (sent, expected) in [
+        // A compressed text, as none was agreed on; parts of nothing; a text amid another.
+        (frame(0xc0 | TEXT, b"x"), 1002),
+        (frame(LAST, b"x"), 1002),
+        ([frame(TEXT, b"x"), frame(LAST | TEXT, b"x")].concat(), 1002),
+        // Pings that are too long or in parts, and a kind that there is none of.
+        (frame(LAST | PING, &[b'x'; 126]), 1002),
+        (frame(PING, b"x"), 1002),
+        (frame(0x83, b"x"), 1002),
+        // Too large together, and broken in the middle of a character.
+        ([frame(TEXT, &[b'x'; 600]), frame(LAST, &[b'x'; 600])].concat(), 1009),
+        ([frame(TEXT, b"\xc3"), frame(LAST, b"x")].concat(), 1007),
+        (frame(LAST | TEXT, b"\xc3"), 1007),
+    ] {
+        let mut raw = Raw::open(&server, "/topics/news?since=now", None);
+        raw.0.write_all(&sent).unwrap();
+        let (frames, rest) = raw.rest();
+        assert_eq!((code(&frames), rest.len()), (Some(expected), 0), "{sent:?}");
+    }
+    assert_eq!(server.metric("publishes_total"), 0.0);
+    server.until_held(0);
+}
+
+#[test]
+fn thousands_that_come_and_go_whatever_way_leave_nothing_behind() {
+    let server = Server::start(&["--max-polls", "40", "--max-event", "1000"]);
+    let mut random = fastrand::Rng::with_seed(5);
+    server.publish("news", "warm");
+    let descriptors = || std::fs::read_dir(format!("/proc/{}/fd", server.pid())).unwrap().count();
+    let before = descriptors();
+    let mut kept = std::collections::VecDeque::new();
+    for n in 0..2_000 {
+        if kept.len() == 20 {
+            kept.pop_front();
+        }
+        // While many of the earlier ones end, there may be no place for a moment.
+        until("there is room", || server.metric("polls_held") < 40.0);
+        let mut raw = Raw::open(&server, "/topics/news", None);
+        let _ = match random.u8(0..8) {
+            0 => raw.send(LAST | CLOSE, b""),
+            1 => raw.send(LAST | TEXT, b"said").and_then(|()| raw.0.shutdown(Shutdown::Write)),
+            2 => raw.send(LAST | TEXT, &[b'x'; 2_000]),
+            3 => raw.0.write_all(b"\x81"),
+            4 => raw.send(LAST | 2, b"binary"),
+            5 => raw.0.shutdown(Shutdown::Both),
+            6 => rustix::net::sockopt::set_socket_linger(&raw.0, Some(Duration::ZERO))
+                .map_err(Into::into),
+            _ => raw.send(LAST | PING, b"x"),
+        };
+        kept.push_back(raw);
+        if n % 100 == 0 {
+            server.publish("news", &n.to_string());
+        }
+    }
+    drop(kept);
+    server.until_held(0);
+    until("no thread listens", || threads(&server, "listen") == 0);
+    until("no descriptor is left", || descriptors() <= before);
+    let ended: f64 = ["drain", "hung_up", "revoked", "slow"]
+        .map(|why| server.metric(&format!("streams_total{{reason=\"{why}\"}}")))
+        .iter()
+        .sum();
+    assert_eq!((server.metric("streams_begun_total"), ended), (2_000.0, 2_000.0));
+    let _all: Vec<_> = (0..40).map(|_| open(&server, "/topics/news?since=now")).collect();
+    server.until_held(40);
+}
+
+#[test]
+fn what_the_disk_does_not_take_is_refused_and_the_socket_goes_on() {
+    let Some(place) = mounted("sockets-full") else {
+        println!("no tmpfs can be mounted here");
+        return;
+    };
+    let filler = place.join("filler");
+    let server = start(&place.join("data"), &[]);
+    let mut socket = open(&server, "/topics/news?since=now");
+    let mut say = |text: &str| {
+        socket.say(text);
+        loop {
+            let answer = socket.next();
+            if answer.get("seq").is_none() {
+                return answer;
+            }
+        }
+    };
+    assert_eq!(say("before")["published"]["durable"], true);
+    std::fs::write(&filler, vec![0; 1 << 20]).unwrap_err();
+    let refused = say(&"x".repeat(20_000));
+    assert_eq!(refused["error"]["status"], 507, "{refused}");
+    std::fs::remove_file(&filler).unwrap();
+    until("it takes publishes again", || say("again").get("published").is_some());
+    assert_eq!(server.get("/topics/news?wait=0").data(), ["before", "again"]);
+    drop((socket, server));
+    let _ = std::process::Command::new("umount").arg(&place).status();
+}
+
+#[test]
+fn a_page_of_another_site_cannot_open_one_and_a_page_of_this_one_can() {
+    let server = Server::start(&["--allow-origin", "https://app.example"]);
+    let own = format!("Origin: http://{}", server.address);
+    for (without, fields, status) in [
+        ("", "Origin: https://app.example", 101),
+        ("", "Origin: https://app.example.evil", 403),
+        ("", "Origin: http://app.example", 403),
+        ("", "Origin: null", 403),
+        ("", "Origin: http://localhost", 101),
+        ("", "Origin: http://localhost:1", 403),
+        ("", "Origin: https://app.example\r\nOrigin: https://evil.example", 400),
+        ("", "Sec-Fetch-Site: cross-site", 403),
+        // By a name that its author lets resolve to this machine.
+        ("Host", "Host: evil.example\r\nOrigin: http://evil.example", 403),
+        ("Host", &format!("Host: {}\r\n{own}", server.address), 101),
+        ("Host", &format!("Host: localhost:1\r\n{own}"), 403),
+    ] {
+        let mut client = server.connect();
+        client.send(handshake("/topics/news", without, fields));
+        assert_eq!(client.head().status, status, "{fields}");
+    }
+}
+
+#[test]
+fn only_a_plain_get_of_http_1_1_becomes_one() {
+    let server = Server::start(&[]);
+    server.publish("news", "x");
+    let shake = handshake("/topics/news", "", "");
+    let with = |from: &str, to: &str| shake.replacen(from, to, 1);
+    for (request, status) in [
+        (with("HTTP/1.1", "HTTP/1.0"), 200),
+        (with("GET", "HEAD"), 200),
+        (with("\r\n\r\n", "\r\nContent-Length: 2\r\n\r\nhi"), 413),
+        (with("\r\n\r\n", "\r\nTransfer-Encoding: chunked\r\n\r\n2\r\nhi\r\n0\r\n\r\n"), 413),
+        (with("/topics/news", "/health"), 200),
+        (with("/topics/news", "/topics/ne%20ws"), 400),
+        (with("/topics/news", "/topics/news?wait=3"), 400),
+        (with("/topics/news", "/topics/news?since=x"), 400),
+    ] {
+        let mut client = server.connect();
+        client.send(&request);
+        assert_eq!(client.head().status, status, "{request}");
+    }
+    assert_eq!(server.metric("streams_begun_total"), 0.0);
+}
