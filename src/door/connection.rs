@@ -1,4 +1,9 @@
 //! A connection's life: request, answer, request, answer, until one side has had enough.
+//!
+//! One thread has one connection from its first byte to its last, and what it does can be read from
+//! top to bottom. Each request is read whole, done, and answered before the next one is looked at.
+//! A panic in what it does costs one `500`, not the server; and whatever ends a connection early
+//! still sees its answer arrive, as the [lingerer](Lingerer) takes care of the rest.
 
 use std::ops::Range;
 use std::panic::{AssertUnwindSafe, catch_unwind};

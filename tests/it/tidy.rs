@@ -64,6 +64,24 @@ fn a_module_imports_only_from_those_above_it_on_the_map() {
 }
 
 #[test]
+fn the_map_has_every_module_in_its_order_and_every_file_says_what_it_is_for() {
+    let map = read("src/lib.rs");
+    let modules = map.lines().filter_map(|line| line.strip_prefix("pub mod ")?.strip_suffix(';'));
+    let chapters = map.lines().filter_map(|line| {
+        let (number, modules) = line.strip_prefix("//! ")?.split_once(". ")?;
+        number.parse::<u32>().ok().map(|_| modules)
+    });
+    let named =
+        chapters.flat_map(|line| line.split('[').skip(1).filter_map(|m| m.split(']').next()));
+    let named: Vec<&str> = named.map(|name| name.trim_start_matches("mod@")).collect();
+    assert_eq!(named, modules.filter(|module| *module != "client").collect::<Vec<_>>());
+    for file in rust_files("src").into_iter().chain(rust_files("tests")) {
+        let text = std::fs::read_to_string(&file).unwrap();
+        assert!(text.starts_with("//! "), "{} does not say what it is for", file.display());
+    }
+}
+
+#[test]
 fn files_and_functions_are_short_enough_to_read() {
     for file in rust_files("src").into_iter().chain(rust_files("tests")) {
         let text = std::fs::read_to_string(&file).unwrap();
