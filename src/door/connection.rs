@@ -209,16 +209,17 @@ impl Desk {
             let opening = answer.encode(to.frame(after));
             let counted =
                 (opening.len() > SMALL_ANSWER).then(|| self.api.count_answer(opening.len()));
-            (answer.status, Message { opening, shared: None, _counted: counted })
+            (answer.status, Message { sent: 0, opening, shared: None, _counted: counted })
         };
         let page = |page: Arc<Page>, opening: Vec<u8>, rest: Range<usize>| {
-            (200, Message { opening, shared: Some((page, rest)), _counted: None })
+            (200, Message { sent: 0, opening, shared: Some((page, rest)), _counted: None })
         };
         Some(match reply {
             Reply::HungUp => return None,
             Reply::Delivered(Delivered { page: delivered, sent }) => {
                 let rest = sent..delivered.bytes().len();
-                page(delivered, Vec::new(), rest)
+                let (status, message) = page(delivered, Vec::new(), rest);
+                (status, Message { sent, ..message })
             }
             Reply::Page(shared) => {
                 let (opening, from) = match after {
@@ -285,6 +286,8 @@ impl Desk {
 
 /// What goes out: bytes of its own, then a part of a page, which it keeps alive and so counted.
 struct Message {
+    /// Bytes that the publisher has written already.
+    sent: usize,
     opening: Vec<u8>,
     shared: Option<(Arc<Page>, Range<usize>)>,
     _counted: Option<Permit>,
@@ -296,7 +299,7 @@ impl Message {
     }
 
     fn length(&self) -> usize {
-        self.opening.len() + self.rest().len()
+        self.sent + self.opening.len() + self.rest().len()
     }
 }
 
