@@ -1,5 +1,8 @@
 //! The thread that writes for all, and the two ways in which a log can be changed: directly, or
 //! through that thread.
+//!
+//! One thread writes, so that a hundred publishers who wait at the same time cost one sync, not a
+//! hundred; and nobody who only reads the log ever waits for the disk.
 
 use std::collections::VecDeque;
 use std::io;

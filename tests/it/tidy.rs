@@ -154,7 +154,7 @@ fn assert_is_there(place: &str, by: &str) {
     let Some((_, function)) = place.split_once(": ") else { return };
     let source = read(path);
     let found = match function.rsplit_once("::") {
-        _ if !path.ends_with(".rs") => {
+        _ if path.strip_suffix(".rs").is_none() => {
             source.contains(&format!("  async {function}("))
                 || source.contains(&format!("  {function}("))
         }
