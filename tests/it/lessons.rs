@@ -135,21 +135,21 @@ fn an_interrupted_lesson_takes_with_it_what_its_jobs_have_started() {
     let script = scratch.join("held.sh");
     let lib = Path::new(env!("CARGO_MANIFEST_DIR")).join("scripts/lessons/lib.sh");
     let text = format!(
-        "set -euo pipefail\n. '{}'\nstart_server\n\
-         poll() {{ while true; do curl \"$URL/topics/a?since=now&wait=20\"; done; }}\n\
-         begin reader poll\nuntil_held 1\necho held\nanswer reader\n",
+        "set -euo pipefail\n. '{}'\nmkfifo \"$TMP/up\"\n\
+         job() {{ sh -c 'echo up >\"$0\"; exec tail -f /dev/null' \"$TMP/up\"; true; }}\n\
+         begin job job\nread -r up <\"$TMP/up\"\necho \"it is $up\"\nanswer job\n",
         lib.display()
     );
     std::fs::write(&script, text).unwrap();
     let mut lesson = start(Command::new("bash").arg(&script), &scratch);
     let mut lines = BufReader::new(lesson.stdout.take().unwrap()).lines();
-    lines.find(|line| line.as_ref().is_ok_and(|line| line == "held")).unwrap().unwrap();
+    lines.find(|line| line.as_ref().is_ok_and(|line| line == "it is up")).unwrap().unwrap();
     let pid = Pid::from_raw(lesson.id() as i32).unwrap();
     kill_process(pid, Signal::TERM).unwrap();
     lines.for_each(drop);
     assert_eq!(lesson.wait().unwrap().code(), Some(128 + Signal::TERM.as_raw()));
     // What was killed may take a moment to go.
-    crate::support::until("the poll ends", || left_in(&scratch) == [script.clone()]);
+    crate::support::until("nothing is left", || left_in(&scratch) == [script.clone()]);
 }
 
 #[test]
