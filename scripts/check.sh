@@ -138,6 +138,7 @@ need_component cargo-clippy clippy rust-clippy
 have promtool && promtool=promtool || promtool="$tools/usr/bin/promtool"
 
 with cargo-fmt "format" cargo fmt --all --check
+with rustfmt "format of what the lessons compile" rustfmt --edition 2024 --check scripts/lessons/*.rs
 with cargo-clippy "lints" cargo clippy --locked --all-targets -- -D warnings
 with cargo-clippy "lints without default features" \
     cargo clippy --locked --all-targets --no-default-features -- -D warnings

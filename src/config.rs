@@ -1,5 +1,10 @@
 //! What the person who runs the server may set: typed in as flags or environment variables,
 //! checked once, immutable after.
+//!
+//! So there are two stages and no third: text that may be wrong, and a [`Config`] that is right.
+//! Nothing further in asks again whether a number makes sense, and nothing changes under a
+//! request's feet. One table, [`FLAGS`], drives the parsing, the environment and `--help`: they
+//! cannot disagree.
 
 mod flags;
 mod proxies;

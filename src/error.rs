@@ -1,5 +1,10 @@
 //! What a client is told when it cannot have what it asked for: one table of causes, one problem
 //! body (RFC 9457).
+//!
+//! Each [`Cause`] has its status, its title and its name in `/metrics` in one row of [`TABLE`], so
+//! that they cannot drift apart, and a `detail` that is written where it is known what would be
+//! right. What passes by itself carries a `Retry-After`, at random: who was refused together is not
+//! to come back together.
 
 use crate::json::Object;
 use crate::limits::RETRY_AFTER;

@@ -29,14 +29,27 @@
 //! a publish writes the answers of the polls that it releases, and wakes them. A stream is a poll
 //! that goes back to its seat: the door asks the api for one piece after the other.
 //!
-//! Each module uses only those before it, in this order, which is also the one to read them in:
-//! [limits], [time], [json], [names], [cursor], [error], [metrics], [permits], [shutdown],
-//! [threads], [config], [diag], [mod@line], [http], [access], [clients], [log], [store], [bell],
-//! [web], [api], [door].
+//! # The chapters
+//!
+//! Each module uses only those before it, and this is also the order to read them in; each begins
+//! with what it promises and why it is built so.
+//!
+//! 1. Words and bounds: [limits], [time], [json], [names], [cursor], [error].
+//! 2. What all threads share: [metrics], [permits], [shutdown], [threads], [config], [diag].
+//! 3. A socket and HTTP, without an opinion: [mod@line], [http].
+//! 4. Who asks: [access], [clients].
+//! 5. What happened: [log]; and what is left of it after a crash: [store].
+//! 6. Waiting for it: [bell].
+//! 7. What a request means: [web], [api].
+//! 8. From sockets to requests, and back: [door].
 //!
 //! Beside the server stands `client`, the loops at the other end of the wire; a cargo feature. It
 //! shares only the small modules at the top of the list and, of [http], how a message is framed;
 //! and has no locks.
+//!
+//! With half an hour only, read [cursor], [log], [bell], and in [api] how a poll and a publish meet.
+//! `scripts/lessons` shows all of it from outside, one idea at a time; each lesson names the
+//! functions that do what it shows.
 //!
 //! # The locks, and the order in which they are taken
 //!

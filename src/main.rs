@@ -1,4 +1,8 @@
 //! The program: parse, bind, run, exit code.
+//!
+//! It is a table of contents: whatever can be wrong is found in the order in which it is written
+//! here, before the line that promises a server is printed. All else is in the library, where tests
+//! can bring listeners and a shutdown of their own.
 
 use std::io::Write as _;
 use std::process::ExitCode;

@@ -1,7 +1,9 @@
 //! Names: topics, event types, and the patterns by which a poll asks for topics.
 //!
 //! A [`Name`] can only be made from text that the wire contract allows, so nothing further in has
-//! to check again.
+//! to check again. The few characters that it may have need no escaping in a URL, a header or JSON.
+//! A list of patterns keeps only what nothing else in it covers, so that no event can be found
+//! twice.
 
 use std::borrow::Borrow;
 use std::fmt;

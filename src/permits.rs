@@ -1,5 +1,8 @@
 //! Counted room: how many, or how many bytes, of something may exist at once. Taken before the
 //! work, given back when dropped, whatever way the work ends.
+//!
+//! Every cap in this server is one of these: a counter that cannot go wrong by a forgotten line, as
+//! there is no line that gives back.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};

@@ -1,4 +1,8 @@
 //! The one signal that everything stops by. It is given once and stays given.
+//!
+//! A thread that waits does it in one of two ways: at a lock, where it can look at a flag, or in
+//! poll(2), where it needs something that becomes readable. This is both, and since it is never
+//! taken back, nobody can come too late to see it.
 
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::sync::Arc;

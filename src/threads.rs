@@ -1,4 +1,10 @@
 //! Starting threads, and handing them what they work on.
+//!
+//! Every thread has the same small stack, because a held poll is a thread and thousands are held. A
+//! [`Mailbox`] is bounded, like everything that one side fills and the other empties: who posts
+//! into a full one is told, and never waits.
+//!
+//! *Lock.* A mailbox has one, held for a push or a pop; nothing is locked under it.
 
 use std::collections::VecDeque;
 use std::io;

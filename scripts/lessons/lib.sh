@@ -1,12 +1,15 @@
 #!/usr/bin/env bash
 # What the lessons share. It is sourced by them, not run. The curl lines are all in the lessons.
 #
-#   start_server FLAG...    start a server on a free port; sets URL, and SERVER to its process id
+#   start_server FLAG...    start a server, on a free port unless a flag says where; sets URL, and
+#                           SERVER to its process id
 #   until_ended             wait until that server has ended; sets STATUS to its exit status
+#   crash                   kill that server, which does not get to say goodbye
 #   say TEXT                tell the story
 #   show COMMAND...         print a command as you would paste it, run it, print its output; sets OUT
 #   begin NAME COMMAND...   the same in the background, as if in a terminal of its own
 #   answer NAME             wait for what `begin NAME` started, print its output; sets OUT
+#   waits NAME              whether what `begin NAME` started still has no answer
 #   until_held N            wait until the server holds N polls, as its own /metrics say
 #   values MEMBER [JSON]    the values of that JSON member, on one line; without JSON, those in OUT
 #   header NAME             the value of that header in OUT
@@ -20,11 +23,12 @@ ROOT=$(cd "$(dirname "${BASH_SOURCE[0]}")/../.." && pwd)
 TMP=$(mktemp -d "${TMPDIR:-/tmp}/longpoll-lesson.XXXXXX")
 HANG=20 # seconds; whatever takes longer than this is broken
 URL='' SERVER='' STATUS='' OUT=''
+exec {STDERR}>&2
 
 # Lessons and their curl lines mean the same on every machine: curl reads this file instead of
 # yours, and the server's settings are only those that a lesson gives.
 export CURL_HOME=$TMP
-printf '%s\n' silent show-error 'noproxy = "*"' 'max-time = 30' >"$TMP/.curlrc"
+printf '%s\n' silent show-error no-progress-meter 'noproxy = "*"' 'max-time = 30' >"$TMP/.curlrc"
 for setting in "${!LONGPOLL_@}"; do
     unset "$setting"
 done
@@ -35,11 +39,24 @@ clean_up() {
     trap - EXIT
     trap '' HUP INT TERM
     for pid in $(jobs -pr); do
-        kill -KILL "$pid" && wait "$pid"
-    done 2>"$TMP/killed" || true
+        end "$pid" || true
+        wait "$pid" || true
+    done 2>"$TMP/killed"
     rm -rf "$TMP"
     exit "$status"
 }
+
+# A job may be a function that runs commands: it is stopped first, so that it starts no other.
+end() {
+    local child children=()
+    kill -STOP "$1" || return 0
+    read -r -a children <"/proc/$1/task/$1/children" || true
+    for child in "${children[@]}"; do
+        end "$child"
+    done
+    kill -KILL "$1"
+}
+
 trap clean_up EXIT
 trap 'exit 129' HUP
 trap 'exit 130' INT
@@ -54,18 +71,24 @@ fail() {
         if [ -s "$TMP/stderr" ]; then
             sed 's/^/    the server said: /' "$TMP/stderr"
         fi
-    } >&2
+    } >&"$STDERR"
     exit 1
 }
 
-# The server: the one that LONGPOLL names, or else the one that cargo builds from this source.
+# The server: the one that LONGPOLL names, or else the one that cargo builds from this source. From
+# here on it is what a lesson calls `longpoll`.
 find_server() {
-    if [ -n "${LONGPOLL:-}" ]; then
+    if [ -e "$TMP/bin/longpoll" ]; then
         return
     fi
-    (cd "$ROOT" && exec cargo build --release --quiet) &
-    wait "$!" || fail 'the server does not build'
-    LONGPOLL=$(cd "$ROOT" && cd "${CARGO_TARGET_DIR:-target}" && pwd)/release/longpoll
+    if [ -z "${LONGPOLL:-}" ]; then
+        (cd "$ROOT" && exec cargo build --release --quiet) &
+        wait "$!" || fail 'the server does not build'
+        LONGPOLL=$(cd "$ROOT" && cd "${CARGO_TARGET_DIR:-target}" && pwd)/release/longpoll
+    fi
+    mkdir "$TMP/bin"
+    ln -s "$(realpath "$LONGPOLL")" "$TMP/bin/longpoll"
+    PATH=$TMP/bin:$PATH
 }
 
 start_server() {
@@ -73,8 +96,12 @@ start_server() {
     find_server
     rm -f "$TMP/stdout"
     mkfifo "$TMP/stdout"
-    printf '$ %s &\n' "$(quoted longpoll --listen 127.0.0.1:0 "$@")"
-    "$LONGPOLL" --listen 127.0.0.1:0 "$@" >"$TMP/stdout" 2>"$TMP/stderr" &
+    case " $* " in
+    *' --listen '*) ;;
+    *) set -- --listen 127.0.0.1:0 "$@" ;;
+    esac
+    printf '$ %s &\n' "$(quoted longpoll "$@")"
+    longpoll "$@" >"$TMP/stdout" 2>"$TMP/stderr" &
     SERVER=$!
     # The pipe stays open, as 3: its end is the end of the server.
     exec 3<"$TMP/stdout"
@@ -82,6 +109,10 @@ start_server() {
     printf '%s\n' "$line"
     case $line in
     'listening on http://'*) URL=${line#listening on } ;;
+    'listening on unix:/'*)
+        URL=http://localhost
+        printf 'unix-socket = "%s"\n' "${line#listening on unix:}" >>"$TMP/.curlrc"
+        ;;
     *) fail "the server's first line is not the promised one" ;;
     esac
 }
@@ -94,6 +125,14 @@ until_ended() {
     [ "$got" -eq 1 ] || fail 'the server goes on, though it was asked to end'
     STATUS=0
     wait "$SERVER" || STATUS=$?
+}
+
+# The shell says what was killed; everybody knows.
+crash() {
+    {
+        show kill -KILL "$SERVER"
+        until_ended
+    } 2>"$TMP/killed"
 }
 
 say() {
@@ -146,6 +185,10 @@ answer() {
     take "$1"
 }
 
+waits() {
+    kill -0 "$(cat "$TMP/$1.pid")" 2>/dev/null
+}
+
 until_held() {
     local held file name give_up=$((SECONDS + HANG))
     while true; do
@@ -153,7 +196,7 @@ until_held() {
         [ "$held" != "$1" ] || return 0
         for file in "$TMP"/*.pid; do
             name=$(basename "$file" .pid)
-            kill -0 "$(cat "$file")" 2>/dev/null ||
+            waits "$name" ||
                 fail "$name should be held, but has its answer: $(cat "$TMP/$name.out")"
         done
         [ "$SECONDS" -lt "$give_up" ] || fail "$1 polls should be held, but $held are"

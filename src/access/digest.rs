@@ -1,4 +1,8 @@
 //! SHA-256, as files of tokens have it: 64 hex digits.
+//!
+//! Plain SHA-256 is enough, where passwords would need a slow hash: the secrets that `longpoll
+//! token` makes are random, and nobody can try them all. Comparing takes the same time wherever two
+//! hashes differ, so that a wrong guess says nothing about how wrong it is.
 
 use std::fmt;
 

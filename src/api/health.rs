@@ -1,4 +1,8 @@
 //! Is it well, and what has it done: `/health` and `/metrics`.
+//!
+//! Both are answered without a place among the held polls, so that they get through when nothing
+//! else does. `/health` turns to `503` when a drain begins, which is how a balancer learns to send
+//! nobody here any more.
 
 use super::{Api, Reply};
 use crate::error::retry_after;

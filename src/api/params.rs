@@ -1,4 +1,8 @@
 //! Query parameters: each known by name, each at most once.
+//!
+//! Strictness is a kindness here. A mistyped `since` that was passed over would replay everything,
+//! and of two that contradict each other a proxy may have meant the other one. So both are refused,
+//! and the refusal lists what is known.
 
 use crate::error::Problem;
 use crate::http::percent_decode;

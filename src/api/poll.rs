@@ -1,5 +1,11 @@
 //! Poll: look at the log; if there is nothing, wait at the bell until there is, or until the
 //! deadline; then look again.
+//!
+//! It promises that what was published after the reader's cursor is in the answer, whenever that
+//! was: before the poll came, while it was held, or in between. For the moment in between the order
+//! counts, and [`Api::poll`] keeps it: it takes its seat, *then* looks, then waits (see
+//! [`crate::bell`]). The deadline is an instant, computed once: whatever wakes a poll in vain
+//! leaves it what is left of its time, and its cursor moved past what it did not want.
 
 use std::sync::Arc;
 use std::time::{Duration, Instant};

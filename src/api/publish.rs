@@ -1,4 +1,10 @@
 //! Publish: check the body, append it, ring the bell.
+//!
+//! When it is answered, the event is in the log (and with `--sync always` on the disk), and every
+//! held poll that it releases has its answer or is about to write it. Everything that can be wrong
+//! is found before the append, which is all or nothing. The order is append, *then* ring: whom the
+//! bell wakes finds the event. And the publisher itself writes the answers of those who wait, see
+//! `deliver`.
 
 use std::sync::Arc;
 use std::time::SystemTime;

@@ -1,4 +1,9 @@
 //! What a poll is answered with, as bytes.
+//!
+//! Nothing is sent before all of it is known: status, length, events and cursor go out together, so
+//! that no status is ever a lie. An event's JSON goes out as it came in; it is not parsed again for
+//! each reader. How much fits is decided here too, by bytes, and the cursor is that of the last
+//! event that did.
 
 use std::borrow::Cow;
 use std::sync::Arc;

@@ -1,4 +1,8 @@
 //! Server-sent events (WHATWG HTML, section 9.2) as bytes.
+//!
+//! Every event's `id` is a cursor, and browsers send the last one back by themselves: so the format
+//! has built in what a long poll's client has to do by hand. JSON is written without line ends, so
+//! an event is always one `data` line.
 
 use super::render::{push_event, push_events, push_gap};
 use crate::cursor::Cursor;

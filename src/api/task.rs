@@ -1,4 +1,9 @@
 //! What a request asks for, as far as its head tells.
+//!
+//! A [`Task`] can only be had from a head that makes sense, so whatever is done with one need not
+//! check anything again; and as the body comes later, a client who asks for the impossible is told
+//! before it has sent any. Which right a task needs, and how large its body may be, are properties
+//! of the task, in one place each.
 
 use super::params::Params;
 #[cfg(feature = "streams")]

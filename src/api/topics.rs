@@ -1,4 +1,8 @@
 //! The list of topics.
+//!
+//! For people and for the console: which topics there are, what is kept of each, and how many polls
+//! are held for it. It comes in pages, in the order of the names, since there may be thousands. It
+//! also gives the cursor of the moment, from which a reader of any of them can go on.
 
 use super::params::{Params, whole};
 use super::{Api, Reply};

@@ -1,4 +1,8 @@
 //! In which way a poll's URL is asked for: as a poll, or as a poll that goes on.
+//!
+//! The URL is the same for a poll, a stream and a WebSocket, with the same words for where to
+//! begin: who can do one can do the others, and a cursor of one is good for all. The request's head
+//! decides, by what every client of that kind says by itself.
 
 #[cfg(not(feature = "websocket"))]
 use crate::error::{Cause, Problem};

@@ -1,4 +1,7 @@
 //! What browsers get: the console at `/`, and `/longpoll.js`.
+//!
+//! Browsers keep the files and ask each time whether they are still the same; after an update of
+//! the server no old page talks to it.
 
 use super::Reply;
 use super::params::Params;

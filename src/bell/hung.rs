@@ -1,4 +1,9 @@
 //! Which bells ring for what.
+//!
+//! Nearly all polls ask for one topic or one prefix, and all that ask for the same share one bell:
+//! a ring then finds a thousand waiters by one look. A poll of several has one of its own, hung up
+//! in several places, so that it waits at one place only and is woken once. A publish finds its
+//! bells by its topic's name and each beginning of that, however many prefixes are waited for.
 
 use std::collections::HashMap;
 use std::sync::Arc;

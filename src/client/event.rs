@@ -1,4 +1,9 @@
 //! What a poll's answer holds.
+//!
+//! It is taken whole or not at all: an answer that lacks something, or has it in another form, did
+//! not come from this kind of server, and a cursor out of it could lead anywhere. Numbers and JSON
+//! keep the digits and the order that the publisher gave them, as they are not turned into anything
+//! else.
 
 use std::collections::BTreeMap;
 

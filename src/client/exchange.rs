@@ -1,4 +1,8 @@
 //! One request and its answer, on the connection of the last one if that is still good.
+//!
+//! The answer is had whole or not at all: one that was cut off is a failure, never a short answer,
+//! so the loops need no case for half of one. The token is read anew for each request, so that it
+//! can be changed under a client that runs for years.
 
 use std::io::{Error as IoError, ErrorKind};
 use std::path::{Path, PathBuf};

@@ -1,4 +1,10 @@
 //! Follow: ask, take the answer, move the cursor, ask again.
+//!
+//! The order is the promise: the cursor moves when an answer is there whole, and not before; so
+//! whatever breaks in between is asked for again, and nothing is lost or comes twice. The first
+//! poll does not wait, so that a word such as `now` is a cursor from then on: asked for a second
+//! time, after a broken connection, it would mean another moment. Every failure that may pass is
+//! followed by a pause, random and growing.
 
 use std::collections::VecDeque;
 use std::fmt::Write as _;

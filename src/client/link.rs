@@ -1,5 +1,8 @@
 //! The connection: TCP or a unix socket, every wait on it with a deadline, and none that outlasts
 //! the order to stop.
+//!
+//! Nothing here blocks but poll(2), which looks at the socket and at the order to stop at once: so
+//! a program that is told to end does so in the middle of whatever it waits for.
 
 use std::io;
 use std::net::{SocketAddr, ToSocketAddrs as _};

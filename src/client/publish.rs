@@ -1,4 +1,8 @@
 //! Publish: send, and send again under the same key until the outcome is known.
+//!
+//! A request without an answer may or may not have been done; only the server can tell, and only if
+//! it knows both tries as one. So every publish has a key, its own or a random one, and is tried
+//! for no longer than the server remembers keys: beyond that a retry could be a second event.
 
 use std::path::PathBuf;
 use std::time::{Duration, Instant};

@@ -1,4 +1,8 @@
 //! What can come between a client and its answer, and whether it may pass.
+//!
+//! That is the one question that the loops ask: what may pass is tried again after a pause, and
+//! what will not is handed to whoever called. What a server has said is cleaned before it is shown,
+//! because a terminal obeys what it is sent.
 
 use std::collections::BTreeMap;
 use std::fmt;

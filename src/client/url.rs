@@ -1,4 +1,7 @@
 //! Where a server is, as people write it.
+//!
+//! Everything that can be wrong with it is found before anything is sent; `https:` too, because a
+//! client that quietly spoke without TLS would show its token to everybody on the way.
 
 use std::fmt;
 use std::net::Ipv6Addr;

@@ -1,4 +1,7 @@
 //! The one table of flags: it drives parsing, the environment and `--help`.
+//!
+//! A flag that parses is a flag that is documented, with the default that is in force; and the
+//! README is held to the same table by a test.
 
 use std::fmt::Write as _;
 use std::path::PathBuf;

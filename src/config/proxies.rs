@@ -1,4 +1,7 @@
 //! Which peers are proxies that say truly for whom they ask.
+//!
+//! Anybody can send `X-Forwarded-For`. It is believed from those who are named here, and from
+//! nobody else; otherwise a client could choose whose share it uses up.
 
 use std::net::IpAddr;
 

@@ -1,4 +1,7 @@
 //! Durations and sizes as people type them.
+//!
+//! A bare number is seconds, or bytes. Whatever else is not understood is refused with the rule,
+//! never guessed: `10M` could mean two things, and both are in use.
 
 use std::time::Duration;
 

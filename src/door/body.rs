@@ -1,4 +1,9 @@
 //! A request's body while it arrives, and the room that is set aside for it.
+//!
+//! All bodies together have a fixed room, and each takes of it only what has really come, not what
+//! it has announced: so nobody reserves memory by talking big. When the room is full, a body that
+//! has been arriving for long gives way to those that want it; a slow sender cannot keep publishers
+//! out.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};

@@ -1,4 +1,9 @@
 //! A connection's life: request, answer, request, answer, until one side has had enough.
+//!
+//! One thread has one connection from its first byte to its last, and what it does can be read from
+//! top to bottom. Each request is read whole, done, and answered before the next one is looked at.
+//! A panic in what it does costs one `500`, not the server; and whatever ends a connection early
+//! still sees its answer arrive, as the [lingerer](Lingerer) takes care of the rest.
 
 use std::ops::Range;
 use std::panic::{AssertUnwindSafe, catch_unwind};
@@ -204,16 +209,17 @@ impl Desk {
             let opening = answer.encode(to.frame(after));
             let counted =
                 (opening.len() > SMALL_ANSWER).then(|| self.api.count_answer(opening.len()));
-            (answer.status, Message { opening, shared: None, _counted: counted })
+            (answer.status, Message { sent: 0, opening, shared: None, _counted: counted })
         };
         let page = |page: Arc<Page>, opening: Vec<u8>, rest: Range<usize>| {
-            (200, Message { opening, shared: Some((page, rest)), _counted: None })
+            (200, Message { sent: 0, opening, shared: Some((page, rest)), _counted: None })
         };
         Some(match reply {
             Reply::HungUp => return None,
             Reply::Delivered(Delivered { page: delivered, sent }) => {
                 let rest = sent..delivered.bytes().len();
-                page(delivered, Vec::new(), rest)
+                let (status, message) = page(delivered, Vec::new(), rest);
+                (status, Message { sent, ..message })
             }
             Reply::Page(shared) => {
                 let (opening, from) = match after {
@@ -280,6 +286,8 @@ impl Desk {
 
 /// What goes out: bytes of its own, then a part of a page, which it keeps alive and so counted.
 struct Message {
+    /// Bytes that the publisher has written already.
+    sent: usize,
     opening: Vec<u8>,
     shared: Option<(Arc<Page>, Range<usize>)>,
     _counted: Option<Permit>,
@@ -291,7 +299,7 @@ impl Message {
     }
 
     fn length(&self) -> usize {
-        self.opening.len() + self.rest().len()
+        self.sent + self.opening.len() + self.rest().len()
     }
 }
 

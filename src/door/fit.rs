@@ -1,4 +1,9 @@
 //! Fitting the connection cap to what the machine allows.
+//!
+//! A cap that cannot be kept is worse than a lower one: without descriptors nobody can be let in or
+//! even refused, and when a new thread finds no memory map for its signal stack, std ends the
+//! process. So what the kernel, the user and the control groups allow is looked up before the first
+//! connection comes, and a lowered cap is told.
 
 use std::fs::{read_dir, read_to_string};
 use std::os::unix::fs::MetadataExt as _;

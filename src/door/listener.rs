@@ -1,4 +1,9 @@
-//! Listening sockets: binding them, taking over those of systemd, and the acceptor's loop.
+//! Listening sockets: binding them, taking over those of systemd, and waiting for connections.
+//!
+//! A name may stand for several addresses, and all are bound. A unix socket that a crash has left
+//! behind is recognised by nobody's answering, and replaced; one that is in use is not. A failure
+//! to accept is handed to the acceptor, which knows what can be done about it; it never ends the
+//! listening.
 
 use std::fmt;
 use std::io::{self, Error, ErrorKind};

@@ -1,4 +1,8 @@
 //! Writing a stream: piece by piece, until one side ends it.
+//!
+//! The api says what comes next and the door writes it, as with every answer; only that there is a
+//! next one. A write that does not get done in time ends the stream: its client can go on by its
+//! last id, and meanwhile holds up nobody but this thread.
 
 use std::sync::Arc;
 use std::time::Instant;

@@ -1,5 +1,8 @@
 //! What a request is aimed at: its target in each of the four forms (RFC 9112, section 3.2), and
 //! its host.
+//!
+//! Which host is meant is decided once and the same way as a front proxy has to, because the guard
+//! against DNS rebinding (see [`crate::access`]) is worth nothing if the two can be made to differ.
 
 use std::net::Ipv6Addr;
 

@@ -1,4 +1,7 @@
 //! The header fields that mean something here.
+//!
+//! A field is recognised once, while the head is read, and is a variant from then on: no code
+//! further in compares names, and no field that nobody looks at is kept.
 
 /// The request fields that anything here looks at. Others are checked for syntax and let go.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]

@@ -1,4 +1,7 @@
 //! One published event, and what a publisher hands in to become one.
+//!
+//! An [`Event`] never changes, and is shared by all who read it. Its place is its `seq`; its times
+//! are for people, and for its age.
 
 use std::sync::Arc;
 use std::time::{Instant, SystemTime};

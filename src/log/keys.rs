@@ -1,4 +1,10 @@
 //! Idempotency keys: what was published under which key, so that a retry is not a second event.
+//!
+//! A publisher whose answer got lost has to try again, and must not double the event by that. A key
+//! is looked up and taken under the log's lock, together with the append: of two tries at the same
+//! time one is the first, and the other waits for its outcome. Keys and contents are remembered as
+//! 128-bit fingerprints, so that a key costs the same however long it is; they go after ten
+//! minutes, or when there are too many, oldest first.
 
 use std::collections::{HashMap, VecDeque};
 use std::hash::Hasher as _;

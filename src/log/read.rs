@@ -1,4 +1,10 @@
 //! Reading the log: the gap test, the merge of several topics, and what the next cursor is.
+//!
+//! A [`Slice`] is what stands after a cursor, read at one instant. From it follows all that an
+//! answer says: the events, which are merged from the topics in seq order; how many more there are;
+//! and the next cursor, which stands past everything that was looked at, also past what was of no
+//! interest, so that it never grows old by other topics' traffic. The gap test never misses a loss,
+//! and tells of none that was not, except where a whole topic was forgotten.
 
 use std::cmp::Reverse;
 use std::collections::BinaryHeap;

@@ -1,4 +1,8 @@
 //! One topic: a ring of events in seq order, and what it remembers of those it has let go.
+//!
+//! Each topic trims for itself, so that a busy one costs the readers of a quiet one nothing (until
+//! the byte budget of the whole log is used up). Events leave only at the old end: that is why its
+//! last trim alone is enough for an exact gap test.
 
 use std::collections::VecDeque;
 use std::sync::Arc;

@@ -1,5 +1,9 @@
 //! What the log remembers of events that it has let go: enough to say exactly whether a reader
 //! lost any, and how many.
+//!
+//! Whether: one pair of numbers for each topic says that ([`LastTrim`]). How many: that is known
+//! for the last trims of the whole log, in a list of bounded length; beyond it the answer is
+//! "unknown", never a guess.
 
 use std::collections::VecDeque;
 use std::sync::Arc;

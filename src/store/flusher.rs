@@ -1,4 +1,7 @@
 //! The thread that writes for all, and the way to it.
+//!
+//! One thread writes, so that a hundred publishers who wait at the same time cost one sync, not a
+//! hundred; and nobody who only reads the log ever waits for the disk.
 
 use std::collections::VecDeque;
 use std::io;

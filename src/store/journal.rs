@@ -1,5 +1,9 @@
 //! The files of a store while it is open: what is appended where, what is safe, and what to do
 //! when the disk refuses.
+//!
+//! After a refusal nothing is believed but what can be read again: a write that failed may have
+//! left a part, and a sync that failed may have forgotten what it was to keep. So the file is read
+//! back, cut to what counts, and the next commit is tried again only after a pause.
 
 use std::io;
 use std::sync::Arc;

@@ -1,5 +1,9 @@
 //! Opening a store: what was read is checked against what is known to have been safe, a torn end
 //! is cut off, and it is decided whether this is still the same life of the log.
+//!
+//! It prefers to refuse. Whatever was acknowledged has to be there (the lock file knows up to
+//! where), or nothing is served; and wherever a seq could be given out a second time, a new epoch
+//! begins, so that no old cursor is ever taken for a new one.
 
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};

@@ -1,4 +1,9 @@
 //! Reading a segment, a line at a time, and telling a torn end from damage.
+//!
+//! A commit counts whole or not at all, so a segment is read by commits. What is not whole at the
+//! very end may be what a crash interrupted; the same anywhere before means that something was
+//! changed, and is told with file and offset. This only tells which; what follows from it is for
+//! `recovery` to say.
 
 use std::fmt;
 use std::io;

@@ -1,4 +1,7 @@
 //! What is known of each segment, and which of them are worth rewriting.
+//!
+//! Pure counting, no files: what a rewrite would gain is decided here, so that it can be tested
+//! without a disk. It weighs what is dead in a segment against what would be written again.
 
 use std::ops::Range;
 use std::time::Instant;

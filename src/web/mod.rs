@@ -1,5 +1,8 @@
 //! The two files that browsers get: `/longpoll.js`, the client module, and the console at `/`,
 //! which uses it. The feature `console` puts them in.
+//!
+//! They are here for those who start: the page shows what the server does, and the module is the
+//! loop that would otherwise be written anew, and wrong, on each page.
 
 #[cfg(feature = "console")]
 mod files;

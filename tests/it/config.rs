@@ -332,3 +332,23 @@ fn a_program_without_its_store_says_so() {
     let help = String::from_utf8(run(&["--help"]).stdout).unwrap();
     assert!(!help.contains("inspect") && help.contains("without its store"), "{help}");
 }
+
+#[test]
+fn the_line_about_a_poll_has_the_bytes_of_its_whole_answer_whoever_wrote_it() {
+    let mut command = program();
+    command.args(["--listen", "127.0.0.1:0", "--log", "requests"]).stderr(Stdio::piped());
+    let mut server = Server::spawn(&mut command);
+    let mut lines = BufReader::new(server.stderr()).lines();
+    let mut bytes = || {
+        let line = lines.find_map(|line| line.ok().filter(|line| line.contains("GET \"/topics/")));
+        let line = line.expect("a line about the poll");
+        line.split(' ').find_map(|word| word.strip_suffix('B')?.parse::<u32>().ok()).unwrap()
+    };
+    let mut held = server.hold("/topics/news?since=now&wait=60");
+    server.publish("news", "hello");
+    let by_the_publisher = held.answer();
+    let written = bytes();
+    assert!(written as usize > by_the_publisher.text().len(), "{written}");
+    assert_eq!(server.get("/topics/news").text(), by_the_publisher.text());
+    assert_eq!(bytes(), written, "the same answer, but written by its own thread");
+}

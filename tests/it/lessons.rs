@@ -10,19 +10,35 @@ use rustix::process::{Pid, Signal, kill_process};
 /// Seconds after which a lesson hangs.
 const HANG: &str = "120";
 
-/// The lessons in reading order.
-fn lessons() -> Vec<PathBuf> {
+/// Lessons about what a build may be without.
+const NEEDS: [(&str, bool); 4] = [
+    ("11-restart.sh", cfg!(feature = "store")),
+    ("14-sse.sh", cfg!(feature = "streams")),
+    ("15-four-transports.sh", cfg!(feature = "websocket")),
+    ("16-follow-and-publish.sh", cfg!(feature = "client")),
+];
+
+/// All lessons in reading order. Beside them stand what they share and programs that they run.
+fn all_lessons() -> Vec<PathBuf> {
     let place = Path::new(env!("CARGO_MANIFEST_DIR")).join("scripts/lessons");
     let files = std::fs::read_dir(place).unwrap().map(|entry| entry.unwrap().path());
-    let is_built = |file: &PathBuf| match name(file) {
-        name if name.ends_with("-sse.sh") => cfg!(feature = "streams"),
-        name if name.ends_with("-restart.sh") => cfg!(feature = "store"),
-        _ => true,
-    };
-    let is_lesson = |file: &PathBuf| name(file) != "lib.sh" && is_built(file);
+    let is_lesson = |file: &PathBuf| name(file).starts_with(|c: char| c.is_ascii_digit());
     let mut lessons: Vec<_> = files.filter(is_lesson).collect();
     lessons.sort();
     lessons
+}
+
+/// Those that this build can run.
+fn lessons() -> Vec<PathBuf> {
+    for (needing, _) in NEEDS {
+        assert!(all_lessons().iter().any(|file| name(file) == needing), "{needing} is not there");
+    }
+    let is_built = |file: &PathBuf| !NEEDS.contains(&(name(file), false));
+    all_lessons().into_iter().filter(is_built).collect()
+}
+
+fn lesson(number: usize) -> PathBuf {
+    all_lessons().swap_remove(number - 1)
 }
 
 fn name(file: &Path) -> &str {
@@ -43,7 +59,7 @@ fn scratch(name: &str) -> PathBuf {
 fn left_in(place: &Path) -> Vec<PathBuf> {
     let inside = |path: &Path| std::fs::read_dir(path).unwrap().flatten().map(|entry| entry.path());
     let runs_there = |process: &PathBuf| {
-        std::fs::read_link(process.join("cwd")).is_ok_and(|directory| directory == place)
+        std::fs::read_link(process.join("cwd")).is_ok_and(|directory| directory.starts_with(place))
     };
     inside(place).chain(inside(Path::new("/proc")).filter(runs_there)).collect()
 }
@@ -63,11 +79,10 @@ fn start(command: &mut Command, scratch: &Path) -> Child {
 
 #[test]
 fn the_lessons_are_numbered_from_1() {
-    let lessons = lessons();
+    let lessons = all_lessons();
     assert!(!lessons.is_empty());
     for (number, lesson) in (1..).zip(&lessons) {
         assert!(name(lesson).starts_with(&format!("{number:02}-")), "{}", lesson.display());
-        assert!(lesson.extension().is_some_and(|end| end == "sh"), "{}", lesson.display());
     }
 }
 
@@ -98,7 +113,7 @@ fn every_lesson_finds_what_it_shows_and_cleans_up() {
 fn an_interrupted_lesson_takes_its_server_with_it() {
     for signal in [Signal::TERM, Signal::HUP] {
         let scratch = scratch("interrupted");
-        let mut lesson = start(&mut Command::new(&lessons()[1]), &scratch);
+        let mut lesson = start(&mut Command::new(lesson(3)), &scratch);
         let mut lines = BufReader::new(lesson.stdout.take().unwrap()).lines();
         lines
             .find(|line| line.as_ref().is_ok_and(|line| line.starts_with("listening on ")))
@@ -112,4 +127,40 @@ fn an_interrupted_lesson_takes_its_server_with_it() {
         assert_eq!(lesson.wait().unwrap().code(), Some(128 + signal.as_raw()));
         assert!(left_in(&scratch).is_empty(), "{:?}", left_in(&scratch));
     }
+}
+
+/// `begin` runs functions, too, and those run commands of their own.
+#[test]
+fn an_interrupted_lesson_takes_with_it_what_its_jobs_have_started() {
+    let scratch = scratch("interrupted-jobs");
+    let script = scratch.join("held.sh");
+    let lib = Path::new(env!("CARGO_MANIFEST_DIR")).join("scripts/lessons/lib.sh");
+    let text = format!(
+        "set -euo pipefail\n. '{}'\nmkfifo \"$TMP/up\"\n\
+         job() {{ sh -c 'echo up >\"$0\"; exec tail -f /dev/null' \"$TMP/up\"; true; }}\n\
+         begin job job\nread -r up <\"$TMP/up\"\necho \"it is $up\"\nanswer job\n",
+        lib.display()
+    );
+    std::fs::write(&script, text).unwrap();
+    let mut lesson = start(Command::new("bash").arg(&script), &scratch);
+    let mut lines = BufReader::new(lesson.stdout.take().unwrap()).lines();
+    lines.find(|line| line.as_ref().is_ok_and(|line| line == "it is up")).unwrap().unwrap();
+    let pid = Pid::from_raw(lesson.id() as i32).unwrap();
+    kill_process(pid, Signal::TERM).unwrap();
+    lines.for_each(drop);
+    assert_eq!(lesson.wait().unwrap().code(), Some(128 + Signal::TERM.as_raw()));
+    // What was killed may take a moment to go.
+    crate::support::until("nothing is left", || left_in(&scratch) == [script.clone()]);
+}
+
+#[test]
+fn the_lesson_on_tabs_has_something_to_show_without_node() {
+    let scratch = scratch("without-node");
+    let child =
+        start(Command::new("timeout").args([HANG]).arg(lesson(13)).env("NODE", ""), &scratch);
+    let done = child.wait_with_output().unwrap();
+    let out = String::from_utf8_lossy(&done.stdout);
+    assert!(done.status.success(), "{out}{}", String::from_utf8_lossy(&done.stderr));
+    assert!(out.contains("There is no Node here"), "{out}");
+    assert!(out.contains("ok: tab 6 has it"), "{out}");
 }

@@ -64,6 +64,24 @@ fn a_module_imports_only_from_those_above_it_on_the_map() {
 }
 
 #[test]
+fn the_map_has_every_module_in_its_order_and_every_file_says_what_it_is_for() {
+    let map = read("src/lib.rs");
+    let modules = map.lines().filter_map(|line| line.strip_prefix("pub mod ")?.strip_suffix(';'));
+    let chapters = map.lines().filter_map(|line| {
+        let (number, modules) = line.strip_prefix("//! ")?.split_once(". ")?;
+        number.parse::<u32>().ok().map(|_| modules)
+    });
+    let named =
+        chapters.flat_map(|line| line.split('[').skip(1).filter_map(|m| m.split(']').next()));
+    let named: Vec<&str> = named.map(|name| name.trim_start_matches("mod@")).collect();
+    assert_eq!(named, modules.filter(|module| *module != "client").collect::<Vec<_>>());
+    for file in rust_files("src").into_iter().chain(rust_files("tests")) {
+        let text = std::fs::read_to_string(&file).unwrap();
+        assert!(text.starts_with("//! "), "{} does not say what it is for", file.display());
+    }
+}
+
+#[test]
 fn files_and_functions_are_short_enough_to_read() {
     for file in rust_files("src").into_iter().chain(rust_files("tests")) {
         let text = std::fs::read_to_string(&file).unwrap();
@@ -128,28 +146,89 @@ fn the_help_fits_one_screen() {
     assert!(help.lines().all(|line| line.chars().count() <= 80), "{help}");
 }
 
+/// Checks a place that `by` names: a path, a script with what it is called with, or a function such
+/// as `src/bell.rs: Seat::wait`.
+fn assert_is_there(place: &str, by: &str) {
+    let path = place.split([' ', ':']).next().unwrap();
+    assert!(root().join(path).exists(), "{by} names {path}");
+    let Some((_, function)) = place.split_once(": ") else { return };
+    let source = read(path);
+    let found = match function.rsplit_once("::") {
+        _ if path.strip_suffix(".rs").is_none() => {
+            source.contains(&format!("  async {function}("))
+                || source.contains(&format!("  {function}("))
+        }
+        None => has_function(&source, function),
+        Some((owner, name)) => methods_of(&source, owner).any(|block| has_function(block, name)),
+    };
+    assert!(found, "{by} names {function}, which is not in {path}");
+}
+
+fn has_function(source: &str, name: &str) -> bool {
+    ["(", "<"].iter().any(|next| source.contains(&format!("fn {name}{next}")))
+}
+
+/// The `impl` blocks of a type.
+fn methods_of<'s>(source: &'s str, owner: &str) -> impl Iterator<Item = &'s str> {
+    let heads = [format!(" {owner} {{"), format!(" {owner}<")];
+    let blocks = source.split("\nimpl").skip(1).filter_map(|rest| rest.split("\n}").next());
+    blocks.filter(move |block| {
+        let head = block.lines().next().unwrap_or_default();
+        heads.iter().any(|of| head.contains(of))
+    })
+}
+
+/// What a text has in backquotes that is a place in this repository.
+fn places(text: &str) -> Vec<&str> {
+    let quoted = text.split('`').skip(1).step_by(2);
+    let is_place =
+        |text: &&str| ["src/", "tests/", "scripts/"].iter().any(|top| text.starts_with(top));
+    quoted.filter(is_place).collect()
+}
+
 #[test]
 fn what_the_readme_names_is_there() {
     let readme = read("README.md");
-    let quoted = readme.split('`').skip(1).step_by(2);
-    let paths = quoted
-        .filter(|text| ["src/", "tests/", "scripts/"].iter().any(|top| text.starts_with(top)));
-    let mut count = 0;
-    for text in paths {
-        let path = text.split([' ', ':']).next().unwrap();
-        assert!(root().join(path).exists(), "README.md names {path}");
-        // `src/bell.rs: Seat::wait` names a function too.
-        if let Some((_, function)) = text.split_once(": ") {
-            let name = function.rsplit("::").next().unwrap();
-            let source = read(path);
-            assert!(source.contains(&format!("fn {name}")), "{path} has no fn {name}");
-        }
-        count += 1;
+    let places = places(&readme);
+    for place in &places {
+        assert_is_there(place, "README.md");
     }
-    assert!(count > 10, "the map has only {count} places");
+    assert!(places.len() > 10, "the map has only {} places", places.len());
+}
+
+#[test]
+fn a_lesson_says_what_to_run_what_to_see_where_it_is_done_and_what_breaks_without_it() {
+    let readme = read("README.md");
+    let mut lessons = 0;
     for lesson in std::fs::read_dir(root().join("scripts/lessons")).unwrap() {
         let name = lesson.unwrap().file_name().into_string().unwrap();
-        let is_lesson = name.starts_with(|c: char| c.is_ascii_digit());
-        assert!(!is_lesson || readme.contains(&name), "README.md does not send anyone to {name}");
+        if !name.starts_with(|c: char| c.is_ascii_digit()) {
+            continue;
+        }
+        let path = format!("scripts/lessons/{name}");
+        let text = read(&path);
+        let head = text.split("\nset -euo pipefail\n").next().unwrap();
+        let number: u32 = name[..2].parse().unwrap();
+        assert!(head.contains(&format!("\n# Lesson {number}: ")), "{name} says another number");
+        let part = |from: &str, to: &str| {
+            let after = head.split_once(from).unwrap_or_else(|| panic!("{name} has no {from:?}")).1;
+            let part = after.split(to).next().unwrap().replace("\n#", " ");
+            part.split_whitespace().collect::<Vec<_>>().join(" ")
+        };
+        let run = part("# Run: ", "# See: ");
+        assert_eq!(run.split(' ').next(), Some(&*path), "{name} says to run something else");
+        assert!(!part("# See: ", "# Where: ").is_empty(), "{name}: nothing to see");
+        assert!(!part("# Without: ", "\n\n").is_empty(), "{name}: nothing breaks");
+        let done_in = part("# Where: ", "# Without: ");
+        let done_in: Vec<&str> = done_in.split(", ").collect();
+        for place in &done_in {
+            assert!(place.contains(": "), "{name}: {place} is not a file and a function");
+            assert_is_there(place, &name);
+        }
+        let row = readme.lines().find(|line| line.starts_with(&format!("| `{path}` |")));
+        let row = row.unwrap_or_else(|| panic!("README.md does not send anyone to {name}"));
+        assert_eq!(places(row)[1..], done_in, "README.md and {name} name different places");
+        lessons += 1;
     }
+    assert!(lessons >= 14, "the course has {lessons} lessons");
 }

@@ -1,4 +1,7 @@
 //! The command lines of the two commands.
+//!
+//! They are read whole before anything is done, and what is wrong is told with what is allowed. The
+//! help texts stand first: they are the promise, and what follows keeps it.
 
 use std::ffi::OsString;
 use std::os::unix::ffi::OsStringExt as _;

@@ -1,4 +1,8 @@
 //! `longpoll follow`: print or run, then keep the place.
+//!
+//! In this order, so that a crash in between repeats an event and never skips one. The place that
+//! is kept is the cursor of a whole answer; so an answer is asked to hold no more than what is
+//! dealt with before the place is kept.
 
 use std::io::Write as _;
 

@@ -1,4 +1,8 @@
 //! What an event looks like when it is printed.
+//!
+//! Formats are for other programs as much as for people. `json` and `ndjson` are what the server
+//! wrote, digit for digit; `raw` is what the publisher sent, line ends and all. A template is read
+//! once, and what is wrong with it is told before anything is asked.
 
 use crate::client::{Event, Page};
 

@@ -1,4 +1,8 @@
 //! Events from stdin, in batches: what is there goes out at once, together if there is much of it.
+//!
+//! A line that was typed is not kept waiting for others, and a file of a million lines does not
+//! cost a million requests. That needs to know whether more is there to be read, which a buffer
+//! that fills itself would hide; so this reads without one.
 
 use std::io::{self, Stdin, stdin};
 

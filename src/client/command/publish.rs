@@ -1,4 +1,7 @@
 //! `longpoll publish`: one event, or what comes on stdin.
+//!
+//! When it fails on the way, it says which lines are published and which are not: whoever has to go
+//! on can.
 
 use std::io::{IsTerminal as _, Write as _};
 use std::time::{Duration, Instant};

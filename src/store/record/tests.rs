@@ -1,3 +1,5 @@
+//! Goal: a line reads back as what was written, and nothing else passes.
+
 use super::*;
 use std::time::Duration;
 

@@ -1,13 +1,16 @@
 #!/usr/bin/env bash
-# Lesson 10: server-sent events.
+# Lesson 14: server-sent events.
 #
 # A poll is answered once, and the next one needs another request. A client that can read an answer
 # while it is still being sent needs only one: the server writes each event into it as it comes. That
 # is all that "server-sent events" are, and every browser has the client for it, EventSource. What
 # does not change is the cursor: each event's `id` is one. Whoever loses the connection sends the last
 # id that it saw (the header Last-Event-ID; browsers do that by themselves), and goes on there.
-# Watch for `id:`, and for the reader that comes later and has only what it did not have.
-# The stream is in src/api/stream.rs, its lines in src/api/sse.rs, the writing in src/door/stream.rs.
+#
+# Run:     scripts/lessons/14-sse.sh
+# See:     `id:`, and the reader that comes later and has only what it did not have.
+# Where:   src/api/stream.rs: Stream::next_piece, src/api/sse.rs: part, src/door/stream.rs: Desk::stream
+# Without: a request and a head for every event.
 set -euo pipefail
 # shellcheck source=/dev/null
 . "$(dirname "${BASH_SOURCE[0]}")/lib.sh"

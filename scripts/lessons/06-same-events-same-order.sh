@@ -1,11 +1,15 @@
 #!/usr/bin/env bash
-# Lesson 4: everybody gets the same events in the same order.
+# Lesson 6: fan-out; everybody gets the same events in the same order.
 #
 # All events of all topics stand on one number line, `seq`. Readers are not in each other's way:
 # one's taking an event takes it from nobody else, as it would with a queue. So whoever follows a
-# topic sees what everybody else sees, in the same order, however many publish at once.
-# Watch for two answers that are equal byte for byte, and for two lists of seqs that are the same.
-# The number line is in src/log/mod.rs; that equal polls share one rendered answer, src/api/page.rs.
+# topic sees what everybody else sees, in the same order, however many publish at once. And as equal
+# polls have equal answers, an answer is rendered once and its bytes go to all.
+#
+# Run:     scripts/lessons/06-same-events-same-order.sh
+# See:     two answers that are equal byte for byte, and two lists of seqs that are the same.
+# Where:   src/log/mod.rs: State::append, src/api/page.rs: Pages::get, src/api/deliver.rs: Api::deliver
+# Without: two readers disagree about what happened; a thousand readers cost a thousand renderings.
 set -euo pipefail
 # shellcheck source=/dev/null
 . "$(dirname "${BASH_SOURCE[0]}")/lib.sh"

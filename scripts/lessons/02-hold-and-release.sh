@@ -1,10 +1,13 @@
 #!/usr/bin/env bash
-# Lesson 1: hold and release.
+# Lesson 2: hold and release.
 #
 # A client asks for news before there is any. The server does not say "nothing yet": it keeps the
 # request unanswered, and the moment somebody publishes, that same request gets its answer.
-# Watch for `"released":1`: the publish knows that it has answered a held poll.
-# The holding is in src/api/poll.rs, the waiting in src/bell.rs, the answering in src/api/deliver.rs.
+#
+# Run:     scripts/lessons/02-hold-and-release.sh
+# See:     `"released":1`, with which the publish says that it has answered a held poll.
+# Where:   src/api/poll.rs: Api::poll, src/bell.rs: Seat::wait, src/api/deliver.rs: Api::deliver
+# Without: clients ask again and again for nothing, and still hear of everything too late.
 set -euo pipefail
 # shellcheck source=/dev/null
 . "$(dirname "${BASH_SOURCE[0]}")/lib.sh"

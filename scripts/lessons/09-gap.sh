@@ -1,12 +1,15 @@
 #!/usr/bin/env bash
-# Lesson 6: a gap, and how to go on.
+# Lesson 9: a gap, and how to go on.
 #
 # A server with bounded memory lets old events go. A client that stayed away too long has then lost
 # some, and must hear of it: passing over them in silence would be a lie. So the server answers
 # 410, counts what is lost, and gives the cursor to go on from. Who would rather not handle an error
 # asks for gap=skip, and is told the same in a 200.
-# Watch for `"lost"`, and for what is no gap: a busy topic costs the reader of a quiet one nothing.
-# The gap test is in src/log/read.rs, the counting in src/log/trims.rs.
+#
+# Run:     scripts/lessons/09-gap.sh
+# See:     `"lost"`, and what is no gap: a busy topic costs the reader of a quiet one nothing.
+# Where:   src/log/read.rs: State::check_cursor, src/log/trims.rs: Trims::lost
+# Without: a hole that nobody notices.
 set -euo pipefail
 # shellcheck source=/dev/null
 . "$(dirname "${BASH_SOURCE[0]}")/lib.sh"

@@ -1,11 +1,14 @@
 #!/usr/bin/env bash
-# Lesson 3: resume from a cursor.
+# Lesson 4: resume from a cursor.
 #
 # Between two polls nobody listens, and just then things happen. Nothing is lost: every answer
 # brings a cursor, `next`, which means "I have everything up to here", and the next poll begins
 # there. The server remembers nothing about the client; the client keeps one short string.
-# Watch for events that were published while no poll was held, and still arrive, once, in order.
-# Cursors are in src/cursor.rs, the reading in src/log/read.rs.
+#
+# Run:     scripts/lessons/04-resume-from-a-cursor.sh
+# See:     events that were published while no poll was held, and still arrive, once, in order.
+# Where:   src/cursor.rs: Cursor::from_str, src/log/read.rs: State::read
+# Without: what is published between two polls is lost, as lesson 1 shows.
 set -euo pipefail
 # shellcheck source=/dev/null
 . "$(dirname "${BASH_SOURCE[0]}")/lib.sh"

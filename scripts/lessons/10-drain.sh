@@ -1,11 +1,14 @@
 #!/usr/bin/env bash
-# Lesson 8: drain.
+# Lesson 10: drain.
 #
 # A server that is stopped could just drop the polls that it holds; its clients would see a broken
 # connection and guess. This one says goodbye: on SIGTERM every held poll gets a regular answer at
 # once, then the process ends. With a restart behind it, clients hardly notice.
-# Watch for `"reason":"drain"`, which means: reconnect, and go on from `next`.
-# The signal is in src/shutdown.rs, the ending in src/door/mod.rs, the answer in src/api/poll.rs.
+#
+# Run:     scripts/lessons/10-drain.sh
+# See:     `"reason":"drain"`, which means: reconnect, and go on from `next`.
+# Where:   src/shutdown.rs: Shutdown::give, src/bell.rs: Room::drain, src/door/mod.rs: Door::drain
+# Without: every restart cuts answers off, and clients take it for a broken network.
 set -euo pipefail
 # shellcheck source=/dev/null
 . "$(dirname "${BASH_SOURCE[0]}")/lib.sh"

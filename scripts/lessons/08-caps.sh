@@ -1,12 +1,15 @@
 #!/usr/bin/env bash
-# Lesson 7: the caps, and Retry-After.
+# Lesson 8: the caps, and Retry-After.
 #
 # A held poll occupies a connection and a thread, and a small host has not many of either. So there
 # are two caps. Held polls have the lower one: beyond it a poll gets 503 and Retry-After at once,
 # and whoever publishes still finds a place. Connections have the other: when all are taken, the
 # one that has waited longest for its next request gives way to a new one.
-# Watch for the publish that gets through while no poll can, and for a held poll that stays.
-# The caps are in src/permits.rs and src/api/poll.rs, the giving way in src/door/pool.rs.
+#
+# Run:     scripts/lessons/08-caps.sh
+# See:     the publish that gets through while no poll can, and a held poll that stays.
+# Where:   src/api/poll.rs: Api::may_hold, src/error.rs: retry_after, src/door/pool.rs: Pool::make_room
+# Without: too many clients take the host down, and those that wait for news keep the news out.
 set -euo pipefail
 # shellcheck source=/dev/null
 . "$(dirname "${BASH_SOURCE[0]}")/lib.sh"

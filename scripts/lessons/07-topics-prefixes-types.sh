@@ -1,11 +1,14 @@
 #!/usr/bin/env bash
-# Lesson 5: several topics, prefixes and types.
+# Lesson 7: several topics, prefixes and types.
 #
 # One poll may wait for many things: up to 64 topics, separated by commas. A name that ends in *
 # stands for every topic that begins so, also for those that don't exist yet; * alone is everything.
 # Events may carry a type, and a poll may ask for some types only. One cursor is enough for all that.
-# Watch for a held poll that lets pass what it does not want, and is released by what it does.
-# Patterns are in src/names.rs, the merge of topics in src/log/read.rs, who is woken in src/bell.rs.
+#
+# Run:     scripts/lessons/07-topics-prefixes-types.sh
+# See:     a held poll that lets pass what it does not want, and is released by what it does.
+# Where:   src/names.rs: TopicSet::parse, src/log/read.rs: collect, src/bell.rs: Room::ring
+# Without: a request and a cursor for each topic, and no order between them.
 set -euo pipefail
 # shellcheck source=/dev/null
 . "$(dirname "${BASH_SOURCE[0]}")/lib.sh"

@@ -1,11 +1,14 @@
 #!/usr/bin/env bash
-# Lesson 9: restart.
+# Lesson 11: resume after a crash.
 #
 # A log in memory dies with its process, and every cursor with it. With --data the server writes
 # each event to a directory, and tells nobody about it, neither publisher nor reader, before the disk
 # has said that it is safe. So a crash can take away only what nobody was told.
-# Watch for the same epoch, the part of a cursor before the dot, on both sides of a `kill -9`.
-# The writing is in src/store/commit.rs, the coming back in src/store/recovery.rs.
+#
+# Run:     scripts/lessons/11-restart.sh
+# See:     the same epoch, the part of a cursor before the dot, on both sides of a `kill -9`.
+# Where:   src/store/commit.rs: Store::round, src/store/recovery.rs: open
+# Without: a crash undoes what clients were told, and gives its number to something else.
 set -euo pipefail
 # shellcheck source=/dev/null
 . "$(dirname "${BASH_SOURCE[0]}")/lib.sh"
@@ -21,8 +24,7 @@ mine=$(values next)
 show curl -d three "$URL/topics/news"
 
 say "The server does not get to say goodbye:"
-show kill -KILL "$SERVER"
-until_ended 2>"$TMP/killed"
+crash
 
 say "This is what it leaves behind, a line for each event:"
 show ls "$TMP/data"
