@@ -31,8 +31,8 @@
 //!
 //! Each module uses only those before it, in this order, which is also the one to read them in:
 //! [limits], [time], [json], [names], [cursor], [error], [metrics], [permits], [shutdown],
-//! [threads], [config], [diag], [mod@line], [http], [access], [clients], [log], [store], [bell],
-//! [web], [api], [door].
+//! [threads], [config], [diag], [service], [mod@line], [http], [access], [clients], [log], [store],
+//! [bell], [web], [api], [door].
 //!
 //! Beside the server stands `client`, the loops at the other end of the wire; a cargo feature. It
 //! shares only the small modules at the top of the list, and has no locks.
@@ -76,6 +76,7 @@ pub mod shutdown;
 pub mod threads;
 pub mod config;
 pub mod diag;
+pub mod service;
 pub mod line;
 pub mod http;
 pub mod access;

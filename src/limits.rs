@@ -126,6 +126,14 @@ pub const DRAIN: Duration = Duration::from_secs(30);
 /// not return together.
 pub const RETRY_AFTER: std::ops::RangeInclusive<u64> = 1..=5;
 
+/// How often an acceptor that nobody comes to turns over, which shows that it lives.
+pub const TURN: Duration = Duration::from_secs(1);
+/// The shortest `WatchdogSec`: half of it has to leave room for a turn that comes late. Less: the
+/// server does not start.
+pub const WATCHDOG_LEAST: Duration = Duration::from_secs(4);
+/// How long a word to systemd may take. Then the server goes on without it having been said.
+pub const NOTIFY: Duration = Duration::from_secs(1);
+
 /// Tokens in a file. More: the file is refused. Each request that needs one is compared with all.
 pub const TOKENS: usize = 1_000;
 /// Bytes of a file of tokens; larger ones are refused. It is read whole, four times a second.

@@ -20,6 +20,7 @@ mod watch;
 
 use std::io;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
@@ -46,6 +47,8 @@ pub struct Door {
     api: Arc<Api>,
     pool: Arc<Pool>,
     acceptors: Vec<JoinHandle<()>>,
+    /// Set by each acceptor when it turns over.
+    turns: Vec<Arc<AtomicBool>>,
     watch: Watch,
     linger: LingerThread,
     diag: Diag,
@@ -85,8 +88,10 @@ impl Door {
         let serve: Serve =
             Arc::new(move |line: &Arc<Line>, slot: &pool::Slot| desk.serve(line, slot));
         let pool = Arc::new(Pool::new(places, serve)?);
-        let mut acceptors = Vec::new();
+        let (mut acceptors, mut turns) = (Vec::new(), Vec::new());
         for listener in listeners {
+            let turned = Arc::default();
+            turns.push(Arc::clone(&turned));
             let acceptor = Acceptor {
                 listener,
                 pool: Arc::clone(&pool),
@@ -97,12 +102,26 @@ impl Door {
                 clients: clients.clone(),
                 idle_timeout,
                 failures: Seldom::default(),
+                turned,
                 queue: Queue::default(),
                 crowd: None,
             };
             acceptors.push(threads::start("accept", Box::new(move || acceptor.run()))?);
         }
-        Ok(Door { api, pool, acceptors, watch, linger, diag })
+        Ok(Door { api, pool, acceptors, turns, watch, linger, diag })
+    }
+
+    /// Whether each acceptor has turned over since the last time that it was said; and it does not
+    /// come back while one of the locks is stuck that every request needs. A disk may be slow, and
+    /// all workers busy, for as long as they like: another start would not change that.
+    #[must_use]
+    pub fn lives(&self) -> bool {
+        self.api.pass_locks();
+        let live = self.turns.iter().all(|turned| turned.load(Ordering::Relaxed));
+        if live {
+            self.turns.iter().for_each(|turned| turned.store(false, Ordering::Relaxed));
+        }
+        live
     }
 
     /// Drains: answers every held poll, lets what is being answered finish, and ends. To be

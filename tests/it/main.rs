@@ -44,6 +44,7 @@ mod problems;
 mod publishes;
 mod races;
 mod replay;
+mod service;
 mod store_crash;
 mod store_damage;
 mod store_faults;

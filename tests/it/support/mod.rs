@@ -12,7 +12,7 @@ pub mod sse;
 
 pub use client::{Answer, Client};
 pub use ram::{Fault, LEFT, NAMES, Names, Ram};
-pub use server::{Server, program};
+pub use server::{Server, program, service};
 pub use shelf::{Shelf, Step, View, script, start};
 
 use std::time::{Duration, Instant};
