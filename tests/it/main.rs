@@ -29,6 +29,8 @@ mod client_trouble;
 mod clients;
 mod config;
 mod crowds;
+#[cfg(feature = "client")]
+mod docs;
 mod drain;
 mod faults;
 mod gaps;
