@@ -118,7 +118,8 @@ pub const LINGER_BYTES: usize = MIB;
 pub const WATCH: Duration = Duration::from_secs(1);
 /// `--write-timeout` grows by a second for each so many bytes of an answer.
 pub const WRITE_BYTES_PER_SECOND: usize = 16 * KIB;
-/// How long a drain waits for requests that are part-way in, before it closes them.
+/// How long a drain waits for requests that are part-way in, and for those that may be on their way,
+/// before it closes their connections. One that has been silent for so long is closed at once.
 pub const DRAIN_PARTIAL: Duration = Duration::from_millis(500);
 /// How long a drain waits for answers that are being written.
 pub const DRAIN: Duration = Duration::from_secs(30);

@@ -134,13 +134,12 @@ impl Door {
         }
         self.pool.end_idle();
         let begun = Instant::now();
-        let mut partial_ended = false;
         while self.pool.open() > 0 && begun.elapsed() < DRAIN {
             // Once in a process's life, and for moments: not worth a condition variable.
             std::thread::sleep(Duration::from_millis(2));
-            if !partial_ended && begun.elapsed() > DRAIN_PARTIAL {
+            if begun.elapsed() > DRAIN_PARTIAL {
+                // Again and again: a worker may only just have got its connection.
                 self.pool.end_all_waiting();
-                partial_ended = true;
             }
         }
         let open = self.pool.open();

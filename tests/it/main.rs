@@ -58,5 +58,6 @@ mod strictness;
 mod tidy;
 mod tokens;
 mod topics;
+mod upgrade;
 #[cfg(feature = "console")]
 mod web;
