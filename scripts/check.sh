@@ -113,6 +113,7 @@ done
 need shellcheck shellcheck
 need faketime faketime
 need slowhttptest slowhttptest
+need systemd-analyze systemd
 unpack promtool prometheus
 unpack nginx nginx
 unpack caddy caddy
