@@ -14,7 +14,8 @@ case "${1-}" in
     *) echo "usage: scripts/check.sh [--install]" >&2; exit 2 ;;
 esac
 
-tools="${CARGO_TARGET_DIR:-target}/tools"
+tools=$(realpath -m "${CARGO_TARGET_DIR:-target}/tools")
+PATH=$PATH:/usr/sbin:$tools/usr/bin:$tools/usr/sbin
 web="$tools/web"
 skipped=()
 
@@ -36,13 +37,14 @@ need() { # COMMAND PACKAGE
     as_root env DEBIAN_FRONTEND=noninteractive apt-get install -qy --no-install-recommends "$2" >/dev/null
 }
 
-# promtool comes with the Prometheus server. That is only unpacked, so that no service is started.
-need_promtool() {
-    if have promtool || [ -x "$tools/usr/bin/promtool" ] || [ "$install" = no ]; then return 0; fi
-    step "unpacking promtool"
+# The same for a command that comes with a service: the package is only unpacked, so that nothing is
+# started.
+unpack() { # COMMAND PACKAGE
+    if have "$1" || [ "$install" = no ]; then return 0; fi
+    step "unpacking $1"
     update_once
     mkdir -p "$tools"
-    (cd "$tools" && apt-get download -q prometheus >/dev/null && dpkg-deb -x prometheus_*.deb . && rm prometheus_*.deb)
+    (cd "$tools" && apt-get download -q "$2" >/dev/null && dpkg-deb -x "$2"_*.deb . && rm "$2"_*.deb)
 }
 
 # What drives the browser, and the type checker, as tests/web/package-lock.json pins them.
@@ -88,7 +90,7 @@ with() { # COMMAND NAME STEP...
 }
 
 # What /metrics says after some use, as Prometheus' own tool sees it.
-metrics() { # PROMTOOL
+metrics() {
     local server line url place
     place=$(mktemp -d)
     exec 3< <(exec "${CARGO_TARGET_DIR:-target}/debug/longpoll" --listen 127.0.0.1:0 --log error --data "$place")
@@ -99,7 +101,7 @@ metrics() { # PROMTOOL
     url=${line#listening on }
     curl -sf -d hello "$url/topics/news" >/dev/null
     curl -sf "$url/topics/news" >/dev/null
-    curl -sf "$url/metrics" | "$1" check metrics
+    curl -sf "$url/metrics" | promtool check metrics
     trap - EXIT
     kill "$server"
     wait "$server" || true
@@ -127,7 +129,10 @@ done
 need shellcheck shellcheck
 need faketime faketime
 need slowhttptest slowhttptest
-need_promtool
+need systemd-analyze systemd
+unpack promtool prometheus
+unpack nginx nginx
+unpack caddy caddy
 need node nodejs
 need npm npm
 need chromium chromium
@@ -135,7 +140,6 @@ need_web
 need_python
 need_component cargo-fmt rustfmt rustfmt
 need_component cargo-clippy clippy rust-clippy
-have promtool && promtool=promtool || promtool="$tools/usr/bin/promtool"
 
 with cargo-fmt "format" cargo fmt --all --check
 with rustfmt "format of what the lessons compile" rustfmt --edition 2024 --check scripts/lessons/*.rs
@@ -147,7 +151,12 @@ with shellcheck "shell scripts" shellcheck -x "${scripts[@]}"
 step "tests and lessons"
 cargo test --locked
 have faketime || skipped+=("a clock that jumps (no faketime)")
-with "$promtool" "metrics" metrics "$promtool"
+with promtool "metrics" metrics
+step "on a host"
+for tool in systemd-analyze nginx caddy; do
+    have "$tool" || skipped+=("what needs $tool on a host (it is not there)")
+done
+scripts/host.sh
 browsers
 step "a short siege"
 have slowhttptest || skipped+=("the attacks of slowhttptest (it is not there)")

@@ -14,7 +14,7 @@ use std::ffi::OsString;
 use std::path::PathBuf;
 use std::time::Duration;
 
-pub use flags::{FLAGS, Flag, help};
+pub use flags::{DEFAULT_LISTEN, FLAGS, Flag, help};
 pub use proxies::Proxies;
 
 use crate::limits::EVENT_OVERHEAD;
@@ -54,6 +54,7 @@ pub enum Sync {
 /// The settings. Each field is the flag of its name; the reasons are in [`FLAGS`].
 #[derive(Clone, Debug)]
 pub struct Config {
+    /// None: [`DEFAULT_LISTEN`].
     pub listen: Vec<Listen>,
     pub max_connections: usize,
     max_connections_per_client: Option<usize>,
@@ -240,9 +241,6 @@ pub fn parse(
             }
             other => return Err(usage(other.unexpected())),
         }
-    }
-    if config.listen.is_empty() {
-        config.listen.push(Listen::Tcp(flags::DEFAULT_LISTEN.into()));
     }
     config.check()?;
     Ok(Command::Serve(Box::new(config)))

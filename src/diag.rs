@@ -1,5 +1,8 @@
 //! Lines on stderr. A slow stderr never delays a request: lines queue, up to a bound, for a
 //! thread of their own, and beyond the bound they are dropped and counted.
+//!
+//! If stderr is the journal of systemd, which has a clock of its own, lines begin with their
+//! priority instead of a time: `journalctl -p warning` finds what matters.
 
 use std::io::Write as _;
 use std::sync::Arc;
@@ -14,10 +17,33 @@ use crate::metrics::Metrics;
 use crate::threads::{self, Mailbox};
 use crate::time::rfc3339;
 
+/// How much a line matters, as syslog(3) numbers it.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+enum Priority {
+    Error = 3,
+    Warning = 4,
+    Info = 6,
+}
+
+/// Whether stderr is systemd's journal: the variable says which file that would be.
+fn is_journal() -> bool {
+    let Some(stream) = std::env::var_os("JOURNAL_STREAM") else { return false };
+    let stderr = rustix::fs::fstat(std::io::stderr());
+    stderr.is_ok_and(|file| stream == *format!("{}:{}", file.st_dev, file.st_ino))
+}
+
+/// What the program ends with when it cannot do its work.
+#[must_use]
+pub fn last_words(error: &dyn std::fmt::Display) -> String {
+    let error = format!("longpoll: {error}\n");
+    if is_journal() { format!("<{}>{error}", Priority::Error as u8) } else { error }
+}
+
 /// Where lines go. Cheap to clone.
 #[derive(Clone)]
 pub struct Diag {
     level: LogLevel,
+    is_journal: bool,
     lines: Mailbox<String>,
     metrics: Arc<Metrics>,
     refusals: Arc<[Seldom; TABLE.len()]>,
@@ -87,18 +113,29 @@ pub fn start(level: LogLevel, metrics: Arc<Metrics>) -> std::io::Result<(Diag, D
     threads::start("diag", Box::new(write))?;
     let lines = thread.lines.clone();
     let refusals = Arc::new(std::array::from_fn(|_| Seldom::default()));
-    Ok((Diag { level, lines, metrics, refusals }, thread))
+    Ok((Diag { level, is_journal: is_journal(), lines, metrics, refusals }, thread))
 }
 
 impl Diag {
-    /// What keeps the server from doing its work.
-    pub fn error(&self, text: impl std::fmt::Display) {
-        self.line(LogLevel::Error, &text);
+    /// Whether what is told is kept for later, and nobody looks on.
+    #[must_use]
+    pub fn is_journal(&self) -> bool {
+        self.is_journal
     }
 
-    /// Starts, stops, warnings.
+    /// What keeps the server from doing its work.
+    pub fn error(&self, text: impl std::fmt::Display) {
+        self.line(LogLevel::Error, Priority::Error, &text);
+    }
+
+    /// What somebody should look after when there is time.
+    pub fn warning(&self, text: impl std::fmt::Display) {
+        self.line(LogLevel::Info, Priority::Warning, &format_args!("warning: {text}"));
+    }
+
+    /// Starts, stops, refusals.
     pub fn info(&self, text: impl std::fmt::Display) {
-        self.line(LogLevel::Info, &text);
+        self.line(LogLevel::Info, Priority::Info, &text);
     }
 
     /// A request or a connection that is refused.
@@ -142,16 +179,20 @@ impl Diag {
 
     /// One request.
     pub fn request(&self, text: impl std::fmt::Display) {
-        self.line(LogLevel::Requests, &text);
+        self.line(LogLevel::Requests, Priority::Info, &text);
     }
 
-    fn line(&self, level: LogLevel, text: &dyn std::fmt::Display) {
+    fn line(&self, level: LogLevel, priority: Priority, text: &dyn std::fmt::Display) {
         if level > self.level {
             return;
         }
-        let time = rfc3339(SystemTime::now());
         let text: String = text.to_string().chars().take(LOG_LINE_CHARS).collect();
-        if !self.lines.post(format!("{time} {text}\n")) {
+        let line = if self.is_journal {
+            format!("<{}>{text}\n", priority as u8)
+        } else {
+            format!("{} {text}\n", rfc3339(SystemTime::now()))
+        };
+        if !self.lines.post(line) {
             self.metrics.log_lines_dropped.add(1);
         }
     }

@@ -35,7 +35,8 @@
 //! with what it promises and why it is built so.
 //!
 //! 1. Words and bounds: [limits], [time], [json], [names], [cursor], [error].
-//! 2. What all threads share: [metrics], [permits], [shutdown], [threads], [config], [diag].
+//! 2. What all threads share: [metrics], [permits], [shutdown], [threads], [config], [diag],
+//!    [service].
 //! 3. A socket and HTTP, without an opinion: [mod@line], [http].
 //! 4. Who asks: [access], [clients].
 //! 5. What happened: [log]; and what is left of it after a crash: [store].
@@ -92,6 +93,7 @@ pub mod shutdown;
 pub mod threads;
 pub mod config;
 pub mod diag;
+pub mod service;
 pub mod line;
 pub mod http;
 pub mod access;

@@ -124,13 +124,22 @@ pub const LINGER_BYTES: usize = MIB;
 pub const WATCH: Duration = Duration::from_secs(1);
 /// `--write-timeout` grows by a second for each so many bytes of an answer.
 pub const WRITE_BYTES_PER_SECOND: usize = 16 * KIB;
-/// How long a drain waits for requests that are part-way in, before it closes them.
+/// How long a drain waits for requests that are part-way in, and for those that may be on their way,
+/// before it closes their connections. One that has been silent for so long is closed at once.
 pub const DRAIN_PARTIAL: Duration = Duration::from_millis(500);
 /// How long a drain waits for answers that are being written.
 pub const DRAIN: Duration = Duration::from_secs(30);
 /// `Retry-After` is a random whole number of seconds in this range, so that refused clients do
 /// not return together.
 pub const RETRY_AFTER: std::ops::RangeInclusive<u64> = 1..=5;
+
+/// How often an acceptor that nobody comes to turns over, which shows that it lives.
+pub const TURN: Duration = Duration::from_secs(1);
+/// The shortest `WatchdogSec`: half of it has to leave room for a turn that comes late. Less: the
+/// server does not start.
+pub const WATCHDOG_LEAST: Duration = Duration::from_secs(4);
+/// How long a word to systemd may take. Then the server goes on without it having been said.
+pub const NOTIFY: Duration = Duration::from_secs(1);
 
 /// Tokens in a file. More: the file is refused. Each request that needs one is compared with all.
 pub const TOKENS: usize = 1_000;

@@ -11,8 +11,10 @@ use std::sync::Arc;
 use longpoll::access::{Access, new_token};
 use longpoll::api::{self, OpenLog};
 use longpoll::config::{self, Command, Config, LogLevel, TokenAsked};
-use longpoll::door::{Door, listener};
+use longpoll::door::Door;
+use longpoll::door::listener::{self, Listener};
 use longpoll::metrics::Metrics;
+use longpoll::service::Manager;
 use longpoll::shutdown::Shutdown;
 use longpoll::{VERSION, diag};
 
@@ -71,7 +73,7 @@ fn token(asked: &TokenAsked) -> std::io::Result<ExitCode> {
 
 fn fail(error: &dyn std::fmt::Display, code: u8) -> ExitCode {
     // If stderr is gone, the exit code still says it.
-    let _ = writeln!(std::io::stderr(), "longpoll: {error}");
+    let _ = std::io::stderr().write_all(diag::last_words(error).as_bytes());
     ExitCode::from(code)
 }
 
@@ -83,19 +85,23 @@ fn serve(config: Config) -> std::io::Result<()> {
     let metrics = Arc::new(Metrics::default());
     let (diag, diag_thread) =
         diag::start(config.log, Arc::clone(&metrics)).map_err(|e| no_thread(&e))?;
+    let manager = Manager::from_env(|name| std::env::var_os(name), diag.clone())?;
     let names: Vec<_> = listeners.iter().map(ToString::to_string).collect();
-    let hints = config.log >= LogLevel::Info;
+    let hints = config.log >= LogLevel::Info && !diag.is_journal();
     let tokens = access.tokens();
     let open_to_all = tokens.is_none();
     let exposed = listeners.iter().find(|l| open_to_all && l.is_beyond_loopback());
     let warning = exposed.map(|listener| {
-        format!("warning: whoever reaches {listener} may read, publish and delete; see --tokens")
+        format!("whoever reaches {listener} may read, publish and delete; see --tokens")
     });
+    if !config.listen.is_empty() && listeners.iter().any(Listener::is_passed) {
+        diag.warning("--listen is not used: systemd has passed the sockets");
+    }
     let log = OpenLog::open(&config, &metrics, &diag)?;
     let door = Door::open(config, listeners, access, log, &metrics, diag.clone(), &shutdown)
         .map_err(|e| no_thread(&e))?;
     if let Some(warning) = warning {
-        diag.info(warning);
+        diag.warning(warning);
     }
     if let Some((known, _)) = tokens {
         diag.info(format_args!("tokens: {known} are known"));
@@ -114,7 +120,9 @@ fn serve(config: Config) -> std::io::Result<()> {
         // Whoever has no stderr needs no hint.
         let _ = std::io::stderr().write_all(hint.as_bytes());
     }
-    shutdown.wait();
+    manager.tell(&format!("READY=1\nSTATUS=listening on {}", names.join(", ")));
+    manager.attend(&shutdown, || door.lives());
+    manager.tell("STOPPING=1");
     diag.info("draining");
     door.drain();
     diag.info("stopped");

@@ -36,6 +36,12 @@ impl Flag {
         format!("LONGPOLL_{}", self.name.replace('-', "_").to_ascii_uppercase())
     }
 
+    /// What holds when nobody says, in words.
+    #[must_use]
+    pub fn default_text(&self) -> String {
+        (self.default)(&Config::default())
+    }
+
     pub(super) fn is_switch(&self) -> bool {
         self.value.is_empty()
     }
@@ -262,7 +268,6 @@ pub static FLAGS: &[Flag] = &[
 /// The help text; it fits one screen.
 #[must_use]
 pub fn help() -> String {
-    let defaults = Config::default();
     let mut text = String::from(
         "longpoll: holds each request until there is news or a deadline\n\n\
          Usage: longpoll [serve] [flags]\n       \
@@ -279,7 +284,7 @@ pub fn help() -> String {
     text.push('\n');
     for flag in FLAGS {
         let left = format!("--{} {}", flag.name, flag.value);
-        let default = (flag.default)(&defaults);
+        let default = flag.default_text();
         // Writing to a String cannot fail.
         let _ = writeln!(text, "  {left:<22} {} [{default}]", flag.help);
     }

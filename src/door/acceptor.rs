@@ -6,8 +6,9 @@
 //! behaves well gets past a crowd that does not.
 
 use std::collections::VecDeque;
-use std::os::fd::OwnedFd;
+use std::os::fd::{AsFd as _, OwnedFd};
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
 use rustix::net::SocketAddrAny;
@@ -20,7 +21,7 @@ use crate::clients::{Clients, Share};
 use crate::diag::{Diag, Seldom};
 use crate::error::{Cause, Problem};
 use crate::http::{Answer, Frame, Framing};
-use crate::limits::{CLOSING, GIVE_WAY, NEWCOMERS};
+use crate::limits::{CLOSING, GIVE_WAY, NEWCOMERS, TURN};
 use crate::line::Line;
 use crate::metrics::Metrics;
 use crate::permits::Permit;
@@ -37,6 +38,8 @@ pub struct Acceptor {
     pub clients: Clients,
     pub idle_timeout: Duration,
     pub failures: Seldom,
+    /// Set at each turn.
+    pub turned: Arc<AtomicBool>,
     pub queue: Queue,
     /// Kept while newcomers wait: then connections end with the next answer.
     pub crowd: Option<Permit>,
@@ -174,6 +177,7 @@ impl Acceptor {
         let mut look: Option<Instant> = None;
         loop {
             let now = Instant::now();
+            self.turned.store(true, Ordering::Relaxed);
             if self.queue.is_full() {
                 if let Some(newcomer) = self.queue.least(now) {
                     self.refuse(newcomer.line, &Problem::new(Cause::ConnectionCap, ALL_TAKEN));
@@ -184,7 +188,9 @@ impl Acceptor {
                 Some(until) if self.queue.is_full() => {
                     listener::wait(&self.shutdown, (given_back, until.min(now + ARRIVING)))
                 }
-                _ => self.listener.accept(&self.shutdown, look.map(|until| (given_back, until))),
+                Some(until) => self.listener.accept(&self.shutdown, (given_back, until)),
+                // Nobody waits for what may be given back.
+                None => self.listener.accept(&self.shutdown, (self.shutdown.as_fd(), now + TURN)),
             };
             match accepted {
                 Accepted::Shutdown => break,

@@ -97,10 +97,6 @@ impl Desk {
 
     fn serve_one(&self, line: &Arc<Line>, slot: &Slot, input: &mut Input) -> After {
         slot.wait_begins();
-        if self.shutdown.given() {
-            // What has arrived is still answered; the wait for more ends at once.
-            line.end_input();
-        }
         let limits = HeadLimits { bytes: self.config.max_head, time: self.config.head_timeout };
         let mut to = Recipient { line, head: None, is_head: false, grant: Grant::default() };
         let parsed = match read_head(line, input, &limits, || slot.request_begins()) {
@@ -188,7 +184,12 @@ impl Desk {
                     .unwrap_or_else(|_| Reply::Refused(failed()))
             }
         };
-        let after = if self.shutdown.given() { After::Close } else { after };
+        let after = match reply {
+            // It is out, and has said that the connection goes on.
+            Reply::Delivered(_) => after,
+            _ if self.shutdown.given() => After::Close,
+            _ => after,
+        };
         let message = self.message(reply, to, after);
         let Some((status, message)) = message else { return After::Close };
         self.tell(to, status, message.length(), begun);

@@ -28,8 +28,8 @@ pub fn to_machine(config: &mut Config, diag: &Diag) {
     let Some((what, cap)) = known.min_by_key(|(_, cap)| *cap) else { return };
     let cap = usize::try_from(cap).unwrap_or(usize::MAX).max(2);
     if cap < config.max_connections {
-        diag.info(format_args!(
-            "warning: --max-connections {} lowered to {cap}: {what} allow no more",
+        diag.warning(format_args!(
+            "--max-connections {} lowered to {cap}: {what} allow no more",
             config.max_connections
         ));
         config.max_connections = cap;

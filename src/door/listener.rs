@@ -18,7 +18,7 @@ use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::io::Errno;
 use rustix::net::{SocketAddrAny, SocketFlags, acceptfrom_with};
 
-use crate::config::Listen;
+use crate::config::{DEFAULT_LISTEN, Listen};
 use crate::limits::BACKLOG;
 use crate::line::timespec;
 use crate::shutdown::Shutdown;
@@ -27,8 +27,16 @@ use crate::shutdown::Shutdown;
 pub struct Listener {
     socket: OwnedFd,
     name: String,
-    /// The path of a unix socket that is ours to remove.
-    path: Option<PathBuf>,
+    origin: Origin,
+}
+
+/// Where a socket comes from.
+enum Origin {
+    /// From systemd, which keeps it for the next start.
+    Passed,
+    Bound,
+    /// A unix socket, which is ours to remove.
+    BoundAt(PathBuf),
 }
 
 impl fmt::Display for Listener {
@@ -37,7 +45,8 @@ impl fmt::Display for Listener {
     }
 }
 
-/// Opens the sockets: those that systemd passed, or else those that were asked for.
+/// Opens the sockets: those that systemd passed, or else those that were asked for, or else the
+/// usual one.
 ///
 /// # Errors
 /// Names the address and says what is in the way.
@@ -46,8 +55,9 @@ pub fn open(asked: &[Listen]) -> io::Result<Vec<Listener>> {
     if !passed.is_empty() {
         return Ok(passed);
     }
+    let usual = [Listen::Tcp(DEFAULT_LISTEN.into())];
     let mut listeners = Vec::new();
-    for listen in asked {
+    for listen in if asked.is_empty() { &usual } else { asked } {
         match listen {
             Listen::Tcp(address) => listeners.extend(bind_tcp(address)?),
             Listen::Unix(path) => listeners.push(bind_unix(path)?),
@@ -65,11 +75,11 @@ fn passed_by_systemd() -> io::Result<Vec<Listener>> {
     let mut listeners = Vec::new();
     for index in 0..passed.len() {
         let listener = if let Ok(Some(tcp)) = passed.take_tcp_listener(index) {
-            of_tcp(tcp)?
+            of_tcp(tcp, Origin::Passed)?
         } else if let Ok(Some(unix)) = passed.take_unix_listener(index) {
             let path = unix.local_addr()?.as_pathname().map(Path::to_owned);
             let name = format!("unix:{}", path.unwrap_or_default().display());
-            new(unix.into(), name, None)?
+            new(unix.into(), name, Origin::Passed)?
         } else {
             let why = format!("socket {index} from systemd is neither TCP nor unix stream");
             return Err(Error::new(ErrorKind::InvalidInput, why));
@@ -92,7 +102,7 @@ fn bind_tcp(address: &str) -> io::Result<Vec<Listener>> {
         match TcpListener::bind(address) {
             Ok(tcp) => {
                 port = Some(tcp.local_addr()?.port());
-                listeners.push(of_tcp(tcp)?);
+                listeners.push(of_tcp(tcp, Origin::Bound)?);
             }
             // A host may know an address of a family that it does not have.
             Err(e) if e.kind() == ErrorKind::AddrNotAvailable => failed = Some(e),
@@ -105,9 +115,9 @@ fn bind_tcp(address: &str) -> io::Result<Vec<Listener>> {
     }
 }
 
-fn of_tcp(tcp: TcpListener) -> io::Result<Listener> {
+fn of_tcp(tcp: TcpListener, origin: Origin) -> io::Result<Listener> {
     let name = format!("http://{}", tcp.local_addr()?);
-    new(tcp.into(), name, None)
+    new(tcp.into(), name, origin)
 }
 
 fn bind_unix(path: &Path) -> io::Result<Listener> {
@@ -119,7 +129,7 @@ fn bind_unix(path: &Path) -> io::Result<Listener> {
         bound => bound,
     };
     let socket = bound.map_err(|e| explain(&name, &e))?;
-    new(socket.into(), name, Some(path.to_owned()))
+    new(socket.into(), name, Origin::BoundAt(path.to_owned()))
 }
 
 /// Whether the path is a socket that nobody listens on any more.
@@ -129,12 +139,12 @@ fn is_stale(path: &Path) -> bool {
     is_socket && UnixStream::connect(path).err().is_some_and(refused)
 }
 
-fn new(socket: OwnedFd, name: String, path: Option<PathBuf>) -> io::Result<Listener> {
+fn new(socket: OwnedFd, name: String, origin: Origin) -> io::Result<Listener> {
     // Non-blocking, because a connection may be gone between poll(2) and accept(2).
     rustix::io::ioctl_fionbio(&socket, true)?;
     // std's own backlog of 128 is less than what reconnects at once after a blip.
     rustix::net::listen(&socket, BACKLOG)?;
-    Ok(Listener { socket, name, path })
+    Ok(Listener { socket, name, origin })
 }
 
 /// What came of waiting for a connection.
@@ -175,8 +185,14 @@ impl Listener {
         address.is_some_and(|address| !address.ip().to_canonical().is_loopback())
     }
 
-    /// Waits for the next connection, for the shutdown, and for something else if need be.
-    pub fn accept(&self, shutdown: &Shutdown, meanwhile: Option<Meanwhile<'_>>) -> Accepted {
+    /// Whether systemd passed it.
+    #[must_use]
+    pub fn is_passed(&self) -> bool {
+        matches!(self.origin, Origin::Passed)
+    }
+
+    /// Waits for the next connection, for the shutdown, or for something else.
+    pub fn accept(&self, shutdown: &Shutdown, (other, until): Meanwhile<'_>) -> Accepted {
         loop {
             if shutdown.given() {
                 return Accepted::Shutdown;
@@ -188,11 +204,9 @@ impl Listener {
                 Err(Errno::AGAIN) => {}
                 Err(error) => return Accepted::Failed(error),
             }
-            let other = meanwhile.map_or(shutdown.as_fd(), |(other, _)| other);
-            let time = meanwhile.map(|(_, until)| time_until(until));
             let mut all = [self.socket.as_fd(), shutdown.as_fd(), other]
                 .map(|fd| PollFd::from_borrowed_fd(fd, PollFlags::IN));
-            match poll(&mut all, time.as_ref()) {
+            match poll(&mut all, Some(&time_until(until))) {
                 Err(Errno::INTR) => {}
                 Err(error) => return Accepted::Failed(error),
                 Ok(_) if all[..2].iter().all(|one| one.revents().is_empty()) => {
@@ -206,7 +220,7 @@ impl Listener {
 
 impl Drop for Listener {
     fn drop(&mut self) {
-        if let Some(path) = &self.path {
+        if let Origin::BoundAt(path) = &self.origin {
             // It may have been removed by somebody else; that is no harm.
             let _ = std::fs::remove_file(path);
         }

@@ -22,6 +22,7 @@ mod watch;
 
 use std::io;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
@@ -48,6 +49,8 @@ pub struct Door {
     api: Arc<Api>,
     pool: Arc<Pool>,
     acceptors: Vec<JoinHandle<()>>,
+    /// Set by each acceptor when it turns over.
+    turns: Vec<Arc<AtomicBool>>,
     watch: Watch,
     linger: LingerThread,
     diag: Diag,
@@ -87,8 +90,10 @@ impl Door {
         let serve: Serve =
             Arc::new(move |line: &Arc<Line>, slot: &pool::Slot| desk.serve(line, slot));
         let pool = Arc::new(Pool::new(places, serve)?);
-        let mut acceptors = Vec::new();
+        let (mut acceptors, mut turns) = (Vec::new(), Vec::new());
         for listener in listeners {
+            let turned = Arc::default();
+            turns.push(Arc::clone(&turned));
             let acceptor = Acceptor {
                 listener,
                 pool: Arc::clone(&pool),
@@ -99,12 +104,26 @@ impl Door {
                 clients: clients.clone(),
                 idle_timeout,
                 failures: Seldom::default(),
+                turned,
                 queue: Queue::default(),
                 crowd: None,
             };
             acceptors.push(threads::start("accept", Box::new(move || acceptor.run()))?);
         }
-        Ok(Door { api, pool, acceptors, watch, linger, diag })
+        Ok(Door { api, pool, acceptors, turns, watch, linger, diag })
+    }
+
+    /// Whether each acceptor has turned over since the last time that it was said; and it does not
+    /// come back while one of the locks is stuck that every request needs. A disk may be slow, and
+    /// all workers busy, for as long as they like: another start would not change that.
+    #[must_use]
+    pub fn lives(&self) -> bool {
+        self.api.pass_locks();
+        let live = self.turns.iter().all(|turned| turned.load(Ordering::Relaxed));
+        if live {
+            self.turns.iter().for_each(|turned| turned.store(false, Ordering::Relaxed));
+        }
+        live
     }
 
     /// Drains: answers every held poll, lets what is being answered finish, and ends. To be
@@ -117,13 +136,12 @@ impl Door {
         }
         self.pool.end_idle();
         let begun = Instant::now();
-        let mut partial_ended = false;
         while self.pool.open() > 0 && begun.elapsed() < DRAIN {
             // Once in a process's life, and for moments: not worth a condition variable.
             std::thread::sleep(Duration::from_millis(2));
-            if !partial_ended && begun.elapsed() > DRAIN_PARTIAL {
+            if begun.elapsed() > DRAIN_PARTIAL {
+                // Again and again: a worker may only just have got its connection.
                 self.pool.end_all_waiting();
-                partial_ended = true;
             }
         }
         let open = self.pool.open();

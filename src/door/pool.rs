@@ -17,7 +17,7 @@ use parking_lot::Mutex;
 use rustix::event::{EventfdFlags, eventfd};
 
 use crate::clients::Share;
-use crate::limits::GIVE_WAY;
+use crate::limits::{DRAIN_PARTIAL, GIVE_WAY};
 use crate::line::Line;
 use crate::permits::{Permit, Permits};
 use crate::threads;
@@ -121,8 +121,12 @@ impl Slot {
         won
     }
 
-    fn has_part_of_a_request(&self) -> bool {
+    /// Whether a request may be on its way: a part of it is here, or the wait for it has just begun.
+    fn may_be_asking(&self) -> bool {
+        let waits_from = |since| Duration::from_millis(since) + DRAIN_PARTIAL;
+        let now = self.pool_started.elapsed();
         self.partial.load(Ordering::SeqCst)
+            || self.waiting_since().is_some_and(|since| waits_from(since) > now)
     }
 
     /// Lets a connection that waits for a request see the end of its input.
@@ -222,15 +226,15 @@ impl Pool {
         }
     }
 
-    /// Ends the connections that wait for a request, for a drain: those of which nothing has
-    /// arrived.
+    /// Ends the connections that wait for a request, for a drain: those on which none may be on its
+    /// way.
     pub fn end_idle(&self) {
         let workers = self.workers.lock();
-        let idle = workers.iter().filter(|worker| !worker.slot.has_part_of_a_request());
+        let idle = workers.iter().filter(|worker| !worker.slot.may_be_asking());
         idle.for_each(|worker| worker.slot.end_input());
     }
 
-    /// The same, for those of which a part has arrived too.
+    /// The same, for the others too.
     pub fn end_all_waiting(&self) {
         self.workers.lock().iter().for_each(|worker| worker.slot.end_input());
     }

@@ -7,7 +7,7 @@ use std::os::unix::net::{UnixListener, UnixStream};
 use std::path::PathBuf;
 use std::process::{Child, Output, Stdio};
 
-use crate::support::{Client, Server, program, until};
+use crate::support::{Client, Server, program, service, until};
 
 /// Each flag with a value that it takes and one that it doesn't.
 const FLAGS: [(&str, &str, &str); 16] = [
@@ -249,14 +249,12 @@ fn an_address_that_cannot_be_had_is_named() {
     refused(&run(&["--listen", "unix:/nowhere/at/all"]), 1, &["unix:/nowhere/at/all"]);
 }
 
-/// Starts the program as systemd does: with this socket as descriptor 3.
+/// Starts the program as systemd does.
 fn passed(socket: OwnedFd) -> (Running, String) {
-    let script = "exec 3<&0 0</dev/null; export LISTEN_PID=$$ LISTEN_FDS=1; exec \"$0\" \"$@\"";
-    let mut shell = std::process::Command::new("sh");
-    shell.args(["-c", script]).arg(program().get_program());
+    let mut command = service(socket, "");
     // Nobody could listen there.
-    shell.args(["--log", "error", "--listen", "192.0.2.1:1"]);
-    let mut child = shell.stdin(socket).stdout(Stdio::piped()).spawn().unwrap();
+    command.args(["--log", "error", "--listen", "192.0.2.1:1"]);
+    let mut child = command.stdout(Stdio::piped()).spawn().unwrap();
     let mut line = String::new();
     BufReader::new(child.stdout.take().unwrap()).read_line(&mut line).unwrap();
     (Running(child), line)

@@ -33,6 +33,8 @@ mod client_trouble;
 mod clients;
 mod config;
 mod crowds;
+#[cfg(feature = "client")]
+mod docs;
 mod drain;
 mod faults;
 mod gaps;
@@ -48,6 +50,7 @@ mod problems;
 mod publishes;
 mod races;
 mod replay;
+mod service;
 #[cfg(feature = "store")]
 mod store_crash;
 #[cfg(feature = "store")]
@@ -63,7 +66,7 @@ mod store_twice;
 mod sites;
 #[cfg(feature = "streams")]
 mod streams_ends;
-#[cfg(feature = "websocket")]
+#[cfg(all(feature = "store", feature = "websocket"))]
 mod streams_hostile;
 #[cfg(feature = "streams")]
 mod streams_sse;
@@ -73,5 +76,7 @@ mod strictness;
 mod tidy;
 mod tokens;
 mod topics;
+#[cfg(feature = "store")]
+mod upgrade;
 #[cfg(feature = "console")]
 mod web;

@@ -11,8 +11,7 @@ use std::thread;
 
 use serde_json::Value;
 
-use crate::store_runs::scratch;
-use crate::support::{HANG, Server};
+use crate::support::{HANG, Server, scratch};
 
 /// How often the server is killed; `LONGPOLL_CRASHES` says otherwise.
 const CRASHES: u32 = 30;

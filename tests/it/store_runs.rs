@@ -6,16 +6,7 @@ use std::process::Output;
 
 use serde_json::json;
 
-use crate::support::{Answer, Server, program, until};
-
-/// An empty place for a test's store.
-pub fn scratch(name: &str) -> PathBuf {
-    let place = Path::new(env!("CARGO_TARGET_TMPDIR")).join(name);
-    if place.exists() {
-        std::fs::remove_dir_all(&place).unwrap();
-    }
-    place
-}
+use crate::support::{Answer, Server, program, scratch, until};
 
 pub fn start(place: &Path, flags: &[&str]) -> Server {
     Server::start(&[&["--data", place.to_str().unwrap()], flags].concat())

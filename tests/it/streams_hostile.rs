@@ -8,9 +8,9 @@ use std::time::Duration;
 
 use serde_json::Value;
 
-use crate::store_runs::{mounted, scratch, start};
+use crate::store_runs::{mounted, start};
 use crate::streams_websocket::{handshake, open};
-use crate::support::{HANG, Server, until};
+use crate::support::{HANG, Server, scratch, until};
 
 /// A connection that has shaken hands, as its socket.
 struct Raw(TcpStream);

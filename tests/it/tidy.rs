@@ -4,6 +4,8 @@ use std::path::{Path, PathBuf};
 
 use longpoll::config::{Config, FLAGS, help};
 
+use crate::support::{Server, program};
+
 fn root() -> &'static Path {
     Path::new(env!("CARGO_MANIFEST_DIR"))
 }
@@ -137,6 +139,22 @@ fn the_readme_gives_every_flag_with_its_default() {
         assert!(readme.contains(&row), "README.md lacks {row}");
     }
     assert_eq!(Config::default().max_polls(), 448, "what 7/8 of the connections are");
+}
+
+#[test]
+fn the_version_is_the_same_wherever_it_is_told() {
+    let version = longpoll::VERSION;
+    assert!(read("Cargo.toml").contains(&format!("\nversion = \"{version}\"\n")));
+    let told = program().arg("--version").output().unwrap();
+    assert_eq!(String::from_utf8(told.stdout).unwrap(), format!("longpoll {version}\n"));
+    assert_eq!(Server::start(&[]).get("/health").json()["version"], version);
+    // The newest change comes first, with its date.
+    let readme = read("README.md");
+    let newest = readme.split_once("\n## Changes\n\n### ").unwrap().1.lines().next().unwrap();
+    let (changed, date) = newest.split_once(", ").unwrap();
+    assert_eq!(changed, version);
+    assert!(date.len() == 10 && date.split('-').all(|n| n.parse::<u16>().is_ok()), "{date}");
+    assert!(readme.contains(&format!("a tag `v{version}`")));
 }
 
 #[test]

@@ -16,10 +16,11 @@ pub mod sse;
 pub use client::{Answer, Client};
 #[cfg(feature = "store")]
 pub use ram::{Fault, LEFT, Left, NAMES, Names, Ram};
-pub use server::{Server, program};
+pub use server::{Server, program, service};
 #[cfg(feature = "store")]
 pub use shelf::{Shelf, Step, View, script, start};
 
+use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
 /// Beyond this a test is stuck, however slow the machine. No test asserts a time by it.
@@ -33,4 +34,13 @@ pub fn until(what: &str, mut yes: impl FnMut() -> bool) {
         assert!(Instant::now() < stuck, "never happened: {what}");
         std::thread::yield_now();
     }
+}
+
+/// A place of a test's own, which is not there yet.
+pub fn scratch(name: &str) -> PathBuf {
+    let place = Path::new(env!("CARGO_TARGET_TMPDIR")).join(name);
+    if place.exists() {
+        std::fs::remove_dir_all(&place).unwrap();
+    }
+    place
 }

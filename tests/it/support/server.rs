@@ -2,6 +2,7 @@
 
 use std::io::{BufRead, BufReader, Read};
 use std::net::SocketAddr;
+use std::os::fd::OwnedFd;
 use std::process::{Child, ChildStderr, Command, ExitStatus, Stdio};
 
 use super::{Answer, Client, until};
@@ -17,6 +18,17 @@ pub fn program() -> Command {
     let mut command = Command::new(env!("CARGO_BIN_EXE_longpoll"));
     command.stdin(Stdio::null());
     command
+}
+
+/// The program as systemd starts it: with this socket as descriptor 3, and with variables, such as
+/// `WATCHDOG_PID=$$`, in which `$$` is its own process.
+pub fn service(socket: OwnedFd, variables: &str) -> Command {
+    let script = format!(
+        "exec 3<&0 0</dev/null; export LISTEN_PID=$$ LISTEN_FDS=1 {variables}; exec \"$0\" \"$@\""
+    );
+    let mut shell = Command::new("sh");
+    shell.args(["-c", &script]).arg(program().get_program()).stdin(socket);
+    shell
 }
 
 impl Server {
