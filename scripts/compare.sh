@@ -49,7 +49,7 @@ misuse() {
 }
 
 root=$(cd "$(dirname "$0")/.." && pwd)
-seconds=6 intervals=0.1,1,5 clients=1,10,100 quick='' json='' svg=''
+seconds='' intervals='' clients='' quick='' json='' svg=''
 
 while [ $# -gt 0 ]; do
     case $1 in
@@ -67,10 +67,15 @@ while [ $# -gt 0 ]; do
     esac
     shift
 done
-[ -z "$quick" ] || seconds=2 intervals=0.1,1 clients=1,10
+# Options given win over --quick, and --quick over the defaults.
+[ -z "$quick" ] || : "${seconds:=2}" "${intervals:=0.1,1}" "${clients:=1,10}"
+: "${seconds:=6}" "${intervals:=0.1,1,5}" "${clients:=1,10,100}"
 [[ $seconds =~ ^[1-9][0-9]{0,2}$ ]] || misuse "--seconds takes a whole number from 1 to 999"
 [[ $intervals =~ ^[0-9]{1,2}(\.[0-9]{1,3})?(,[0-9]{1,2}(\.[0-9]{1,3})?)*$ ]] \
     || misuse "--intervals takes seconds, separated by commas"
+for interval in ${intervals//,/ }; do
+    awk "BEGIN { exit !($interval >= 0.01 && $interval <= 60) }" || misuse "--intervals: from 0.01 to 60 seconds"
+done
 # A server holds 448 polls, and 128 WebSockets, unless told otherwise.
 [[ $clients =~ ^[1-9][0-9]{0,2}(,[1-9][0-9]{0,2})*$ ]] || misuse "--clients takes numbers, separated by commas"
 for count in ${clients//,/ }; do
@@ -182,10 +187,10 @@ for interval in ${intervals//,/ }; do
 done
 pushed=(long long-anew sse websocket)
 sizes=${clients//,/ }
-most=${sizes##* }
+most=$(tr ' ' '\n' <<<"$sizes" | sort -n | tail -n 1)
 
 quiet_seconds=$((seconds * 10)) slow_seconds=$((seconds * 4))
-[ -z "$quick" ] || quiet_seconds=4 slow_seconds=2
+[ -z "$quick" ] || quiet_seconds=4 slow_seconds=$seconds
 # shellcheck source=scripts/bench/others.sh
 source "$root/scripts/bench/others.sh"
 load_before=$(cut -d ' ' -f 1-3 /proc/loadavg)

@@ -13,12 +13,13 @@ use crate::flock::{seed, wait_held};
 use crate::processes;
 use crate::stats::{median, millis, most, quantile, rounded};
 use crate::target::{Cursor, Target};
-use crate::wire::{Conn, Got, Outcome, SCRATCH, Traffic, Watch};
+use crate::wire::{Conn, Got, Outcome, PATIENCE, SCRATCH, Traffic, Watch};
 
-/// After the last event a client may have to come round once more, and then is waited for so long;
-/// and so long if it may have missed that event.
-const GRACE: Duration = Duration::from_secs(2);
+/// After the last event, and one more round, whoever may have missed it is waited for so long; all
+/// others with [`PATIENCE`], as what they have not got by then is lost.
 const NAIVE_GRACE: Duration = Duration::from_millis(200);
+/// Between two looks at whether it is over.
+const TICK: Duration = Duration::from_millis(100);
 /// A lane has at least so many events, however short it is.
 const EVENTS_AT_LEAST: usize = 2;
 const PUBLISHER: usize = 0;
@@ -219,13 +220,14 @@ impl Lane {
         let begin = self.now();
         let mut ready = Vec::new();
         let mut late = Vec::new();
-        let last = schedule.last().copied().unwrap_or_default();
-        let grace = if self.method == Method::NaiveLong { NAIVE_GRACE } else { GRACE };
-        let end = begin + last + self.method.every().unwrap_or_default() + grace;
-        while self.now() < end && (late.len() < schedule.len() || !self.all_is_known()) {
-            let mut until = self.ask_who_is_due()?.unwrap_or(end).min(end);
+        while !self.is_over(late.len() == schedule.len())? {
+            let now = self.now();
+            let mut until = now + TICK;
+            if let Some(due) = self.ask_who_is_due()? {
+                until = until.min(due);
+            }
             if let Some(due) = schedule.get(late.len()).filter(|_| !self.publishes) {
-                let (due, now) = (begin + *due, self.now());
+                let due = begin + *due;
                 if due <= now {
                     late.push(millis(now.saturating_sub(due)));
                     self.publish()?;
@@ -233,11 +235,20 @@ impl Lane {
                     until = until.min(due);
                 }
             }
-            let wait = until.saturating_sub(self.now());
-            self.watch.wait(wait, &mut ready)?;
+            self.watch.wait(until.saturating_sub(self.now()), &mut ready)?;
             ready.iter().try_for_each(|token| self.hear(*token))?;
         }
         Ok(late)
+    }
+
+    fn is_over(&self, all_is_published: bool) -> Outcome<bool> {
+        let since = self.now().saturating_sub(self.published[self.published.len() - 1].published);
+        if self.publishes && since > PATIENCE {
+            return Err("a publish has no answer".into());
+        }
+        let grace = if self.method == Method::NaiveLong { NAIVE_GRACE } else { PATIENCE };
+        let round = self.method.every().unwrap_or_default() + self.away * 4;
+        Ok(all_is_published && (self.all_is_known() || since > round + grace))
     }
 
     fn all_is_known(&self) -> bool {

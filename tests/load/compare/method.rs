@@ -35,10 +35,8 @@ impl Method {
     /// `short-0.1` and `naive-short-1` have their interval in seconds; the others have a name only.
     pub fn parse(name: &str) -> Outcome<Method> {
         let every = |text: &str| match text.parse() {
-            Ok(seconds) if (0.001..=60.0).contains(&seconds) => {
-                Ok(Duration::from_secs_f64(seconds))
-            }
-            _ => Err(format!("'{text}' is not an interval from 0.001 to 60 seconds")),
+            Ok(seconds) if (0.01..=60.0).contains(&seconds) => Ok(Duration::from_secs_f64(seconds)),
+            _ => Err(format!("'{text}' is not an interval from 0.01 to 60 seconds")),
         };
         if let Some(text) = name.strip_prefix("short-") {
             return Ok(Method::Short(every(text)?));
