@@ -1,9 +1,10 @@
-//! The load generator behind scripts/bench.sh: one thread, non-blocking sockets, loopback only.
+//! The load generator behind scripts/bench.sh, siege.sh and compare.sh: one thread, non-blocking sockets, loopback only.
 //! Every load checks the content of every answer, is bounded in count and time, and prints one line
 //! of JSON.
 
 mod args;
 mod attack;
+mod compare;
 mod fanout;
 mod flock;
 mod floor;
@@ -44,6 +45,13 @@ load COMMAND --server longpoll|nchan|floor --port PORT [--NAME VALUE]... [--tag 
              --max-connections 64 --max-polls 56 --write-timeout 2 [-- COMMAND...]
                                           an attack next to a probe; what else is named is
                                           the attack of a COMMAND; prints a row of Markdown
+  lane       --method NAME --clients 10 --rate 50 --seconds 5 --pid PID
+                                          [--seed N] [--round-trip-ms N]
+                                          events at random times, and clients that all learn of
+                                          them by one method
+  caps       --polls 500 --beyond 50 --pid PID  polls held to their cap, more beyond it, a publish
+  comparison --results FILE [--json FILE] [--svg FILE]
+                                          Markdown, verdicts and a picture from both
   free-port                               prints a port that nobody listens on
   report     --results FILE [--json FILE] [--foreign PERCENT] [--busy-limit PERCENT]
                                           Markdown from lines of figures
@@ -56,6 +64,7 @@ fn run(command: &str, args: Args) -> Outcome<ExitCode> {
         "floor" => return floor::serve(&mut args).map(|()| ExitCode::SUCCESS),
         "report" => return report::run(&mut args),
         "siege" => return siege::run(&mut args),
+        "comparison" => return compare::report(&mut args).map(|()| ExitCode::SUCCESS),
         "free-port" => {
             args.finish()?;
             println!("{}", TcpListener::bind((Ipv4Addr::LOCALHOST, 0))?.local_addr()?.port());
@@ -72,6 +81,8 @@ fn run(command: &str, args: Args) -> Outcome<ExitCode> {
         "poll" => rates::poll(target, &mut args)?,
         "roundtrip" => single::round_trip(target, &mut args)?,
         "sequence" => single::sequence(target, &mut args)?,
+        "lane" => compare::lane(target, &mut args)?,
+        "caps" => compare::caps(target, &mut args)?,
         "start" => single::start(target, &mut args)?,
         "pages" => single::pages(target, &mut args)?,
         other => return Err(format!("unknown command '{other}'\n\n{USAGE}").into()),

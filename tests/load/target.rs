@@ -44,7 +44,7 @@ pub struct Target {
     pub dialect: Dialect,
 }
 
-fn wrong<T>(what: &str, answer: &Answer) -> Outcome<T> {
+pub fn wrong<T>(what: &str, answer: &Answer) -> Outcome<T> {
     Err(format!("{what}; the answer was:\n{}", answer.excerpt()).into())
 }
 
@@ -71,7 +71,7 @@ impl Target {
         Ok(Target { port, dialect })
     }
 
-    fn get(self, path: &str, headers: &str) -> Vec<u8> {
+    pub fn get(self, path: &str, headers: &str) -> Vec<u8> {
         format!("GET {path} HTTP/1.1\r\nHost: 127.0.0.1:{}\r\n{headers}\r\n", self.port)
             .into_bytes()
     }

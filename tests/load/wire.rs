@@ -87,9 +87,37 @@ pub enum Got<'a> {
     Answer(Answer<'a>),
 }
 
+/// What went over a connection: what its socket was given and gave, without the headers of TCP.
+#[derive(Clone, Copy, Default)]
+pub struct Traffic {
+    pub sent: u64,
+    pub received: u64,
+}
+
 pub struct Conn {
     sock: TcpStream,
     partial: Vec<u8>,
+    pub traffic: Traffic,
+}
+
+impl Read for Conn {
+    fn read(&mut self, into: &mut [u8]) -> std::io::Result<usize> {
+        let count = self.sock.read(into)?;
+        self.traffic.received += count as u64;
+        Ok(count)
+    }
+}
+
+impl Write for Conn {
+    fn write(&mut self, bytes: &[u8]) -> std::io::Result<usize> {
+        let count = self.sock.write(bytes)?;
+        self.traffic.sent += count as u64;
+        Ok(count)
+    }
+
+    fn flush(&mut self) -> std::io::Result<()> {
+        Ok(())
+    }
 }
 
 impl Conn {
@@ -114,7 +142,7 @@ impl Conn {
         let sock = TcpStream::connect((Ipv4Addr::LOCALHOST, port))?;
         sock.set_nodelay(true)?;
         sock.set_read_timeout(Some(PATIENCE))?;
-        Ok(Conn { sock, partial: Vec::new() })
+        Ok(Conn { sock, partial: Vec::new(), traffic: Traffic::default() })
     }
 
     pub fn unblock(&self) -> Outcome<()> {
@@ -124,7 +152,7 @@ impl Conn {
     /// Requests are far smaller than an empty send buffer, so a part-write means that something is
     /// wrong.
     pub fn send(&mut self, request: &[u8]) -> Outcome<()> {
-        let taken = self.sock.write(request)?;
+        let taken = self.write(request)?;
         if taken != request.len() {
             return Err("a socket took only part of a request".into());
         }
@@ -133,7 +161,7 @@ impl Conn {
 
     /// One read. `pattern` is an answer that was checked before; an equal one needs no parsing.
     pub fn receive<'a>(&mut self, scratch: &'a mut [u8], pattern: &[u8]) -> Outcome<Got<'a>> {
-        let count = match self.sock.read(scratch) {
+        let count = match self.read(scratch) {
             Ok(0) => return Err("the server closed a connection".into()),
             Ok(count) => count,
             Err(error)
