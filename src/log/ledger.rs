@@ -1,4 +1,8 @@
 //! Who changes a log: publishers themselves, or whoever writes things down for them first.
+//!
+//! Whoever publishes cannot tell the two apart: an append returns when the event is as safe as was
+//! promised, and has happened whole or not at all. So the api knows nothing of disks, and a server
+//! without a store pays nothing for one.
 
 use std::time::Instant;
 

@@ -15,7 +15,7 @@ const NEEDS: [(&str, bool); 4] = [
     ("11-restart.sh", cfg!(feature = "store")),
     ("14-sse.sh", cfg!(feature = "streams")),
     ("15-four-transports.sh", cfg!(feature = "websocket")),
-    ("16-follow-and-publish.sh", cfg!(feature = "client")),
+    ("16-follow-and-publish.sh", cfg!(all(feature = "client", feature = "store"))),
 ];
 
 /// All lessons in reading order. Beside them stand what they share and programs that they run.
