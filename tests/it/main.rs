@@ -49,6 +49,8 @@ mod store_crash;
 #[cfg(feature = "store")]
 mod store_damage;
 #[cfg(feature = "store")]
+mod store_doubts;
+#[cfg(feature = "store")]
 mod store_faults;
 #[cfg(feature = "store")]
 mod store_repair;

@@ -18,7 +18,7 @@ pub use client::{Answer, Client};
 pub use ram::{Fault, LEFT, Left, NAMES, Names, Ram};
 pub use server::{Server, program};
 #[cfg(feature = "store")]
-pub use shelf::{Shelf, Step, View, script, start};
+pub use shelf::{RETENTION, Shelf, Step, View, script, start};
 
 use std::time::{Duration, Instant};
 
