@@ -51,6 +51,8 @@ mod store_damage;
 #[cfg(feature = "store")]
 mod store_doubts;
 #[cfg(feature = "store")]
+mod store_ends;
+#[cfg(feature = "store")]
 mod store_faults;
 #[cfg(feature = "store")]
 mod store_repair;
