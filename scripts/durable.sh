@@ -5,6 +5,8 @@
 #
 #   scripts/durable.sh             measures; Redis only if it is there
 #   scripts/durable.sh --install   gets Redis first (Debian: redis-server, redis-tools)
+#   scripts/durable.sh --memory    measures something else: how much memory it takes, and how long, to
+#                                  open a store of a gibibyte (needs 2.5 GiB of disk for a while)
 #
 # Environment: ROUNDS=3, SECONDS_EACH=3.
 set -euo pipefail
@@ -12,8 +14,10 @@ cd "$(dirname "$0")/.."
 
 rounds=${ROUNDS:-3}
 time=${SECONDS_EACH:-3}
+memory=no
 case "${1-}" in
     "") ;;
+    --memory) memory=yes ;;
     --install)
         as_root() { if [ "$(id -u)" = 0 ]; then "$@"; else sudo "$@"; fi; }
         as_root apt-get update -q >/dev/null
@@ -23,7 +27,7 @@ case "${1-}" in
         (cd "$tools" && apt-get download -q redis-server redis-tools libjemalloc2 liblzf1 liblua5.1-0 lua-bitop lua-cjson >/dev/null &&
             for package in redis*.deb lib*.deb lua*.deb; do dpkg-deb -x "$package" .; done && rm ./*.deb)
         ;;
-    *) echo "usage: scripts/durable.sh [--install]" >&2; exit 2 ;;
+    *) echo "usage: scripts/durable.sh [--install | --memory]" >&2; exit 2 ;;
 esac
 tools=$(cd "${CARGO_TARGET_DIR:-target}" 2>/dev/null && pwd)/tools/usr
 PATH=$PATH:$tools/bin
@@ -31,8 +35,6 @@ LD_LIBRARY_PATH=$tools/lib/$(uname -m)-linux-gnu${LD_LIBRARY_PATH:+:$LD_LIBRARY_
 export LD_LIBRARY_PATH
 
 cargo build --release --quiet
-load=$(cargo bench --bench load --no-run --message-format=json 2>/dev/null |
-    sed -n 's/.*"executable":"\([^"]*load-[^"]*\)".*/\1/p' | tail -n 1)
 server=${CARGO_TARGET_DIR:-target}/release/longpoll
 tmp=$(mktemp -d)
 pid=
@@ -49,14 +51,45 @@ stop() {
     rm -rf "$tmp/data"
 }
 
-longpoll() { # PUBLISHERS FLAGS...
-    local publishers=$1 port
-    shift
+serve() { # FLAGS...
     : >"$tmp/out"
     "$server" --listen 127.0.0.1:0 --log error "$@" >"$tmp/out" &
     pid=$!
     until grep -q '^listening' "$tmp/out"; do kill -0 "$pid"; done
     port=$(sed -n 's/.*:\([0-9]*\)$/\1/p' "$tmp/out")
+}
+
+# A store of a gibibyte, written by the program, then opened under three retentions in turn.
+if [ "$memory" = yes ]; then
+    metric() { curl -sf "localhost:$port/metrics" | sed -n "s/^longpoll_$1 //p"; }
+    end() { kill "$pid"; wait "$pid" || true; pid=; }
+    line=$(printf 'x%.0s' {1..1000})
+    for ((n = 0; n < 1000; n++)); do printf '"%s"\n' "$line"; done >"$tmp/batch"
+    kept=(--data "$tmp/data" --retain-events 100000000)
+    serve "${kept[@]}" --retain-bytes 2GiB --sync never
+    for ((n = 0; n < 960; n++)); do
+        curl -sf -o /dev/null --data-binary "@$tmp/batch" -H 'Content-Type: application/x-ndjson' "localhost:$port/topics/news"
+    done
+    end
+    echo "| opened with | events kept | kept, as counted | on disk | peak memory | in |"
+    echo "| --- | --- | --- | --- | --- | --- |"
+    for retain in 2GiB 2GiB 64MiB 64MiB 1MiB 1MiB; do
+        serve "${kept[@]}" --retain-bytes "$retain" --sync never
+        # The directory as it was opened, or is being tidied.
+        printf '| --retain-bytes %s | %s | %d MiB | %s MiB | %d MiB | %.1f s |\n' "$retain" \
+            "$(metric retained_events)" "$(($(metric retained_bytes) >> 20))" "$(du -sm "$tmp/data" | cut -f1)" \
+            "$(($(sed -n 's/^VmHWM:[^0-9]*\([0-9]*\) kB/\1/p' "/proc/$pid/status") >> 10))" "$(metric store_recovery_seconds)"
+        end
+    done
+    exit
+fi
+load=$(cargo bench --bench load --no-run --message-format=json 2>/dev/null |
+    sed -n 's/.*"executable":"\([^"]*load-[^"]*\)".*/\1/p' | tail -n 1)
+
+longpoll() { # PUBLISHERS FLAGS...
+    local publishers=$1 port
+    shift
+    serve "$@"
     "$load" publish --server longpoll --port "$port" --connections "$publishers" --seconds "$time" |
         sed -n 's/.*"thousand_per_second":\([0-9.]*\).*/\1/p' | awk '{ printf "%d\n", $1 * 1000 }'
     stop

@@ -63,6 +63,7 @@
 //! | a [bell]'s | who sits at it, and the last seq rung | |
 //! | a held poll's permit | its place under `--max-polls` | |
 //! | a slot of the shared pages | one rendered page | |
+//! | what is wrong with the disk of a store | that, for who asks after its health | |
 //! | the tokens, and what their file held | which are known | |
 //! | the counts of the [clients] | how many connections each has | |
 //! | a cause's turn in [diag] | when it was told last | |

@@ -8,6 +8,7 @@ use super::{Api, Reply};
 use crate::error::retry_after;
 use crate::http::Answer;
 use crate::json::Object;
+use crate::log::Disk;
 use crate::metrics::Page;
 
 impl Api {
@@ -19,6 +20,16 @@ impl Api {
             object.string("status", "draining");
         } else {
             object.string("status", "ok").string("version", crate::VERSION);
+        }
+        match self.ledger.disk() {
+            Disk::None => {}
+            Disk::Works => {
+                object.plain("store", "ok");
+            }
+            // Polls are served all the same.
+            Disk::Fails(why) => {
+                object.plain("store", "failing").string("store_failure", &why);
+            }
         }
         object.close();
         body.push(b'\n');

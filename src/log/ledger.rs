@@ -31,6 +31,9 @@ pub trait Ledger<T>: Send + Sync {
     /// Writes what is to be known of it beside the log itself.
     fn render(&self, page: &mut Page);
 
+    /// How the disk does that it is kept on.
+    fn disk(&self) -> Disk;
+
     /// Whether what was appended is on the disk when the publisher hears of it.
     fn is_durable(&self) -> bool;
 
@@ -45,6 +48,16 @@ pub struct Handed<'a, T> {
     pub claim: Option<&'a Claim<T>>,
     /// Of a batch, how many events it has.
     pub count: Option<u32>,
+}
+
+/// The disk that a log is kept on.
+#[derive(Debug, PartialEq, Eq)]
+pub enum Disk {
+    /// There is none: it is in memory only.
+    None,
+    Works,
+    /// It takes nothing; in its words.
+    Fails(String),
 }
 
 /// Why something was not done.
@@ -72,6 +85,10 @@ impl<T: Send> Ledger<T> for Log<T> {
     }
 
     fn render(&self, _: &mut Page) {}
+
+    fn disk(&self) -> Disk {
+        Disk::None
+    }
 
     fn is_durable(&self) -> bool {
         false

@@ -24,7 +24,7 @@ use parking_lot::{Mutex, MutexGuard};
 
 pub use event::{Draft, Event, Form, Now, event_cost};
 pub use keys::{Claim, Fingerprints, Outcome};
-pub use ledger::{Handed, Ledger, Refusal};
+pub use ledger::{Disk, Handed, Ledger, Refusal};
 pub use read::{Ask, Gap, OnGap, Slice, Why};
 pub use restore::{Plan, Snapshot, TopicTrims};
 pub use trims::LastTrim;

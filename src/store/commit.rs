@@ -76,6 +76,9 @@ pub struct Store<T> {
     pub journal: Journal,
     pub log: Arc<Log<T>>,
     pub retain_age: Duration,
+    /// The last commit let go of what is too old. The next one does not: some publishes need a
+    /// commit of their own, and there may always be more that is too old.
+    pub expired: bool,
     pub metrics: Arc<Metrics>,
 }
 
@@ -104,9 +107,11 @@ impl<T> Store<T> {
     /// Takes in what it can from the front, and answers it.
     pub fn round(&mut self, wishes: &mut VecDeque<Wish<T>>, now: Instant) -> Round {
         let mut round = Round::default();
+        let aged = if self.expired { None } else { self.log.aged_through(now, self.retain_age) };
+        self.expired = aged.is_some();
         let mut draw = Draw {
             commit: Commit::default(),
-            expire: self.log.aged_through(now, self.retain_age),
+            expire: aged,
             taken: Vec::new(),
             head: self.log.head().seq,
             keys: Vec::new(),
@@ -144,6 +149,10 @@ impl<T> Store<T> {
             }
         }
         round.failure = self.write(draw, now);
+        if tidy && round.failure.is_none() {
+            // Nobody may be publishing while it is said to fail.
+            round.failure = self.journal.recover(now, &self.metrics.store).err();
+        }
         if round.failure.is_none() && !round.closed.is_empty() {
             round.failure = self.journal.close(now, &self.metrics.store).err();
         } else if self.journal.is_full(now) || tidy && self.journal.is_dead(now) {
@@ -200,6 +209,7 @@ impl<T> Store<T> {
             return None;
         }
         if let Err(failure) = self.journal.commit(draw.commit, now, &self.metrics.store) {
+            self.expired = false;
             let why = failure.to_string();
             for wish in draw.taken {
                 match wish {

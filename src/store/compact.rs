@@ -10,7 +10,7 @@ use std::io;
 use std::time::{Duration, Instant, SystemTime};
 
 use super::disk::{Disk, File};
-use super::header::{file_name, first_line, temporary_name, write_compacted};
+use super::header::{file_name, first_line, segments, temporary_name, write_compacted};
 use super::line::Commit;
 use super::record::{Event, KeyOnly, Record, Stored};
 use super::scan::{Doing, Failure, read_sealed};
@@ -65,8 +65,9 @@ impl Kept {
 
 /// What is to be done to the files of a store, apart from appending.
 pub struct Chore {
-    /// Segments that nobody needs.
-    pub dead: Vec<u64>,
+    /// The segments that were needed when the newest of them began. Whatever older file is none of
+    /// these nobody needs, also when it stayed behind at an earlier chore.
+    pub needed: Vec<u64>,
     /// Runs of neighbours to be rewritten: their first seqs, and the last seq they stand for.
     pub runs: Vec<(Vec<u64>, u64)>,
     pub kept: Kept,
@@ -81,10 +82,7 @@ pub struct Rewritten {
 impl Chore {
     /// Does it. What fails is left as it was; the failure is told to `failed`.
     pub fn run(&self, disk: &dyn Disk, mut failed: impl FnMut(Failure)) -> Vec<Rewritten> {
-        for first in &self.dead {
-            let name = file_name(*first);
-            disk.remove(&name).doing("remove", &name).unwrap_or_else(&mut failed);
-        }
+        self.remove_dead(disk).unwrap_or_else(&mut failed);
         let rewrite = |(from, through): &(Vec<u64>, u64)| {
             let to = rewrite(disk, from, *through, &self.kept).map_err(&mut failed).ok()?;
             // From here on it is what a start would find. What fails now leaves files behind that
@@ -93,6 +91,17 @@ impl Chore {
             Some(Rewritten { from: from.clone(), to })
         };
         self.runs.iter().filter_map(rewrite).collect()
+    }
+
+    fn remove_dead(&self, disk: &dyn Disk) -> Result<(), Failure> {
+        let newest = self.needed.last().copied().unwrap_or_default();
+        for first in segments(disk)?.into_iter().filter(|first| *first < newest) {
+            if !self.needed.contains(&first) {
+                let name = file_name(first);
+                disk.remove(&name).doing("remove", &name)?;
+            }
+        }
+        Ok(())
     }
 }
 
@@ -203,8 +212,12 @@ impl Output<'_> {
         let name = file_name(self.segment.first);
         let temporary = temporary_name(&name);
         let synced = self.written.and_then(|()| self.file.sync());
-        synced.and_then(|()| disk.rename(&temporary, &name)).doing("write", &temporary)?;
-        Ok(self.segment)
+        let named = synced.and_then(|()| disk.rename(&temporary, &name));
+        if named.is_err() {
+            // It may be what fills the disk. If it stays, it goes at the next start.
+            let _ = disk.remove(&temporary);
+        }
+        named.doing("write", &temporary).map(|()| self.segment)
     }
 }
 

@@ -8,6 +8,8 @@ use std::io;
 use std::sync::Arc;
 use std::time::Instant;
 
+use parking_lot::Mutex;
+
 use super::Opened;
 use super::commit::{Publish, Reply, Store, Wish};
 use super::compact::Chore;
@@ -16,7 +18,7 @@ use super::scan::Failure;
 use crate::config::Sync;
 use crate::diag::Diag;
 use crate::limits::COMMIT_QUEUE;
-use crate::log::{Appended, Handed, Ledger, Log, Now, Refusal};
+use crate::log::{Appended, Disk, Handed, Ledger, Log, Now, Refusal};
 use crate::metrics::{Metrics, Page};
 use crate::names::Name;
 use crate::threads::{Mailbox, start};
@@ -26,8 +28,12 @@ pub struct Writer<T> {
     flusher: Mailbox<Wish<T>>,
     log: Arc<Log<T>>,
     metrics: Arc<Metrics>,
+    trouble: Trouble,
     durable: bool,
 }
+
+/// What the disk said first, while it refuses. A lock that is held for moments, under no other.
+type Trouble = Arc<Mutex<Option<String>>>;
 
 impl<T: Send> Ledger<T> for Writer<T> {
     fn append(&self, handed: Handed<'_, T>, now: Now) -> Result<Appended<T>, Refusal> {
@@ -52,6 +58,15 @@ impl<T: Send> Ledger<T> for Writer<T> {
 
     fn render(&self, page: &mut Page) {
         self.metrics.store.render(page);
+        page.gauge(
+            "store_failing",
+            "1 while publishes are refused because of the store.",
+            u8::from(self.trouble.lock().is_some()),
+        );
+    }
+
+    fn disk(&self) -> Disk {
+        self.trouble.lock().clone().map_or(Disk::Works, Disk::Fails)
     }
 
     fn is_durable(&self) -> bool {
@@ -79,11 +94,18 @@ impl<T: Send + 'static> Opened<T> {
         let (log, metrics) = (Arc::clone(&store.log), Arc::clone(&store.metrics));
         let durable = store.journal.sync == Sync::Always;
         let queue = Mailbox::new(COMMIT_QUEUE);
-        let mut flusher =
-            Flusher { store, queue: queue.clone(), diag: diag.clone(), trouble: None, _lock: lock };
+        let trouble = Trouble::default();
+        let mut flusher = Flusher {
+            store,
+            queue: queue.clone(),
+            diag: diag.clone(),
+            trouble: Arc::clone(&trouble),
+            stuck: false,
+            lock: Arc::new(lock),
+        };
         flusher.start(report.found.chore.take());
         start("flusher", Box::new(move || flusher.run()))?;
-        Ok((Arc::clone(&log), Writer { flusher: queue, log, metrics, durable }))
+        Ok((Arc::clone(&log), Writer { flusher: queue, log, metrics, trouble, durable }))
     }
 }
 
@@ -92,16 +114,19 @@ struct Flusher<T> {
     store: Store<T>,
     queue: Mailbox<Wish<T>>,
     diag: Diag,
-    /// What the disk said first, while it refuses.
-    trouble: Option<String>,
-    /// Given back when the thread ends.
-    _lock: Lock,
+    trouble: Trouble,
+    /// No new segment could be begun; told once.
+    stuck: bool,
+    /// Given back when the thread ends, and whoever does a chore for it: another process must not
+    /// find its files being changed.
+    lock: Arc<Lock>,
 }
 
 impl<T> Drop for Flusher<T> {
     fn drop(&mut self) {
         // However it ends, nobody waits for it in vain.
         self.queue.close();
+        *self.trouble.lock() = Some("the store has ended".into());
         while self.queue.try_take().is_some() {}
     }
 }
@@ -142,19 +167,35 @@ impl<T: Send + 'static> Flusher<T> {
 
     /// Says when trouble begins and when it is over, once each.
     fn note(&mut self, failure: Option<&Failure>) {
-        if let (Some(failure), None) = (failure, &self.trouble) {
-            let said = failure.to_string();
-            self.diag.error(format_args!(
-                "the store takes nothing: {said}; what it has is served, publishes get 507"
-            ));
-            self.trouble = Some(said);
-        } else if failure.is_none() && self.store.journal.refused.is_none() {
-            if let Some(said) = self.trouble.take() {
+        self.note_stuck(failure);
+        let mut trouble = self.trouble.lock();
+        match (failure, &*trouble) {
+            (Some(failure), None) if self.store.journal.refused.is_some() => {
+                let said = failure.to_string();
+                *trouble = Some(said.clone());
+                drop(trouble);
+                self.diag.error(format_args!(
+                    "the store takes nothing: {said}; what it has is served, publishes get 507"
+                ));
+            }
+            (None, Some(_)) if self.store.journal.refused.is_none() => {
+                let said = trouble.take().unwrap_or_default();
+                drop(trouble);
                 self.diag.error(format_args!(
                     "the store works again, after: {said}; what it had was read again and is whole"
                 ));
             }
+            _ => {}
         }
+    }
+
+    /// The same for a new segment that cannot be begun: then the old one grows on.
+    fn note_stuck(&mut self, failure: Option<&Failure>) {
+        let stuck = self.store.journal.rotate_after.is_some();
+        if let (Some(failure), true, false) = (failure, stuck, self.stuck) {
+            self.diag.error(format_args!("no new segment can be begun: {failure}"));
+        }
+        self.stuck = stuck;
     }
 
     /// Has a chore done by a thread of its own.
@@ -162,7 +203,9 @@ impl<T: Send + 'static> Flusher<T> {
         let Some(chore) = chore else { return };
         let disk = Arc::clone(&self.store.journal.disk);
         let (back, diag) = (self.queue.clone(), self.diag.clone());
+        let lock = Arc::clone(&self.lock);
         let work = move || {
+            let _locked = lock;
             let failed = |failure| diag.error(format_args!("a segment stays as it is: {failure}"));
             back.post(Wish::Done(chore.run(&*disk, failed)));
         };

@@ -8,9 +8,10 @@
 //! The first line never changes its form, so that a program of any version can tell what it has
 //! before it. The second is a line like all others.
 
+use super::disk::Disk;
 use super::line::Commit;
-use super::record::{Reader, hex, write_topic, write_trimmed};
-use super::scan::Failure;
+use super::record::{LARGEST, Reader, hex, write_topic, write_trimmed};
+use super::scan::{Doing as _, Failure};
 use crate::cursor::Epoch;
 use crate::json::Object;
 use crate::log::{LastTrim, Retention, Snapshot};
@@ -180,7 +181,19 @@ pub fn file_name(first: u64) -> String {
 pub fn first_seq(name: &str) -> Option<u64> {
     let digits = name.strip_suffix(".log").filter(|digits| digits.len() == 20)?;
     let plain = digits.bytes().all(|b| b.is_ascii_digit());
-    if plain { digits.parse().ok() } else { None }
+    if plain { digits.parse().ok().filter(|first| *first <= LARGEST) } else { None }
+}
+
+/// The segments of a directory, oldest first.
+pub fn segments(disk: &dyn Disk) -> Result<Vec<u64>, Failure> {
+    let names = disk.list().doing("list", "the directory")?;
+    let mut firsts = Vec::new();
+    for first in names.iter().filter_map(|name| first_seq(name)) {
+        // There are few, and a sort would be larger than all the rest here.
+        let place = firsts.partition_point(|before| *before < first);
+        firsts.insert(place, first);
+    }
+    Ok(firsts)
 }
 
 /// A name to write under until all is there.

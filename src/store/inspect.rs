@@ -5,11 +5,11 @@ use std::io::{self, Write};
 use std::path::Path;
 
 use super::disk::{Directory, Disk, File};
-use super::header::{self, Header, file_name, first_line};
+use super::header::{self, Header, file_name, first_line, segments};
 use super::line::{Mark, parse};
 use super::lock::{LOCK, Safe, identity};
 use super::record::Record;
-use super::recovery::{check_safe, segments};
+use super::recovery::{check_safe, why_new_epoch};
 use super::replay::read;
 use super::scan::{Doing, Failure, Lines};
 use crate::log::Now;
@@ -147,14 +147,9 @@ pub fn inspect<T>(directory: &Path, out: &mut dyn Write) -> io::Result<bool> {
             found.end
         )?;
     }
-    if copied {
-        writeln!(out, "this is a copy, or was restored: the next start begins a new epoch")?;
-    } else if !found.begun.synced && !found.closed {
-        writeln!(
-            out,
-            "its run did not sync everything, and has not ended in order (yet): without that, the \
-             next start begins a new epoch"
-        )?;
+    // A server that is running may still end in order.
+    if let Some(why) = why_new_epoch(&found, copied, safe) {
+        writeln!(out, "as it is now, the next start begins a new epoch, because {why}")?;
     }
     writeln!(out, "valid")?;
     Ok(true)

@@ -39,6 +39,8 @@ pub struct Journal {
     pub dirty: Option<Instant>,
     /// Set when the disk has refused: until when nothing is tried, and what it said.
     pub refused: Option<(Instant, String)>,
+    /// How many bytes it was that it did not take.
+    wanted: usize,
     /// A chore is being done.
     pub busy: bool,
     /// Not before this a new segment is begun, because the last try failed.
@@ -64,9 +66,15 @@ impl Active {
         let temporary = temporary_name(&name);
         let bytes = begin(begun, snapshot);
         let file = disk.create(&temporary).doing("create", &temporary)?;
-        file.write_at(&bytes, 0).doing("write", &temporary)?;
-        file.sync().doing("sync", &temporary)?;
-        disk.rename(&temporary, &name).doing("rename", &temporary)?;
+        let written = file.write_at(&bytes, 0).doing("write", &temporary);
+        let synced = written.and_then(|()| file.sync().doing("sync", &temporary));
+        let named =
+            synced.and_then(|()| disk.rename(&temporary, &name).doing("rename", &temporary));
+        if let Err(failure) = named {
+            // It may be what fills the disk. If it stays, it goes at the next start.
+            let _ = disk.remove(&temporary);
+            return Err(failure);
+        }
         let end = bytes.len() as u64;
         Ok(Active { file, start: end, end, synced: end })
     }
@@ -92,6 +100,7 @@ impl Journal {
             marker,
             dirty: None,
             refused: None,
+            wanted: 0,
             busy: false,
             rotate_after: None,
         }
@@ -117,6 +126,7 @@ impl Journal {
             written = sync(&*active.file, metrics).doing("sync", &name);
         }
         if let Err(failure) = written {
+            self.wanted = bytes.len();
             return Err(self.refuse(failure, now, metrics));
         }
         let from = std::mem::replace(&mut active.end, end);
@@ -183,8 +193,11 @@ impl Journal {
     }
 
     /// After a refusal nothing is trusted but what can be read again. What does not count is cut
-    /// off.
-    fn recover(&mut self, now: Instant, metrics: &StoreMetrics) -> Result<(), Failure> {
+    /// off; and as much as was refused has to fit, or a full disk would be taken for a good one.
+    ///
+    /// # Errors
+    /// When the disk still refuses, or it is too soon to ask.
+    pub fn recover(&mut self, now: Instant, metrics: &StoreMetrics) -> Result<(), Failure> {
         let Some((until, why)) = &self.refused else { return Ok(()) };
         if now < *until {
             return Err(Failure::Refused(why.clone()));
@@ -195,6 +208,7 @@ impl Journal {
         self.active.synced = self.active.end;
         self.dirty = None;
         self.refused = None;
+        self.wanted = 0;
         Ok(())
     }
 
@@ -211,6 +225,7 @@ impl Journal {
                 }
             }
         }
+        active.file.write_at(&vec![0; self.wanted], active.end).doing("write to", &name)?;
         active.file.truncate(active.end).doing("cut", &name)?;
         active.file.sync().doing("sync", &name)?;
         self.sync_names()
@@ -249,13 +264,13 @@ impl Journal {
         self.rotate_after = Some(now + STORE_RETRY);
         self.sync(now, metrics)?;
         let snapshot = log.snapshot();
-        let mut rest = Segments(self.segments.0.clone());
+        let mut kept = Segments(self.segments.0.clone());
         // Without events it has the name that the new one will have, and is replaced.
-        if !rest.0.last().is_some_and(Segment::has_events) {
-            rest.0.pop();
+        if !kept.0.last().is_some_and(Segment::has_events) {
+            kept.0.pop();
         }
-        let dead = if self.busy { 0 } else { rest.dead_in_front(now) };
-        let kept = rest.0.split_off(dead);
+        let dead = if self.busy { 0 } else { kept.dead_in_front(now) };
+        let kept = kept.0.split_off(dead);
         let next = snapshot.head + 1;
         let begun = Begun {
             next,
@@ -282,21 +297,22 @@ impl Journal {
         if self.busy {
             return Ok(None);
         }
-        let dead = rest.0.iter().map(|segment| segment.first).collect();
-        Ok(self.chore(dead, &snapshot, now))
+        self.busy = true;
+        Ok(Some(self.chore(&snapshot, now)))
     }
 
-    fn chore(&mut self, dead: Vec<u64>, snapshot: &Snapshot, now: Instant) -> Option<Chore> {
+    fn chore(&self, snapshot: &Snapshot, now: Instant) -> Chore {
         let rows = &self.segments;
         let runs = rows.worth_rewriting(self.segment_bytes, self.begun.retain_bytes, now);
         let run = |run: std::ops::Range<usize>| {
             let through = rows.0[run.end].first - 1;
             (rows.0[run].iter().map(|segment| segment.first).collect(), through)
         };
-        let runs: Vec<_> = runs.into_iter().map(run).collect();
-        self.busy = !runs.is_empty() || !dead.is_empty();
-        let kept = Kept::new(snapshot, SystemTime::now());
-        self.busy.then_some(Chore { dead, runs, kept })
+        Chore {
+            needed: rows.0.iter().map(|segment| segment.first).collect(),
+            runs: runs.into_iter().map(run).collect(),
+            kept: Kept::new(snapshot, SystemTime::now()),
+        }
     }
 
     /// Takes in what a chore has done.

@@ -229,6 +229,10 @@ impl Record {
     }
 }
 
+/// No number in a store is larger, so that one more is always a number: at a million events a second
+/// there would be as many in 290,000 years.
+pub const LARGEST: u64 = u64::MAX / 2;
+
 /// What is left to read.
 pub struct Reader<'a>(pub &'a [u8]);
 
@@ -255,11 +259,12 @@ impl<'a> Reader<'a> {
         there
     }
 
+    /// A whole number, up to [`LARGEST`].
     pub fn number(&mut self) -> Option<u64> {
         let digits = self.0.iter().take_while(|b| b.is_ascii_digit()).count();
         let (number, rest) = self.0.split_at(digits);
         self.0 = rest;
-        std::str::from_utf8(number).ok()?.parse().ok()
+        std::str::from_utf8(number).ok()?.parse().ok().filter(|number| *number <= LARGEST)
     }
 
     /// A string in which nothing is escaped.

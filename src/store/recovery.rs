@@ -11,7 +11,7 @@ use std::time::{Duration, SystemTime};
 use super::commit::Store;
 use super::compact::Chore;
 use super::disk::{Disk, File};
-use super::header::{Begun, file_name, first_seq};
+use super::header::{Begun, file_name, segments};
 use super::journal::{Active, Journal};
 use super::line::Commit;
 use super::lock::{LOCK, Safe};
@@ -63,7 +63,9 @@ pub fn open<T>(
     let safe = Safe::read(&*marker);
     let Some(newest) = firsts.pop() else {
         let number = safe.map_or(0, |safe| safe.number) + 1;
-        return fresh(disk, settings, metrics, marker, number);
+        let store = fresh(disk, settings, metrics, marker, number)?;
+        let new_epoch = safe.map(|_| "the segments that the lock file knows of are gone");
+        return Ok((store, Report { new_epoch, ..Report::default() }));
     };
     settle(&*disk, newest)?;
     let mut found = read(&*disk, &firsts, newest, now)?;
@@ -74,15 +76,8 @@ pub fn open<T>(
     let torn = cut(&mut found)?;
     clean_up(&*disk, &found.leftovers)?;
 
-    let unclean = !found.begun.synced && !found.closed;
-    let mut report = Report { torn, ..Report::default() };
-    report.new_epoch = settings.new_epoch.or(if copied {
-        Some("the directory was copied or restored")
-    } else if unclean {
-        Some("the last run did not sync everything, and did not end in order")
-    } else {
-        None
-    });
+    let new_epoch = settings.new_epoch.or_else(|| why_new_epoch(&found, copied, safe));
+    let mut report = Report { torn, new_epoch, chore: None };
     let retention = settings.retention.unwrap_or(found.begun.retention());
     let Retention { events, bytes, topics, .. } = retention;
     let begun = Begun {
@@ -113,16 +108,22 @@ pub fn open<T>(
     Ok((store, report))
 }
 
-/// The segments of a directory, oldest first.
-pub fn segments(disk: &dyn Disk) -> Result<Vec<u64>, Failure> {
-    let names = disk.list().doing("list", "the directory")?;
-    let mut firsts = Vec::new();
-    for first in names.iter().filter_map(|name| first_seq(name)) {
-        // There are few, and a sort would be larger than all the rest here.
-        let place = firsts.partition_point(|before| *before < first);
-        firsts.insert(place, first);
+/// Why seqs could repeat if the epoch were to go on, if they could.
+pub fn why_new_epoch<T>(
+    found: &Found<T>,
+    copied: bool,
+    safe: Option<Safe>,
+) -> Option<&'static str> {
+    let shorter = |safe: Safe| safe.number == found.begun.number && found.end < safe.to;
+    if copied {
+        Some("the directory was copied or restored")
+    } else if !found.begun.synced && !found.closed {
+        Some("the last run did not sync everything, and did not end in order")
+    } else if safe.is_some_and(shorter) {
+        Some("the last commit is not whole, and the lock file knows that it was safe")
+    } else {
+        None
     }
-    Ok(firsts)
 }
 
 fn nothing() -> Failure {
@@ -135,7 +136,7 @@ fn fresh<T>(
     metrics: &Arc<Metrics>,
     marker: Box<dyn File>,
     number: u64,
-) -> Result<(Store<T>, Report), Failure> {
+) -> Result<Store<T>, Failure> {
     let retention = settings.retention.ok_or_else(nothing)?;
     let secret = random_bytes().doing("make", "a secret")?;
     let begun = Begun {
@@ -158,8 +159,7 @@ fn fresh<T>(
     let log = Log::new(begun.epoch, begun.retention());
     let segments = Segments(vec![Segment::new(1)]);
     let journal = Journal::new(disk, settings, active, segments, begun, marker);
-    let store = open_for_writing(journal, log, settings, metrics, Now::read())?;
-    Ok((store, Report::default()))
+    open_for_writing(journal, log, settings, metrics, Now::read())
 }
 
 fn open_for_writing<T>(
@@ -182,6 +182,7 @@ fn open_for_writing<T>(
         journal,
         log: Arc::new(log),
         retain_age: settings.retention.map_or(Duration::MAX, |retention| retention.age),
+        expired: false,
         metrics: Arc::clone(metrics),
     })
 }

@@ -13,12 +13,12 @@ use std::time::SystemTime;
 
 use super::compact::{Kept, Output};
 use super::disk::{Directory, Disk};
-use super::header::{Begun, Header, file_name};
+use super::header::{Begun, Header, file_name, segments};
 use super::inspect::go_through;
 use super::journal::Active;
 use super::lock::{LOCK, Safe};
 use super::record::Record;
-use super::recovery::{Settings, open, segments};
+use super::recovery::{Settings, open};
 use super::scan::{Commits, Doing, Failure, Lines, read_sealed};
 use super::{in_words, lock_directory};
 use crate::config::{Config, RepairAsked, Sync};

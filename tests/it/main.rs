@@ -56,6 +56,10 @@ mod store_crash;
 #[cfg(feature = "store")]
 mod store_damage;
 #[cfg(feature = "store")]
+mod store_doubts;
+#[cfg(feature = "store")]
+mod store_ends;
+#[cfg(feature = "store")]
 mod store_faults;
 #[cfg(feature = "store")]
 mod store_repair;

@@ -3,6 +3,7 @@
 
 use std::path::{Path, PathBuf};
 use std::process::Output;
+use std::sync::atomic::{AtomicBool, Ordering};
 
 use serde_json::json;
 
@@ -33,11 +34,24 @@ fn keyed(server: &Server, topic: &str, key: &str, body: &str) -> Answer {
     server.connect().post(&format!("/topics/{topic}"), &headers, body)
 }
 
-/// Copies a store as the documents say.
+/// Copies a store as the documents say: again, when one was gone before its turn.
 fn copy(from: &Path, to: &Path) {
-    std::fs::create_dir_all(to).unwrap();
-    for segment in segments(from) {
-        std::fs::copy(&segment, to.join(segment.file_name().unwrap())).unwrap();
+    let copied = || {
+        let _ = std::fs::remove_dir_all(to);
+        std::fs::create_dir_all(to).unwrap();
+        segments(from)
+            .iter()
+            .all(|segment| std::fs::copy(segment, to.join(segment.file_name().unwrap())).is_ok())
+    };
+    until("nothing is removed while it is copied", copied);
+}
+
+/// Lets others stop, however a test ends.
+struct Stop<'a>(&'a AtomicBool);
+
+impl Drop for Stop<'_> {
+    fn drop(&mut self) {
+        self.0.store(true, Ordering::Relaxed);
     }
 }
 
@@ -161,24 +175,23 @@ fn a_copy_of_a_directory_in_use_is_valid_and_begins_a_new_epoch() {
     let (place, to) = (scratch("store-live"), scratch("store-copy"));
     let server = start(&place, &["--retain-bytes", "2MiB", "--retain-events", "1000000"]);
     let body = "x".repeat(10_000);
-    let stop = std::sync::atomic::AtomicBool::new(false);
+    let stop = AtomicBool::new(false);
     std::thread::scope(|scope| {
         scope.spawn(|| {
             let mut client = server.connect();
-            while !stop.load(std::sync::atomic::Ordering::Relaxed) {
+            while !stop.load(Ordering::Relaxed) {
                 assert_eq!(client.post("/topics/news", "", &body).status, 201);
             }
         });
+        let _stop = Stop(&stop);
         until("a few segments", || server.metric("store_segments") >= 4.0);
         for _ in 0..5 {
-            let _ = std::fs::remove_dir_all(&to);
             copy(&place, &to);
             let said = run(&["inspect", to.to_str().unwrap()]);
             let text = String::from_utf8_lossy(&said.stdout).into_owned();
             assert!(said.status.success() && text.ends_with("valid\n"), "{text}");
-            assert!(text.contains("copy"), "{text}");
+            assert!(text.contains("copied"), "{text}");
         }
-        stop.store(true, std::sync::atomic::Ordering::Relaxed);
     });
     let copied = start(&to, &["--retain-bytes", "2MiB", "--retain-events", "1000000"]);
     let old = server.get("/topics/news?since=last:1&wait=0");
@@ -283,10 +296,18 @@ fn a_full_disk_refuses_publishes_and_takes_them_again_when_there_is_room() {
     assert!(full.detail().contains("No space left"), "{}", full.detail());
     assert_eq!(server.get("/topics/news?wait=0").data(), ["before"]);
     assert!(server.metric("store_failures_total") >= 1.0);
+    let health = server.get("/health");
+    assert_eq!((health.status, &health.json()["status"]), (200, &json!("ok")));
+    assert_eq!(health.json()["store"], "failing");
+    assert!(health.json()["store_failure"].as_str().unwrap().contains("No space left"));
+    assert_eq!(server.metric("store_failing"), 1.0);
     std::fs::remove_file(&filler).unwrap();
-    until("it takes publishes again", || {
-        client.post("/topics/news", "Idempotency-Key: k\r\n", "x".repeat(20_000)).status == 201
-    });
+    // By itself, without a publish.
+    until("it is well again", || server.get("/health").json()["store"] == "ok");
+    assert_eq!(server.get("/health").json().get("store_failure"), None);
+    assert_eq!(server.metric("store_failing"), 0.0);
+    let again = client.post("/topics/news", "Idempotency-Key: k\r\n", "x".repeat(20_000));
+    assert_eq!(again.status, 201);
     assert_eq!(server.get(&format!("/topics/news?since={before}&wait=0")).seqs(), [2]);
     drop(server);
     let server = start(&data, &[]);

@@ -18,7 +18,7 @@ pub use client::{Answer, Client};
 pub use ram::{Fault, LEFT, Left, NAMES, Names, Ram};
 pub use server::{Server, program, service};
 #[cfg(feature = "store")]
-pub use shelf::{Shelf, Step, View, script, start};
+pub use shelf::{RETENTION, Shelf, Step, View, script, start};
 
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};

@@ -64,6 +64,8 @@ struct State {
     operations: usize,
     faults: Vec<(usize, Fault)>,
     off: bool,
+    /// Bytes that files may still grow by, if that is bounded.
+    room: Option<usize>,
 }
 
 #[derive(Default, Clone)]
@@ -136,6 +138,11 @@ impl Ram {
         let mut state = self.0.lock();
         let number = state.operations + operation;
         state.faults.push((number, fault));
+    }
+
+    /// From now on files may grow by so many bytes.
+    pub fn fill_up(&self, but_for: usize) {
+        self.0.lock().room = Some(but_for);
     }
 
     /// Operations so far: whatever changes something, or makes it last.
@@ -300,6 +307,16 @@ impl Disk for Ram {
 struct RamFile(Ram, usize);
 
 impl RamFile {
+    fn may_grow_to(&self, length: usize) -> bool {
+        let mut state = self.0.0.lock();
+        let more = length.saturating_sub(state.files[self.1].seen.len());
+        let left = state.room.map(|room| room.checked_sub(more));
+        if let Some(Some(left)) = left {
+            state.room = Some(left);
+        }
+        left != Some(None)
+    }
+
     fn change(&self, change: Change) {
         let mut state = self.0.0.lock();
         let file = &mut state.files[self.1];
@@ -322,6 +339,9 @@ impl File for RamFile {
     }
 
     fn write_at(&self, bytes: &[u8], at: u64) -> io::Result<()> {
+        if !self.may_grow_to(at as usize + bytes.len()) {
+            return Err(refused(Fault::Refused));
+        }
         let write = Change::Write(at as usize, bytes.to_vec());
         match self.0.operation() {
             Ok(()) => self.change(write),
@@ -337,6 +357,10 @@ impl File for RamFile {
 
     fn truncate(&self, length: u64) -> io::Result<()> {
         self.0.operation().map_err(refused)?;
+        let mut state = self.0.0.lock();
+        let freed = state.files[self.1].seen.len().saturating_sub(length as usize);
+        state.room = state.room.map(|room| room + freed);
+        drop(state);
         self.change(Change::Truncate(length as usize));
         Ok(())
     }
