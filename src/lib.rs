@@ -94,6 +94,7 @@ pub mod shutdown;
 pub mod threads;
 pub mod config;
 pub mod diag;
+#[cfg(feature = "systemd")]
 pub mod service;
 pub mod line;
 pub mod http;

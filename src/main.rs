@@ -11,9 +11,9 @@ use std::sync::Arc;
 use longpoll::access::{Access, new_token};
 use longpoll::api::{self, OpenLog};
 use longpoll::config::{self, Command, Config, LogLevel, TokenAsked};
-use longpoll::door::Door;
-use longpoll::door::listener::{self, Listener};
+use longpoll::door::{Door, listener};
 use longpoll::metrics::Metrics;
+#[cfg(feature = "systemd")]
 use longpoll::service::Manager;
 use longpoll::shutdown::Shutdown;
 use longpoll::{VERSION, diag};
@@ -85,6 +85,7 @@ fn serve(config: Config) -> std::io::Result<()> {
     let metrics = Arc::new(Metrics::default());
     let (diag, diag_thread) =
         diag::start(config.log, Arc::clone(&metrics)).map_err(|e| no_thread(&e))?;
+    #[cfg(feature = "systemd")]
     let manager = Manager::from_env(|name| std::env::var_os(name), diag.clone())?;
     let names: Vec<_> = listeners.iter().map(ToString::to_string).collect();
     let hints = config.log >= LogLevel::Info && !diag.is_journal();
@@ -94,7 +95,8 @@ fn serve(config: Config) -> std::io::Result<()> {
     let warning = exposed.map(|listener| {
         format!("whoever reaches {listener} may read, publish and delete; see --tokens")
     });
-    if !config.listen.is_empty() && listeners.iter().any(Listener::is_passed) {
+    #[cfg(feature = "systemd")]
+    if !config.listen.is_empty() && listeners.iter().any(listener::Listener::is_passed) {
         diag.warning("--listen is not used: systemd has passed the sockets");
     }
     let log = OpenLog::open(&config, &metrics, &diag)?;
@@ -120,9 +122,14 @@ fn serve(config: Config) -> std::io::Result<()> {
         // Whoever has no stderr needs no hint.
         let _ = std::io::stderr().write_all(hint.as_bytes());
     }
-    manager.tell(&format!("READY=1\nSTATUS=listening on {}", names.join(", ")));
-    manager.attend(&shutdown, || door.lives());
-    manager.tell("STOPPING=1");
+    #[cfg(feature = "systemd")]
+    {
+        manager.tell(&format!("READY=1\nSTATUS=listening on {}", names.join(", ")));
+        manager.attend(&shutdown, || door.lives());
+        manager.tell("STOPPING=1");
+    }
+    #[cfg(not(feature = "systemd"))]
+    shutdown.wait();
     diag.info("draining");
     door.drain();
     diag.info("stopped");

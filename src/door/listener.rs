@@ -33,6 +33,7 @@ pub struct Listener {
 /// Where a socket comes from.
 enum Origin {
     /// From systemd, which keeps it for the next start.
+    #[cfg(feature = "systemd")]
     Passed,
     Bound,
     /// A unix socket, which is ours to remove.
@@ -51,9 +52,12 @@ impl fmt::Display for Listener {
 /// # Errors
 /// Names the address and says what is in the way.
 pub fn open(asked: &[Listen]) -> io::Result<Vec<Listener>> {
-    let passed = passed_by_systemd()?;
-    if !passed.is_empty() {
-        return Ok(passed);
+    #[cfg(feature = "systemd")]
+    {
+        let passed = passed_by_systemd()?;
+        if !passed.is_empty() {
+            return Ok(passed);
+        }
     }
     let usual = [Listen::Tcp(DEFAULT_LISTEN.into())];
     let mut listeners = Vec::new();
@@ -70,6 +74,7 @@ fn explain(what: impl fmt::Display, error: &Error) -> Error {
     Error::new(error.kind(), format!("cannot listen on {what}: {error}"))
 }
 
+#[cfg(feature = "systemd")]
 fn passed_by_systemd() -> io::Result<Vec<Listener>> {
     let mut passed = listenfd::ListenFd::from_env();
     let mut listeners = Vec::new();
@@ -186,6 +191,7 @@ impl Listener {
     }
 
     /// Whether systemd passed it.
+    #[cfg(feature = "systemd")]
     #[must_use]
     pub fn is_passed(&self) -> bool {
         matches!(self.origin, Origin::Passed)

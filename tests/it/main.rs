@@ -50,6 +50,7 @@ mod problems;
 mod publishes;
 mod races;
 mod replay;
+#[cfg(feature = "systemd")]
 mod service;
 #[cfg(feature = "store")]
 mod store_crash;
@@ -80,7 +81,7 @@ mod strictness;
 mod tidy;
 mod tokens;
 mod topics;
-#[cfg(feature = "store")]
+#[cfg(all(feature = "store", feature = "systemd"))]
 mod upgrade;
 #[cfg(feature = "console")]
 mod web;

@@ -20,7 +20,6 @@ pub use server::{Server, program, service};
 #[cfg(feature = "store")]
 pub use shelf::{RETENTION, Shelf, Step, View, script, start};
 
-use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
 /// Beyond this a test is stuck, however slow the machine. No test asserts a time by it.
@@ -36,9 +35,10 @@ pub fn until(what: &str, mut yes: impl FnMut() -> bool) {
     }
 }
 
+#[cfg(any(feature = "client", feature = "store", feature = "systemd"))]
 /// A place of a test's own, which is not there yet.
-pub fn scratch(name: &str) -> PathBuf {
-    let place = Path::new(env!("CARGO_TARGET_TMPDIR")).join(name);
+pub fn scratch(name: &str) -> std::path::PathBuf {
+    let place = std::path::Path::new(env!("CARGO_TARGET_TMPDIR")).join(name);
     if place.exists() {
         std::fs::remove_dir_all(&place).unwrap();
     }
