@@ -2,8 +2,7 @@
 
 use std::net::TcpStream;
 
-use crate::store_runs::scratch;
-use crate::support::{Server, until};
+use crate::support::{Server, scratch, until};
 
 /// Starts a server whose epoch survives only an end in order.
 fn start(place: &std::path::Path) -> Server {
