@@ -163,7 +163,7 @@ fn the_help_fits_one_screen() {
 /// Checks a place that `by` names: a path, a script with what it is called with, or a function such
 /// as `src/bell.rs: Seat::wait`.
 fn assert_is_there(place: &str, by: &str) {
-    let path = place.split([' ', ':']).next().unwrap();
+    let path = place.split([' ', '\n', ':']).next().unwrap();
     assert!(root().join(path).exists(), "{by} names {path}");
     let Some((_, function)) = place.split_once(": ") else { return };
     let source = read(path);
