@@ -122,6 +122,31 @@ browsers() {
     scripts/browser.sh "$web"
 }
 
+# Every way to learn of events, all at once and for seconds only: each has its rows, only those lose
+# events that keep no cursor, and the picture can be read.
+comparison() {
+    local place rows all=38 # 8 ways for 1 and 10 clients, quiet and busy; 2 with two polls at once; 4 from afar
+    place=$(mktemp -d)
+    # shellcheck disable=SC2064 # The place of now.
+    trap "rm -r '$place'" EXIT
+    scripts/compare.sh --quick --json "$place/figures" --svg "$place/picture.svg" >"$place/tables"
+    rows=$(sed -n '/^### A quiet/,$p' "$place/tables" | grep -E '^\| (1|10) \|' | tee "$place/rows" | wc -l)
+    [ "$rows" = "$all" ] || { cat "$place/tables"; echo "check.sh: $rows rows, not $all" >&2; exit 1; }
+    if grep -v -e 'no cursor' -e careless "$place/rows" | grep -v '| 0 |$'; then
+        echo "check.sh: with a cursor, events were lost" >&2
+        exit 1
+    fi
+    grep -q '"verdict": "depends"' "$place/figures"
+    if have xmllint; then
+        xmllint --nonet --noout "$place/picture.svg"
+    else
+        skipped+=("the picture of the comparison (no xmllint)")
+    fi
+    trap - EXIT
+    rm -r "$place"
+    echo "$rows rows"
+}
+
 for tool in cargo curl; do
     have "$tool" || need "$tool" "$tool"
     have "$tool" || { echo "check.sh: $tool is needed and not there" >&2; exit 1; }
@@ -129,6 +154,7 @@ done
 need shellcheck shellcheck
 need faketime faketime
 need slowhttptest slowhttptest
+need xmllint libxml2-utils
 need systemd-analyze systemd
 unpack promtool prometheus
 unpack nginx nginx
@@ -161,6 +187,8 @@ browsers
 step "a short siege"
 have slowhttptest || skipped+=("the attacks of slowhttptest (it is not there)")
 scripts/siege.sh --seconds 1
+step "a short comparison"
+comparison
 step "documents"
 RUSTDOCFLAGS="-D warnings" cargo doc --locked --no-deps --lib --document-private-items
 

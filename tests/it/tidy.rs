@@ -246,3 +246,26 @@ fn a_lesson_says_what_to_run_what_to_see_where_it_is_done_and_what_breaks_withou
     }
     assert!(lessons >= 14, "the course has {lessons} lessons");
 }
+
+#[test]
+fn the_readme_shows_a_picture_that_is_whole_and_fits_light_and_dark() {
+    assert!(read("README.md").contains("](scripts/compare.svg)"));
+    let picture = read("scripts/compare.svg");
+    let mut open = Vec::new();
+    for tag in picture.split('<').skip(1) {
+        let (tag, text) = tag.split_once('>').expect("a tag has an end");
+        assert!(!text.contains('>') && tag.matches('"').count() % 2 == 0, "{tag}");
+        let name = tag.split([' ', '/']).find(|part| !part.is_empty()).unwrap();
+        assert_ne!(name, "script");
+        if tag.starts_with('/') {
+            assert_eq!(open.pop(), Some(name));
+        } else if !tag.ends_with('/') {
+            open.push(name);
+        }
+    }
+    assert!(open.is_empty(), "{open:?} stay open");
+    assert!(picture.contains("@media (prefers-color-scheme: dark)"));
+    for way in ["short polling, 1 s", "long polling", "server-sent events", "WebSocket"] {
+        assert_eq!(picture.matches(&format!(">{way}</text>")).count(), 2, "{way}");
+    }
+}
