@@ -103,9 +103,18 @@ until_metric() { # NAME VALUE
     fail "$1 is $(metric "$1"), not $2"
 }
 
+until_in() { # PATTERN FILE
+    local tries
+    for ((tries = 0; tries < 200; tries++)); do
+        ! grep -q "$1" "$2" || return 0
+        sleep 0.05
+    done
+    fail "no $1"
+}
+
 # Everything that a proxy could spoil, through the proxy at that address.
 through() { # URL
-    local url=$1 before held tries
+    local url=$1 before held
     curl --silent --retry 50 --retry-connrefused --retry-delay 0 --retry-max-time 10 -o /dev/null "$url/health" ||
         fail "nothing answers: $(cat "$scratch"/*.log)"
 
@@ -124,10 +133,7 @@ through() { # URL
     held=$!
     until_metric polls_held 1
     ask -o /dev/null -d streamed "$url/topics/news"
-    for ((tries = 0; tries < 200; tries++)); do
-        ! grep -q '"data":"streamed"' "$scratch/held" || break
-        sleep 0.05
-    done
+    until_in '"data":"streamed"' "$scratch/held"
     kill -0 "$held" || fail "the stream has ended"
     same "a stream is passed on at once" '"data":"streamed"' "$(grep -o '"data":"streamed"' "$scratch/held")"
     kill "$held"
@@ -153,6 +159,7 @@ through() { # URL
         --data-binary @"$scratch/batch" "$url/topics/batch")"
 
     ask -o /dev/null --interface 127.0.0.2 "$url/topics/no!"
+    until_in refused "$scratch/err"
     same "the server knows for whom it is asked" "refused 127.0.0.2 by 127.0.0.1" \
         "$(grep -o 'refused [0-9.]* by [0-9.]*' "$scratch/err")"
 }
