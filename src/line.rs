@@ -7,6 +7,7 @@
 use std::fmt;
 use std::io::{Error, ErrorKind, Result};
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
 use rustix::buffer::spare_capacity;
@@ -21,6 +22,9 @@ use crate::limits::WRITE_BYTES_PER_SECOND;
 pub struct Line {
     socket: OwnedFd,
     peer: Option<std::net::SocketAddr>,
+    /// It was, because the other end took nothing. The system says so once, to whoever uses the
+    /// socket next.
+    broke_off: AtomicBool,
 }
 
 impl fmt::Display for Line {
@@ -56,7 +60,7 @@ impl Line {
             set_tcp_nodelay(&socket, true)?;
         }
         set_socket_timeout(&socket, Timeout::Recv, Some(idle))?;
-        Ok(Line { socket, peer })
+        Ok(Line { socket, peer, broke_off: AtomicBool::new(false) })
     }
 
     /// Whether it is no TCP connection.
@@ -114,7 +118,7 @@ impl Line {
             match recv(&self.socket, &mut *buffer, RecvFlags::DONTWAIT) {
                 Err(Errno::INTR) => {}
                 Err(Errno::AGAIN) => self.ready(PollFlags::IN, deadline)?,
-                done => return Ok(done.map(|(got, _)| got)?),
+                done => return Ok(done.map(|(got, _)| got).map_err(|e| self.failed(e))?),
             }
         }
     }
@@ -125,7 +129,7 @@ impl Line {
             match send(&self.socket, bytes, SendFlags::DONTWAIT | SendFlags::NOSIGNAL) {
                 Err(Errno::INTR) => {}
                 Err(Errno::AGAIN) => return Ok(0),
-                done => return Ok(done?),
+                done => return Ok(done.map_err(|e| self.failed(e))?),
             }
         }
     }
@@ -183,6 +187,21 @@ impl Line {
             let ms = u32::try_from(time.as_millis()).unwrap_or(u32::MAX).max(1);
             let _ = rustix::net::sockopt::set_tcp_user_timeout(&self.socket, ms);
         }
+    }
+
+    /// Whether it was broken off so.
+    #[cfg(feature = "streams")]
+    pub fn broke_off(&self) -> bool {
+        if let Ok(Err(error)) = rustix::net::sockopt::socket_error(&self.socket) {
+            self.failed(error);
+        }
+        self.broke_off.load(Ordering::Relaxed)
+    }
+
+    /// Takes note of why the connection has ended.
+    fn failed(&self, error: Errno) -> Errno {
+        self.broke_off.fetch_or(error == Errno::TIMEDOUT, Ordering::Relaxed);
+        error
     }
 
     /// Says that nothing more will be sent.

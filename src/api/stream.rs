@@ -26,6 +26,7 @@ use crate::cursor::{Cursor, Since};
 use crate::error::Problem;
 use crate::http::{Answer, Field, Head, LAST_CHUNK, Version, chunk};
 use crate::limits::{PAGE_EVENTS_DEFAULT, STREAM_SILENCE, STREAM_SILENCE_LEAST};
+use crate::line::Line;
 use crate::log::{OnGap, Slice};
 use crate::metrics::Counter;
 use crate::names::{TopicSet, TypeFilter};
@@ -112,6 +113,7 @@ pub enum Begun<'a> {
 /// A stream that was begun.
 pub struct Stream<'a> {
     api: &'a Api,
+    line: Arc<Line>,
     seat: Seat<'a, Waiter, Delivered>,
     key: PageKey,
     wire: Wire,
@@ -220,6 +222,7 @@ impl Api {
         self.metrics.streams_begun.add(1);
         let stream = Stream {
             api: self,
+            line: Arc::clone(caller.line),
             seat,
             key,
             wire,
@@ -251,7 +254,7 @@ pub fn part(wire: Wire, slice: &Slice, room: usize) -> (Vec<u8>, usize) {
     }
 }
 
-impl Stream<'_> {
+impl<'a> Stream<'a> {
     /// What comes before its first piece.
     #[must_use]
     pub fn opening(&self) -> &Answer {
@@ -330,7 +333,7 @@ impl Stream<'_> {
         let (ended, count) = if revoked {
             (Ended::Revoked, &metrics.streams_revoked)
         } else {
-            (Ended::HungUp, &metrics.streams_hung_up)
+            (Ended::HungUp, self.gone())
         };
         self.over(count);
         Piece::End(self.wire.end(ended))
@@ -338,11 +341,16 @@ impl Stream<'_> {
 
     /// Counts that a piece could not be written; with that it is over.
     pub fn broke(&mut self, error: &Error) {
-        let metrics = &self.api.metrics;
         self.over(match error.kind() {
-            ErrorKind::TimedOut => &metrics.streams_slow,
-            _ => &metrics.streams_hung_up,
+            ErrorKind::TimedOut => &self.api.metrics.streams_slow,
+            _ => self.gone(),
         });
+    }
+
+    /// As what the end of a connection counts: its client has left, or took nothing for too long.
+    fn gone(&self) -> &'a Counter {
+        let metrics = &self.api.metrics;
+        if self.line.broke_off() { &metrics.streams_slow } else { &metrics.streams_hung_up }
     }
 
     fn over(&mut self, count: &Counter) {
