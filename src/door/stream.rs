@@ -14,6 +14,8 @@ use crate::error::Problem;
 
 impl Desk {
     /// Begins a stream, and writes it to its end.
+    // Not inlined, as a request's other steps: a poll that is held has no use for its stack.
+    #[inline(never)]
     pub(super) fn stream(
         &self,
         to: &Recipient<'_>,
