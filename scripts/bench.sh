@@ -116,25 +116,8 @@ if [ -n "$install" ]; then
     [ -n "$installed" ] || fail "apt-get could not install nginx and nchan"
 fi
 
-# Both come from one build, and cargo says where it put them.
-executable() { # KIND NAME, messages on stdin
-    sed -n "/\"kind\":\[\"$1\"\],.*\"name\":\"$2\"/s/.*\"executable\":\"\([^\"]*\)\".*/\1/p" | tail -n 1
-}
-
-load=${LOAD:-}
-longpoll=${LONGPOLL:-}
-wanted=()
-[ -n "$load" ] || wanted+=(--bench load)
-if [[ ,$servers, == *,longpoll,* && -z $longpoll ]]; then
-    wanted+=(--bin longpoll)
-fi
-if [ ${#wanted[@]} -gt 0 ]; then
-    messages=$(cd "$root" && cargo build --release "${wanted[@]}" --message-format=json-render-diagnostics)
-    [ -n "$load" ] || load=$(executable bench load <<<"$messages")
-    [[ ,$servers, != *,longpoll,* || -n $longpoll ]] || longpoll=$(executable bin longpoll <<<"$messages")
-fi
-[ -x "$load" ] || fail "there is no load generator to run ($load)"
-[[ ,$servers, != *,longpoll,* || -x $longpoll ]] || fail "there is no longpoll to run ($longpoll)"
+# shellcheck source=scripts/bench/programs.sh
+source "$root/scripts/bench/programs.sh"
 
 nginx=$(PATH=$PATH:/usr/sbin command -v nginx || true)
 modules=

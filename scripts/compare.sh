@@ -87,25 +87,8 @@ done
 
 # --- what is needed ---
 
-# Both come from one build, and cargo says where it put them.
-executable() { # KIND NAME, messages on stdin
-    sed -n "/\"kind\":\[\"$1\"\],.*\"name\":\"$2\"/s/.*\"executable\":\"\([^\"]*\)\".*/\1/p" | tail -n 1
-}
-
-load=${LOAD:-} longpoll=${LONGPOLL:-}
-wanted=()
-[ -n "$load" ] || wanted+=(--bench load)
-[ -n "$longpoll" ] || wanted+=(--bin longpoll)
-if [ ${#wanted[@]} -gt 0 ]; then
-    messages=$(cd "$root" && cargo build --release "${wanted[@]}" --message-format=json-render-diagnostics)
-    [ -n "$load" ] || load=$(executable bench load <<<"$messages")
-    [ -n "$longpoll" ] || longpoll=$(executable bin longpoll <<<"$messages")
-fi
-[ -x "$load" ] || fail "there is no load generator to run ($load)"
-[ -x "$longpoll" ] || fail "there is no longpoll to run ($longpoll)"
-for setting in "${!LONGPOLL_@}"; do
-    unset "$setting"
-done
+# shellcheck source=scripts/bench/programs.sh
+source "$root/scripts/bench/programs.sh"
 
 # --- whoever is started here ends with this script ---
 
