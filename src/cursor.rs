@@ -4,8 +4,10 @@
 //! time: clocks go back, and two events can share a millisecond, but a seq is given out once.
 //! Parsing refuses whatever [`Cursor`]'s `Display` would not have written.
 
-use std::fmt::{self, Write as _};
+use std::fmt;
 use std::str::FromStr;
+
+use crate::json::push_number;
 
 /// Identity of one life of the log: 64 random bits from the operating system.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Hash)]
@@ -26,11 +28,9 @@ impl Epoch {
         Epoch(bits)
     }
 
-    /// As its `Display`, but by hand: every answer has two of these.
-    fn push_to(self, text: &mut String) {
-        for place in 0..16 {
-            text.push(char::from(b"0123456789abcdef"[(self.0 >> (60 - 4 * place)) as usize & 15]));
-        }
+    /// As its `Display` writes it.
+    fn hex(self) -> [u8; 16] {
+        std::array::from_fn(|place| b"0123456789abcdef"[(self.0 >> (60 - 4 * place)) as usize & 15])
     }
 }
 
@@ -78,17 +78,17 @@ pub struct Cursor {
 }
 
 impl Cursor {
-    /// As text, in one allocation: every answer has it.
+    /// As text. Put together by hand, as every answer has it.
     #[must_use]
     pub fn text(&self) -> String {
-        let mut text = String::with_capacity(48);
-        self.epoch.push_to(&mut text);
-        // Writing to a String cannot fail.
-        let _ = write!(text, ".{}", self.seq);
-        if let Some(told) = self.told {
-            let _ = write!(text, ".{told}");
+        let mut text = Vec::with_capacity(48);
+        text.extend_from_slice(&self.epoch.hex());
+        for number in std::iter::once(self.seq).chain(self.told) {
+            text.push(b'.');
+            push_number(&mut text, number);
         }
-        text
+        // It is ASCII.
+        String::from_utf8(text).unwrap_or_default()
     }
 }
 

@@ -6,10 +6,12 @@
 
 use std::cell::Cell;
 use std::fmt;
+use std::time::SystemTime;
 
 use serde::de::{DeserializeSeed, Deserializer, MapAccess, SeqAccess, Visitor};
 
 use crate::limits::JSON_DEPTH;
+use crate::time::push_rfc3339;
 
 /// An object being written to the end of `out`.
 pub struct Object<'a> {
@@ -51,6 +53,15 @@ impl<'a> Object<'a> {
         out.reserve(value.len() + 2);
         out.push(b'"');
         out.extend_from_slice(value.as_bytes());
+        out.push(b'"');
+        self
+    }
+
+    /// A moment, as RFC 3339.
+    pub fn time(&mut self, key: &str, value: SystemTime) -> &mut Self {
+        let out = self.key(key);
+        out.push(b'"');
+        push_rfc3339(out, value);
         out.push(b'"');
         self
     }

@@ -3,6 +3,7 @@
 //! Seconds are whole numbers all the way, so that nothing is rounded twice, and the tables that floating point
 //! text needs stay out of the binary.
 
+use std::cell::Cell;
 use std::fmt;
 use std::time::{Duration, SystemTime};
 
@@ -41,18 +42,45 @@ impl fmt::Display for Seconds {
 /// The last second of the year 9999.
 const LAST_SECOND: u64 = 253_402_300_799;
 
-/// The nearest moment that can be written as a date, which is one from 1970 to 9999. A clock may
-/// be set to any other, and those who write dates panic there.
+/// How long after 1970 the nearest moment is that can be written as a date, which is one until
+/// 9999. A clock may be set to any other, and those who write dates panic there.
 #[must_use]
-pub fn writable(time: SystemTime) -> SystemTime {
+pub fn since_1970(time: SystemTime) -> Duration {
     let since = time.duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default();
-    SystemTime::UNIX_EPOCH + since.min(Duration::new(LAST_SECOND, 999_999_999))
+    since.min(Duration::new(LAST_SECOND, 999_999_999))
 }
 
 /// A moment as the wire says it: RFC 3339, UTC, milliseconds.
 #[must_use]
 pub fn rfc3339(time: SystemTime) -> String {
-    humantime::format_rfc3339_millis(writable(time)).to_string()
+    let mut text = Vec::with_capacity(RFC3339_CHARS);
+    push_rfc3339(&mut text, time);
+    String::from_utf8(text).unwrap_or_default()
+}
+
+const RFC3339_CHARS: usize = "1970-01-01T00:00:00.000Z".len();
+/// The text before its milliseconds.
+type WholeSecond = [u8; RFC3339_CHARS - 4];
+
+/// Appends what [`rfc3339`] says.
+pub fn push_rfc3339(out: &mut Vec<u8>, time: SystemTime) {
+    thread_local! {
+        // Working a date out costs more than all else that is written of an event, and nearly
+        // every event is of the same second as the one before.
+        static LAST: Cell<(u64, WholeSecond)> = const { Cell::new((u64::MAX, [0; _])) };
+    }
+    let since = since_1970(time);
+    let (second, mut text) = LAST.get();
+    if second != since.as_secs() {
+        let whole = humantime::format_rfc3339_millis(SystemTime::UNIX_EPOCH + since).to_string();
+        // It is as long as that, from 1970 to 9999.
+        text = whole.as_bytes().first_chunk().copied().unwrap_or(text);
+        LAST.set((since.as_secs(), text));
+    }
+    let ms = since.subsec_millis();
+    let digit = |of: u32| b'0' + (ms / of % 10) as u8;
+    out.extend_from_slice(&text);
+    out.extend_from_slice(&[digit(100), digit(10), digit(1), b'Z']);
 }
 
 #[cfg(test)]

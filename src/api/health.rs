@@ -34,9 +34,8 @@ impl Api {
         object.close();
         body.push(b'\n');
         let status = if draining { 503 } else { 200 };
-        let answer =
-            Answer::new(status, "application/json", body).with("Cache-Control", "no-store");
-        Reply::Answer(if draining { answer.with("Retry-After", retry_after()) } else { answer })
+        let answer = Answer::json(status, body);
+        Reply::Answer(if draining { answer.with("Retry-After", &retry_after()) } else { answer })
     }
 
     pub(super) fn metrics_page(&self) -> Reply {

@@ -18,6 +18,9 @@ impl Params {
     /// Names the parameter at fault, and those that are known.
     pub fn read(query: &str, known: &[&'static str]) -> Result<Params, Problem> {
         let mut params: Vec<(&'static str, String)> = Vec::new();
+        if query.is_empty() {
+            return Ok(Params(params));
+        }
         for pair in query.split('&').filter(|pair| !pair.is_empty()) {
             let (name, value) = pair.split_once('=').unwrap_or((pair, ""));
             let name = percent_decode(name)?;

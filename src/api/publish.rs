@@ -21,7 +21,6 @@ use crate::log::{
     Appended, Claim, Draft, Fingerprints, Form, Handed, Now, Outcome, Refusal, Refused,
 };
 use crate::names::{NAME_RULE, Name, Pattern};
-use crate::time::rfc3339;
 
 /// A publish as it was asked for, without its body.
 #[derive(Debug)]
@@ -184,9 +183,13 @@ fn key(text: &str) -> Result<String, Problem> {
 
 /// What a content type stands for.
 fn media(content_type: Option<&str>) -> Result<Media, Problem> {
-    let Some(text) = content_type.filter(|text| !text.is_empty()) else {
-        return Ok(Media::Text(None));
-    };
+    let text = content_type.unwrap_or_default();
+    // Nearly all say one of these; curl's -d says the last, whatever it sends.
+    match text {
+        "" | "text/plain" | "application/x-www-form-urlencoded" => return Ok(Media::Text(None)),
+        "application/json" => return Ok(Media::Json(None)),
+        _ => {}
+    }
     if text.len() > CONTENT_TYPE_CHARS || !text.bytes().all(|b| (b' '..=b'~').contains(&b)) {
         let detail = format!(
             "header Content-Type has to be at most {CONTENT_TYPE_CHARS} printable ASCII characters"
@@ -199,7 +202,6 @@ fn media(content_type: Option<&str>) -> Result<Media, Problem> {
     let begins =
         |known: &str| essence.get(..known.len()).is_some_and(|s| s.eq_ignore_ascii_case(known));
     let own = || Box::from(text);
-    // curl's -d says the last of these, whatever it sends.
     Ok(if is("text/plain") && is_utf8(parameters) || is("application/x-www-form-urlencoded") {
         Media::Text(None)
     } else if is("application/json") {
@@ -319,7 +321,7 @@ impl Published {
             .plain("topic", topic)
             .number("seq", self.cursor.seq)
             .plain("cursor", &cursor)
-            .plain("time", &rfc3339(self.time))
+            .time("time", self.time)
             .number("released", self.released.into())
             .boolean("durable", durable);
         if let Some(count) = self.count {
@@ -330,9 +332,6 @@ impl Published {
         }
         object.close();
         body.push(b'\n');
-        let answer = Answer::new(status, "application/json", body)
-            .with("Next-Cursor", cursor)
-            .with("Cache-Control", "no-store");
-        Reply::Answer(answer)
+        Reply::Answer(Answer::json(status, body).with("Next-Cursor", &cursor))
     }
 }

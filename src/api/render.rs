@@ -5,7 +5,6 @@
 //! each reader. How much fits is decided here too, by bytes, and the cursor is that of the last
 //! event that did.
 
-use std::borrow::Cow;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -20,7 +19,7 @@ use crate::json::{self, Object};
 use crate::limits::GAP_HEADER_BYTES;
 use crate::log::{Event, Form, Gap, Slice};
 use crate::permits::Permit;
-use crate::time::{Seconds, rfc3339};
+use crate::time::Seconds;
 
 /// Why a poll was answered.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -77,7 +76,7 @@ fn answer(
     let (content_type, body, taken) = match format {
         Format::Json => {
             let (body, taken) = json_body(slice, reason, most);
-            ("application/json".into(), body, taken)
+            ("application/json", body, taken)
         }
         Format::Ndjson => {
             let mut body = Vec::new();
@@ -85,7 +84,7 @@ fn answer(
                 push_event(out, event);
                 out.push(b'\n');
             });
-            ("application/x-ndjson".into(), body, taken)
+            ("application/x-ndjson", body, taken)
         }
         Format::Raw => {
             let body = first.map_or(Vec::new(), |event| event.draft.body.to_vec());
@@ -93,11 +92,11 @@ fn answer(
         }
     };
     let mut answer = Answer::new(200, content_type, body)
-        .with("Next-Cursor", slice.next(taken).text())
+        .with("Next-Cursor", &slice.next(taken).text())
         .with("Poll-Reason", reason.label())
         .with("Cache-Control", "no-store, no-transform");
     if let Reason::Timeout(granted) = reason {
-        answer = answer.with("Poll-Wait", Seconds(granted).to_string());
+        answer = answer.with("Poll-Wait", &Seconds(granted).to_string());
     }
     if format == Format::Raw {
         // What a publisher sent must not run in a reader's browser.
@@ -108,10 +107,10 @@ fn answer(
         }
     }
     if let Some(gap) = slice.gap.as_ref().filter(|_| format != Format::Json) {
-        answer = answer.with("Poll-Gap", gap_header(gap));
+        answer = answer.with("Poll-Gap", &gap_header(gap));
     }
     if let Some(wait) = key.preferred {
-        answer = answer.with("Preference-Applied", format!("wait={wait}"));
+        answer = answer.with("Preference-Applied", &format!("wait={wait}"));
     }
     let frame = Frame { has_body: true, cors: key.cors.as_deref(), closes: false };
     (answer.encode(frame), taken)
@@ -169,10 +168,7 @@ pub fn push_events(
 pub fn push_event(out: &mut Vec<u8>, event: &Event) {
     let draft = &event.draft;
     let mut object = Object::open(out);
-    object
-        .number("seq", event.seq)
-        .plain("topic", event.topic())
-        .plain("time", &rfc3339(event.time));
+    object.number("seq", event.seq).plain("topic", event.topic()).time("time", event.time);
     if let Some(tag) = &draft.tag {
         object.plain("type", tag);
     }
@@ -187,13 +183,13 @@ pub fn push_event(out: &mut Vec<u8>, event: &Event) {
     object.close();
 }
 
-fn raw_content_type(event: Option<&Arc<Event>>) -> Cow<'static, str> {
-    let Some(event) = event else { return "text/plain; charset=utf-8".into() };
+fn raw_content_type(event: Option<&Arc<Event>>) -> &str {
+    let Some(event) = event else { return "text/plain; charset=utf-8" };
     match (&event.draft.content_type, event.draft.form) {
-        (Some(own), _) => String::from(&**own).into(),
-        (None, Form::Json) => "application/json".into(),
-        (None, Form::Text) => "text/plain; charset=utf-8".into(),
-        (None, Form::Binary) => "application/octet-stream".into(),
+        (Some(own), _) => own,
+        (None, Form::Json) => "application/json",
+        (None, Form::Text) => "text/plain; charset=utf-8",
+        (None, Form::Binary) => "application/octet-stream",
     }
 }
 

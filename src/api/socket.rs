@@ -43,7 +43,7 @@ pub fn opening(head: &Head) -> Result<Answer, Problem> {
     Ok(Answer::bare(101)
         .with("Upgrade", "websocket")
         .with("Connection", "Upgrade")
-        .with("Sec-WebSocket-Accept", derive_accept_key(key.as_bytes())))
+        .with("Sec-WebSocket-Accept", &derive_accept_key(key.as_bytes())))
 }
 
 /// A gap if one was found, then events, a frame each: at most `room`, or one; and how many.

@@ -101,13 +101,13 @@ impl Query {
     }
 }
 
-/// A stream, and what it is written as.
+/// A stream, after what comes before its first piece; and what it is written as.
 pub enum Begun<'a> {
     /// An answer's body.
-    Events(Stream<'a>),
+    Events(Answer, Stream<'a>),
     /// Frames; and its place among the `WebSocket`s.
     #[cfg(feature = "websocket")]
-    Socket(Stream<'a>, Permit),
+    Socket(Answer, Stream<'a>, Permit),
 }
 
 /// A stream that was begun.
@@ -117,7 +117,6 @@ pub struct Stream<'a> {
     seat: Seat<'a, Waiter, Delivered>,
     key: PageKey,
     wire: Wire,
-    opening: Answer,
     grant: Grant,
     silence: Duration,
     /// When the cursor is told, unless something else is before.
@@ -226,7 +225,6 @@ impl Api {
             seat,
             key,
             wire,
-            opening,
             grant: caller.grant.clone(),
             silence: STREAM_SILENCE.min(self.max_wait).max(STREAM_SILENCE_LEAST),
             // A reader without events has a cursor from the beginning.
@@ -235,9 +233,9 @@ impl Api {
         };
         #[cfg(feature = "websocket")]
         if let Some(socket) = socket {
-            return Ok(Begun::Socket(stream, socket));
+            return Ok(Begun::Socket(opening, stream, socket));
         }
-        Ok(Begun::Events(stream))
+        Ok(Begun::Events(opening, stream))
     }
 }
 
@@ -255,12 +253,6 @@ pub fn part(wire: Wire, slice: &Slice, room: usize) -> (Vec<u8>, usize) {
 }
 
 impl<'a> Stream<'a> {
-    /// What comes before its first piece.
-    #[must_use]
-    pub fn opening(&self) -> &Answer {
-        &self.opening
-    }
-
     /// Its place at the bell, for whoever may find that it has to end.
     #[cfg(feature = "websocket")]
     #[must_use]

@@ -62,8 +62,7 @@ impl Api {
         object.string("head", &head.to_string());
         object.close();
         body.push(b'\n');
-        let answer = Answer::new(200, "application/json", body);
-        Reply::Answer(answer.with("Cache-Control", "no-store"))
+        Reply::Answer(Answer::json(200, body))
     }
 
     fn push_topic(&self, out: &mut Vec<u8>, status: &TopicStatus) {

@@ -54,7 +54,7 @@ impl Ask {
         let answer = if self.has_it {
             Answer::not_modified()
         } else {
-            Answer::new(200, *content_type, text.as_bytes().to_vec())
+            Answer::new(200, content_type, text.as_bytes().to_vec())
         };
         // Kept, but asked about each time: after an update of the server no old page meets it.
         let answer = answer.with("Cache-Control", "no-cache").with("ETag", etag.as_str());

@@ -5,7 +5,6 @@
 //! has been arriving for long gives way to those that want it; a slow sender cannot keep publishers
 //! out.
 
-use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
@@ -15,36 +14,40 @@ use crate::limits::{CLOSING, GIVE_WAY, SMALL_BODY_BYTES};
 use crate::permits::{Permit, Permits};
 
 /// Room for all bodies together. When it is full, one that has been arriving for long gives way.
-#[derive(Clone)]
 pub struct BodyRoom {
     bytes: Permits,
-    wanted: Arc<AtomicBool>,
+    wanted: AtomicBool,
 }
 
 impl BodyRoom {
     /// Room for so many bytes.
     #[must_use]
     pub fn new(bytes: usize) -> BodyRoom {
-        BodyRoom { bytes: Permits::new(bytes), wanted: Arc::default() }
+        BodyRoom { bytes: Permits::new(bytes), wanted: AtomicBool::new(false) }
     }
 }
 
 /// A body, and the room it takes while it exists.
-pub struct Body {
+pub struct Body<'a> {
     pub bytes: Vec<u8>,
-    pub room: Permit,
-    shared: BodyRoom,
-    begun: Instant,
+    /// Small ones take none: they are part of what a connection costs anyway.
+    room: Option<Permit>,
+    shared: &'a BodyRoom,
 }
 
 /// Between two looks for room: those who have it look as seldom as that at who wants it.
 const LOOK: Duration = Duration::from_millis(5);
 
-impl Body {
+impl<'a> Body<'a> {
     #[must_use]
-    pub fn new(shared: &BodyRoom) -> Body {
-        let (bytes, room) = (Vec::new(), shared.bytes.count(0));
-        Body { bytes, room, shared: shared.clone(), begun: Instant::now() }
+    pub fn new(shared: &'a BodyRoom) -> Body<'a> {
+        Body { bytes: Vec::new(), room: None, shared }
+    }
+
+    /// The body, and its room, which is to be kept for as long as it is in memory.
+    #[must_use]
+    pub fn into_parts(self) -> (Vec<u8>, Option<Permit>) {
+        (self.bytes, self.room)
     }
 
     /// Sets room aside for `more` bytes, as they come.
@@ -52,15 +55,24 @@ impl Body {
         let before = self.bytes.capacity();
         self.bytes.reserve(more);
         let after = self.bytes.capacity();
-        // Small ones are part of what a connection costs anyway.
         let counted = after - before.max(SMALL_BODY_BYTES).min(after);
-        if counted > 0 && !self.room.grow(counted) && !self.wait_for(counted) {
+        if counted > 0 && !self.grow(counted) && !self.wait_for(counted) {
             return Err(Problem::new(
                 Cause::BodyMemory,
                 "too many large bodies are being received at once; try again",
             ));
         }
         Ok(())
+    }
+
+    fn grow(&mut self, more: usize) -> bool {
+        match &mut self.room {
+            Some(room) => room.grow(more),
+            none => {
+                *none = self.shared.bytes.take(more);
+                none.is_some()
+            }
+        }
     }
 
     /// Has others give way.
@@ -70,24 +82,24 @@ impl Body {
             self.shared.wanted.store(true, Ordering::Relaxed);
             // It is seldom and short: not worth a condition variable.
             std::thread::sleep(LOOK);
-            if self.room.grow(counted) {
+            if self.grow(counted) {
                 return true;
             }
         }
         false
     }
 
-    /// Until when its reader may wait for more of it; less than `deadline` while it has room that
-    /// others may want.
+    /// Until when its reader, who waits since `begun`, may wait for more of it; less than
+    /// `deadline` while it has room that others may want.
     ///
     /// # Errors
     /// When it has to give way now.
-    pub(super) fn wait_until(&self, deadline: Instant) -> Result<Instant, Problem> {
-        if self.room.size() == 0 {
+    pub(super) fn wait_until(&self, begun: Instant, deadline: Instant) -> Result<Instant, Problem> {
+        if self.room.is_none() {
             return Ok(deadline);
         }
         let now = Instant::now();
-        if now >= self.begun + GIVE_WAY && self.shared.wanted.swap(false, Ordering::Relaxed) {
+        if now >= begun + GIVE_WAY && self.shared.wanted.swap(false, Ordering::Relaxed) {
             return Err(Problem::new(
                 Cause::BodyMemory,
                 "this body took long to arrive, and others needed its room; try again",
@@ -97,7 +109,7 @@ impl Body {
     }
 }
 
-impl Sink for Body {
+impl Sink for Body<'_> {
     fn size(&self) -> usize {
         self.bytes.len()
     }

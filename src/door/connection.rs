@@ -69,9 +69,9 @@ impl Recipient<'_> {
 
 /// A request, read whole. One that makes no sense is answered all the same, and the connection
 /// goes on.
-struct Asked {
+struct Asked<'a> {
     task: Result<Task, Problem>,
-    body: Body,
+    body: Body<'a>,
     after: After,
 }
 
@@ -137,7 +137,7 @@ impl Desk {
         input: &mut Input,
         parsed: &Parsed,
         task: Result<Task, Problem>,
-    ) -> Result<Asked, Ended> {
+    ) -> Result<Asked<'_>, Ended> {
         let task = match task {
             Err(problem) if parsed.framing != Framing::Sized(0) => return Err(problem.into()),
             task => task,
@@ -161,14 +161,14 @@ impl Desk {
     }
 
     #[inline(never)]
-    fn answer(&self, to: &Recipient<'_>, asked: Asked, input: &mut Input) -> After {
+    fn answer(&self, to: &Recipient<'_>, asked: Asked<'_>, input: &mut Input) -> After {
         let begun = self.diag.tells_requests().then(Instant::now);
         let Asked { task, body, after } = asked;
         if matches!(task, Ok(Task::Poll(_))) {
             input.release();
         }
         // Its room is kept until the answer is out.
-        let Body { bytes: body, room: _room, .. } = body;
+        let (body, _room) = body.into_parts();
         let line = to.line;
         #[cfg(feature = "streams")]
         let task = match task {
@@ -211,11 +211,12 @@ impl Desk {
     /// A reply as bytes; none for a client that has gone.
     #[inline(never)]
     fn message(&self, reply: Reply, to: &Recipient<'_>, after: After) -> Option<(u16, Message)> {
-        let own = |answer: &Answer| {
+        let own = |answer: Answer| {
+            let status = answer.status;
             let opening = answer.encode(to.frame(after));
             let counted =
                 (opening.len() > SMALL_ANSWER).then(|| self.api.count_answer(opening.len()));
-            (answer.status, Message { sent: 0, opening, shared: None, _counted: counted })
+            (status, Message { sent: 0, opening, shared: None, _counted: counted })
         };
         let page = |page: Arc<Page>, opening: Vec<u8>, rest: Range<usize>| {
             (200, Message { sent: 0, opening, shared: Some((page, rest)), _counted: None })
@@ -236,8 +237,8 @@ impl Desk {
                 let end = if to.is_head { shared.head_length() } else { whole };
                 page(shared, opening, from..end)
             }
-            Reply::Answer(answer) => own(&answer),
-            Reply::Refused(problem) => own(&self.refused(to, &problem)),
+            Reply::Answer(answer) => own(answer),
+            Reply::Refused(problem) => own(self.refused(to, &problem)),
         })
     }
 
@@ -245,8 +246,9 @@ impl Desk {
     pub(super) fn refuse(&self, to: &Recipient<'_>, ended: Ended) -> After {
         if let Ended::With(problem) = ended {
             let answer = self.refused(to, &problem);
+            let status = answer.status;
             let bytes = answer.encode(to.frame(After::Close));
-            self.tell(to, answer.status, bytes.len(), None);
+            self.tell(to, status, bytes.len(), None);
             if self.write(to.line, &bytes).is_ok() {
                 self.lingerer.take(Arc::clone(to.line));
             }

@@ -79,16 +79,22 @@ fn whole(bytes: &[u8]) -> Option<Result<Parsed, Problem>> {
         return None;
     };
     let (method, target) = (request.method?, request.path?);
-    if !ends_lines_as_it_should(&bytes[..length]) || !target.is_ascii() {
+    let fields = &*request.headers;
+    if !ends_lines_as_it_should(&bytes[..length], fields) || !target.is_ascii() {
         return None;
     }
-    Some(understand(method, target, request.version == Some(0), request.headers, length))
+    Some(understand(method, target, request.version == Some(0), fields, length))
 }
 
 /// `httparse` also takes LF alone, and any number of empty lines before a request.
-fn ends_lines_as_it_should(head: &[u8]) -> bool {
-    let bare = |at: usize| at == 0 || head[at - 1] != b'\r';
-    !memchr::memchr_iter(b'\n', head).any(bare) && !head.starts_with(b"\r\n\r\n")
+fn ends_lines_as_it_should(head: &[u8], fields: &[httparse::Header<'_>]) -> bool {
+    // Where it has found a field to begin, and nowhere else, the line before has ended.
+    let before = |field: &httparse::Header<'_>| {
+        head.get(..field.name.as_ptr().addr().checked_sub(head.as_ptr().addr())?)
+    };
+    fields.iter().all(|field| before(field).is_some_and(|head| head.ends_with(b"\r\n")))
+        && head.ends_with(b"\r\n\r\n")
+        && !matches!(head, [b'\n', ..] | [b'\r', b'\n', b'\r' | b'\n', ..])
 }
 
 fn understand(

@@ -52,7 +52,8 @@ struct Worker {
     thread: JoinHandle<()>,
 }
 
-/// What others may know about a worker's connection.
+/// What others may know about a worker's connection. They look again and again, and what they see
+/// may be a moment old; so no store here waits until every core knows of it.
 pub struct Slot {
     line: Mutex<Option<Arc<Line>>>,
     /// Since when it waits for its next complete request: milliseconds after the pool's start,
@@ -81,14 +82,14 @@ pub enum MadeRoom {
 impl Slot {
     /// The wait for the next request begins.
     pub fn wait_begins(&self) {
-        self.partial.store(false, Ordering::SeqCst);
+        self.partial.store(false, Ordering::Release);
         let since = self.pool_started.elapsed().as_millis() as u64 + 1;
-        self.waiting.store(since, Ordering::SeqCst);
+        self.waiting.store(since, Ordering::Release);
     }
 
     /// Some of it is there.
     pub fn request_begins(&self) {
-        self.partial.store(true, Ordering::SeqCst);
+        self.partial.store(true, Ordering::Release);
     }
 
     /// Whether others wait for a place. Then nobody keeps one from request to request: whoever asks
@@ -100,11 +101,12 @@ impl Slot {
     /// All of it is there. False: the connection gave way before, and may not be served.
     #[must_use]
     pub fn request_is_whole(&self) -> bool {
-        self.waiting.swap(BUSY, Ordering::SeqCst) != GAVE_WAY
+        self.waiting.swap(BUSY, Ordering::AcqRel) != GAVE_WAY
     }
 
     fn waiting_since(&self) -> Option<u64> {
-        Some(self.waiting.load(Ordering::SeqCst)).filter(|since| !matches!(*since, BUSY | GAVE_WAY))
+        Some(self.waiting.load(Ordering::Acquire))
+            .filter(|since| !matches!(*since, BUSY | GAVE_WAY))
     }
 
     /// Closes the connection if it still waits since then.
@@ -113,7 +115,7 @@ impl Slot {
         let line = self.line.lock();
         let won = self
             .waiting
-            .compare_exchange(since, GAVE_WAY, Ordering::SeqCst, Ordering::SeqCst)
+            .compare_exchange(since, GAVE_WAY, Ordering::AcqRel, Ordering::Acquire)
             .is_ok();
         if let Some(line) = line.as_ref().filter(|_| won) {
             line.hang_up();
@@ -125,7 +127,7 @@ impl Slot {
     fn may_be_asking(&self) -> bool {
         let waits_from = |since| Duration::from_millis(since) + DRAIN_PARTIAL;
         let now = self.pool_started.elapsed();
-        self.partial.load(Ordering::SeqCst)
+        self.partial.load(Ordering::Acquire)
             || self.waiting_since().is_some_and(|since| waits_from(since) > now)
     }
 
@@ -269,7 +271,7 @@ fn work(waiting: &Receiver<Admitted>, slot: &Slot, serve: &Serve, given_back: &O
             line.hang_up();
         }
         *slot.line.lock() = None;
-        slot.waiting.store(BUSY, Ordering::SeqCst);
+        slot.waiting.store(BUSY, Ordering::Release);
         drop(line);
         // After the descriptor was closed, so that places count descriptors too.
         drop((share, place));

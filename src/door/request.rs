@@ -173,12 +173,12 @@ pub struct BodyLimits<'a> {
 
 /// Reads a body, in a stack frame of its own.
 #[inline(never)]
-pub fn read_body(
+pub fn read_body<'a>(
     line: &Line,
     input: &mut Input,
     framing: Framing,
-    limits: &BodyLimits<'_>,
-) -> Result<Body, Ended> {
+    limits: &BodyLimits<'a>,
+) -> Result<Body<'a>, Ended> {
     let mut body = Body::new(limits.room);
     if framing == Framing::Sized(0) {
         return Ok(body);
@@ -192,7 +192,9 @@ pub fn read_body(
             return Ok(body);
         }
     }
-    let deadline = Instant::now() + limits.time;
+    // Nearly every body is there at once, and needs no clock.
+    let begun = Instant::now();
+    let deadline = begun + limits.time;
     match framing {
         Framing::Sized(length) => {
             let length = length as usize;
@@ -201,7 +203,7 @@ pub fn read_body(
                 let step = (length - here).min(here.max(SMALL_BODY_BYTES));
                 body.reserve(step)?;
                 // No byte more than the body's: the next request's are not ours to keep.
-                let until = body.wait_until(deadline)?;
+                let until = body.wait_until(begun, deadline)?;
                 body.bytes.resize(here + step, 0);
                 let got = line.recv_into(&mut body.bytes[here..], until);
                 let got = more_of_body(limits, got, until < deadline);
@@ -217,7 +219,7 @@ pub fn read_body(
                 if chunks.done() {
                     break;
                 }
-                let until = body.wait_until(deadline)?;
+                let until = body.wait_until(begun, deadline)?;
                 more_of_body(limits, input.more_by(line, until), until < deadline)?;
             }
         }

@@ -19,6 +19,7 @@ use crate::access::Grant;
 use crate::api::{Api, Caller, Delivered, Piece, Stream, Waiter, socket};
 use crate::bell::SeatRef;
 use crate::error::{Cause, Problem};
+use crate::http::Answer;
 use crate::limits::{LINGER, WEBSOCKET_INPUT_BYTES};
 use crate::line::Line;
 use crate::names::TopicSet;
@@ -152,12 +153,13 @@ impl Desk {
     pub(super) fn converse(
         &self,
         to: &Recipient<'_>,
+        opening: Answer,
         mut stream: Stream<'_>,
         _place: Permit,
         early: Vec<u8>,
         begun: Option<Instant>,
     ) -> After {
-        let opening = stream.opening().encode(to.frame(After::KeepAlive));
+        let opening = opening.encode(to.frame(After::KeepAlive));
         let mut bytes = opening.len();
         let time = self.config.write_timeout;
         let (line, turn, ended) = (Arc::clone(to.line), Mutex::new(()), Mutex::new(None));

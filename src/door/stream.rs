@@ -11,6 +11,7 @@ use super::connection::{After, Desk, Recipient};
 use super::request::Input;
 use crate::api::{Begun, Caller, Piece, Stream, StreamQuery};
 use crate::error::Problem;
+use crate::http::Answer;
 
 impl Desk {
     /// Begins a stream, and writes it to its end.
@@ -30,12 +31,14 @@ impl Desk {
         // The buffer can go. It is empty, unless a WebSocket's client has begun to speak.
         let early = input.take();
         Ok(match stream {
-            Begun::Events(stream) => {
+            Begun::Events(opening, stream) => {
                 drop(early);
-                self.send_events(to, stream, begun)
+                self.send_events(to, opening, stream, begun)
             }
             #[cfg(feature = "websocket")]
-            Begun::Socket(stream, place) => self.converse(to, stream, place, early, begun),
+            Begun::Socket(opening, stream, place) => {
+                self.converse(to, opening, stream, place, early, begun)
+            }
         })
     }
 
@@ -44,10 +47,11 @@ impl Desk {
     fn send_events(
         &self,
         to: &Recipient<'_>,
+        opening: Answer,
         mut stream: Stream<'_>,
         begun: Option<Instant>,
     ) -> After {
-        let opening = stream.opening().encode(to.frame(After::Close));
+        let opening = opening.encode(to.frame(After::Close));
         let mut bytes = opening.len();
         let mut written = self.write(to.line, &opening);
         let in_order = loop {

@@ -27,7 +27,7 @@ impl<'a> Target<'a> {
             return Err(Problem::new(Cause::MethodNotAllowed, detail)
                 .with_header("Allow", "GET, HEAD, POST, DELETE, OPTIONS"));
         }
-        if memchr::memchr(b'#', target.as_bytes()).is_some() {
+        if target.as_bytes().contains(&b'#') {
             return Err(Problem::malformed(
                 "the request target has a fragment; that stays in the client",
             ));
@@ -42,7 +42,7 @@ impl<'a> Target<'a> {
         } else {
             return Err(no_target(target));
         };
-        let (path, query) = match memchr::memchr(b'?', origin.as_bytes()) {
+        let (path, query) = match origin.bytes().position(|byte| byte == b'?') {
             Some(at) => (&origin[..at], &origin[at + 1..]),
             None => (origin, ""),
         };
@@ -104,7 +104,7 @@ pub fn settle_host(
 /// Whether this is a host and perhaps a port. Not whether it is one of this server's: that is the
 /// api's to say.
 fn check_host(whose: &str, text: &str) -> Result<(), Problem> {
-    let plain = text.bytes().position(|b| !is_plain(b)).unwrap_or(text.len());
+    let plain = text.bytes().position(|b| !PLAIN[usize::from(b)]).unwrap_or(text.len());
     if plain == text.len() && plain > 0 {
         return Ok(());
     }
@@ -125,11 +125,16 @@ fn check_host(whose: &str, text: &str) -> Result<(), Problem> {
     )))
 }
 
-/// A byte of a name that means itself.
-fn is_plain(byte: u8) -> bool {
-    let marks = matches!(byte, b'!' | b'$' | b'&'..=b'.' | b';' | b'=' | b'_' | b'~');
-    marks || byte.is_ascii_alphanumeric()
-}
+/// The bytes of a name that mean themselves.
+const PLAIN: [bool; 256] = {
+    let (mut plain, mut byte) = ([false; 256], 0);
+    while byte < 256 {
+        let marks = matches!(byte as u8, b'!' | b'$' | b'&'..=b'.' | b';' | b'=' | b'_' | b'~');
+        plain[byte] = marks || (byte as u8).is_ascii_alphanumeric();
+        byte += 1;
+    }
+    plain
+};
 
 /// A registered name or an IPv4 address (RFC 3986, section 3.2.2), not empty (RFC 9110, section
 /// 4.2.1).
@@ -138,7 +143,7 @@ fn is_name(host: &str) -> bool {
         let digits = part.as_bytes().get(..2);
         digits.is_some_and(|digits| digits.iter().all(u8::is_ascii_hexdigit))
     };
-    let fits = |text: &str| text.bytes().all(is_plain);
+    let fits = |text: &str| text.bytes().all(|b| PLAIN[usize::from(b)]);
     let mut parts = host.split('%');
     let first_fits = parts.next().is_some_and(fits);
     !host.is_empty() && first_fits && parts.all(|part| encoded(part) && fits(&part[2..]))

@@ -83,6 +83,12 @@ impl Field {
         None
     }
 
+    /// A bit of its own, for sets of fields.
+    #[must_use]
+    pub fn bit(self) -> u32 {
+        1 << self as u32
+    }
+
     /// The name as it is usually written.
     #[must_use]
     pub fn name(self) -> &'static str {

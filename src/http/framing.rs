@@ -60,11 +60,14 @@ impl FramingFields {
         }
         // A zero in front could be taken for octal.
         let digits = value.iter().all(u8::is_ascii_digit) && !matches!(value, [] | [b'0', _, ..]);
-        let number = std::str::from_utf8(value).ok().filter(|_| digits).ok_or_else(|| {
-            Problem::malformed("Content-Length has to be a decimal number without leading zeros")
-        })?;
+        if !digits {
+            let detail = "Content-Length has to be a decimal number without leading zeros";
+            return Err(Problem::malformed(detail));
+        }
         // What does not fit a u64 is too large all the same.
-        self.length = Some(number.parse().unwrap_or(u64::MAX));
+        let more =
+            |sum: u64, digit: &u8| sum.saturating_mul(10).saturating_add((digit - b'0').into());
+        self.length = Some(value.iter().fold(0, more));
         Ok(())
     }
 

@@ -7,6 +7,7 @@
 //! *Lock.* `Log::state` guards everything here. Nothing is rendered, and no input or output done,
 //! while it is held. It comes after an idempotency key's outcome and before nothing.
 
+mod books;
 mod event;
 mod keys;
 mod ledger;
@@ -31,9 +32,10 @@ pub use trims::LastTrim;
 
 use crate::cursor::{Cursor, Epoch, Since};
 use crate::names::Name;
+use books::Books;
 use keys::{Keys, Known};
 use topic::Topic;
-use trims::{Trail, Trims};
+use trims::Trail;
 
 /// How much is kept.
 #[derive(Clone, Copy, Debug)]
@@ -60,16 +62,9 @@ struct State {
     /// The seq given out last.
     head: u64,
     topics: BTreeMap<Name, Topic>,
-    /// Oldest seq of each topic that has events: its first entry is the oldest event of the log.
-    oldest: BTreeMap<u64, Name>,
-    /// Last trimmed seq of each topic that has none: its first entry is forgotten first, because
-    /// the fewest cursors are behind it.
-    empty: BTreeMap<u64, Name>,
-    trims: Trims,
     /// Stands for every topic that was forgotten: the highest of each.
     forgotten: LastTrim,
-    events: u64,
-    bytes: u64,
+    books: Books,
 }
 
 /// What became of a publish.
@@ -155,7 +150,8 @@ impl<T> Log<T> {
     /// Called under the lock, so that a reader who holds it reads what belongs together.
     fn changed_if(&self, changed: bool, _: &Locked<'_, T>) {
         if changed {
-            self.version.fetch_add(1, Ordering::Release);
+            let version = self.version.load(Ordering::Relaxed);
+            self.version.store(version + 1, Ordering::Release);
         }
     }
 
@@ -171,7 +167,9 @@ impl<T> Log<T> {
         claim: Option<&Claim<T>>,
         now: Now,
     ) -> Result<Appended<T>, Refused> {
-        self.append_noting(topic, drafts, claim, now, &mut Vec::new())
+        // A topic that is full lets go of as many as it gets.
+        let mut trimmed = Vec::with_capacity(drafts.len());
+        self.append_noting(topic, drafts, claim, now, &mut trimmed)
     }
 
     /// The same; puts what was trimmed into `trimmed`, so that it is freed after the lock is given
@@ -261,10 +259,10 @@ impl<T> Log<T> {
         let log = locked.log();
         Totals {
             topics: log.topics.len(),
-            events: log.events,
-            bytes: log.bytes,
+            events: log.books.events,
+            bytes: log.books.bytes,
             head: log.head,
-            trimmed: log.trims.total(),
+            trimmed: log.books.trims.total(),
             keys,
             keys_evicted,
         }
@@ -277,12 +275,8 @@ impl State {
             epoch,
             head: 0,
             topics: BTreeMap::new(),
-            oldest: BTreeMap::new(),
-            empty: BTreeMap::new(),
-            trims: Trims::default(),
             forgotten: LastTrim::default(),
-            events: 0,
-            bytes: 0,
+            books: Books::default(),
         }
     }
 
@@ -303,10 +297,6 @@ impl State {
         let Some(place) = self.topics.get_mut(topic) else {
             return Err(Refused::TopicCap);
         };
-        if place.len() == 0 {
-            self.empty.remove(&place.last_trim.seq);
-            self.oldest.insert(self.head + 1, place.trail.topic.clone());
-        }
         for draft in drafts {
             self.head += 1;
             let event = Event {
@@ -316,15 +306,10 @@ impl State {
                 trail: Arc::clone(&place.trail),
                 draft,
             };
-            self.events += 1;
-            self.bytes += event.cost();
-            place.push(Arc::new(event));
+            self.books.enter(place, event);
         }
-        let excess = place.len().saturating_sub(retention.events);
-        for _ in 0..excess {
-            self.trim_oldest_of(topic, trimmed);
-        }
-        while self.bytes > retention.bytes && self.trim_oldest(trimmed) {}
+        while place.len() > retention.events && self.books.trim_oldest_of(place, trimmed) {}
+        while self.books.bytes > retention.bytes && self.trim_oldest(trimmed) {}
         Ok(self.at(self.head))
     }
 
@@ -334,7 +319,7 @@ impl State {
             return Ok(());
         }
         if self.topics.len() >= most {
-            let (_, name) = self.empty.pop_first().ok_or(Refused::TopicCap)?;
+            let (_, name) = self.books.empty.pop_first().ok_or(Refused::TopicCap)?;
             if let Some(gone) = self.topics.remove(&name) {
                 self.forgotten.seq = self.forgotten.seq.max(gone.last_trim.seq);
                 self.forgotten.number = self.forgotten.number.max(gone.last_trim.number);
@@ -347,34 +332,38 @@ impl State {
     }
 
     fn trim_aged(&mut self, now: Instant, age: Duration, trimmed: &mut Vec<Arc<Event>>) {
+        let is_aged = |at| now.saturating_duration_since(at) >= age;
         // In the order of the log, which is that of their ages.
-        while let Some((_, name)) = self.oldest.first_key_value() {
-            let oldest = self.topics.get(name).and_then(|topic| topic.get(0));
-            if oldest.is_none_or(|e| now.saturating_duration_since(e.at) < age) {
-                break;
+        while self.books.oldest_at.is_none_or(is_aged) {
+            let Some(at) = self.oldest().map(|event| event.at) else { return };
+            self.books.oldest_at = Some(at);
+            if is_aged(at) {
+                self.trim_oldest(trimmed);
             }
-            self.trim_oldest(trimmed);
         }
     }
 
-    /// Trims the oldest event of the whole log.
+    /// The oldest event of the whole log.
+    fn oldest(&mut self) -> Option<&Arc<Event>> {
+        loop {
+            let (seq, name) = self.books.oldest.pop_first()?;
+            let topic = self.topics.get_mut(&name)?;
+            self.books.list(topic);
+            if topic.listed == seq {
+                return self.topics.get(&name)?.get(0);
+            }
+        }
+    }
+
+    /// Trims it.
     fn trim_oldest(&mut self, trimmed: &mut Vec<Arc<Event>>) -> bool {
-        let oldest = self.oldest.first_key_value().map(|(_, name)| name.clone());
-        oldest.is_some_and(|name| self.trim_oldest_of(&name, trimmed))
+        let Some(event) = self.oldest() else { return false };
+        let name = event.topic().clone();
+        self.trim_oldest_of(&name, trimmed)
     }
 
     fn trim_oldest_of(&mut self, name: &Name, trimmed: &mut Vec<Arc<Event>>) -> bool {
-        let Some(topic) = self.topics.get_mut(name) else { return false };
-        let Some(event) = topic.pop_oldest() else { return false };
-        self.events -= 1;
-        self.bytes -= event.cost();
-        topic.last_trim = self.trims.note(event.seq, &topic.trail);
-        self.oldest.remove(&event.seq);
-        match topic.oldest() {
-            Some(seq) => self.oldest.insert(seq, topic.trail.topic.clone()),
-            None => self.empty.insert(event.seq, topic.trail.topic.clone()),
-        };
-        trimmed.push(event);
-        true
+        let topic = self.topics.get_mut(name);
+        topic.is_some_and(|topic| self.books.trim_oldest_of(topic, trimmed))
     }
 }

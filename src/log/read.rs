@@ -154,7 +154,7 @@ impl State {
         } else {
             LastTrim::default()
         };
-        let mut position = Position { seq: 0, told: self.trims.total() };
+        let mut position = Position { seq: 0, told: self.books.trims.total() };
         let mut why = None;
         match since {
             Since::Start => {}
@@ -183,7 +183,7 @@ impl State {
             head: self.head,
             epoch: self.epoch,
             trimmed_through: trimmed_through(&asked, forgotten),
-            trims: self.trims.total(),
+            trims: self.books.trims.total(),
         })
     }
 
@@ -198,7 +198,7 @@ impl State {
         if cursor.epoch != self.epoch {
             return Some(Why::Epoch);
         }
-        if position.seq > self.head || position.told > self.trims.total() {
+        if position.seq > self.head || position.told > self.books.trims.total() {
             return Some(Why::Future);
         }
         let gap = asked
@@ -226,12 +226,12 @@ impl State {
         let countable = why == Why::Trimmed
             && !forgotten.is_gap(seq, position.told)
             && trails.len() <= COUNTED_TOPICS;
-        let lost = countable.then(|| self.trims.lost(&trails, seq, position.told));
+        let lost = countable.then(|| self.books.trims.lost(&trails, seq, position.told));
         let trimmed_through = trimmed_through(asked, forgotten);
         let cursor = |seq| Cursor {
             epoch: self.epoch,
             seq,
-            told: (trimmed_through > seq).then_some(self.trims.total()),
+            told: (trimmed_through > seq).then_some(self.books.trims.total()),
         };
         Gap {
             why,

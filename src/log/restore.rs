@@ -80,7 +80,7 @@ impl<T> Log<T> {
             Plan::Append
         } else if log.topics.len() + made < self.retention.topics {
             Plan::Make
-        } else if log.empty.is_empty() {
+        } else if log.books.empty.is_empty() {
             Plan::TopicCap
         } else {
             Plan::Replace
@@ -104,8 +104,7 @@ impl<T> Log<T> {
         let aged = |event: &Arc<Event>| now.saturating_duration_since(event.at) >= age;
         let mut locked = self.lock();
         let log = locked.log();
-        let (_, oldest) = log.oldest.first_key_value()?;
-        log.topics.get(oldest)?.get(0).filter(|event| aged(event))?;
+        log.oldest().filter(|event| aged(event))?;
         let last = |topic: &Topic| Some(topic.starting_at(0).take_while(|e| aged(e)).last()?.seq);
         log.topics.values().filter_map(last).max()
     }
@@ -114,7 +113,7 @@ impl<T> Log<T> {
     pub fn trim_through(&self, seq: u64, trimmed: &mut Vec<Arc<Event>>) {
         let mut locked = self.lock();
         let log = locked.log();
-        while log.oldest.first_key_value().is_some_and(|(oldest, _)| *oldest <= seq) {
+        while log.oldest().is_some_and(|oldest| oldest.seq <= seq) {
             log.trim_oldest(trimmed);
         }
         self.changed_if(!trimmed.is_empty(), &locked);
@@ -131,10 +130,10 @@ impl<T> Log<T> {
         };
         Snapshot {
             head: log.head,
-            trims: log.trims.total(),
+            trims: log.books.trims.total(),
             forgotten: log.forgotten,
             topics: log.topics.values().map(trims).collect(),
-            recent: log.trims.recent().map(|(seq, topic)| (seq, topic.clone())).collect(),
+            recent: log.books.trims.recent().map(|(seq, topic)| (seq, topic.clone())).collect(),
         }
     }
 
@@ -164,7 +163,7 @@ impl<T> Log<T> {
         let mut locked = self.lock();
         let log = locked.log();
         for topic in log.topics.values().filter(|topic| topic.len() == 0) {
-            log.empty.insert(topic.last_trim.seq, topic.trail.topic.clone());
+            log.books.empty.insert(topic.last_trim.seq, topic.trail.topic.clone());
         }
     }
 
@@ -188,7 +187,7 @@ impl<T> Log<T> {
                 log.trim_oldest_of(&name, trimmed);
             }
         }
-        while log.bytes > retention.bytes && log.trim_oldest(trimmed) {}
+        while log.books.bytes > retention.bytes && log.trim_oldest(trimmed) {}
     }
 }
 
@@ -208,7 +207,7 @@ impl State {
         }
         state.head = snapshot.head;
         state.forgotten = snapshot.forgotten;
-        state.trims = Trims::restored(snapshot.trims, recent);
+        state.books.trims = Trims::restored(snapshot.trims, recent);
         state
     }
 
@@ -224,13 +223,8 @@ impl State {
         if seq <= place.last_trim.seq {
             return false;
         }
-        if place.len() == 0 {
-            self.oldest.insert(seq, place.trail.topic.clone());
-        }
         let event = Event { seq, time, at, trail: Arc::clone(&place.trail), draft };
-        self.events += 1;
-        self.bytes += event.cost();
-        place.push(Arc::new(event));
+        self.books.enter(place, event);
         true
     }
 }

@@ -16,12 +16,14 @@ pub struct Topic {
     events: VecDeque<Arc<Event>>,
     bytes: u64,
     pub last_trim: LastTrim,
+    /// By which seq it is among those that have events; of no meaning while it has none.
+    pub listed: u64,
 }
 
 impl Topic {
     /// An empty topic. `before` is the last trim that may have been its own in an earlier life.
     pub fn new(trail: Arc<Trail>, before: LastTrim) -> Topic {
-        Topic { trail, events: VecDeque::new(), bytes: 0, last_trim: before }
+        Topic { trail, events: VecDeque::new(), bytes: 0, last_trim: before, listed: 0 }
     }
 
     pub fn push(&mut self, event: Arc<Event>) {

@@ -20,7 +20,6 @@ use crate::log::{Appended, Claim, Draft, Log, Now, Plan, Refusal, Refused, event
 use crate::metrics::Metrics;
 use crate::names::Name;
 use crate::threads::Mailbox;
-use crate::time::rfc3339;
 
 /// Something that waits for the disk.
 pub enum Wish<T> {
@@ -275,7 +274,6 @@ impl<T> Draw<T> {
     }
 
     fn publish(&mut self, publish: Publish<T>) {
-        let time = rfc3339(publish.now.wall);
         let stamp = publish.claim.as_ref().map(|claim| Stamp {
             id: claim.id,
             fingerprint: claim.fingerprint,
@@ -287,7 +285,7 @@ impl<T> Draw<T> {
             let event = Event {
                 seq: self.head,
                 topic: &publish.topic,
-                time: &time,
+                time: publish.now.wall,
                 batch: if place == 0 { batch } else { 1 },
                 stamp: stamp.as_ref().filter(|_| place + 1 == batch),
                 draft,

@@ -18,7 +18,6 @@ use super::segments::Segment;
 use crate::limits::KEY_AGE;
 use crate::log::{Now, Snapshot, event_cost};
 use crate::names::Name;
-use crate::time::rfc3339;
 
 /// What was kept when the newest segment began.
 pub struct Kept {
@@ -182,7 +181,7 @@ impl Output<'_> {
                 self.segment.count_key(instant(event.time, self.now));
             }
             let Stored { seq, topic, time, stamp, draft, .. } = &event;
-            let (time, stamp) = (&rfc3339(*time), stamp.as_ref());
+            let (time, stamp) = (*time, stamp.as_ref());
             let event = Event { seq: *seq, topic, time, batch: 1, stamp, draft };
             self.commit.push(|out| event.write(out));
         } else if let Some(stamp) = event.stamp {

@@ -11,7 +11,6 @@ use base64::engine::general_purpose::STANDARD as BASE64;
 use crate::json::Object;
 use crate::log::{Draft, Form, LastTrim, TopicTrims};
 use crate::names::Name;
-use crate::time::rfc3339;
 
 /// One line.
 #[derive(Debug)]
@@ -67,8 +66,7 @@ pub struct KeyOnly {
 pub struct Event<'a> {
     pub seq: u64,
     pub topic: &'a Name,
-    /// As [`rfc3339`] writes it.
-    pub time: &'a str,
+    pub time: SystemTime,
     pub batch: usize,
     pub stamp: Option<&'a Stamp>,
     pub draft: &'a Draft,
@@ -78,7 +76,7 @@ impl Event<'_> {
     /// Writes it.
     pub fn write(&self, out: &mut Vec<u8>) {
         let mut object = Object::open(out);
-        object.number("seq", self.seq).plain("topic", self.topic).plain("time", self.time);
+        object.number("seq", self.seq).plain("topic", self.topic).time("time", self.time);
         if self.batch > 1 {
             object.number("batch", self.batch as u64);
         }
@@ -134,10 +132,7 @@ impl KeyOnly {
     /// Writes it.
     pub fn write(&self, out: &mut Vec<u8>) {
         let mut object = Object::open(out);
-        object
-            .number("used", self.seq)
-            .plain("topic", &self.topic)
-            .plain("time", &rfc3339(self.time));
+        object.number("used", self.seq).plain("topic", &self.topic).time("time", self.time);
         push_stamp(&mut object, &self.stamp);
         object.close();
     }

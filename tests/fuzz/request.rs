@@ -38,25 +38,24 @@ struct Outcome {
 }
 
 /// Reads a stream as the door does, without a socket.
-struct Reader {
+struct Reader<'a> {
     stream: Vec<u8>,
     used: usize,
     head: Arriving,
     parsed: Option<(Parsed, Chunks)>,
-    room: BodyRoom,
-    body: Body,
+    room: &'a BodyRoom,
+    body: Body<'a>,
     outcome: Outcome,
 }
 
-impl Reader {
-    fn new() -> Reader {
-        let room = BodyRoom::new(1 << 20);
+impl<'a> Reader<'a> {
+    fn new(room: &'a BodyRoom) -> Reader<'a> {
         Reader {
             stream: Vec::new(),
             used: 0,
             head: Arriving::default(),
             parsed: None,
-            body: Body::new(&room),
+            body: Body::new(room),
             room,
             outcome: Outcome { requests: Vec::new(), refused: None },
         }
@@ -105,7 +104,7 @@ impl Reader {
                 }
             }
         }
-        let body = std::mem::replace(&mut self.body, Body::new(&self.room)).bytes;
+        let body = std::mem::replace(&mut self.body, Body::new(self.room)).bytes;
         let Some((Parsed { head, length, framing, keep_alive, expects_continue }, _)) =
             self.parsed.take()
         else {
@@ -129,7 +128,8 @@ impl Reader {
 }
 
 fn read<'a>(pieces: impl Iterator<Item = &'a [u8]>) -> Outcome {
-    let mut reader = Reader::new();
+    let room = BodyRoom::new(1 << 20);
+    let mut reader = Reader::new(&room);
     for piece in pieces {
         reader.feed(piece);
     }

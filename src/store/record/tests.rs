@@ -29,12 +29,10 @@ fn every_body_comes_back_byte_for_byte_and_in_its_form() {
                 content_type: full.then(|| "text/x; y=\"\\\"".into()),
                 body: body.into(),
             };
-            let time_text = rfc3339(time);
             let mut json = Vec::new();
             let stamp = full.then_some(&stamp);
             let batch = if full { 2 } else { 1 };
-            Event { seq: 9, topic: &topic, time: &time_text, batch, stamp, draft: &draft }
-                .write(&mut json);
+            Event { seq: 9, topic: &topic, time, batch, stamp, draft: &draft }.write(&mut json);
             assert!(!json.contains(&b'\n'));
             let text = String::from_utf8(json.clone()).unwrap();
             let parsed: serde_json::Value = serde_json::from_str(&text).expect(&text);

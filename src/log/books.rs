@@ -1,0 +1,61 @@
+//! What is known of all topics together: how much they have, which of them has the oldest event,
+//! and which have none.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::time::Instant;
+
+use super::event::Event;
+use super::topic::Topic;
+use super::trims::Trims;
+use crate::names::Name;
+
+/// The books of a log.
+#[derive(Default)]
+pub struct Books {
+    /// Each topic that has events, by a seq that its oldest has or had: a trim changes nothing
+    /// here, and only who looks for the oldest event of the log brings up to date what is first.
+    pub oldest: BTreeMap<u64, Name>,
+    /// No event is older than this, as far as anybody has looked.
+    pub oldest_at: Option<Instant>,
+    /// Last trimmed seq of each topic that has none: its first entry is forgotten first, because
+    /// the fewest cursors are behind it.
+    pub empty: BTreeMap<u64, Name>,
+    pub trims: Trims,
+    pub events: u64,
+    pub bytes: u64,
+}
+
+impl Books {
+    /// Takes in a topic's newest event.
+    pub fn enter(&mut self, topic: &mut Topic, event: Event) {
+        self.events += 1;
+        self.bytes += event.cost();
+        topic.push(Arc::new(event));
+        if topic.len() == 1 {
+            self.empty.remove(&topic.last_trim.seq);
+            self.list(topic);
+        }
+    }
+
+    /// Enters a topic by its oldest event.
+    pub fn list(&mut self, topic: &mut Topic) {
+        if let Some(seq) = topic.oldest() {
+            self.oldest.insert(seq, topic.trail.topic.clone());
+            topic.listed = seq;
+        }
+    }
+
+    pub fn trim_oldest_of(&mut self, topic: &mut Topic, trimmed: &mut Vec<Arc<Event>>) -> bool {
+        let Some(event) = topic.pop_oldest() else { return false };
+        self.events -= 1;
+        self.bytes -= event.cost();
+        topic.last_trim = self.trims.note(event.seq, &topic.trail);
+        if topic.len() == 0 {
+            self.oldest.remove(&topic.listed);
+            self.empty.insert(event.seq, topic.trail.topic.clone());
+        }
+        trimmed.push(event);
+        true
+    }
+}
