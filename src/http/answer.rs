@@ -82,7 +82,7 @@ impl Answer {
                 let _ = write!(head, "HTTP/1.1 {status} {reason}\r\n");
             }
         }
-        head.extend_from_slice(&usual_fields());
+        head.extend_from_slice(&usual_fields(SystemTime::now()));
         Answer { status, head, body }
     }
 
@@ -155,17 +155,17 @@ fn end_line(bytes: &mut Vec<u8>) {
     bytes.push(b'\n');
 }
 
-/// [`USUAL_FIELDS`] with the date (RFC 9110, section 6.6.1) of now; made once a second.
-fn usual_fields() -> [u8; USUAL_FIELDS.len()] {
+/// [`USUAL_FIELDS`] with this date (RFC 9110, section 6.6.1); each thread makes it once a second.
+fn usual_fields(now: SystemTime) -> [u8; USUAL_FIELDS.len()] {
     thread_local! {
         static LAST: Cell<(u64, [u8; USUAL_FIELDS.len()])> = const { Cell::new((0, *USUAL_FIELDS)) };
     }
-    let since = since_1970(SystemTime::now());
+    let since = since_1970(now);
     let (second, mut fields) = LAST.get();
     if second != since.as_secs() {
         let date = HttpDate::from(SystemTime::UNIX_EPOCH + since).to_string();
-        let end = fields.len().min(DATE_AT + date.len());
-        fields[DATE_AT..end].copy_from_slice(&date.as_bytes()[..end - DATE_AT]);
+        let places = fields[DATE_AT..].iter_mut();
+        places.zip(date.bytes()).for_each(|(place, byte)| *place = byte);
         LAST.set((since.as_secs(), fields));
     }
     fields
@@ -213,6 +213,22 @@ fn first_line_end(message: &[u8]) -> usize {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use std::time::Duration;
+
+    #[test]
+    fn an_answer_is_dated_in_its_own_second() {
+        for (second, date) in [
+            (784_111_777, "Sun, 06 Nov 1994 08:49:37 GMT"),
+            (784_111_777, "Sun, 06 Nov 1994 08:49:37 GMT"),
+            (784_111_778, "Sun, 06 Nov 1994 08:49:38 GMT"),
+            (0, "Thu, 01 Jan 1970 00:00:00 GMT"),
+        ] {
+            let now = SystemTime::UNIX_EPOCH + Duration::from_millis(second * 1_000 + 999);
+            let usual =
+                format!("Server: longpoll\r\nDate: {date}\r\nX-Content-Type-Options: nosniff\r\n");
+            assert_eq!(String::from_utf8_lossy(&usual_fields(now)), usual);
+        }
+    }
 
     #[test]
     fn a_204_carries_no_length_and_a_large_body_is_not_chunked() {

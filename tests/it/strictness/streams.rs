@@ -8,6 +8,7 @@ pub const GROUPS: &[Group] = &[Group { before: b"", rows: STREAMS, after: b"" }]
 
 const STREAMS: &[Row] = &[
     ("an empty line before the request", b"\r\nGET /health HTTP/1.1\r\nHost: localhost\r\n\r\n", Fine(200)),
+    ("an empty line that ends in LF before the request", b"\r\n\nGET /health HTTP/1.1\r\nHost: localhost\r\n\r\n", Refused(400, "LF alone")),
     ("two empty lines before the request", b"\r\n\r\nGET /health HTTP/1.1\r\nHost: localhost\r\n\r\n", Refused(400, "empty line")),
     ("LF before the request", b"\nGET /health HTTP/1.1\r\nHost: localhost\r\n\r\n", Refused(400, "LF alone")),
     ("CR before the request", b"\rGET /health HTTP/1.1\r\nHost: localhost\r\n\r\n", Refused(400, "CR stands alone")),
