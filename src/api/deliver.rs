@@ -20,41 +20,72 @@ pub struct Delivered {
     pub sent: usize,
 }
 
+/// What a poll waits for is in memory that it alone uses and that, with thousands held, no cache has
+/// any more. So many are looked at before any of them is written to: then the processor fetches them
+/// at once, which it cannot across system calls. It saves 3 to 5 % of the time at 5,000 polls; 128 saved
+/// no more.
+const LOOK_AHEAD: usize = 32;
+
 impl Api {
     /// Writes the answers of the polls that a publish released; `newest` is its cursor.
     pub(super) fn deliver(&self, claims: &mut Claims<Waiter, Delivered>, newest: Cursor) {
         for claims in claims.by_bell() {
-            self.deliver_at_one_bell(claims, newest);
+            let mut last = None;
+            for claims in claims.chunks_mut(LOOK_AHEAD) {
+                for claim in &mut *claims {
+                    drop(claim.waiter.permit.lock().take());
+                    let page = self.page_for(claim, newest, &mut last);
+                    claim.left = page.map(|page| Delivered { page, sent: 0 });
+                }
+                for claim in claims {
+                    self.send_what_fits(claim);
+                }
+            }
         }
     }
 
-    fn deliver_at_one_bell(&self, claims: &mut [Claim<Waiter, Delivered>], newest: Cursor) {
-        let mut last: Option<(PageKey, Arc<Page>)> = None;
-        for claim in claims {
-            drop(claim.waiter.permit.lock().take());
-            if !claim.waiter.takes_shared_page {
-                continue;
+    /// What answers a claimed poll, unless its own thread has to say it. `last` is what answered
+    /// the one before it.
+    fn page_for(
+        &self,
+        claim: &Claim<Waiter, Delivered>,
+        newest: Cursor,
+        last: &mut Option<(PageKey, Arc<Page>)>,
+    ) -> Option<Arc<Page>> {
+        let waiter = &claim.waiter;
+        if !waiter.takes_shared_page {
+            return None;
+        }
+        let since = Since::After(Cursor { seq: claim.past, ..newest });
+        // Nearly all who wait at one bell wait for the same page.
+        match last {
+            Some((key, page))
+                if key.since == since && key.same_but_since_and_topics(&waiter.key) =>
+            {
+                Some(Arc::clone(page))
             }
-            let since = Since::After(Cursor { seq: claim.past, ..newest });
-            // Nearly all who wait at one bell wait for the same page.
-            let same = last.as_ref().filter(|(key, _)| {
-                key.since == since && key.same_but_since_and_topics(&claim.waiter.key)
-            });
-            let page = if let Some((_, page)) = same {
-                Arc::clone(page)
-            } else {
-                let key = PageKey { since, ..claim.waiter.key.clone() };
+            last => {
+                let key = PageKey { since, ..waiter.key.clone() };
                 // What is not plain data is for its own thread to say.
-                let Ok(Found::Data(page)) = self.look(&key) else { continue };
-                last = Some((key, Arc::clone(&page)));
-                page
-            };
-            // A broken connection is for its own thread to notice.
-            let Ok(sent) = claim.waiter.line.send_now(page.bytes()) else { continue };
-            if let Some(at) = page.first_at {
-                self.metrics.wake.observe(at.elapsed());
+                let Ok(Found::Data(page)) = self.look(&key) else { return None };
+                *last = Some((key, Arc::clone(&page)));
+                Some(page)
             }
-            claim.left = Some(Delivered { page, sent });
+        }
+    }
+
+    fn send_what_fits(&self, claim: &mut Claim<Waiter, Delivered>) {
+        let Some(delivered) = &mut claim.left else { return };
+        let page = &delivered.page;
+        match claim.waiter.line.send_now(page.bytes()) {
+            Ok(sent) => {
+                if let Some(at) = page.first_at {
+                    self.metrics.wake.observe(at.elapsed());
+                }
+                delivered.sent = sent;
+            }
+            // A broken connection is for its own thread to notice.
+            Err(_) => claim.left = None,
         }
     }
 }
