@@ -4,20 +4,22 @@
 //! and of two that contradict each other a proxy may have meant the other one. So both are refused,
 //! and the refusal lists what is known.
 
+use std::borrow::Cow;
+
 use crate::error::Problem;
 use crate::http::percent_decode;
 
 /// The parameters of one request.
-pub struct Params(Vec<(&'static str, String)>);
+pub struct Params<'a>(Vec<(&'static str, Cow<'a, str>)>);
 
-impl Params {
+impl<'a> Params<'a> {
     /// Reads a query string. Whatever is not known is refused: a mistyped `since` would otherwise
     /// replay everything.
     ///
     /// # Errors
     /// Names the parameter at fault, and those that are known.
-    pub fn read(query: &str, known: &[&'static str]) -> Result<Params, Problem> {
-        let mut params: Vec<(&'static str, String)> = Vec::new();
+    pub fn read(query: &'a str, known: &[&'static str]) -> Result<Params<'a>, Problem> {
+        let mut params: Vec<(&'static str, Cow<'a, str>)> = Vec::new();
         if query.is_empty() {
             return Ok(Params(params));
         }
@@ -36,7 +38,7 @@ impl Params {
                     "parameter {name} is repeated; it may come once"
                 )));
             }
-            params.push((name, percent_decode(value)?.into_owned()));
+            params.push((name, percent_decode(value)?));
         }
         Ok(Params(params))
     }
@@ -44,7 +46,7 @@ impl Params {
     /// A parameter's value.
     pub fn get(&self, name: &str) -> Option<&str> {
         let found = self.0.iter().find(|(known, _)| *known == name);
-        found.map(|(_, value)| value.as_str())
+        found.map(|(_, value)| &**value)
     }
 
     /// A parameter's value as `parse` reads it, or the default.
