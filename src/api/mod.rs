@@ -44,6 +44,7 @@ use crate::shutdown::Shutdown;
 pub use deliver::Delivered;
 pub use page::Page;
 use page::{PageKey, Pages};
+pub use poll::Held;
 use publish::Published;
 pub use stored::{inspect, repair};
 #[cfg(feature = "streams")]
@@ -107,6 +108,13 @@ pub struct Caller<'a> {
 pub struct Routed {
     pub task: Result<Task, Problem>,
     pub grant: Grant,
+}
+
+/// What came of a task.
+pub enum Performed {
+    Reply(Reply),
+    /// Nothing yet: it is to be [held](Api::hold), once all is let go of that this does not need.
+    Hold(Box<Held>),
 }
 
 /// What comes back.
@@ -197,17 +205,19 @@ impl Api {
         Routed { task, grant }
     }
 
-    /// Does what was asked; a poll is held in here. Streams are begun apart; of those, this gives
-    /// the head.
+    /// Does what was asked. Streams are begun apart; of those, this gives the head.
     #[must_use]
-    pub fn perform(&self, task: Task, body: Vec<u8>, caller: &Caller<'_>) -> Reply {
+    pub fn perform(&self, task: Task, body: Vec<u8>, caller: &Caller<'_>) -> Performed {
         let done = match task {
             // Its token may have been taken back while the body arrived.
             Task::Publish(ask) => self
                 .access
                 .still(caller.grant, || (Right::Publish, vec![ask.pattern()]))
                 .and_then(|()| self.publish(&ask, body, caller)),
-            Task::Poll(query) => self.poll(query, caller),
+            Task::Poll(query) => match self.poll(query, caller) {
+                Ok(performed) => return performed,
+                Err(problem) => Err(problem),
+            },
             Task::Trim(topic) => self
                 .ledger
                 .trim(&topic)
@@ -222,7 +232,7 @@ impl Api {
             Task::Preflight => Ok(Reply::Answer(access::preflight())),
             Task::File(ask) => Ok(ask.reply()),
         };
-        done.unwrap_or_else(Reply::Refused)
+        Performed::Reply(done.unwrap_or_else(Reply::Refused))
     }
 
     /// Counts an answer that is no page among those in flight.

@@ -3,7 +3,7 @@
 //!
 //! It promises that what was published after the reader's cursor is in the answer, whenever that
 //! was: before the poll came, while it was held, or in between. For the moment in between the order
-//! counts, and [`Api::poll`] keeps it: it takes its seat, *then* looks, then waits (see
+//! counts, and [`Api::hold`] keeps it: it takes its seat, *then* looks, then waits (see
 //! [`crate::bell`]). The deadline is an instant, computed once: whatever wakes a poll in vain
 //! leaves it what is left of its time, and its cursor moved past what it did not want.
 
@@ -15,7 +15,7 @@ use parking_lot::Mutex;
 use super::page::{Format, Found, Page, PageKey, Shape};
 use super::params::{Params, whole};
 use super::render::{Reason, gap_members, lost_in_all, render};
-use super::{Api, Caller, Reply, Waiter};
+use super::{Api, Caller, Performed, Reply, Waiter};
 use crate::access::{Need, Right};
 use crate::bell::Woken;
 use crate::cursor::Since;
@@ -131,26 +131,43 @@ fn preferred_wait(value: &str) -> Option<u64> {
     })
 }
 
+/// A poll that nothing answers yet.
+pub struct Held {
+    key: PageKey,
+    granted: Duration,
+    deadline: Instant,
+}
+
 impl Api {
-    /// Answers a poll, holding it while there is nothing to say.
-    pub(super) fn poll(&self, query: Query, caller: &Caller<'_>) -> Result<Reply, Problem> {
+    /// Answers a poll if there is something to say, or it is not to wait.
+    pub(super) fn poll(&self, query: Query, caller: &Caller<'_>) -> Result<Performed, Problem> {
         let Query { mut key, wait } = query;
         key.cors.clone_from(&caller.grant.cors);
         let refuse = |gap| self.refuse_gap(&gap);
         let nothing = match self.look(&key).map_err(refuse)? {
-            Found::Data(page) => return Ok(self.data(page)),
+            Found::Data(page) => return Ok(Performed::Reply(self.data(page))),
             Found::Nothing(slice) => slice,
         };
         let granted = self.granted(wait);
-        if self.shutdown.given() {
-            return Ok(self.empty(&key, &nothing, Reason::Drain));
-        }
-        if granted.is_zero() {
-            return Ok(self.empty(&key, &nothing, Reason::Timeout(granted)));
+        let reason = if self.shutdown.given() { Reason::Drain } else { Reason::Timeout(granted) };
+        if granted.is_zero() || reason == Reason::Drain {
+            return Ok(Performed::Reply(self.empty(&key, &nothing, reason)));
         }
         // From here on its position is fixed, whatever word it was asked for by.
         key.since = Since::After(nothing.next(0));
         let deadline = Instant::now() + granted;
+        Ok(Performed::Hold(Box::new(Held { key, granted, deadline })))
+    }
+
+    /// Holds a poll until there is something to say, or its time is over.
+    #[must_use]
+    pub fn hold(&self, held: Held, caller: &Caller<'_>) -> Reply {
+        self.wait(held, caller).unwrap_or_else(Reply::Refused)
+    }
+
+    fn wait(&self, held: Held, caller: &Caller<'_>) -> Result<Reply, Problem> {
+        let Held { mut key, granted, deadline } = held;
+        let refuse = |gap| self.refuse_gap(&gap);
         let permit = self.may_hold()?;
         let waiter = Waiter {
             line: Arc::clone(caller.line),

@@ -16,7 +16,7 @@ use super::linger::Lingerer;
 use super::pool::Slot;
 use super::request::{BodyLimits, Ended, HeadLimits, Input, read_body, read_head};
 use crate::access::Grant;
-use crate::api::{Api, Caller, Delivered, Page, Reply, Routed, Task};
+use crate::api::{Api, Caller, Delivered, Page, Performed, Reply, Routed, Task};
 use crate::clients::Clients;
 use crate::config::Config;
 use crate::diag::Diag;
@@ -164,9 +164,6 @@ impl Desk {
     fn answer(&self, to: &Recipient<'_>, asked: Asked<'_>, input: &mut Input) -> After {
         let begun = self.diag.tells_requests().then(Instant::now);
         let Asked { task, body, after } = asked;
-        if matches!(task, Ok(Task::Poll(_))) {
-            input.release();
-        }
         // Its room is kept until the answer is out.
         let (body, _room) = body.into_parts();
         let line = to.line;
@@ -184,8 +181,14 @@ impl Desk {
             Ok(task) => {
                 let takes_shared_page = after == After::KeepAlive && !to.is_head;
                 let caller = Caller { line, takes_shared_page, grant: &to.grant };
-                catch_unwind(AssertUnwindSafe(|| self.api.perform(task, body, &caller)))
-                    .unwrap_or_else(|_| Reply::Refused(failed()))
+                let done = AssertUnwindSafe(|| match self.api.perform(task, body, &caller) {
+                    Performed::Reply(reply) => reply,
+                    Performed::Hold(held) => {
+                        input.release();
+                        self.api.hold(*held, &caller)
+                    }
+                });
+                catch_unwind(done).unwrap_or_else(|_| Reply::Refused(failed()))
             }
         };
         let after = match reply {
