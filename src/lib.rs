@@ -67,7 +67,6 @@
 //! | the tokens, and what their file held | which are known | |
 //! | the counts of the [clients] | how many connections each has | |
 //! | a cause's turn in [diag] | when it was told last | |
-//! | the date | the `Date` header of this second | |
 //! | the [door]'s list of workers | the list | a worker's line |
 //! | a worker's line | which connection it has | |
 //! | a WebSocket's pen | who writes to its client, and that nothing is written after its end | |

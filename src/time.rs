@@ -67,7 +67,7 @@ pub fn push_rfc3339(out: &mut Vec<u8>, time: SystemTime) {
     thread_local! {
         // Working a date out costs more than all else that is written of an event, and nearly
         // every event is of the same second as the one before.
-        static LAST: Cell<(u64, WholeSecond)> = const { Cell::new((u64::MAX, [0; _])) };
+        static LAST: Cell<(u64, WholeSecond)> = const { Cell::new((u64::MAX, [0; RFC3339_CHARS - 4])) };
     }
     let since = since_1970(time);
     let (second, mut text) = LAST.get();

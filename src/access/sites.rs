@@ -20,7 +20,7 @@ pub type Cors = Arc<str>;
 
 /// Which pages may ask, and under which names the server may be asked.
 pub struct Sites {
-    /// Host names in lower case; none: any name will do.
+    /// Host names in lower case, and an address that needs no reading; none: any name will do.
     names: Option<Vec<String>>,
     /// Origins that are let in, or `*`.
     allowed: Vec<Cors>,

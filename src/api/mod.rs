@@ -1,7 +1,8 @@
 //! The wire contract: which request means what, and one file for each verb.
 //!
 //! A request is decided in two steps. [`Api::route`] reads everything but the body, so that a
-//! client who asks for the impossible is told before it sends any. [`Api::perform`] does it.
+//! client who asks for the impossible is told before it sends any. [`Api::perform`] does it, but
+//! for a poll that nothing answers yet: [`Api::hold`] waits for what does.
 
 mod deliver;
 mod health;

@@ -20,6 +20,7 @@ impl<'a> Params<'a> {
     /// Names the parameter at fault, and those that are known.
     pub fn read(query: &'a str, known: &[&'static str]) -> Result<Params<'a>, Problem> {
         let mut params: Vec<(&'static str, Cow<'a, str>)> = Vec::new();
+        // Nearly every publish has none, and is done sooner than that would be found out below.
         if query.is_empty() {
             return Ok(Params(params));
         }

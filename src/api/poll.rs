@@ -143,8 +143,7 @@ impl Api {
     pub(super) fn poll(&self, query: Query, caller: &Caller<'_>) -> Result<Performed, Problem> {
         let Query { mut key, wait } = query;
         key.cors.clone_from(&caller.grant.cors);
-        let refuse = |gap| self.refuse_gap(&gap);
-        let nothing = match self.look(&key).map_err(refuse)? {
+        let nothing = match self.look(&key).map_err(|gap| self.refuse_gap(&gap))? {
             Found::Data(page) => return Ok(Performed::Reply(self.data(page))),
             Found::Nothing(slice) => slice,
         };
@@ -160,14 +159,12 @@ impl Api {
     }
 
     /// Holds a poll until there is something to say, or its time is over.
-    #[must_use]
-    pub fn hold(&self, held: Held, caller: &Caller<'_>) -> Reply {
-        self.wait(held, caller).unwrap_or_else(Reply::Refused)
-    }
-
-    fn wait(&self, held: Held, caller: &Caller<'_>) -> Result<Reply, Problem> {
+    ///
+    /// # Errors
+    /// When there is no place for it, its token has just been taken back, or events that it wants
+    /// are gone.
+    pub fn hold(&self, held: Held, caller: &Caller<'_>) -> Result<Reply, Problem> {
         let Held { mut key, granted, deadline } = held;
-        let refuse = |gap| self.refuse_gap(&gap);
         let permit = self.may_hold()?;
         let waiter = Waiter {
             line: Arc::clone(caller.line),
@@ -184,7 +181,7 @@ impl Api {
         loop {
             // Also once more after the deadline: what came meanwhile does not wait for the next
             // poll, and the cursor moves past everything that is of no interest here.
-            let nothing = match self.look(&key).map_err(refuse)? {
+            let nothing = match self.look(&key).map_err(|gap| self.refuse_gap(&gap))? {
                 Found::Data(page) => {
                     if let Some(at) = page.first_at {
                         self.metrics.wake.observe(at.elapsed());

@@ -184,7 +184,7 @@ fn key(text: &str) -> Result<String, Problem> {
 /// What a content type stands for.
 fn media(content_type: Option<&str>) -> Result<Media, Problem> {
     let text = content_type.unwrap_or_default();
-    // Nearly all say one of these; curl's -d says the last, whatever it sends.
+    // Nearly all say one of these, and so; curl's -d says the last, whatever it sends.
     match text {
         "" | "text/plain" | "application/x-www-form-urlencoded" => return Ok(Media::Text(None)),
         "application/json" => return Ok(Media::Json(None)),

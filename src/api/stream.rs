@@ -101,7 +101,7 @@ impl Query {
     }
 }
 
-/// A stream, after what comes before its first piece; and what it is written as.
+/// A stream that has begun, and the head that goes before it.
 pub enum Begun<'a> {
     /// An answer's body.
     Events(Answer, Stream<'a>),

@@ -185,7 +185,7 @@ impl Desk {
                     Performed::Reply(reply) => reply,
                     Performed::Hold(held) => {
                         input.release();
-                        self.api.hold(*held, &caller)
+                        self.api.hold(*held, &caller).unwrap_or_else(Reply::Refused)
                     }
                 });
                 catch_unwind(done).unwrap_or_else(|_| Reply::Refused(failed()))

@@ -88,7 +88,8 @@ fn whole(bytes: &[u8]) -> Option<Result<Parsed, Problem>> {
 
 /// `httparse` also takes LF alone, and any number of empty lines before a request.
 fn ends_lines_as_it_should(head: &[u8], fields: &[httparse::Header<'_>]) -> bool {
-    // Where it has found a field to begin, and nowhere else, the line before has ended.
+    // Where it has found a field to begin, and nowhere else, the line before has ended: folded
+    // lines it does not take from requests.
     let before = |field: &httparse::Header<'_>| {
         head.get(..field.name.as_ptr().addr().checked_sub(head.as_ptr().addr())?)
     };

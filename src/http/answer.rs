@@ -67,8 +67,6 @@ impl Answer {
         Answer::bare(304)
     }
 
-    /// Written here and not by `tiny_http::Response::raw_print`: that one copies the body through
-    /// 8 KiB of stack, which every worker that has answered once would keep for good.
     fn begin(status: u16, body: Option<Vec<u8>>) -> Answer {
         let length = body.as_ref().map_or(0, Vec::len);
         let mut head = Vec::with_capacity(HEAD_BYTES + length);
@@ -100,6 +98,9 @@ impl Answer {
     }
 
     /// The whole message as bytes.
+    ///
+    /// Put together here and not by `tiny_http::Response::raw_print`: that one copies the body
+    /// through 8 KiB of stack, which every worker that has answered once would keep for good.
     #[must_use]
     pub fn encode(self, frame: Frame<'_>) -> Vec<u8> {
         let mut bytes = self.head;

@@ -13,10 +13,11 @@ use crate::names::Name;
 /// The books of a log.
 #[derive(Default)]
 pub struct Books {
-    /// Each topic that has events, by a seq that its oldest has or had: a trim changes nothing
-    /// here, and only who looks for the oldest event of the log brings up to date what is first.
-    pub oldest: BTreeMap<u64, Name>,
-    /// No event is older than this, as far as anybody has looked.
+    /// Each topic that has events, by a seq that its oldest has or had. A trim that leaves it some
+    /// changes nothing here: whoever looks for the oldest event of the log brings up to date what
+    /// is first.
+    pub listed: BTreeMap<u64, Name>,
+    /// When the event was appended that was found to be the oldest of the log the last time.
     pub oldest_at: Option<Instant>,
     /// Last trimmed seq of each topic that has none: its first entry is forgotten first, because
     /// the fewest cursors are behind it.
@@ -28,7 +29,7 @@ pub struct Books {
 
 impl Books {
     /// Takes in a topic's newest event.
-    pub fn enter(&mut self, topic: &mut Topic, event: Event) {
+    pub fn take_in(&mut self, topic: &mut Topic, event: Event) {
         self.events += 1;
         self.bytes += event.cost();
         topic.push(Arc::new(event));
@@ -38,21 +39,22 @@ impl Books {
         }
     }
 
-    /// Enters a topic by its oldest event.
+    /// Lists a topic by its oldest event.
     pub fn list(&mut self, topic: &mut Topic) {
         if let Some(seq) = topic.oldest() {
-            self.oldest.insert(seq, topic.trail.topic.clone());
+            self.listed.insert(seq, topic.trail.topic.clone());
             topic.listed = seq;
         }
     }
 
-    pub fn trim_oldest_of(&mut self, topic: &mut Topic, trimmed: &mut Vec<Arc<Event>>) -> bool {
+    /// Trims a topic's oldest event, if it has one.
+    pub fn trim(&mut self, topic: &mut Topic, trimmed: &mut Vec<Arc<Event>>) -> bool {
         let Some(event) = topic.pop_oldest() else { return false };
         self.events -= 1;
         self.bytes -= event.cost();
         topic.last_trim = self.trims.note(event.seq, &topic.trail);
         if topic.len() == 0 {
-            self.oldest.remove(&topic.listed);
+            self.listed.remove(&topic.listed);
             self.empty.insert(event.seq, topic.trail.topic.clone());
         }
         trimmed.push(event);

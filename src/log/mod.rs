@@ -306,10 +306,10 @@ impl State {
                 trail: Arc::clone(&place.trail),
                 draft,
             };
-            self.books.enter(place, event);
+            self.books.take_in(place, event);
         }
-        while place.len() > retention.events && self.books.trim_oldest_of(place, trimmed) {}
-        while self.books.bytes > retention.bytes && self.trim_oldest(trimmed) {}
+        while place.len() > retention.events && self.books.trim(place, trimmed) {}
+        self.trim_to_bytes(retention.bytes, trimmed);
         Ok(self.at(self.head))
     }
 
@@ -335,35 +335,37 @@ impl State {
         let is_aged = |at| now.saturating_duration_since(at) >= age;
         // In the order of the log, which is that of their ages.
         while self.books.oldest_at.is_none_or(is_aged) {
-            let Some(at) = self.oldest().map(|event| event.at) else { return };
-            self.books.oldest_at = Some(at);
-            if is_aged(at) {
-                self.trim_oldest(trimmed);
+            let Some(oldest) = self.oldest() else { return };
+            self.books.oldest_at = Some(oldest.at);
+            if is_aged(oldest.at) {
+                self.trim_oldest_of(oldest.topic(), trimmed);
             }
+        }
+    }
+
+    fn trim_to_bytes(&mut self, most: u64, trimmed: &mut Vec<Arc<Event>>) {
+        while self.books.bytes > most {
+            let Some(oldest) = self.oldest() else { return };
+            self.trim_oldest_of(oldest.topic(), trimmed);
         }
     }
 
     /// The oldest event of the whole log.
-    fn oldest(&mut self) -> Option<&Arc<Event>> {
+    fn oldest(&mut self) -> Option<Arc<Event>> {
         loop {
-            let (seq, name) = self.books.oldest.pop_first()?;
-            let topic = self.topics.get_mut(&name)?;
-            self.books.list(topic);
-            if topic.listed == seq {
-                return self.topics.get(&name)?.get(0);
+            let first = self.books.listed.first_entry()?;
+            let topic = self.topics.get_mut(first.get())?;
+            let oldest = topic.get(0)?;
+            if oldest.seq == *first.key() {
+                return Some(Arc::clone(oldest));
             }
+            first.remove();
+            self.books.list(topic);
         }
-    }
-
-    /// Trims it.
-    fn trim_oldest(&mut self, trimmed: &mut Vec<Arc<Event>>) -> bool {
-        let Some(event) = self.oldest() else { return false };
-        let name = event.topic().clone();
-        self.trim_oldest_of(&name, trimmed)
     }
 
     fn trim_oldest_of(&mut self, name: &Name, trimmed: &mut Vec<Arc<Event>>) -> bool {
         let topic = self.topics.get_mut(name);
-        topic.is_some_and(|topic| self.books.trim_oldest_of(topic, trimmed))
+        topic.is_some_and(|topic| self.books.trim(topic, trimmed))
     }
 }

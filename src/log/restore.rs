@@ -113,8 +113,8 @@ impl<T> Log<T> {
     pub fn trim_through(&self, seq: u64, trimmed: &mut Vec<Arc<Event>>) {
         let mut locked = self.lock();
         let log = locked.log();
-        while log.oldest().is_some_and(|oldest| oldest.seq <= seq) {
-            log.trim_oldest(trimmed);
+        while let Some(oldest) = log.oldest().filter(|oldest| oldest.seq <= seq) {
+            log.trim_oldest_of(oldest.topic(), trimmed);
         }
         self.changed_if(!trimmed.is_empty(), &locked);
     }
@@ -187,7 +187,7 @@ impl<T> Log<T> {
                 log.trim_oldest_of(&name, trimmed);
             }
         }
-        while log.books.bytes > retention.bytes && log.trim_oldest(trimmed) {}
+        log.trim_to_bytes(retention.bytes, trimmed);
     }
 }
 
@@ -224,7 +224,7 @@ impl State {
             return false;
         }
         let event = Event { seq, time, at, trail: Arc::clone(&place.trail), draft };
-        self.books.enter(place, event);
+        self.books.take_in(place, event);
         true
     }
 }

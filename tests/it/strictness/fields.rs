@@ -44,6 +44,7 @@ const FIELDS: &[Row] = &[
     ("a line folded with a space", b"X: y\r\n z", Refused(400, "folded")),
     ("a line folded with a tab", b"X: y\r\n\tz", Refused(400, "folded")),
     ("a coding on a folded line", b"Transfer-Encoding:\r\n chunked", Refused(400, "folded")),
+    ("a line folded after LF alone", b"X: y\n z", Refused(400, "LF alone")),
     ("a folded line of nothing", b"X: y\r\n ", Refused(400, "folded")),
     ("no colon", b"X", Refused(400, "name")),
     ("no name", b": y", Refused(400, "name")),
