@@ -126,6 +126,22 @@ browsers() {
     scripts/browser.sh "$web"
 }
 
+# The oldest Rust that will do, where rustup has it or can get it.
+oldest_rust() {
+    local oldest
+    oldest=$(sed -n 's/^rust-version = "\(.*\)"$/\1/p' Cargo.toml)
+    if [ "$install" = yes ] && have rustup && ! rustup run "$oldest" cargo --version >/dev/null 2>&1; then
+        timeout 300 rustup toolchain install "$oldest" --profile minimal </dev/null || echo "it cannot be had here" >&2
+    fi
+    if ! have rustup || ! rustup run "$oldest" cargo --version >/dev/null 2>&1; then
+        skipped+=("Rust $oldest (rustup has none)")
+        return 0
+    fi
+    step "Rust $oldest"
+    rustup run "$oldest" cargo check --quiet --locked --all-targets \
+        --target-dir "${CARGO_TARGET_DIR:-target}/oldest"
+}
+
 # Every way to learn of events, all at once and for seconds only: each has its rows, only those lose
 # events that keep no cursor, and the picture can be read.
 comparison() {
@@ -176,6 +192,7 @@ with rustfmt "format of what the lessons compile" rustfmt --edition 2024 --check
 with cargo-clippy "lints" cargo clippy --locked --all-targets -- -D warnings
 with cargo-clippy "lints without default features" \
     cargo clippy --locked --all-targets --no-default-features -- -D warnings
+oldest_rust
 mapfile -t scripts < <(git ls-files 'scripts/*.sh' 'scripts/**/*.sh' .ci/run | sort -u)
 with shellcheck "shell scripts" shellcheck -x "${scripts[@]}"
 step "tests and lessons"
