@@ -148,7 +148,8 @@ fn an_interrupted_lesson_takes_with_it_what_its_jobs_have_started() {
     let pid = Pid::from_raw(lesson.id() as i32).unwrap();
     kill_process(pid, Signal::TERM).unwrap();
     lines.for_each(drop);
-    assert_eq!(lesson.wait().unwrap().code(), Some(128 + Signal::TERM.as_raw()));
+    let ended = lesson.wait_with_output().unwrap();
+    assert_eq!(ended.status.code(), Some(128 + Signal::TERM.as_raw()), "{ended:?}");
     // What was killed may take a moment to go.
     crate::support::until("nothing is left", || left_in(&scratch) == [script.clone()]);
 }
