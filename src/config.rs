@@ -15,14 +15,14 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 pub use flags::{DEFAULT_LISTEN, FLAGS, Flag, help};
-pub use proxies::Proxies;
+pub use proxies::TrustedProxies;
 
 use crate::limits::EVENT_OVERHEAD;
 use crate::names::{NAME_RULE, Name};
 
 /// Where to listen.
 #[derive(Clone, PartialEq, Eq, Debug)]
-pub enum Listen {
+pub enum ListenAddress {
     /// `host:port`, resolved when the socket is bound.
     Tcp(String),
     /// `unix:/path`.
@@ -42,7 +42,7 @@ pub enum LogLevel {
 
 /// When a store syncs.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub enum Sync {
+pub enum SyncPolicy {
     /// Before anything is acknowledged or seen.
     Always,
     /// So long after something was written.
@@ -55,10 +55,10 @@ pub enum Sync {
 #[derive(Clone, Debug)]
 pub struct Config {
     /// None: [`DEFAULT_LISTEN`].
-    pub listen: Vec<Listen>,
+    pub listen: Vec<ListenAddress>,
     pub max_connections: usize,
     max_connections_per_client: Option<usize>,
-    pub trust_proxies: Proxies,
+    pub trust_proxies: TrustedProxies,
     max_polls: Option<usize>,
     pub max_wait: Duration,
     /// Percent by which a wait may be shortened.
@@ -79,7 +79,7 @@ pub struct Config {
     /// Whether there is a page at `/`.
     pub console: bool,
     pub data: Option<PathBuf>,
-    pub sync: Sync,
+    pub sync: SyncPolicy,
     pub log: LogLevel,
 }
 
@@ -89,7 +89,7 @@ impl Default for Config {
             listen: Vec::new(),
             max_connections: 512,
             max_connections_per_client: None,
-            trust_proxies: Proxies::default(),
+            trust_proxies: TrustedProxies::default(),
             max_polls: None,
             max_wait: Duration::from_secs(55),
             wait_jitter: 10,
@@ -108,7 +108,7 @@ impl Default for Config {
             tokens: None,
             console: true,
             data: None,
-            sync: Sync::Always,
+            sync: SyncPolicy::Always,
             log: LogLevel::Info,
         }
     }
@@ -122,9 +122,9 @@ pub enum Command {
     /// Say what a store has.
     Inspect(PathBuf),
     /// Repair a store.
-    Repair(PathBuf, RepairAsked),
+    Repair(PathBuf, RepairMode),
     /// Make a new token: its name, rights and topics.
-    Token(TokenAsked),
+    Token(TokenRequest),
     /// Print the help text.
     Help,
     /// Print the version.
@@ -133,7 +133,7 @@ pub enum Command {
 
 /// How a store is to be repaired.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub enum RepairAsked {
+pub enum RepairMode {
     /// Keep what is whole, and begin a new epoch.
     Damage,
     /// Only begin a new epoch, as after a disk was rolled back.
@@ -142,7 +142,7 @@ pub enum RepairAsked {
 
 /// A token to be made, as the command line asks for it.
 #[derive(Debug)]
-pub struct TokenAsked {
+pub struct TokenRequest {
     pub name: Name,
     /// As the file has them; not read any further here.
     pub rights: String,
@@ -250,8 +250,8 @@ pub fn parse(
 fn inspect(mut args: lexopt::Parser) -> Result<Command, UsageError> {
     let (directory, asked) = store(&mut args, INSPECT_USAGE)?;
     match asked {
-        RepairAsked::Damage => Ok(Command::Inspect(directory)),
-        RepairAsked::NewEpoch => Err(UsageError(format!("usage: {INSPECT_USAGE}"))),
+        RepairMode::Damage => Ok(Command::Inspect(directory)),
+        RepairMode::NewEpoch => Err(UsageError(format!("usage: {INSPECT_USAGE}"))),
     }
 }
 
@@ -261,16 +261,16 @@ fn repair(mut args: lexopt::Parser) -> Result<Command, UsageError> {
     Ok(Command::Repair(directory, asked))
 }
 
-fn store(args: &mut lexopt::Parser, about: &str) -> Result<(PathBuf, RepairAsked), UsageError> {
+fn store(args: &mut lexopt::Parser, about: &str) -> Result<(PathBuf, RepairMode), UsageError> {
     if !HAS_STORE {
         return Err(UsageError(NO_STORE.into()));
     }
     let usage = |e: lexopt::Error| UsageError(format!("{e}; usage: {about}"));
     let mut directory = None;
-    let mut asked = RepairAsked::Damage;
+    let mut asked = RepairMode::Damage;
     while let Some(arg) = args.next().map_err(usage)? {
         match arg {
-            lexopt::Arg::Long("new-epoch") => asked = RepairAsked::NewEpoch,
+            lexopt::Arg::Long("new-epoch") => asked = RepairMode::NewEpoch,
             lexopt::Arg::Value(word) if directory.is_none() => directory = Some(word.into()),
             other => return Err(usage(other.unexpected())),
         }
@@ -304,7 +304,7 @@ fn token(mut args: lexopt::Parser) -> Result<Command, UsageError> {
         .map_err(|words| UsageError(format!("words: {}; usage: {TOKEN_USAGE}", words.len())))?;
     let name =
         Name::new(&name).ok_or_else(|| UsageError(format!("name {name:?} is not {NAME_RULE}")))?;
-    Ok(Command::Token(TokenAsked { name, rights, topics }))
+    Ok(Command::Token(TokenRequest { name, rights, topics }))
 }
 
 const TOKEN_USAGE: &str =

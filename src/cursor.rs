@@ -48,14 +48,14 @@ pub fn random_bytes<const N: usize>() -> std::io::Result<[u8; N]> {
 }
 
 impl FromStr for Epoch {
-    type Err = NotACursor;
+    type Err = ParseCursorError;
 
-    fn from_str(text: &str) -> Result<Epoch, NotACursor> {
+    fn from_str(text: &str) -> Result<Epoch, ParseCursorError> {
         let lower_hex = |b: u8| b.is_ascii_digit() || (b'a'..=b'f').contains(&b);
         if text.len() != 16 || !text.bytes().all(lower_hex) {
-            return Err(NotACursor);
+            return Err(ParseCursorError);
         }
-        u64::from_str_radix(text, 16).map(Epoch).map_err(|_| NotACursor)
+        u64::from_str_radix(text, 16).map(Epoch).map_err(|_| ParseCursorError)
     }
 }
 
@@ -74,7 +74,7 @@ pub struct Cursor {
     pub seq: u64,
     /// How many events had ever been trimmed when it was issued; present exactly while a
     /// requested topic has trimmed events above `seq`. Those trims are then no news to its holder.
-    pub told: Option<u64>,
+    pub trims_seen: Option<u64>,
 }
 
 impl Cursor {
@@ -83,7 +83,7 @@ impl Cursor {
     pub fn text(&self) -> String {
         let mut text = Vec::with_capacity(48);
         text.extend_from_slice(&self.epoch.hex());
-        for number in std::iter::once(self.seq).chain(self.told) {
+        for number in std::iter::once(self.seq).chain(self.trims_seen) {
             text.push(b'.');
             push_number(&mut text, number);
         }
@@ -100,32 +100,32 @@ impl fmt::Display for Cursor {
 
 /// The text is not a cursor that this server has issued.
 #[derive(Debug, PartialEq, Eq)]
-pub struct NotACursor;
+pub struct ParseCursorError;
 
 impl FromStr for Cursor {
-    type Err = NotACursor;
+    type Err = ParseCursorError;
 
-    fn from_str(text: &str) -> Result<Cursor, NotACursor> {
+    fn from_str(text: &str) -> Result<Cursor, ParseCursorError> {
         let mut parts = text.split('.');
-        let epoch = parts.next().ok_or(NotACursor)?.parse()?;
-        let seq = parts.next().ok_or(NotACursor).and_then(number)?;
-        let told = parts.next().map(number).transpose()?;
+        let epoch = parts.next().ok_or(ParseCursorError)?.parse()?;
+        let seq = parts.next().ok_or(ParseCursorError).and_then(number)?;
+        let trims_seen = parts.next().map(number).transpose()?;
         match parts.next() {
-            None => Ok(Cursor { epoch, seq, told }),
-            Some(_) => Err(NotACursor),
+            None => Ok(Cursor { epoch, seq, trims_seen }),
+            Some(_) => Err(ParseCursorError),
         }
     }
 }
 
 /// A decimal number as `Display` writes it: no sign, no leading zero.
-fn number(text: &str) -> Result<u64, NotACursor> {
+fn number(text: &str) -> Result<u64, ParseCursorError> {
     let canonical = text.bytes().all(|b| b.is_ascii_digit())
         && !text.is_empty()
         && (text == "0" || !text.starts_with('0'));
     if !canonical {
-        return Err(NotACursor);
+        return Err(ParseCursorError);
     }
-    text.parse().map_err(|_| NotACursor)
+    text.parse().map_err(|_| ParseCursorError)
 }
 
 /// Where a poll begins.
@@ -147,8 +147,8 @@ mod tests {
 
     #[test]
     fn a_cursor_reads_back_as_it_was_written() {
-        for (seq, told) in [(0, None), (7, Some(0)), (u64::MAX, Some(u64::MAX))] {
-            let cursor = Cursor { epoch: Epoch::from_bits(0xab), seq, told };
+        for (seq, trims_seen) in [(0, None), (7, Some(0)), (u64::MAX, Some(u64::MAX))] {
+            let cursor = Cursor { epoch: Epoch::from_bits(0xab), seq, trims_seen };
             assert_eq!(cursor.to_string().parse(), Ok(cursor));
         }
     }
@@ -173,7 +173,7 @@ mod tests {
             "00000000000000ab.18446744073709551616",
             "0000000000000+ab.7",
         ] {
-            assert_eq!(text.parse::<Cursor>(), Err(NotACursor), "{text}");
+            assert_eq!(text.parse::<Cursor>(), Err(ParseCursorError), "{text}");
         }
         assert!(format!("{epoch}.7").parse::<Cursor>().is_ok());
     }

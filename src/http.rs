@@ -11,16 +11,16 @@ mod framing;
 use std::borrow::Cow;
 use std::ops::Range;
 
-pub use answer::{Answer, Frame, LAST_CHUNK, chunk, closing};
-pub use field::{Field, is_token};
-pub use framing::{Framing, FramingFields};
+pub use answer::{EncodeOptions, LAST_CHUNK, Response, chunk, closing};
+pub use field::{HeaderName, is_token};
+pub use framing::{BodyFraming, FramingHeaders};
 pub use tiny_http::Method;
 
-use crate::error::Problem;
+use crate::problem::Problem;
 
 /// The version that a client speaks.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub enum Version {
+pub enum HttpVersion {
     /// Knows no chunks; one answer to a connection.
     Http10,
     Http11,
@@ -30,34 +30,34 @@ pub enum Version {
 ///
 /// All its text is in one piece: a head costs two allocations, however many fields it has.
 #[derive(Debug)]
-pub struct Head {
+pub struct RequestHead {
     pub method: Method,
-    pub version: Version,
+    pub version: HttpVersion,
     /// The path, the query, and the values of the fields.
     text: String,
     path: usize,
     query: usize,
     /// In the order of arrival; a repeated field is there repeatedly.
-    fields: Vec<(Field, Range<usize>)>,
+    fields: Vec<(HeaderName, Range<usize>)>,
     /// One bit for each field that is there: most of those that are looked for are not.
     present: u32,
 }
 
-impl Head {
+impl RequestHead {
     /// A head of HTTP/1.1 without fields yet.
     #[must_use]
-    pub fn new(method: Method, path: &str, query: &str) -> Head {
+    pub fn new(method: Method, path: &str, query: &str) -> RequestHead {
         let mut text = String::with_capacity(HEAD_TEXT.max(path.len() + query.len()));
         text.push_str(path);
         text.push_str(query);
         let fields = Vec::with_capacity(HEAD_FIELDS);
-        let version = Version::Http11;
+        let version = HttpVersion::Http11;
         let (path, query) = (path.len(), path.len() + query.len());
-        Head { method, version, text, path, query, fields, present: 0 }
+        RequestHead { method, version, text, path, query, fields, present: 0 }
     }
 
     /// Adds a field.
-    pub fn push(&mut self, field: Field, value: &str) {
+    pub fn push(&mut self, field: HeaderName, value: &str) {
         let begin = self.text.len();
         self.text.push_str(value);
         self.fields.push((field, begin..self.text.len()));
@@ -65,7 +65,7 @@ impl Head {
     }
 
     /// Takes a field away.
-    pub fn forget(&mut self, field: Field) {
+    pub fn forget(&mut self, field: HeaderName) {
         if self.present & field.bit() != 0 {
             self.fields.retain(|(name, _)| *name != field);
             self.present &= !field.bit();
@@ -73,7 +73,7 @@ impl Head {
     }
 
     /// Puts one value in the place of whatever a field had.
-    pub fn replace(&mut self, field: Field, value: &str) {
+    pub fn replace(&mut self, field: HeaderName, value: &str) {
         self.forget(field);
         self.push(field, value);
     }
@@ -91,14 +91,14 @@ impl Head {
     }
 
     /// The fields, in the order of arrival.
-    pub fn fields(&self) -> impl Iterator<Item = (Field, &str)> {
+    pub fn fields(&self) -> impl Iterator<Item = (HeaderName, &str)> {
         self.fields.iter().map(|(field, value)| (*field, &self.text[value.clone()]))
     }
 
     /// A field's values, in the order of arrival.
-    pub fn all(&self, field: Field) -> impl Iterator<Item = &str> {
+    pub fn all(&self, field: HeaderName) -> impl Iterator<Item = &str> {
         let fields = if self.present & field.bit() == 0 { &[] } else { &self.fields[..] };
-        let of_that_name = move |(name, _): &&(Field, _)| *name == field;
+        let of_that_name = move |(name, _): &&(HeaderName, _)| *name == field;
         fields.iter().filter(of_that_name).map(|(_, value)| &self.text[value.clone()])
     }
 
@@ -106,7 +106,7 @@ impl Head {
     ///
     /// # Errors
     /// When it comes more than once.
-    pub fn one(&self, field: Field) -> Result<Option<&str>, Problem> {
+    pub fn one(&self, field: HeaderName) -> Result<Option<&str>, Problem> {
         let mut values = self.all(field);
         match (values.next(), values.next()) {
             (value, None) => Ok(value),

@@ -14,16 +14,16 @@ use crate::limits::JSON_DEPTH;
 use crate::time::push_rfc3339;
 
 /// An object being written to the end of `out`.
-pub struct Object<'a> {
+pub struct JsonObject<'a> {
     out: &'a mut Vec<u8>,
     empty: bool,
 }
 
-impl<'a> Object<'a> {
+impl<'a> JsonObject<'a> {
     /// Opens the object.
-    pub fn open(out: &'a mut Vec<u8>) -> Object<'a> {
+    pub fn open(out: &'a mut Vec<u8>) -> JsonObject<'a> {
         out.push(b'{');
-        Object { out, empty: true }
+        JsonObject { out, empty: true }
     }
 
     /// Keys are words of the contract or topic names: there is nothing in them to escape.
@@ -132,7 +132,7 @@ pub fn check(text: &[u8]) -> Result<(), String> {
     let deepest = Cell::new(0);
     let mut deserializer = serde_json::Deserializer::from_slice(text);
     // Visiting each part without keeping any: unlike `IgnoredAny` this checks strings and numbers.
-    let value = Checked { depth: 0, deepest: &deepest }.deserialize(&mut deserializer);
+    let value = DepthChecker { depth: 0, deepest: &deepest }.deserialize(&mut deserializer);
     let whole = value.and_then(|()| deserializer.end());
     // Not for the visitor to refuse: `serde_json`, which stops at a depth of its own, writes
     // errors of others' with two kilobytes of code.
@@ -144,20 +144,20 @@ pub fn check(text: &[u8]) -> Result<(), String> {
 
 /// A value inside of so many arrays and objects.
 #[derive(Clone, Copy)]
-struct Checked<'a> {
+struct DepthChecker<'a> {
     depth: usize,
     deepest: &'a Cell<usize>,
 }
 
-impl Checked<'_> {
+impl DepthChecker<'_> {
     fn inner(self) -> Self {
         let depth = self.depth + 1;
         self.deepest.set(self.deepest.get().max(depth));
-        Checked { depth, ..self }
+        DepthChecker { depth, ..self }
     }
 }
 
-impl<'de> DeserializeSeed<'de> for Checked<'_> {
+impl<'de> DeserializeSeed<'de> for DepthChecker<'_> {
     type Value = ();
 
     fn deserialize<D: Deserializer<'de>>(self, deserializer: D) -> Result<(), D::Error> {
@@ -165,7 +165,7 @@ impl<'de> DeserializeSeed<'de> for Checked<'_> {
     }
 }
 
-impl<'de> Visitor<'de> for Checked<'_> {
+impl<'de> Visitor<'de> for DepthChecker<'_> {
     type Value = ();
 
     fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
@@ -241,7 +241,7 @@ mod tests {
     #[test]
     fn a_checked_value_goes_out_on_one_line() {
         let mut out = Vec::new();
-        let mut object = Object::open(&mut out);
+        let mut object = JsonObject::open(&mut out);
         object.number("n", 3).checked("data", b"{\n \"a\": 1.10}\r\n");
         object.close();
         assert_eq!(out, b"{\"n\":3,\"data\":{  \"a\": 1.10}  }");

@@ -67,7 +67,7 @@ pub const JSON_DEPTH: usize = 120;
 pub const KEY_AGE: Duration = Duration::from_secs(600);
 /// How many are remembered; the oldest go first and are counted in `/metrics`. Measured: 14.8 MB.
 pub const KEYS: usize = 65_536;
-/// Trims remembered one by one, so that a gap can say how many events were lost. About 160 kB.
+/// `TrimHistory` remembered one by one, so that a gap can say how many events were lost. About 160 kB.
 pub const COUNTED_TRIMS: usize = 10_000;
 /// What an event costs beside its body, type and content type: its own fields and its places in
 /// the log. Counted against `--retain-bytes`.

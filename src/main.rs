@@ -9,14 +9,14 @@ use std::process::ExitCode;
 use std::sync::Arc;
 
 use longpoll::access::{Access, new_token};
-use longpoll::api::{self, OpenLog};
-use longpoll::config::{self, Command, Config, LogLevel, TokenAsked};
-use longpoll::door::{Door, listener};
+use longpoll::api::{self, LogHandle};
+use longpoll::config::{self, Command, Config, LogLevel, TokenRequest};
 use longpoll::metrics::Metrics;
-#[cfg(feature = "systemd")]
-use longpoll::service::Manager;
+use longpoll::server::{Server, listener};
 use longpoll::shutdown::Shutdown;
-use longpoll::{VERSION, diag};
+#[cfg(feature = "systemd")]
+use longpoll::systemd::ServiceManager;
+use longpoll::{VERSION, logger};
 
 fn main() -> ExitCode {
     #[cfg(feature = "client")]
@@ -60,7 +60,7 @@ fn print(text: &str) -> ExitCode {
 }
 
 /// The line goes where a file can be made of it, the secret where a person sees it.
-fn token(asked: &TokenAsked) -> std::io::Result<ExitCode> {
+fn token(asked: &TokenRequest) -> std::io::Result<ExitCode> {
     let (secret, line) = new_token(asked)?;
     writeln!(std::io::stdout(), "{line}")?;
     writeln!(
@@ -73,7 +73,7 @@ fn token(asked: &TokenAsked) -> std::io::Result<ExitCode> {
 
 fn fail(error: &dyn std::fmt::Display, code: u8) -> ExitCode {
     // If stderr is gone, the exit code still says it.
-    let _ = std::io::stderr().write_all(diag::last_words(error).as_bytes());
+    let _ = std::io::stderr().write_all(logger::fatal_line(error).as_bytes());
     ExitCode::from(code)
 }
 
@@ -83,12 +83,12 @@ fn serve(config: Config) -> std::io::Result<()> {
     let shutdown = Shutdown::new()?;
     shutdown.on_signals().map_err(|e| no_thread(&e))?;
     let metrics = Arc::new(Metrics::default());
-    let (diag, diag_thread) =
-        diag::start(config.log, Arc::clone(&metrics)).map_err(|e| no_thread(&e))?;
+    let (logger, logger_thread) =
+        logger::start(config.log, Arc::clone(&metrics)).map_err(|e| no_thread(&e))?;
     #[cfg(feature = "systemd")]
-    let manager = Manager::from_env(|name| std::env::var_os(name), diag.clone())?;
+    let manager = ServiceManager::from_env(|name| std::env::var_os(name), logger.clone())?;
     let names: Vec<_> = listeners.iter().map(ToString::to_string).collect();
-    let hints = config.log >= LogLevel::Info && !diag.is_journal();
+    let hints = config.log >= LogLevel::Info && !logger.is_journal();
     let tokens = access.tokens();
     let open_to_all = tokens.is_none();
     let exposed = listeners.iter().find(|l| open_to_all && l.is_beyond_loopback());
@@ -97,16 +97,16 @@ fn serve(config: Config) -> std::io::Result<()> {
     });
     #[cfg(feature = "systemd")]
     if !config.listen.is_empty() && listeners.iter().any(listener::Listener::is_passed) {
-        diag.warning("--listen is not used: systemd has passed the sockets");
+        logger.warning("--listen is not used: systemd has passed the sockets");
     }
-    let log = OpenLog::open(&config, &metrics, &diag)?;
-    let door = Door::open(config, listeners, access, log, &metrics, diag.clone(), &shutdown)
+    let log = LogHandle::open(&config, &metrics, &logger)?;
+    let server = Server::open(config, listeners, access, log, &metrics, logger.clone(), &shutdown)
         .map_err(|e| no_thread(&e))?;
     if let Some(warning) = warning {
-        diag.warning(warning);
+        logger.warning(warning);
     }
     if let Some((known, _)) = tokens {
-        diag.info(format_args!("tokens: {known} are known"));
+        logger.info(format_args!("tokens: {known} are known"));
     }
     // After what was said of the start: whoever waits for these lines may ask at once.
     for name in &names {
@@ -125,15 +125,15 @@ fn serve(config: Config) -> std::io::Result<()> {
     #[cfg(feature = "systemd")]
     {
         manager.tell(&format!("READY=1\nSTATUS=listening on {}", names.join(", ")));
-        manager.attend(&shutdown, || door.lives());
+        manager.attend(&shutdown, || server.lives());
         manager.tell("STOPPING=1");
     }
     #[cfg(not(feature = "systemd"))]
     shutdown.wait();
-    diag.info("draining");
-    door.drain();
-    diag.info("stopped");
-    diag_thread.finish();
+    logger.info("draining");
+    server.drain();
+    logger.info("stopped");
+    logger_thread.finish();
     Ok(())
 }
 

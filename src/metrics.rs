@@ -7,7 +7,7 @@ use std::fmt::{Display, Write as _};
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 use std::time::Duration;
 
-use crate::error::{Cause, TABLE};
+use crate::problem::{Cause, TABLE};
 use crate::time::Seconds;
 
 /// A number that only grows.
@@ -127,7 +127,7 @@ impl Metrics {
     }
 
     /// Writes everything that is counted here.
-    pub fn render(&self, page: &mut Page) {
+    pub fn render(&self, page: &mut MetricsText) {
         let m = self;
         page.counter("connections_accepted_total", "Connections taken in.", m.connections.get());
         page.gauge("connections_peak", "Most connections open at once.", m.connections_peak.get());
@@ -189,7 +189,7 @@ impl Metrics {
     }
 
     #[cfg(feature = "streams")]
-    fn render_streams(&self, page: &mut Page) {
+    fn render_streams(&self, page: &mut MetricsText) {
         let m = self;
         page.counter("streams_begun_total", "Streams begun.", m.streams_begun.get());
         page.labelled(
@@ -208,7 +208,7 @@ impl Metrics {
 
 impl StoreMetrics {
     /// Writes what is counted here.
-    pub fn render(&self, page: &mut Page) {
+    pub fn render(&self, page: &mut MetricsText) {
         let recovery = Seconds(Duration::from_micros(self.recovery_micros.get()));
         page.histogram("store_fsync_seconds", "How long the disk took to sync.", &self.fsync);
         page.counter("store_commits_total", "Commits written.", self.commits.get());
@@ -235,9 +235,9 @@ impl StoreMetrics {
 
 /// Metrics as text, being written.
 #[derive(Default)]
-pub struct Page(String);
+pub struct MetricsText(String);
 
-impl Page {
+impl MetricsText {
     fn head(&mut self, name: &str, help: &str, kind: &str) {
         // Writing to a String cannot fail; here and below.
         let _ = writeln!(self.0, "# HELP longpoll_{name} {help}\n# TYPE longpoll_{name} {kind}");

@@ -173,20 +173,21 @@ impl TypeFilter {
         }
         let mut types = Vec::with_capacity(count);
         for text in list.split(',') {
-            let tag = Name::new(text).ok_or_else(|| format!("{text:?} is not {NAME_RULE}"))?;
-            insert_sorted(&mut types, tag);
+            let event_type =
+                Name::new(text).ok_or_else(|| format!("{text:?} is not {NAME_RULE}"))?;
+            insert_sorted(&mut types, event_type);
         }
         Ok(TypeFilter(Some(types.into())))
     }
 
     /// Whether an event with this type (or none) is wanted.
     #[must_use]
-    pub fn keeps(&self, tag: Option<&Name>) -> bool {
-        match (&self.0, tag) {
+    pub fn keeps(&self, event_type: Option<&Name>) -> bool {
+        match (&self.0, event_type) {
             (None, _) => true,
             (Some(_), None) => false,
             // They are sorted.
-            (Some(types), Some(tag)) => types.binary_search(tag).is_ok(),
+            (Some(types), Some(event_type)) => types.binary_search(event_type).is_ok(),
         }
     }
 

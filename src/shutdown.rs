@@ -41,7 +41,7 @@ impl Shutdown {
     pub fn on_signals(&self) -> std::io::Result<()> {
         let stop = self.clone();
         let on_signal = move || {
-            if stop.give() {
+            if stop.trigger() {
                 std::process::exit(130);
             }
         };
@@ -53,7 +53,7 @@ impl Shutdown {
     }
 
     /// Gives the signal. Says whether it had been given before.
-    pub fn give(&self) -> bool {
+    pub fn trigger(&self) -> bool {
         let before = self.0.given.swap(true, Ordering::SeqCst);
         // It can fail only when the counter is full: then it is readable already.
         let _ = rustix::io::write(&self.0.event, &1u64.to_ne_bytes());
@@ -62,13 +62,13 @@ impl Shutdown {
 
     /// Whether it was given.
     #[must_use]
-    pub fn given(&self) -> bool {
+    pub fn is_triggered(&self) -> bool {
         self.0.given.load(Ordering::SeqCst)
     }
 
     /// Blocks until it is given.
     pub fn wait(&self) {
-        while !self.given() {
+        while !self.is_triggered() {
             let mut event = [PollFd::from_borrowed_fd(self.as_fd(), PollFlags::IN)];
             match rustix::event::poll(&mut event, None) {
                 Ok(_) | Err(Errno::INTR) => {}
@@ -85,7 +85,7 @@ impl Shutdown {
     /// When the signal is given, or when the descriptor cannot be watched.
     pub fn wait_for(&self, what: &PollFd<'_>, until: Option<Instant>) -> std::io::Result<bool> {
         loop {
-            if self.given() {
+            if self.is_triggered() {
                 return Err(std::io::Error::other("told to stop"));
             }
             let left = until.map(|until| until.saturating_duration_since(Instant::now()));

@@ -10,15 +10,15 @@ use subtle::ConstantTimeEq as _;
 
 /// A hash of a secret.
 #[derive(Clone)]
-pub struct Digest([u8; 32]);
+pub struct TokenDigest([u8; 32]);
 
-impl Digest {
-    pub fn of(secret: &[u8]) -> Digest {
-        Digest(hmac_sha256::Hash::hash(secret))
+impl TokenDigest {
+    pub fn of(secret: &[u8]) -> TokenDigest {
+        TokenDigest(hmac_sha256::Hash::hash(secret))
     }
 
     /// Reads 64 hex digits.
-    pub fn parse(text: &str) -> Option<Digest> {
+    pub fn parse(text: &str) -> Option<TokenDigest> {
         if text.len() != 64 || !text.bytes().all(|b| b.is_ascii_hexdigit()) {
             return None;
         }
@@ -26,16 +26,16 @@ impl Digest {
         for (place, byte) in bytes.iter_mut().enumerate() {
             *byte = u8::from_str_radix(text.get(2 * place..2 * place + 2)?, 16).ok()?;
         }
-        Some(Digest(bytes))
+        Some(TokenDigest(bytes))
     }
 
     /// Takes the same time wherever they differ.
-    pub fn equals(&self, other: &Digest) -> bool {
+    pub fn equals(&self, other: &TokenDigest) -> bool {
         self.0.ct_eq(&other.0).into()
     }
 }
 
-impl fmt::Display for Digest {
+impl fmt::Display for TokenDigest {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         self.0.iter().try_for_each(|byte| write!(f, "{byte:02x}"))
     }

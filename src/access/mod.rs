@@ -1,31 +1,31 @@
-//! Who may do what: other sites' pages by their origin, everybody by token.
+//! Who may do what: other origins' pages by their origin, everybody by token.
 //!
 //! Two attackers are meant. A page that some browser on this network shows may send requests to
 //! whatever that browser reaches, such as a server on localhost; [`Access::admit`] keeps it out. And
 //! whoever finds the port may try; by [tokens](Token) each may do what theirs says.
 
 mod digest;
-mod sites;
+mod origins;
 mod tokens;
 
 use std::io;
 use std::sync::Arc;
 
 use crate::config::Config;
-use crate::error::Problem;
-use crate::http::Head;
-use crate::line::Line;
+use crate::conn::Conn;
+use crate::http::RequestHead;
 use crate::names::Pattern;
-pub use sites::{Cors, preflight};
-pub use tokens::{Changed, Right, Rights, Token, new_token};
+use crate::problem::Problem;
+pub use origins::{AllowedOrigin, preflight};
+pub use tokens::{Right, Rights, Token, TokenReload, new_token};
 
-use sites::Sites;
-use tokens::Tokens;
+use origins::OriginPolicy;
+use tokens::TokenFile;
 
 /// The rules of one server.
 pub struct Access {
-    sites: Sites,
-    tokens: Option<Tokens>,
+    origins: OriginPolicy,
+    tokens: Option<TokenFile>,
 }
 
 /// What a request was found to be allowed as.
@@ -34,11 +34,11 @@ pub struct Grant {
     /// By which token; none without `--tokens`, or where none is needed.
     pub token: Option<Arc<Token>>,
     /// Whose page may read the answer.
-    pub cors: Option<Cors>,
+    pub cors: Option<AllowedOrigin>,
 }
 
 /// The right that a request needs, and for which topics.
-pub type Need = (Right, Vec<Pattern>);
+pub type RequiredRight = (Right, Vec<Pattern>);
 
 impl Access {
     /// Reads what the rules need.
@@ -47,8 +47,8 @@ impl Access {
     /// When the file of tokens cannot be read, or is wrong; names the line.
     pub fn open(config: &Config) -> io::Result<Access> {
         Ok(Access {
-            sites: Sites::new(config),
-            tokens: config.tokens.as_deref().map(Tokens::open).transpose()?,
+            origins: OriginPolicy::new(config),
+            tokens: config.tokens.as_deref().map(TokenFile::open).transpose()?,
         })
     }
 
@@ -56,8 +56,12 @@ impl Access {
     ///
     /// # Errors
     /// A `403` that names the flag by which it would be let in.
-    pub fn admit(&self, head: &Head, line: &Line) -> Result<Option<Cors>, Problem> {
-        self.sites.admit(head, line)
+    pub fn check_origin(
+        &self,
+        head: &RequestHead,
+        conn: &Conn,
+    ) -> Result<Option<AllowedOrigin>, Problem> {
+        self.origins.check(head, conn)
     }
 
     /// The token by which a request is allowed what it needs. Without `--tokens` everybody may do
@@ -67,8 +71,8 @@ impl Access {
     /// `401` without a token that is known, `403` when it does not have that right there.
     pub fn authorize(
         &self,
-        head: &Head,
-        need: impl FnOnce() -> Option<Need>,
+        head: &RequestHead,
+        need: impl FnOnce() -> Option<RequiredRight>,
     ) -> Result<Option<Arc<Token>>, Problem> {
         match &self.tokens {
             None => Ok(None),
@@ -83,9 +87,13 @@ impl Access {
     ///
     /// # Errors
     /// As [`Access::authorize`].
-    pub fn still(&self, grant: &Grant, need: impl FnOnce() -> Need) -> Result<(), Problem> {
+    pub fn recheck(
+        &self,
+        grant: &Grant,
+        need: impl FnOnce() -> RequiredRight,
+    ) -> Result<(), Problem> {
         match (&self.tokens, &grant.token) {
-            (Some(tokens), Some(token)) => tokens.still(token, &need()),
+            (Some(tokens), Some(token)) => tokens.recheck(token, &need()),
             _ => Ok(()),
         }
     }
@@ -94,12 +102,12 @@ impl Access {
     /// without `--tokens`.
     #[must_use]
     pub fn tokens(&self) -> Option<(usize, bool)> {
-        self.tokens.as_ref().map(Tokens::state)
+        self.tokens.as_ref().map(TokenFile::state)
     }
 
     /// Reads the file of tokens again if it has changed, and says what came of it.
     #[must_use]
-    pub fn refresh(&self) -> Option<Changed> {
-        self.tokens.as_ref().and_then(Tokens::refresh)
+    pub fn refresh(&self) -> Option<TokenReload> {
+        self.tokens.as_ref().and_then(TokenFile::refresh)
     }
 }

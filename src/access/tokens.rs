@@ -1,4 +1,4 @@
-//! Tokens: who may read, publish or administer which topics.
+//! `TokenFile`: who may read, publish or administer which topics.
 //!
 //! The server knows only hashes of the secrets: whoever reads its file cannot use what is in it.
 
@@ -13,13 +13,13 @@ use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use parking_lot::Mutex;
 use rustix::rand::{GetRandomFlags, getrandom};
 
-use super::Need;
-use super::digest::Digest;
-use crate::config::TokenAsked;
-use crate::error::{Cause, Problem};
-use crate::http::{Field, Head};
+use super::RequiredRight;
+use super::digest::TokenDigest;
+use crate::config::TokenRequest;
+use crate::http::{HeaderName, RequestHead};
 use crate::limits::{TOKENS, TOKENS_BYTES};
 use crate::names::{NAME_RULE, Name, TopicSet};
+use crate::problem::{Cause, Problem};
 
 /// One thing that a token may allow.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -65,7 +65,7 @@ impl Rights {
 pub struct Token {
     /// Who it was given to: keys belong to this name, and it may be shown.
     pub name: Name,
-    digest: Digest,
+    digest: TokenDigest,
     rights: Rights,
     topics: TopicSet,
 }
@@ -82,14 +82,14 @@ impl Token {
         };
         Ok(Token {
             name: Name::new(name).ok_or_else(|| format!("name {name:?} is not {NAME_RULE}"))?,
-            digest: Digest::parse(digest)
+            digest: TokenDigest::parse(digest)
                 .ok_or("the second word is not a SHA-256 in 64 hex digits")?,
             rights: Rights::parse(rights)?,
             topics: TopicSet::parse(topics)?,
         })
     }
 
-    fn allows(&self, (right, topics): &Need) -> Result<(), Problem> {
+    fn allows(&self, (right, topics): &RequiredRight) -> Result<(), Problem> {
         let name = &self.name;
         if !self.rights.0.contains(right) {
             let detail = format!("token {name} does not have the right {right}");
@@ -106,16 +106,16 @@ impl Token {
 }
 
 /// The tokens of a file, as it is now.
-pub struct Tokens {
+pub struct TokenFile {
     path: PathBuf,
-    seen: Mutex<Seen>,
+    seen: Mutex<FileState>,
     known: Mutex<Arc<[Arc<Token>]>>,
     /// Whether what is known is not what the file says now.
     outdated: AtomicBool,
 }
 
 /// What the file held, right or wrong.
-struct Seen {
+struct FileState {
     /// When it was followed, or found to be wrong.
     settled: Vec<u8>,
     /// At the last look, if that is something else: it may be half written.
@@ -123,21 +123,21 @@ struct Seen {
 }
 
 /// What came of a change of the file.
-pub enum Changed {
+pub enum TokenReload {
     /// So many tokens are known now.
     Known(usize),
     /// The change is not followed, because of this; so many stay known as before.
     Wrong(Error, usize),
 }
 
-impl Tokens {
-    pub fn open(path: &Path) -> io::Result<Tokens> {
+impl TokenFile {
+    pub fn open(path: &Path) -> io::Result<TokenFile> {
         let about = |e: Error| Error::new(e.kind(), format!("--tokens {}: {e}", path.display()));
         let text = read(path).map_err(about)?;
         let known = parse(&text).map_err(about)?;
-        let seen = Mutex::new(Seen { settled: text, changed: None });
+        let seen = Mutex::new(FileState { settled: text, changed: None });
         let known = Mutex::new(known);
-        Ok(Tokens { path: path.to_owned(), seen, known, outdated: AtomicBool::new(false) })
+        Ok(TokenFile { path: path.to_owned(), seen, known, outdated: AtomicBool::new(false) })
     }
 
     /// How many are known, and whether that is not what the file says now.
@@ -147,7 +147,7 @@ impl Tokens {
 
     /// Looks at the file. The whole of it is compared: whatever a time stamp says, a token that
     /// was taken out is out. A change is followed when two looks in a row see the same.
-    pub fn refresh(&self) -> Option<Changed> {
+    pub fn refresh(&self) -> Option<TokenReload> {
         // What cannot be read is told once, as what is wrong is.
         let text = read(&self.path);
         let now = text.as_ref().map_or_else(|e| e.to_string().into_bytes(), Clone::clone);
@@ -160,7 +160,7 @@ impl Tokens {
             seen.changed = Some(now);
             return None;
         }
-        *seen = Seen { settled: now, changed: None };
+        *seen = FileState { settled: now, changed: None };
         drop(seen);
         let parsed = text.and_then(|text| parse(&text));
         self.outdated.store(parsed.is_err(), Ordering::Relaxed);
@@ -168,14 +168,18 @@ impl Tokens {
             Ok(known) => {
                 let count = known.len();
                 *self.known.lock() = known;
-                Changed::Known(count)
+                TokenReload::Known(count)
             }
-            Err(error) => Changed::Wrong(error, self.state().0),
+            Err(error) => TokenReload::Wrong(error, self.state().0),
         })
     }
 
-    pub fn authorize(&self, head: &Head, need: &Need) -> Result<Arc<Token>, Problem> {
-        let field = head.one(Field::Authorization)?.ok_or_else(|| {
+    pub fn authorize(
+        &self,
+        head: &RequestHead,
+        need: &RequiredRight,
+    ) -> Result<Arc<Token>, Problem> {
+        let field = head.one(HeaderName::Authorization)?.ok_or_else(|| {
             unauthorized("this needs a token: header Authorization: Bearer TOKEN", "Bearer")
         })?;
         let secret = field
@@ -187,18 +191,18 @@ impl Tokens {
                 let detail = "header Authorization has to be the word Bearer, a space and a token";
                 unauthorized(detail, "Bearer")
             })?;
-        let digest = Digest::of(secret.as_bytes());
+        let digest = TokenDigest::of(secret.as_bytes());
         let token = self.find(&digest).ok_or_else(unknown)?;
         token.allows(need)?;
         Ok(token)
     }
 
-    pub fn still(&self, token: &Token, need: &Need) -> Result<(), Problem> {
+    pub fn recheck(&self, token: &Token, need: &RequiredRight) -> Result<(), Problem> {
         self.find(&token.digest).ok_or_else(unknown)?.allows(need)
     }
 
     /// The token of this hash. All are compared, so that the time tells nothing.
-    fn find(&self, digest: &Digest) -> Option<Arc<Token>> {
+    fn find(&self, digest: &TokenDigest) -> Option<Arc<Token>> {
         let known = Arc::clone(&self.known.lock());
         let mut found = None;
         for token in known.iter() {
@@ -262,15 +266,15 @@ fn parse(text: &[u8]) -> io::Result<Arc<[Arc<Token>]>> {
 ///
 /// # Errors
 /// When the operating system has no random bytes, or a server would not take the line.
-pub fn new_token(asked: &TokenAsked) -> io::Result<(String, String)> {
-    let TokenAsked { name, rights, topics } = asked;
+pub fn new_token(asked: &TokenRequest) -> io::Result<(String, String)> {
+    let TokenRequest { name, rights, topics } = asked;
     let mut bytes = [0_u8; 32];
     let got = getrandom(&mut bytes, GetRandomFlags::empty())?;
     if got != bytes.len() {
         return Err(Error::other("the operating system gave too few random bytes"));
     }
     let secret = URL_SAFE_NO_PAD.encode(bytes);
-    let digest = Digest::of(secret.as_bytes());
+    let digest = TokenDigest::of(secret.as_bytes());
     let line = format!("{name} {digest} {rights} {topics}");
     Token::parse(&line).map_err(|why| Error::new(ErrorKind::InvalidInput, why))?;
     Ok((secret, line))
@@ -285,9 +289,9 @@ mod tests {
     #[test]
     fn a_hash_is_what_sha256sum_says() {
         // printf hello | sha256sum
-        assert_eq!(Digest::of(b"hello").to_string(), HASH);
-        assert!(Digest::parse(HASH).unwrap().equals(&Digest::of(b"hello")));
-        assert!(!Digest::parse(HASH).unwrap().equals(&Digest::of(b"hellO")));
+        assert_eq!(TokenDigest::of(b"hello").to_string(), HASH);
+        assert!(TokenDigest::parse(HASH).unwrap().equals(&TokenDigest::of(b"hello")));
+        assert!(!TokenDigest::parse(HASH).unwrap().equals(&TokenDigest::of(b"hellO")));
     }
 
     #[test]

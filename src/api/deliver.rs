@@ -8,14 +8,14 @@
 
 use std::sync::Arc;
 
-use super::page::{Found, Page, PageKey};
-use super::{Api, Waiter};
-use crate::bell::{Claim, Claims};
+use super::page::{Lookup, PageKey, RenderedPage};
+use super::{Api, HeldPoll};
 use crate::cursor::{Cursor, Since};
+use crate::waiters::{ReleasedWaiter, ReleasedWaiters};
 
 /// An answer that was written for a poll, or begun.
-pub struct Delivered {
-    pub page: Arc<Page>,
+pub struct Delivery {
+    pub page: Arc<RenderedPage>,
     /// Bytes of it that the socket took.
     pub sent: usize,
 }
@@ -28,17 +28,21 @@ const LOOK_AHEAD: usize = 32;
 
 impl Api {
     /// Writes the answers of the polls that a publish released; `newest` is its cursor.
-    pub(super) fn deliver(&self, claims: &mut Claims<Waiter, Delivered>, newest: Cursor) {
-        for claims in claims.by_bell() {
+    pub(super) fn deliver(
+        &self,
+        released: &mut ReleasedWaiters<HeldPoll, Delivery>,
+        newest: Cursor,
+    ) {
+        for released in released.by_queue() {
             let mut last = None;
-            for claims in claims.chunks_mut(LOOK_AHEAD) {
-                for claim in &mut *claims {
-                    drop(claim.waiter.permit.lock().take());
-                    let page = self.page_for(claim, newest, &mut last);
-                    claim.left = page.map(|page| Delivered { page, sent: 0 });
+            for released in released.chunks_mut(LOOK_AHEAD) {
+                for waiter in &mut *released {
+                    drop(waiter.payload.permit.lock().take());
+                    let page = self.page_for(waiter, newest, &mut last);
+                    waiter.answer = page.map(|page| Delivery { page, sent: 0 });
                 }
-                for claim in claims {
-                    self.send_what_fits(claim);
+                for waiter in released {
+                    self.send_what_fits(waiter);
                 }
             }
         }
@@ -48,36 +52,34 @@ impl Api {
     /// the one before it.
     fn page_for(
         &self,
-        claim: &Claim<Waiter, Delivered>,
+        waiter: &ReleasedWaiter<HeldPoll, Delivery>,
         newest: Cursor,
-        last: &mut Option<(PageKey, Arc<Page>)>,
-    ) -> Option<Arc<Page>> {
-        let waiter = &claim.waiter;
-        if !waiter.takes_shared_page {
+        last: &mut Option<(PageKey, Arc<RenderedPage>)>,
+    ) -> Option<Arc<RenderedPage>> {
+        let poll = &waiter.payload;
+        if !poll.takes_shared_page {
             return None;
         }
-        let since = Since::After(Cursor { seq: claim.past, ..newest });
+        let since = Since::After(Cursor { seq: waiter.after, ..newest });
         // Nearly all who wait at one bell wait for the same page.
         match last {
-            Some((key, page))
-                if key.since == since && key.same_but_since_and_topics(&waiter.key) =>
-            {
+            Some((key, page)) if key.since == since && key.same_but_since_and_topics(&poll.key) => {
                 Some(Arc::clone(page))
             }
             last => {
-                let key = PageKey { since, ..waiter.key.clone() };
+                let key = PageKey { since, ..poll.key.clone() };
                 // What is not plain data is for its own thread to say.
-                let Ok(Found::Data(page)) = self.look(&key) else { return None };
+                let Ok(Lookup::Data(page)) = self.look(&key) else { return None };
                 *last = Some((key, Arc::clone(&page)));
                 Some(page)
             }
         }
     }
 
-    fn send_what_fits(&self, claim: &mut Claim<Waiter, Delivered>) {
-        let Some(delivered) = &mut claim.left else { return };
+    fn send_what_fits(&self, waiter: &mut ReleasedWaiter<HeldPoll, Delivery>) {
+        let Some(delivered) = &mut waiter.answer else { return };
         let page = &delivered.page;
-        match claim.waiter.line.send_now(page.bytes()) {
+        match waiter.payload.conn.send_now(page.bytes()) {
             Ok(sent) => {
                 if let Some(at) = page.first_at {
                     self.metrics.wake.observe(at.elapsed());
@@ -85,7 +87,7 @@ impl Api {
                 delivered.sent = sent;
             }
             // A broken connection is for its own thread to notice.
-            Err(_) => claim.left = None,
+            Err(_) => waiter.answer = None,
         }
     }
 }

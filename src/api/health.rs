@@ -5,46 +5,46 @@
 //! nobody here any more.
 
 use super::{Api, Reply};
-use crate::error::retry_after;
-use crate::http::Answer;
-use crate::json::Object;
-use crate::log::Disk;
-use crate::metrics::Page;
+use crate::http::Response;
+use crate::json::JsonObject;
+use crate::log::StorageStatus;
+use crate::metrics::MetricsText;
+use crate::problem::retry_after;
 
 impl Api {
     pub(super) fn health(&self) -> Reply {
-        let draining = self.shutdown.given();
+        let draining = self.shutdown.is_triggered();
         let mut body = Vec::new();
-        let mut object = Object::open(&mut body);
+        let mut object = JsonObject::open(&mut body);
         if draining {
             object.string("status", "draining");
         } else {
             object.string("status", "ok").string("version", crate::VERSION);
         }
-        match self.ledger.disk() {
-            Disk::None => {}
-            Disk::Works => {
+        match self.writer.disk() {
+            StorageStatus::None => {}
+            StorageStatus::Ok => {
                 object.plain("store", "ok");
             }
             // Polls are served all the same.
-            Disk::Fails(why) => {
+            StorageStatus::Failing(why) => {
                 object.plain("store", "failing").string("store_failure", &why);
             }
         }
         object.close();
         body.push(b'\n');
         let status = if draining { 503 } else { 200 };
-        let answer = Answer::json(status, body);
-        Reply::Answer(if draining { answer.with("Retry-After", &retry_after()) } else { answer })
+        let answer = Response::json(status, body);
+        Reply::Response(if draining { answer.with("Retry-After", &retry_after()) } else { answer })
     }
 
     pub(super) fn metrics_page(&self) -> Reply {
-        let mut page = Page::default();
+        let mut page = MetricsText::default();
         let log = self.log.totals();
-        page.gauge("connections", "Connections open now.", self.connections.taken());
-        page.gauge("connections_max", "The cap on them.", self.connections.most());
-        page.gauge("polls_held", "Polls held now.", self.room.waiting());
-        page.gauge("polls_held_max", "The cap on them.", self.held.most());
+        page.gauge("connections", "Connections open now.", self.connections.in_use());
+        page.gauge("connections_max", "The cap on them.", self.connections.capacity());
+        page.gauge("polls_held", "Polls held now.", self.waiters.waiting());
+        page.gauge("polls_held_max", "The cap on them.", self.held.capacity());
         page.gauge("topics", "Topics.", log.topics);
         page.gauge("retained_events", "Events kept.", log.events);
         page.gauge("retained_bytes", "Bytes kept, as --retain-bytes counts them.", log.bytes);
@@ -70,9 +70,9 @@ impl Api {
             );
         }
         self.metrics.render(&mut page);
-        self.ledger.render(&mut page);
+        self.writer.render(&mut page);
         let text = page.finish().into_bytes();
-        let answer = Answer::new(200, "text/plain; version=0.0.4; charset=utf-8", text);
-        Reply::Answer(answer.with("Cache-Control", "no-store"))
+        let answer = Response::new(200, "text/plain; version=0.0.4; charset=utf-8", text);
+        Reply::Response(answer.with("Cache-Control", "no-store"))
     }
 }

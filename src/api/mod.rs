@@ -14,14 +14,14 @@ mod render;
 #[cfg_attr(not(feature = "store"), path = "unstored.rs")]
 mod stored;
 #[cfg(feature = "websocket")]
-pub mod socket;
+pub mod websocket;
 #[cfg(feature = "streams")]
 mod sse;
 #[cfg(feature = "streams")]
 mod stream;
-mod task;
+mod operation;
 mod topics;
-mod wants;
+mod transport;
 mod web;
 
 use std::io;
@@ -30,52 +30,52 @@ use std::time::{Duration, Instant};
 
 use parking_lot::Mutex;
 
-use crate::access::{self, Access, Changed, Grant, Right};
-use crate::bell::{Room, SeatRef};
+use crate::access::{self, Access, Grant, Right, TokenReload};
 use crate::config::Config;
+use crate::conn::Conn;
 use crate::cursor::Epoch;
-use crate::diag::Diag;
-use crate::error::Problem;
-use crate::http::{Answer, Head};
-use crate::line::Line;
-use crate::log::{Fingerprints, Ledger, Log, Retention};
+use crate::http::{RequestHead, Response};
+use crate::log::{Fingerprinter, Log, LogWriter, Retention};
+use crate::logger::Logger;
 use crate::metrics::Metrics;
-use crate::permits::{Permit, Permits};
+use crate::problem::Problem;
+use crate::semaphore::{Permit, Semaphore};
 use crate::shutdown::Shutdown;
-pub use deliver::Delivered;
-pub use page::Page;
-use page::{PageKey, Pages};
-pub use poll::Held;
-use publish::Published;
+use crate::waiters::{WaiterHandle, Waiters};
+pub use deliver::Delivery;
+pub use operation::Operation;
+pub use page::RenderedPage;
+use page::{PageCache, PageKey};
+pub use poll::PendingPoll;
+use publish::PublishReceipt;
 pub use stored::{inspect, repair};
 #[cfg(feature = "streams")]
-pub use stream::{Begun, Piece, Query as StreamQuery, Stream};
-pub use task::Task;
+pub use stream::{EventStream, StartedStream, StreamPart, StreamQuery};
 
 /// A log, and the way to change it.
-pub struct OpenLog {
-    log: Arc<Log<Published>>,
-    ledger: Arc<dyn Ledger<Published>>,
-    fingerprints: Fingerprints,
+pub struct LogHandle {
+    log: Arc<Log<PublishReceipt>>,
+    writer: Arc<dyn LogWriter<PublishReceipt>>,
+    fingerprints: Fingerprinter,
 }
 
 /// Everything that requests are answered from.
 pub struct Api {
     access: Access,
-    log: Arc<Log<Published>>,
-    ledger: Arc<dyn Ledger<Published>>,
-    room: Room<Waiter, Delivered>,
-    pages: Pages,
+    log: Arc<Log<PublishReceipt>>,
+    writer: Arc<dyn LogWriter<PublishReceipt>>,
+    waiters: Waiters<HeldPoll, Delivery>,
+    pages: PageCache,
     metrics: Arc<Metrics>,
-    fingerprints: Fingerprints,
+    fingerprints: Fingerprinter,
     shutdown: Shutdown,
     /// Polls that may be held.
-    held: Permits,
+    held: Semaphore,
     /// `WebSocket`s that may be open.
     #[cfg(feature = "websocket")]
-    sockets: Permits,
+    sockets: Semaphore,
     /// Connections that may be open; the door takes them, here they are shown.
-    connections: Permits,
+    connections: Semaphore,
     max_wait: Duration,
     wait_jitter: u32,
     max_event: usize,
@@ -84,9 +84,9 @@ pub struct Api {
 }
 
 /// What a held poll leaves with its seat.
-pub struct Waiter {
+pub struct HeldPoll {
     /// Who is to be answered.
-    pub line: Arc<Line>,
+    pub conn: Arc<Conn>,
     /// What it waits for.
     key: PageKey,
     takes_shared_page: bool,
@@ -98,7 +98,7 @@ pub struct Waiter {
 
 /// Who asks.
 pub struct Caller<'a> {
-    pub line: &'a Arc<Line>,
+    pub conn: &'a Arc<Conn>,
     /// Whether a page can go out as it is shared; not when it has to say that the connection
     /// closes.
     pub takes_shared_page: bool,
@@ -107,37 +107,37 @@ pub struct Caller<'a> {
 
 /// What a request was found to ask for, and as whom.
 pub struct Routed {
-    pub task: Result<Task, Problem>,
+    pub operation: Result<Operation, Problem>,
     pub grant: Grant,
 }
 
 /// What came of a task.
-pub enum Performed {
+pub enum Outcome {
     Reply(Reply),
     /// Nothing yet: it is to be [held](Api::hold), once all is let go of that this does not need.
-    Hold(Box<Held>),
+    Hold(Box<PendingPoll>),
 }
 
 /// What comes back.
 pub enum Reply {
-    Answer(Answer),
-    Page(Arc<Page>),
+    Response(Response),
+    Page(Arc<RenderedPage>),
     Refused(Problem),
     /// A page that was written already, or begun.
-    Delivered(Delivered),
+    Delivered(Delivery),
     /// The client has hung up.
     HungUp,
 }
 
-impl OpenLog {
+impl LogHandle {
     /// An empty log, or the one that `--data` has.
     ///
     /// # Errors
     /// When the store cannot be used; the text says why.
-    pub fn open(config: &Config, metrics: &Arc<Metrics>, diag: &Diag) -> io::Result<OpenLog> {
+    pub fn open(config: &Config, metrics: &Arc<Metrics>, logger: &Logger) -> io::Result<LogHandle> {
         match &config.data {
-            Some(directory) => stored::open(directory, config, metrics, diag),
-            None => OpenLog::in_memory(config, Epoch::random()?),
+            Some(directory) => stored::open(directory, config, metrics, logger),
+            None => LogHandle::in_memory(config, Epoch::random()?),
         }
     }
 
@@ -145,9 +145,9 @@ impl OpenLog {
     ///
     /// # Errors
     /// When the operating system has no random bytes to give.
-    pub fn in_memory(config: &Config, epoch: Epoch) -> io::Result<OpenLog> {
+    pub fn in_memory(config: &Config, epoch: Epoch) -> io::Result<LogHandle> {
         let log = Arc::new(Log::new(epoch, retention(config)));
-        Ok(OpenLog { ledger: Arc::clone(&log) as _, log, fingerprints: Fingerprints::random()? })
+        Ok(LogHandle { writer: Arc::clone(&log) as _, log, fingerprints: Fingerprinter::random()? })
     }
 }
 
@@ -165,23 +165,23 @@ impl Api {
     pub fn new(
         config: &Config,
         access: Access,
-        OpenLog { log, ledger, fingerprints }: OpenLog,
-        connections: Permits,
+        LogHandle { log, writer, fingerprints }: LogHandle,
+        connections: Semaphore,
         metrics: Arc<Metrics>,
         shutdown: Shutdown,
     ) -> Api {
         Api {
             access,
             log,
-            ledger,
-            room: Room::default(),
-            pages: Pages::default(),
+            writer,
+            waiters: Waiters::default(),
+            pages: PageCache::default(),
             metrics,
             fingerprints,
             shutdown,
-            held: Permits::new(config.max_polls()),
+            held: Semaphore::new(config.max_polls()),
             #[cfg(feature = "websocket")]
-            sockets: Permits::new(crate::limits::WEBSOCKETS),
+            sockets: Semaphore::new(crate::limits::WEBSOCKETS),
             connections,
             max_wait: config.max_wait,
             wait_jitter: config.wait_jitter,
@@ -195,45 +195,47 @@ impl Api {
     // Not inlined: its stack is to be gone while a poll is held.
     #[inline(never)]
     #[must_use]
-    pub fn route(&self, head: &Head, line: &Line) -> Routed {
+    pub fn route(&self, head: &RequestHead, conn: &Conn) -> Routed {
         let mut grant = Grant::default();
-        let task = self.access.admit(head, line).and_then(|cors| {
+        let operation = self.access.check_origin(head, conn).and_then(|cors| {
             grant.cors = cors;
-            let task = self.task(head)?;
-            grant.token = self.access.authorize(head, || task.need())?;
-            Ok(task)
+            let operation = self.operation(head)?;
+            grant.token = self.access.authorize(head, || operation.need())?;
+            Ok(operation)
         });
-        Routed { task, grant }
+        Routed { operation, grant }
     }
 
     /// Does what was asked. Streams are begun apart; of those, this gives the head.
     #[must_use]
-    pub fn perform(&self, task: Task, body: Vec<u8>, caller: &Caller<'_>) -> Performed {
-        let done = match task {
+    pub fn perform(&self, operation: Operation, body: Vec<u8>, caller: &Caller<'_>) -> Outcome {
+        let done = match operation {
             // Its token may have been taken back while the body arrived.
-            Task::Publish(ask) => self
+            Operation::Publish(ask) => self
                 .access
-                .still(caller.grant, || (Right::Publish, vec![ask.pattern()]))
+                .recheck(caller.grant, || (Right::Publish, vec![ask.pattern()]))
                 .and_then(|()| self.publish(&ask, body, caller)),
-            Task::Poll(query) => match self.poll(query, caller) {
+            Operation::Poll(query) => match self.poll(query, caller) {
                 Ok(performed) => return performed,
                 Err(problem) => Err(problem),
             },
-            Task::Trim(topic) => self
-                .ledger
+            Operation::Trim(topic) => self
+                .writer
                 .trim(&topic)
-                .map(|()| Reply::Answer(Answer::empty()))
+                .map(|()| Reply::Response(Response::empty()))
                 .map_err(|refusal| self.refuse_publish(&refusal)),
             #[cfg(feature = "streams")]
-            Task::Stream(query) => Ok(Reply::Answer(query.opening)),
-            Task::Topics(query) => Ok(self.list_topics(&query)),
-            Task::Health => Ok(self.health()),
-            Task::Metrics => Ok(self.metrics_page()),
-            Task::Options(allowed) => Ok(Reply::Answer(Answer::empty().with("Allow", allowed))),
-            Task::Preflight => Ok(Reply::Answer(access::preflight())),
-            Task::File(ask) => Ok(ask.reply()),
+            Operation::Stream(query) => Ok(Reply::Response(query.opening)),
+            Operation::Topics(query) => Ok(self.list_topics(&query)),
+            Operation::Health => Ok(self.health()),
+            Operation::Metrics => Ok(self.metrics_page()),
+            Operation::Options(allowed) => {
+                Ok(Reply::Response(Response::empty().with("Allow", allowed)))
+            }
+            Operation::Preflight => Ok(Reply::Response(access::preflight())),
+            Operation::File(ask) => Ok(ask.reply()),
         };
-        Performed::Reply(done.unwrap_or_else(Reply::Refused))
+        Outcome::Reply(done.unwrap_or_else(Reply::Refused))
     }
 
     /// Counts an answer that is no page among those in flight.
@@ -244,34 +246,34 @@ impl Api {
 
     /// The polls that are held now.
     #[must_use]
-    pub fn held_seats(&self) -> Vec<SeatRef<Waiter, Delivered>> {
-        self.room.seats()
+    pub fn held_polls(&self) -> Vec<WaiterHandle<HeldPoll, Delivery>> {
+        self.waiters.handles()
     }
 
     /// Takes the locks that every request needs, and gives them back.
     pub fn pass_locks(&self) {
-        let _ = (self.log.totals(), self.room.seats());
+        let _ = (self.log.totals(), self.waiters.handles());
     }
 
     /// Lets go of what is too old.
     pub fn expire(&self) {
-        self.ledger.expire(Instant::now());
+        self.writer.expire(Instant::now());
     }
 
     /// Ends the store in order. To be called when nothing is being answered any more.
     pub fn close(&self) {
-        self.ledger.close();
+        self.writer.close();
     }
 
     /// Reads the tokens again if their file has changed. Polls that are held by a token which may
     /// not do so any more end.
     #[must_use]
-    pub fn refresh_tokens(&self) -> Option<Changed> {
+    pub fn refresh_tokens(&self) -> Option<TokenReload> {
         let changed = self.access.refresh()?;
-        for seat in self.held_seats() {
-            let waiter = &seat.waiter;
-            if self.access.still(&waiter.grant, || waiter.key.need()).is_err() {
-                seat.dismiss();
+        for handle in self.held_polls() {
+            let poll = &handle.payload;
+            if self.access.recheck(&poll.grant, || poll.key.need()).is_err() {
+                handle.cancel();
             }
         }
         Some(changed)
@@ -279,7 +281,7 @@ impl Api {
 
     /// Answers every held poll, now and from now on. To be called after the shutdown is given.
     pub fn drain(&self) {
-        self.room.drain();
+        self.waiters.drain();
     }
 
     #[must_use]

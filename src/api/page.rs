@@ -4,7 +4,7 @@
 //! as the log has not changed since it was read, so the log's version is all that has to be
 //! compared.
 //!
-//! *Lock.* Each slot of [`Pages`] has one, held for a comparison; pages are rendered outside.
+//! *Lock.* Each slot of [`PageCache`] has one, held for a comparison; pages are rendered outside.
 
 use std::hash::{Hash, Hasher};
 use std::sync::Arc;
@@ -12,18 +12,18 @@ use std::time::{Instant, SystemTime};
 
 use parking_lot::Mutex;
 
-use crate::access::Cors;
+use crate::access::AllowedOrigin;
 #[cfg(feature = "streams")]
 use crate::cursor::Cursor;
 use crate::cursor::Since;
 use crate::limits::{ANSWERS_BYTES, PAGE_BYTES, SHARED_PAGE_BYTES, SHARED_PAGES};
-use crate::log::{OnGap, Slice, Why};
+use crate::log::{GapPolicy, GapReason, LogSlice};
 use crate::names::{TopicSet, TypeFilter};
-use crate::permits::{Permit, Permits};
+use crate::semaphore::{Permit, Semaphore};
 
 /// How an answer shows events.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
-pub enum Format {
+pub enum BodyFormat {
     Json,
     Ndjson,
     Raw,
@@ -32,7 +32,7 @@ pub enum Format {
 /// How a stream shows events.
 #[cfg(feature = "streams")]
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
-pub enum Wire {
+pub enum StreamFraming {
     /// As server-sent events; to be ended by the end of the connection.
     Sse,
     /// The same in chunks.
@@ -44,12 +44,12 @@ pub enum Wire {
 
 /// What a page is.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
-pub enum Shape {
+pub enum PageShape {
     /// A whole answer.
-    Answer(Format),
+    Response(BodyFormat),
     /// A part of a stream.
     #[cfg(feature = "streams")]
-    Part(Wire),
+    Part(StreamFraming),
 }
 
 /// Everything that decides what a page says, at one version of the log.
@@ -59,12 +59,12 @@ pub struct PageKey {
     pub since: Since,
     pub types: TypeFilter,
     pub limit: usize,
-    pub shape: Shape,
-    pub on_gap: OnGap,
+    pub shape: PageShape,
+    pub on_gap: GapPolicy,
     /// `Prefer: wait` as it was honoured.
     pub preferred: Option<u64>,
     /// The site whose page may read it.
-    pub cors: Option<Cors>,
+    pub cors: Option<AllowedOrigin>,
 }
 
 impl PageKey {
@@ -81,7 +81,7 @@ impl PageKey {
 }
 
 /// A rendered answer, or a part of a stream.
-pub struct Page {
+pub struct RenderedPage {
     pub(super) bytes: Vec<u8>,
     /// The cursor of who has it.
     #[cfg(feature = "streams")]
@@ -89,12 +89,12 @@ pub struct Page {
     /// When its first event was appended.
     pub(super) first_at: Option<Instant>,
     /// The gap that it tells, and the sum of what was lost.
-    pub(super) gap: Option<(Why, u64)>,
+    pub(super) gap: Option<(GapReason, u64)>,
     /// Its room among all answers in flight.
     pub(super) _room: Permit,
 }
 
-impl Page {
+impl RenderedPage {
     /// The whole message.
     #[must_use]
     pub fn bytes(&self) -> &[u8] {
@@ -109,27 +109,27 @@ impl Page {
     }
 }
 
-/// Pages that were rendered lately.
-pub struct Pages {
-    slots: [Mutex<Option<Shared>>; SHARED_PAGES],
+/// `PageCache` that were rendered lately.
+pub struct PageCache {
+    slots: [Mutex<Option<CachedPage>>; SHARED_PAGES],
     /// Room for rendered answers.
-    room: Permits,
+    room: Semaphore,
 }
 
-struct Shared {
+struct CachedPage {
     key: PageKey,
     version: u64,
     /// A page says when it was made; it is shared only within that second.
     second: u64,
-    found: Found,
+    found: Lookup,
 }
 
 /// Chooses a slot. Whoever makes keys fall into one slot only keeps pages from being shared, so
 /// this need not withstand anybody: it is quick.
 #[derive(Default)]
-struct Slot(u64);
+struct SlotHasher(u64);
 
-impl Hasher for Slot {
+impl Hasher for SlotHasher {
     fn write(&mut self, bytes: &[u8]) {
         for chunk in bytes.chunks(8) {
             let mut word = [0; 8];
@@ -158,31 +158,31 @@ impl Hasher for Slot {
 
 /// What a look at the log brought, at some version of it.
 #[derive(Clone)]
-pub enum Found {
+pub enum Lookup {
     /// Something to tell.
-    Data(Arc<Page>),
+    Data(Arc<RenderedPage>),
     /// Nothing; this slice says from where to look next.
-    Nothing(Arc<Slice>),
+    Nothing(Arc<LogSlice>),
 }
 
-impl Default for Pages {
-    fn default() -> Pages {
-        Pages {
+impl Default for PageCache {
+    fn default() -> PageCache {
+        PageCache {
             slots: std::array::from_fn(|_| Mutex::new(None)),
-            room: Permits::new(ANSWERS_BYTES),
+            room: Semaphore::new(ANSWERS_BYTES),
         }
     }
 }
 
-impl Pages {
-    fn slot(&self, key: &PageKey) -> &Mutex<Option<Shared>> {
-        let mut slot = Slot::default();
+impl PageCache {
+    fn slot(&self, key: &PageKey) -> &Mutex<Option<CachedPage>> {
+        let mut slot = SlotHasher::default();
         key.hash(&mut slot);
         &self.slots[(slot.finish() >> 32) as usize % SHARED_PAGES]
     }
 
     /// What was found for this key at this version, if that is known.
-    pub fn get(&self, key: &PageKey, version: u64) -> Option<Found> {
+    pub fn get(&self, key: &PageKey, version: u64) -> Option<Lookup> {
         let second = second();
         let slot = self.slot(key).lock();
         let shared = slot.as_ref()?;
@@ -192,26 +192,26 @@ impl Pages {
 
     /// Room for the next page: as much as it may have, or whatever is left.
     pub fn room_for_one(&self) -> Permit {
-        self.room.take_up_to(PAGE_BYTES)
+        self.room.acquire_up_to(PAGE_BYTES)
     }
 
     /// Counts another answer among those in flight, for as long as the permit lives.
     pub fn count(&self, bytes: usize) -> Permit {
-        self.room.count(bytes)
+        self.room.acquire_over(bytes)
     }
 
     /// Bytes of answers in flight, shared ones included.
     pub fn in_flight(&self) -> usize {
-        self.room.taken()
+        self.room.in_use()
     }
 
     /// Keeps what was found for the next equal poll, unless it is large.
-    pub fn keep(&self, key: &PageKey, version: u64, found: &Found) {
-        if matches!(found, Found::Data(page) if page.bytes.len() > SHARED_PAGE_BYTES) {
+    pub fn keep(&self, key: &PageKey, version: u64, found: &Lookup) {
+        if matches!(found, Lookup::Data(page) if page.bytes.len() > SHARED_PAGE_BYTES) {
             return;
         }
         let found = found.clone();
-        let shared = Shared { key: key.clone(), version, second: second(), found };
+        let shared = CachedPage { key: key.clone(), version, second: second(), found };
         // What it replaces is freed outside of the lock.
         let _replaced = self.slot(key).lock().replace(shared);
     }

@@ -6,23 +6,23 @@
 
 use std::borrow::Cow;
 
-use crate::error::Problem;
 use crate::http::percent_decode;
+use crate::problem::Problem;
 
 /// The parameters of one request.
-pub struct Params<'a>(Vec<(&'static str, Cow<'a, str>)>);
+pub struct QueryParams<'a>(Vec<(&'static str, Cow<'a, str>)>);
 
-impl<'a> Params<'a> {
+impl<'a> QueryParams<'a> {
     /// Reads a query string. Whatever is not known is refused: a mistyped `since` would otherwise
     /// replay everything.
     ///
     /// # Errors
     /// Names the parameter at fault, and those that are known.
-    pub fn read(query: &'a str, known: &[&'static str]) -> Result<Params<'a>, Problem> {
+    pub fn read(query: &'a str, known: &[&'static str]) -> Result<QueryParams<'a>, Problem> {
         let mut params: Vec<(&'static str, Cow<'a, str>)> = Vec::new();
         // Nearly every publish has none, and is done sooner than that would be found out below.
         if query.is_empty() {
-            return Ok(Params(params));
+            return Ok(QueryParams(params));
         }
         for pair in query.split('&').filter(|pair| !pair.is_empty()) {
             let (name, value) = pair.split_once('=').unwrap_or((pair, ""));
@@ -41,7 +41,7 @@ impl<'a> Params<'a> {
             }
             params.push((name, percent_decode(value)?));
         }
-        Ok(Params(params))
+        Ok(QueryParams(params))
     }
 
     /// A parameter's value.

@@ -4,7 +4,7 @@
 //! It promises that what was published after the reader's cursor is in the answer, whenever that
 //! was: before the poll came, while it was held, or in between. For the moment in between the order
 //! counts, and [`Api::hold`] keeps it: it takes its seat, *then* looks, then waits (see
-//! [`crate::bell`]). The deadline is an instant, computed once: whatever wakes a poll in vain
+//! [`crate::waiters`]). The deadline is an instant, computed once: whatever wakes a poll in vain
 //! leaves it what is left of its time, and its cursor moved past what it did not want.
 
 use std::sync::Arc;
@@ -12,43 +12,47 @@ use std::time::{Duration, Instant};
 
 use parking_lot::Mutex;
 
-use super::page::{Format, Found, Page, PageKey, Shape};
-use super::params::{Params, whole};
-use super::render::{Reason, gap_members, lost_in_all, render};
-use super::{Api, Caller, Performed, Reply, Waiter};
-use crate::access::{Need, Right};
-use crate::bell::Woken;
+use super::page::{BodyFormat, Lookup, PageKey, PageShape, RenderedPage};
+use super::params::{QueryParams, whole};
+use super::render::{PollReason, gap_members, lost_in_all, render};
+use super::{Api, Caller, HeldPoll, Outcome, Reply};
+use crate::access::{RequiredRight, Right};
 use crate::cursor::Since;
-use crate::error::{Cause, Problem};
-use crate::http::{Field, Head};
+use crate::http::{HeaderName, RequestHead};
 use crate::limits::{PAGE_EVENTS, PAGE_EVENTS_DEFAULT};
-use crate::log::{Ask, Gap, OnGap, Slice, Why};
+use crate::log::{Gap, GapPolicy, GapReason, LogSlice, ReadRequest};
 use crate::names::{TopicSet, TypeFilter};
-use crate::permits::Permit;
+use crate::problem::{Cause, Problem};
+use crate::semaphore::Permit;
 use crate::time::parse_seconds;
+use crate::waiters::Woken;
 
 const KNOWN: [&str; 6] = ["since", "wait", "limit", "type", "format", "gap"];
 const DEFAULT_WAIT: Duration = Duration::from_secs(25);
 
 /// A poll as it was asked for.
 #[derive(Debug)]
-pub struct Query {
+pub struct PollQuery {
     key: PageKey,
     wait: Duration,
 }
 
-impl Query {
+impl PollQuery {
     /// Reads a poll's topics, parameters and preferences.
     ///
     /// # Errors
     /// Names what is wrong, and what is allowed.
-    pub fn read(topics: &str, head: &Head, max_wait: Duration) -> Result<Query, Problem> {
+    pub fn read(
+        topics: &str,
+        head: &RequestHead,
+        max_wait: Duration,
+    ) -> Result<PollQuery, Problem> {
         let topics = TopicSet::parse(topics).map_err(Problem::bad)?;
-        let params = Params::read(head.query(), &KNOWN)?;
-        let format = params.parsed("format", Format::Json, |text| match text {
-            "json" => Ok(Format::Json),
-            "ndjson" => Ok(Format::Ndjson),
-            "raw" => Ok(Format::Raw),
+        let params = QueryParams::read(head.query(), &KNOWN)?;
+        let format = params.parsed("format", BodyFormat::Json, |text| match text {
+            "json" => Ok(BodyFormat::Json),
+            "ndjson" => Ok(BodyFormat::Ndjson),
+            "raw" => Ok(BodyFormat::Raw),
             _ => Err("allowed are json, ndjson and raw".into()),
         })?;
         let limit =
@@ -58,23 +62,23 @@ impl Query {
             Some(_) => None,
             // Nothing is honoured of a wait that is not done.
             None if head.is_head() => None,
-            None => head.all(Field::Prefer).find_map(preferred_wait),
+            None => head.all(HeaderName::Prefer).find_map(preferred_wait),
         };
         let asked = match preferred {
             Some(seconds) => Duration::from_secs(seconds),
             None => params.parsed("wait", DEFAULT_WAIT, wait)?,
         };
-        Ok(Query {
+        Ok(PollQuery {
             wait: if head.is_head() { Duration::ZERO } else { asked.min(max_wait) },
             key: PageKey {
                 topics,
                 since: params.parsed("since", Since::Start, since)?,
                 types: params.parsed("type", TypeFilter::default(), TypeFilter::parse)?,
-                limit: if format == Format::Raw { 1 } else { limit },
-                shape: Shape::Answer(format),
-                on_gap: params.parsed("gap", OnGap::Fail, |text| match text {
-                    "fail" => Ok(OnGap::Fail),
-                    "skip" => Ok(OnGap::Skip),
+                limit: if format == BodyFormat::Raw { 1 } else { limit },
+                shape: PageShape::Response(format),
+                on_gap: params.parsed("gap", GapPolicy::Fail, |text| match text {
+                    "fail" => Ok(GapPolicy::Fail),
+                    "skip" => Ok(GapPolicy::Skip),
                     _ => Err("allowed are fail and skip".into()),
                 })?,
                 preferred,
@@ -84,14 +88,14 @@ impl Query {
     }
 
     /// The right that it needs.
-    pub fn need(&self) -> Need {
+    pub fn need(&self) -> RequiredRight {
         self.key.need()
     }
 }
 
 impl PageKey {
     /// The right that a poll for this page needs.
-    pub fn need(&self) -> Need {
+    pub fn need(&self) -> RequiredRight {
         (Right::Read, self.topics.patterns().to_vec())
     }
 }
@@ -132,7 +136,7 @@ fn preferred_wait(value: &str) -> Option<u64> {
 }
 
 /// A poll that nothing answers yet.
-pub struct Held {
+pub struct PendingPoll {
     key: PageKey,
     granted: Duration,
     deadline: Instant,
@@ -140,22 +144,26 @@ pub struct Held {
 
 impl Api {
     /// Answers a poll if there is something to say, or it is not to wait.
-    pub(super) fn poll(&self, query: Query, caller: &Caller<'_>) -> Result<Performed, Problem> {
-        let Query { mut key, wait } = query;
+    pub(super) fn poll(&self, query: PollQuery, caller: &Caller<'_>) -> Result<Outcome, Problem> {
+        let PollQuery { mut key, wait } = query;
         key.cors.clone_from(&caller.grant.cors);
         let nothing = match self.look(&key).map_err(|gap| self.refuse_gap(&gap))? {
-            Found::Data(page) => return Ok(Performed::Reply(self.data(page))),
-            Found::Nothing(slice) => slice,
+            Lookup::Data(page) => return Ok(Outcome::Reply(self.data(page))),
+            Lookup::Nothing(slice) => slice,
         };
         let granted = self.granted(wait);
-        let reason = if self.shutdown.given() { Reason::Drain } else { Reason::Timeout(granted) };
-        if granted.is_zero() || reason == Reason::Drain {
-            return Ok(Performed::Reply(self.empty(&key, &nothing, reason)));
+        let reason = if self.shutdown.is_triggered() {
+            PollReason::Drain
+        } else {
+            PollReason::Timeout(granted)
+        };
+        if granted.is_zero() || reason == PollReason::Drain {
+            return Ok(Outcome::Reply(self.empty(&key, &nothing, reason)));
         }
         // From here on its position is fixed, whatever word it was asked for by.
         key.since = Since::After(nothing.next(0));
         let deadline = Instant::now() + granted;
-        Ok(Performed::Hold(Box::new(Held { key, granted, deadline })))
+        Ok(Outcome::Hold(Box::new(PendingPoll { key, granted, deadline })))
     }
 
     /// Holds a poll until there is something to say, or its time is over.
@@ -163,49 +171,49 @@ impl Api {
     /// # Errors
     /// When there is no place for it, its token has just been taken back, or events that it wants
     /// are gone.
-    pub fn hold(&self, held: Held, caller: &Caller<'_>) -> Result<Reply, Problem> {
-        let Held { mut key, granted, deadline } = held;
+    pub fn hold(&self, held: PendingPoll, caller: &Caller<'_>) -> Result<Reply, Problem> {
+        let PendingPoll { mut key, granted, deadline } = held;
         let permit = self.may_hold()?;
-        let waiter = Waiter {
-            line: Arc::clone(caller.line),
+        let waiter = HeldPoll {
+            conn: Arc::clone(caller.conn),
             key: key.clone(),
             takes_shared_page: caller.takes_shared_page,
             grant: caller.grant.clone(),
             permit: Mutex::new(Some(permit)),
         };
         // The seat is taken before the log is looked at again: see `bell`.
-        let seat = self.room.sit(&key.topics, waiter);
+        let waiter = self.waiters.register(&key.topics, waiter);
         // Nor can a token be taken back unseen: either this finds out, or it is found sitting.
-        self.access.still(caller.grant, || key.need())?;
+        self.access.recheck(caller.grant, || key.need())?;
         let mut reason = None;
         loop {
             // Also once more after the deadline: what came meanwhile does not wait for the next
             // poll, and the cursor moves past everything that is of no interest here.
             let nothing = match self.look(&key).map_err(|gap| self.refuse_gap(&gap))? {
-                Found::Data(page) => {
+                Lookup::Data(page) => {
                     if let Some(at) = page.first_at {
                         self.metrics.wake.observe(at.elapsed());
                     }
                     return Ok(self.data(page));
                 }
-                Found::Nothing(slice) => slice,
+                Lookup::Nothing(slice) => slice,
             };
             if let Some(reason) = reason {
                 return Ok(self.empty(&key, &nothing, reason));
             }
             let cursor = nothing.next(0);
             key.since = Since::After(cursor);
-            reason = match seat.wait(cursor.seq, deadline) {
-                Woken::Rung => None,
-                Woken::Deadline => Some(Reason::Timeout(granted)),
-                Woken::Drained => Some(Reason::Drain),
-                Woken::Left(delivered) => {
+            reason = match waiter.wait(cursor.seq, deadline) {
+                Woken::Notified => None,
+                Woken::Deadline => Some(PollReason::Timeout(granted)),
+                Woken::Drained => Some(PollReason::Drain),
+                Woken::Answered(delivered) => {
                     self.count_data(&delivered.page);
                     return Ok(Reply::Delivered(delivered));
                 }
-                Woken::Dismissed => {
+                Woken::Cancelled => {
                     // Its token was taken back, or its client has gone.
-                    self.access.still(caller.grant, || key.need())?;
+                    self.access.recheck(caller.grant, || key.need())?;
                     self.metrics.polls_hung_up.add(1);
                     return Ok(Reply::HungUp);
                 }
@@ -215,11 +223,11 @@ impl Api {
 
     /// A place among the held polls.
     pub(super) fn may_hold(&self) -> Result<Permit, Problem> {
-        let permit = self.held.take(1).ok_or_else(|| {
-            let most = self.held.most();
+        let permit = self.held.try_acquire(1).ok_or_else(|| {
+            let most = self.held.capacity();
             Problem::new(Cause::PollCap, format!("{most} polls are held already; poll again later"))
         })?;
-        self.metrics.polls_held_peak.reach(self.held.taken() as u64);
+        self.metrics.polls_held_peak.reach(self.held.in_use() as u64);
         Ok(permit)
     }
 
@@ -234,13 +242,13 @@ impl Api {
     /// Looks at the log, or at what an equal poll has found there.
     // Not inlined: its stack is to be gone while the poll is held.
     #[inline(never)]
-    pub(super) fn look(&self, key: &PageKey) -> Result<Found, Gap> {
+    pub(super) fn look(&self, key: &PageKey) -> Result<Lookup, Gap> {
         if let Some(found) = self.pages.get(key, self.log.version()) {
             return Ok(found);
         }
         // Taken before the log is read, so that all pages together stay within it.
         let room = self.pages.room_for_one();
-        let ask = Ask {
+        let ask = ReadRequest {
             topics: &key.topics,
             types: &key.types,
             limit: key.limit,
@@ -250,37 +258,37 @@ impl Api {
         let slice = self.log.read(&ask, key.since)?;
         let version = slice.version;
         let found = match (slice.events.is_empty(), &slice.gap) {
-            (true, None) => Found::Nothing(Arc::new(slice)),
+            (true, None) => Lookup::Nothing(Arc::new(slice)),
             // A gap is told at once, also when nothing has come after it.
             (true, Some(_)) => {
-                let reason = Reason::Timeout(Duration::ZERO);
-                Found::Data(render(key, &slice, reason, room))
+                let reason = PollReason::Timeout(Duration::ZERO);
+                Lookup::Data(render(key, &slice, reason, room))
             }
-            (false, _) => Found::Data(render(key, &slice, Reason::Data, room)),
+            (false, _) => Lookup::Data(render(key, &slice, PollReason::Data, room)),
         };
         self.pages.keep(key, version, &found);
         Ok(found)
     }
 
-    fn data(&self, page: Arc<Page>) -> Reply {
+    fn data(&self, page: Arc<RenderedPage>) -> Reply {
         self.count_data(&page);
         Reply::Page(page)
     }
 
-    fn count_data(&self, page: &Page) {
+    fn count_data(&self, page: &RenderedPage) {
         self.metrics.polls_data.add(1);
         self.count_told_gap(page);
     }
 
-    pub(super) fn count_told_gap(&self, page: &Page) {
+    pub(super) fn count_told_gap(&self, page: &RenderedPage) {
         if let Some((why, lost)) = page.gap {
             self.count_gap(why, lost);
         }
     }
 
-    fn empty(&self, key: &PageKey, nothing: &Slice, reason: Reason) -> Reply {
+    fn empty(&self, key: &PageKey, nothing: &LogSlice, reason: PollReason) -> Reply {
         match reason {
-            Reason::Drain => self.metrics.polls_drain.add(1),
+            PollReason::Drain => self.metrics.polls_drain.add(1),
             _ => self.metrics.polls_timeout.add(1),
         }
         Reply::Page(render(key, nothing, reason, self.pages.count(0)))
@@ -289,13 +297,13 @@ impl Api {
     fn refuse_gap(&self, gap: &Gap) -> Problem {
         self.count_gap(gap.why, lost_in_all(gap));
         let detail = match gap.why {
-            Why::Trimmed => {
+            GapReason::Trimmed => {
                 "events after this cursor were trimmed; go on from resume, or ask with gap=skip"
             }
-            Why::Epoch => {
+            GapReason::Epoch => {
                 "this cursor belongs to another life of the log; go on from resume, or ask with gap=skip"
             }
-            Why::Future => {
+            GapReason::Future => {
                 "this cursor is beyond the newest event; go on from resume, or ask with gap=skip"
             }
         };
@@ -305,12 +313,12 @@ impl Api {
         members.fold(problem, |problem, (name, value)| problem.with_member(name, value))
     }
 
-    fn count_gap(&self, why: Why, lost: u64) {
+    fn count_gap(&self, why: GapReason, lost: u64) {
         let metrics = &self.metrics;
         match why {
-            Why::Trimmed => metrics.gaps_trimmed.add(1),
-            Why::Epoch => metrics.gaps_epoch.add(1),
-            Why::Future => metrics.gaps_future.add(1),
+            GapReason::Trimmed => metrics.gaps_trimmed.add(1),
+            GapReason::Epoch => metrics.gaps_epoch.add(1),
+            GapReason::Future => metrics.gaps_future.add(1),
         }
         metrics.gap_lost_events.add(lost);
     }

@@ -9,31 +9,32 @@
 use std::sync::Arc;
 use std::time::SystemTime;
 
-use super::params::Params;
-use super::{Api, Caller, Reply, Waiter};
+use super::params::QueryParams;
+use super::{Api, Caller, HeldPoll, Reply};
 use crate::config::Config;
 use crate::cursor::Cursor;
-use crate::error::{Cause, Problem};
-use crate::http::{Answer, Field, Head};
-use crate::json::{self, Object};
+use crate::http::{HeaderName, RequestHead, Response};
+use crate::json::{self, JsonObject};
 use crate::limits::{BATCH_BYTES, BATCH_EVENTS, CONTENT_TYPE_CHARS, KEY_CHARS};
 use crate::log::{
-    Appended, Claim, Draft, Fingerprints, Form, Handed, Now, Outcome, Refusal, Refused,
+    AppendError, AppendRequest, Appended, BodyKind, EventContent, Fingerprinter, IdempotencyKey,
+    SharedOutcome, Timestamp, WriteError,
 };
 use crate::names::{NAME_RULE, Name, Pattern};
+use crate::problem::{Cause, Problem};
 
 /// A publish as it was asked for, without its body.
 #[derive(Debug)]
-pub struct Ask {
+pub struct PublishRequest {
     topic: Name,
-    tag: Option<Name>,
-    media: Media,
+    event_type: Option<Name>,
+    media: MediaType,
     key: Option<String>,
 }
 
 /// What the body is, by its content type.
 #[derive(Debug, PartialEq, Eq)]
-enum Media {
+enum MediaType {
     /// One JSON value; the content type is kept when it says more than that.
     Json(Option<Box<str>>),
     /// One JSON value a line.
@@ -45,7 +46,7 @@ enum Media {
 
 /// What a publish is answered with.
 #[derive(Clone)]
-pub struct Published {
+pub struct PublishReceipt {
     cursor: Cursor,
     time: SystemTime,
     released: u32,
@@ -53,29 +54,29 @@ pub struct Published {
     count: Option<u32>,
 }
 
-impl Ask {
+impl PublishRequest {
     /// Reads a publish's topic, parameters and headers.
     ///
     /// # Errors
     /// Names what is wrong, and what is allowed.
-    pub fn read(topic: &str, head: &Head) -> Result<Ask, Problem> {
+    pub fn read(topic: &str, head: &RequestHead) -> Result<PublishRequest, Problem> {
         let topic = Name::new(topic).ok_or_else(|| {
             Problem::bad(format!("topic {topic:?}: a publish goes to one topic, {NAME_RULE}"))
         })?;
-        let params = Params::read(head.query(), &["type"])?;
+        let params = QueryParams::read(head.query(), &["type"])?;
         let by_query = params.get("type");
-        let by_header = head.one(Field::EventType)?;
+        let by_header = head.one(HeaderName::EventType)?;
         if let (Some(a), Some(b)) = (by_query, by_header) {
             if a != b {
                 let detail = format!("parameter type={a} and header Event-Type: {b} differ");
                 return Err(Problem::bad(detail));
             }
         }
-        let tag = by_query.or(by_header).map(|text| {
+        let event_type = by_query.or(by_header).map(|text| {
             Name::new(text)
                 .ok_or_else(|| Problem::bad(format!("event type {text:?} is not {NAME_RULE}")))
         });
-        match head.one(Field::ContentEncoding)? {
+        match head.one(HeaderName::ContentEncoding)? {
             None | Some("identity") => {}
             Some(coding) => {
                 let detail = format!(
@@ -84,18 +85,18 @@ impl Ask {
                 return Err(Problem::bad(detail));
             }
         }
-        Ok(Ask {
+        Ok(PublishRequest {
             topic,
-            tag: tag.transpose()?,
-            media: media(head.one(Field::ContentType)?)?,
-            key: head.one(Field::IdempotencyKey)?.map(key).transpose()?,
+            event_type: event_type.transpose()?,
+            media: media(head.one(HeaderName::ContentType)?)?,
+            key: head.one(HeaderName::IdempotencyKey)?.map(key).transpose()?,
         })
     }
 
     /// A text for a topic, and nothing else.
     #[cfg(feature = "websocket")]
-    pub fn text(topic: Name) -> Ask {
-        Ask { topic, tag: None, media: Media::Text(None), key: None }
+    pub fn text(topic: Name) -> PublishRequest {
+        PublishRequest { topic, event_type: None, media: MediaType::Text(None), key: None }
     }
 
     /// The topic that it goes to.
@@ -106,52 +107,65 @@ impl Ask {
     /// The largest body.
     pub fn body_limit(&self, config: &Config) -> usize {
         match self.media {
-            Media::Ndjson => BATCH_BYTES,
+            MediaType::Ndjson => BATCH_BYTES,
             _ => config.max_event,
         }
     }
 
     /// Identifies what is published: a repeat of a key has to be the same in all of this.
-    fn fingerprint(&self, fingerprints: &Fingerprints, body: &[u8]) -> u128 {
+    fn fingerprint(&self, fingerprints: &Fingerprinter, body: &[u8]) -> u128 {
         let (media, own) = match &self.media {
-            Media::Json(own) => ("json", own.as_deref()),
-            Media::Ndjson => ("ndjson", None),
-            Media::Text(own) => ("text", own.as_deref()),
-            Media::Bytes(own) => ("bytes", Some(&**own)),
+            MediaType::Json(own) => ("json", own.as_deref()),
+            MediaType::Ndjson => ("ndjson", None),
+            MediaType::Text(own) => ("text", own.as_deref()),
+            MediaType::Bytes(own) => ("bytes", Some(&**own)),
         };
         // Neither a content type nor a name is ever empty.
         let own = own.unwrap_or_default().as_bytes();
-        let tag = self.tag.as_deref().unwrap_or_default().as_bytes();
-        fingerprints.of(&[media.as_bytes(), own, tag, body])
+        let event_type = self.event_type.as_deref().unwrap_or_default().as_bytes();
+        fingerprints.of(&[media.as_bytes(), own, event_type, body])
     }
 
-    fn draft(&self, form: Form, content_type: Option<Box<str>>, body: Vec<u8>) -> Draft {
-        Draft { tag: self.tag.clone(), form, content_type, body: body.into_boxed_slice() }
+    fn content(
+        &self,
+        kind: BodyKind,
+        content_type: Option<Box<str>>,
+        body: Vec<u8>,
+    ) -> EventContent {
+        EventContent {
+            event_type: self.event_type.clone(),
+            kind,
+            content_type,
+            body: body.into_boxed_slice(),
+        }
     }
 
     /// The events of a body.
-    fn drafts(&self, body: Vec<u8>, max_event: usize) -> Result<Vec<Draft>, Problem> {
-        let utf8 = if std::str::from_utf8(&body).is_ok() { Form::Text } else { Form::Binary };
+    fn events(&self, body: Vec<u8>, max_event: usize) -> Result<Vec<EventContent>, Problem> {
+        let utf8 =
+            if std::str::from_utf8(&body).is_ok() { BodyKind::Text } else { BodyKind::Binary };
         match &self.media {
-            Media::Ndjson => self.batch(&body, max_event),
-            Media::Json(content_type) => {
+            MediaType::Ndjson => self.batch(&body, max_event),
+            MediaType::Json(content_type) => {
                 json::check(&body)
                     .map_err(|e| Problem::bad(format!("the body is not JSON: {e}")))?;
-                Ok(vec![self.draft(Form::Json, content_type.clone(), body)])
+                Ok(vec![self.content(BodyKind::Json, content_type.clone(), body)])
             }
-            Media::Text(content_type) => Ok(vec![self.draft(utf8, content_type.clone(), body)]),
-            Media::Bytes(content_type) => {
-                Ok(vec![self.draft(utf8, Some(content_type.clone()), body)])
+            MediaType::Text(content_type) => {
+                Ok(vec![self.content(utf8, content_type.clone(), body)])
+            }
+            MediaType::Bytes(content_type) => {
+                Ok(vec![self.content(utf8, Some(content_type.clone()), body)])
             }
         }
     }
 
-    fn batch(&self, body: &[u8], max_event: usize) -> Result<Vec<Draft>, Problem> {
-        let mut drafts = Vec::new();
+    fn batch(&self, body: &[u8], max_event: usize) -> Result<Vec<EventContent>, Problem> {
+        let mut events = Vec::new();
         let lines = body.split(|b| *b == b'\n').map(<[u8]>::trim_ascii);
         for (index, line) in lines.enumerate().filter(|(_, line)| !line.is_empty()) {
             let number = index + 1;
-            if drafts.len() == BATCH_EVENTS {
+            if events.len() == BATCH_EVENTS {
                 let detail = format!("line {number}: a batch has at most {BATCH_EVENTS} events");
                 return Err(Problem::new(Cause::TooLarge, detail));
             }
@@ -162,12 +176,12 @@ impl Ask {
             }
             json::check(line)
                 .map_err(|e| Problem::bad(format!("line {number} is not JSON: {e}")))?;
-            drafts.push(self.draft(Form::Json, None, line.to_vec()));
+            events.push(self.content(BodyKind::Json, None, line.to_vec()));
         }
-        if drafts.is_empty() {
+        if events.is_empty() {
             return Err(Problem::bad("the batch has no event; send one JSON value a line"));
         }
-        Ok(drafts)
+        Ok(events)
     }
 }
 
@@ -182,12 +196,14 @@ fn key(text: &str) -> Result<String, Problem> {
 }
 
 /// What a content type stands for.
-fn media(content_type: Option<&str>) -> Result<Media, Problem> {
+fn media(content_type: Option<&str>) -> Result<MediaType, Problem> {
     let text = content_type.unwrap_or_default();
     // Nearly all say one of these, and so; curl's -d says the last, whatever it sends.
     match text {
-        "" | "text/plain" | "application/x-www-form-urlencoded" => return Ok(Media::Text(None)),
-        "application/json" => return Ok(Media::Json(None)),
+        "" | "text/plain" | "application/x-www-form-urlencoded" => {
+            return Ok(MediaType::Text(None));
+        }
+        "application/json" => return Ok(MediaType::Json(None)),
         _ => {}
     }
     if text.len() > CONTENT_TYPE_CHARS || !text.bytes().all(|b| (b' '..=b'~').contains(&b)) {
@@ -203,17 +219,17 @@ fn media(content_type: Option<&str>) -> Result<Media, Problem> {
         |known: &str| essence.get(..known.len()).is_some_and(|s| s.eq_ignore_ascii_case(known));
     let own = || Box::from(text);
     Ok(if is("text/plain") && is_utf8(parameters) || is("application/x-www-form-urlencoded") {
-        Media::Text(None)
+        MediaType::Text(None)
     } else if is("application/json") {
-        Media::Json(None)
+        MediaType::Json(None)
     } else if is("application/x-ndjson") {
-        Media::Ndjson
+        MediaType::Ndjson
     } else if begins("text/") {
-        Media::Text(Some(own()))
+        MediaType::Text(Some(own()))
     } else if essence.to_ascii_lowercase().ends_with("+json") {
-        Media::Json(Some(own()))
+        MediaType::Json(Some(own()))
     } else {
-        Media::Bytes(own())
+        MediaType::Bytes(own())
     })
 }
 
@@ -228,11 +244,11 @@ impl Api {
     /// Appends what was sent and wakes who waits for it.
     pub(super) fn publish(
         &self,
-        ask: &Ask,
+        ask: &PublishRequest,
         body: Vec<u8>,
         caller: &Caller<'_>,
     ) -> Result<Reply, Problem> {
-        if self.shutdown.given() {
+        if self.shutdown.is_triggered() {
             return Err(Problem::new(
                 Cause::Draining,
                 "the server is shutting down; nothing was published",
@@ -244,60 +260,69 @@ impl Api {
             let parts = [owner.as_bytes(), ask.topic.as_bytes(), key.as_bytes()];
             (self.fingerprints.of(&parts), ask.fingerprint(&self.fingerprints, &body))
         });
-        let drafts = ask.drafts(body, self.max_event)?;
-        let count = drafts.len();
-        let claim = key.map(|(id, fingerprint)| Claim { id, fingerprint, outcome: Arc::default() });
+        let events = ask.events(body, self.max_event)?;
+        let count = events.len();
+        let claim = key.map(|(id, fingerprint)| IdempotencyKey {
+            id,
+            fingerprint,
+            outcome: Arc::default(),
+        });
         // Locked until the outcome is complete: a repeat waits for it.
         let mut outcome = claim.as_ref().map(|claim| claim.outcome.lock());
-        let now = Now::read();
-        let batch = (ask.media == Media::Ndjson).then_some(count as u32);
-        let handed = Handed { topic: &ask.topic, drafts, claim: claim.as_ref(), count: batch };
-        let appended = self.ledger.append(handed, now);
+        let now = Timestamp::read();
+        let batch = (ask.media == MediaType::Ndjson).then_some(count as u32);
+        let handed =
+            AppendRequest { topic: &ask.topic, events, claim: claim.as_ref(), count: batch };
+        let appended = self.writer.append(handed, now);
         let cursor = match appended.map_err(|refusal| self.refuse_publish(&refusal))? {
-            Appended::Now(cursor) => cursor,
-            Appended::Before(first) => {
+            Appended::New(cursor) => cursor,
+            Appended::Duplicate(first) => {
                 drop(outcome);
                 return self.repeat(ask, &first);
             }
         };
-        let mut published = Published { cursor, time: now.wall, released: 0, count: batch };
+        let mut published = PublishReceipt { cursor, time: now.wall, released: 0, count: batch };
         self.metrics.publishes.add(1);
         self.metrics.published_events.add(count as u64);
         // Known from here on, whatever happens to those who are told of it.
         if let Some(outcome) = &mut outcome {
             **outcome = Some(published.clone());
         }
-        let answers = |waiter: &Waiter| waiter.key.types.keeps(ask.tag.as_ref());
-        let mut released = self.room.ring(&ask.topic, cursor.seq, answers);
+        let answers = |waiter: &HeldPoll| waiter.key.types.keeps(ask.event_type.as_ref());
+        let mut released = self.waiters.notify(&ask.topic, cursor.seq, answers);
         published.released = released.count() as u32;
         self.deliver(&mut released, cursor);
         drop(released);
         if let Some(outcome) = &mut outcome {
             **outcome = Some(published.clone());
         }
-        Ok(published.answer(&ask.topic, 201, self.ledger.is_durable()))
+        Ok(published.answer(&ask.topic, 201, self.writer.is_durable()))
     }
 
     /// Answers a publish whose key is known: as the first was, once that is known.
-    fn repeat(&self, ask: &Ask, first: &Outcome<Published>) -> Result<Reply, Problem> {
+    fn repeat(
+        &self,
+        ask: &PublishRequest,
+        first: &SharedOutcome<PublishReceipt>,
+    ) -> Result<Reply, Problem> {
         let published = first.lock().clone().ok_or_else(|| {
             Problem::new(Cause::Internal, "the first publish under this key failed in the middle")
         })?;
         self.metrics.publish_repeats.add(1);
-        Ok(published.answer(&ask.topic, 200, self.ledger.is_durable()))
+        Ok(published.answer(&ask.topic, 200, self.writer.is_durable()))
     }
 
-    pub(super) fn refuse_publish(&self, refusal: &Refusal) -> Problem {
+    pub(super) fn refuse_publish(&self, refusal: &WriteError) -> Problem {
         match refusal {
-            Refusal::Log(Refused::KeyReused) => Problem::new(
+            WriteError::Rejected(AppendError::KeyReused) => Problem::new(
                 Cause::KeyReused,
                 "this Idempotency-Key was used here for something else; a new event needs a new key",
             ),
-            Refusal::Log(Refused::TopicCap) => Problem::new(
+            WriteError::Rejected(AppendError::TooManyTopics) => Problem::new(
                 Cause::TopicCap,
                 format!("there are {} topics with events already (--max-topics)", self.max_topics),
             ),
-            Refusal::Disk(why) => Problem::new(
+            WriteError::Storage(why) => Problem::new(
                 Cause::Storage,
                 format!("nothing was done, because {why}; try again later, with the same key"),
             ),
@@ -305,17 +330,17 @@ impl Api {
     }
 }
 
-impl Published {
+impl PublishReceipt {
     /// What an earlier run of the program answered, as far as that is known: which polls it
     /// released went with it.
     #[cfg(feature = "store")]
-    pub(super) fn again(cursor: Cursor, time: SystemTime, count: Option<u32>) -> Published {
-        Published { cursor, time, released: 0, count }
+    pub(super) fn again(cursor: Cursor, time: SystemTime, count: Option<u32>) -> PublishReceipt {
+        PublishReceipt { cursor, time, released: 0, count }
     }
 
     fn answer(&self, topic: &Name, status: u16, durable: bool) -> Reply {
         let mut body = Vec::with_capacity(256);
-        let mut object = Object::open(&mut body);
+        let mut object = JsonObject::open(&mut body);
         let cursor = self.cursor.text();
         object
             .plain("topic", topic)
@@ -332,6 +357,6 @@ impl Published {
         }
         object.close();
         body.push(b'\n');
-        Reply::Answer(Answer::json(status, body).with("Next-Cursor", &cursor))
+        Reply::Response(Response::json(status, body).with("Next-Cursor", &cursor))
     }
 }

@@ -11,50 +11,55 @@ use std::time::Duration;
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD as BASE64;
 
-use super::page::{Format, Page, PageKey, Shape};
+use super::page::{BodyFormat, PageKey, PageShape, RenderedPage};
 #[cfg(feature = "streams")]
 use super::stream;
-use crate::http::{Answer, Frame};
-use crate::json::{self, Object};
+use crate::http::{EncodeOptions, Response};
+use crate::json::{self, JsonObject};
 use crate::limits::GAP_HEADER_BYTES;
-use crate::log::{Event, Form, Gap, Slice};
-use crate::permits::Permit;
+use crate::log::{BodyKind, Event, Gap, LogSlice};
+use crate::semaphore::Permit;
 use crate::time::Seconds;
 
 /// Why a poll was answered.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub enum Reason {
+pub enum PollReason {
     Data,
     /// After so long.
     Timeout(Duration),
     Drain,
 }
 
-impl Reason {
+impl PollReason {
     /// As the wire says it.
     #[must_use]
     pub fn label(self) -> &'static str {
         match self {
-            Reason::Data => "data",
-            Reason::Timeout(_) => "timeout",
-            Reason::Drain => "drain",
+            PollReason::Data => "data",
+            PollReason::Timeout(_) => "timeout",
+            PollReason::Drain => "drain",
         }
     }
 }
 
 /// Renders a page of at most `room`, or of one event.
-pub fn render(key: &PageKey, slice: &Slice, reason: Reason, mut room: Permit) -> Arc<Page> {
+pub fn render(
+    key: &PageKey,
+    slice: &LogSlice,
+    reason: PollReason,
+    mut room: Permit,
+) -> Arc<RenderedPage> {
     let (bytes, taken) = match key.shape {
-        Shape::Answer(format) => answer(key, format, slice, reason, room.size()),
+        PageShape::Response(format) => answer(key, format, slice, reason, room.size()),
         #[cfg(feature = "streams")]
-        Shape::Part(wire) => stream::part(wire, slice, room.size()),
+        PageShape::Part(wire) => stream::part(wire, slice, room.size()),
     };
     room.resize(bytes.capacity());
     let gap = slice.gap.as_ref().map(|gap| (gap.why, lost_in_all(gap)));
     let first_at = slice.events.first().map(|event| event.at);
     #[cfg(not(feature = "streams"))]
     let _ = taken;
-    Arc::new(Page {
+    Arc::new(RenderedPage {
         bytes,
         #[cfg(feature = "streams")]
         next: slice.next(taken),
@@ -67,18 +72,18 @@ pub fn render(key: &PageKey, slice: &Slice, reason: Reason, mut room: Permit) ->
 /// A whole answer, and how many events it has.
 fn answer(
     key: &PageKey,
-    format: Format,
-    slice: &Slice,
-    reason: Reason,
+    format: BodyFormat,
+    slice: &LogSlice,
+    reason: PollReason,
     most: usize,
 ) -> (Vec<u8>, usize) {
     let first = slice.events.first();
     let (content_type, body, taken) = match format {
-        Format::Json => {
+        BodyFormat::Json => {
             let (body, taken) = json_body(slice, reason, most);
             ("application/json", body, taken)
         }
-        Format::Ndjson => {
+        BodyFormat::Ndjson => {
             let mut body = Vec::new();
             let taken = push_events(&mut body, slice, most, &|out, _, event| {
                 push_event(out, event);
@@ -86,19 +91,19 @@ fn answer(
             });
             ("application/x-ndjson", body, taken)
         }
-        Format::Raw => {
-            let body = first.map_or(Vec::new(), |event| event.draft.body.to_vec());
+        BodyFormat::Raw => {
+            let body = first.map_or(Vec::new(), |event| event.content.body.to_vec());
             (raw_content_type(first), body, slice.events.len().min(1))
         }
     };
-    let mut answer = Answer::new(200, content_type, body)
+    let mut answer = Response::new(200, content_type, body)
         .with("Next-Cursor", &slice.next(taken).text())
         .with("Poll-Reason", reason.label())
         .with("Cache-Control", "no-store, no-transform");
-    if let Reason::Timeout(granted) = reason {
+    if let PollReason::Timeout(granted) = reason {
         answer = answer.with("Poll-Wait", &Seconds(granted).to_string());
     }
-    if format == Format::Raw {
+    if format == BodyFormat::Raw {
         // What a publisher sent must not run in a reader's browser.
         answer = answer.with("Content-Security-Policy", "sandbox");
         if key.cors.is_none() {
@@ -106,20 +111,20 @@ fn answer(
             answer = answer.with("Cross-Origin-Resource-Policy", "same-origin");
         }
     }
-    if let Some(gap) = slice.gap.as_ref().filter(|_| format != Format::Json) {
+    if let Some(gap) = slice.gap.as_ref().filter(|_| format != BodyFormat::Json) {
         answer = answer.with("Poll-Gap", &gap_header(gap));
     }
     if let Some(wait) = key.preferred {
         answer = answer.with("Preference-Applied", &format!("wait={wait}"));
     }
-    let frame = Frame { has_body: true, cors: key.cors.as_deref(), closes: false };
+    let frame = EncodeOptions { has_body: true, cors: key.cors.as_deref(), closes: false };
     (answer.encode(frame), taken)
 }
 
-fn json_body(slice: &Slice, reason: Reason, room: usize) -> (Vec<u8>, usize) {
+fn json_body(slice: &LogSlice, reason: PollReason, room: usize) -> (Vec<u8>, usize) {
     let mut body = Vec::new();
     let mut taken = 0;
-    let mut object = Object::open(&mut body);
+    let mut object = JsonObject::open(&mut body);
     object.nested("events", |out| {
         out.push(b'[');
         taken = push_events(out, slice, room, &|out, place, event| {
@@ -148,7 +153,7 @@ fn json_body(slice: &Slice, reason: Reason, room: usize) -> (Vec<u8>, usize) {
 /// each with its place.
 pub fn push_events(
     out: &mut Vec<u8>,
-    slice: &Slice,
+    slice: &LogSlice,
     room: usize,
     push: &dyn Fn(&mut Vec<u8>, usize, &Event),
 ) -> usize {
@@ -166,30 +171,34 @@ pub fn push_events(
 
 /// Appends an event as an object, on one line.
 pub fn push_event(out: &mut Vec<u8>, event: &Event) {
-    let draft = &event.draft;
-    let mut object = Object::open(out);
+    let content = &event.content;
+    let mut object = JsonObject::open(out);
     object.number("seq", event.seq).plain("topic", event.topic()).time("time", event.time);
-    if let Some(tag) = &draft.tag {
-        object.plain("type", tag);
+    if let Some(event_type) = &content.event_type {
+        object.plain("type", event_type);
     }
-    if let Some(content_type) = draft.content_type.as_ref().filter(|_| draft.form != Form::Json) {
+    if let Some(content_type) =
+        content.content_type.as_ref().filter(|_| content.kind != BodyKind::Json)
+    {
         object.string("content_type", content_type);
     }
-    match (draft.form, std::str::from_utf8(&draft.body)) {
-        (Form::Json, _) => object.checked("data", &draft.body),
-        (Form::Text, Ok(text)) => object.string("data", text),
-        (Form::Binary | Form::Text, _) => object.string("data_base64", &BASE64.encode(&draft.body)),
+    match (content.kind, std::str::from_utf8(&content.body)) {
+        (BodyKind::Json, _) => object.checked("data", &content.body),
+        (BodyKind::Text, Ok(text)) => object.string("data", text),
+        (BodyKind::Binary | BodyKind::Text, _) => {
+            object.string("data_base64", &BASE64.encode(&content.body))
+        }
     };
     object.close();
 }
 
 fn raw_content_type(event: Option<&Arc<Event>>) -> &str {
     let Some(event) = event else { return "text/plain; charset=utf-8" };
-    match (&event.draft.content_type, event.draft.form) {
+    match (&event.content.content_type, event.content.kind) {
         (Some(own), _) => own,
-        (None, Form::Json) => "application/json",
-        (None, Form::Text) => "text/plain; charset=utf-8",
-        (None, Form::Binary) => "application/octet-stream",
+        (None, BodyKind::Json) => "application/json",
+        (None, BodyKind::Text) => "text/plain; charset=utf-8",
+        (None, BodyKind::Binary) => "application/octet-stream",
     }
 }
 
@@ -202,7 +211,7 @@ pub fn lost_in_all(gap: &Gap) -> u64 {
 pub fn gap_members(gap: &Gap) -> [(&'static str, Vec<u8>); 4] {
     let lost = gap.lost.as_ref().map(|lost| {
         let mut out = Vec::new();
-        let mut object = Object::open(&mut out);
+        let mut object = JsonObject::open(&mut out);
         for (topic, count) in lost {
             match count {
                 Some(count) => object.number(topic, *count),
@@ -229,7 +238,7 @@ pub fn push_gap(out: &mut Vec<u8>, gap: &Gap) {
 }
 
 fn push_members(out: &mut Vec<u8>, members: &[(&'static str, Vec<u8>)]) {
-    let mut object = Object::open(out);
+    let mut object = JsonObject::open(out);
     for (name, value) in members {
         object.checked(name, value);
     }

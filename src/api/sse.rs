@@ -8,10 +8,10 @@ use super::render::{push_event, push_events, push_gap};
 use crate::cursor::Cursor;
 use crate::json::push_number;
 use crate::limits::RETRY_AFTER;
-use crate::log::Slice;
+use crate::log::LogSlice;
 
 /// A gap if one was found, then events: at most `room`, or one; and how many.
-pub fn part(slice: &Slice, room: usize) -> (Vec<u8>, usize) {
+pub fn part(slice: &LogSlice, room: usize) -> (Vec<u8>, usize) {
     let mut text = Vec::new();
     if let Some(gap) = &slice.gap {
         push_id(&mut text, gap.resume);
@@ -21,9 +21,9 @@ pub fn part(slice: &Slice, room: usize) -> (Vec<u8>, usize) {
     }
     let taken = push_events(&mut text, slice, room, &|out, place, event| {
         push_id(out, slice.next(place + 1));
-        if let Some(tag) = &event.draft.tag {
+        if let Some(event_type) = &event.content.event_type {
             out.extend_from_slice(b"event: ");
-            out.extend_from_slice(tag.as_bytes());
+            out.extend_from_slice(event_type.as_bytes());
             out.push(b'\n');
         }
         out.extend_from_slice(b"data: ");

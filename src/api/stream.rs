@@ -13,43 +13,43 @@ use parking_lot::Mutex;
 #[cfg(feature = "websocket")]
 use tungstenite::protocol::frame::coding::CloseCode;
 
-use super::deliver::Delivered;
-use super::page::{Found, Page, PageKey, Shape, Wire};
-use super::params::Params;
+use super::deliver::Delivery;
+use super::page::{Lookup, PageKey, PageShape, RenderedPage, StreamFraming};
+use super::params::QueryParams;
 use super::poll::since;
-use super::{Api, Caller, Waiter, sse};
-use crate::access::{Grant, Need};
-#[cfg(feature = "websocket")]
-use crate::bell::SeatRef;
-use crate::bell::{Seat, Woken};
+use super::{Api, Caller, HeldPoll, sse};
+use crate::access::{Grant, RequiredRight};
+use crate::conn::Conn;
 use crate::cursor::{Cursor, Since};
-use crate::error::Problem;
-use crate::http::{Answer, Field, Head, LAST_CHUNK, Version, chunk};
+use crate::http::{HeaderName, HttpVersion, LAST_CHUNK, RequestHead, Response, chunk};
 use crate::limits::{PAGE_EVENTS_DEFAULT, STREAM_SILENCE, STREAM_SILENCE_LEAST};
-use crate::line::Line;
-use crate::log::{OnGap, Slice};
+use crate::log::{GapPolicy, LogSlice};
 use crate::metrics::Counter;
 use crate::names::{TopicSet, TypeFilter};
-use crate::permits::Permit;
+use crate::problem::Problem;
+use crate::semaphore::Permit;
+#[cfg(feature = "websocket")]
+use crate::waiters::WaiterHandle;
+use crate::waiters::{Waiter, Woken};
 
 /// A stream as it was asked for.
 #[derive(Debug)]
-pub struct Query {
+pub struct StreamQuery {
     key: PageKey,
-    wire: Wire,
+    wire: StreamFraming,
     /// What comes before its first piece.
-    pub(super) opening: Answer,
+    pub(super) opening: Response,
 }
 
-impl Query {
+impl StreamQuery {
     /// Reads what a WebSocket is asked for.
     ///
     /// # Errors
     /// Names what is wrong, and what is allowed.
     #[cfg(feature = "websocket")]
-    pub fn upgrade(topics: &str, head: &Head) -> Result<Query, Problem> {
-        let opening = super::socket::opening(head)?;
-        Query::over(Wire::WebSocket, opening, topics, head)
+    pub fn upgrade(topics: &str, head: &RequestHead) -> Result<StreamQuery, Problem> {
+        let opening = super::websocket::opening(head)?;
+        StreamQuery::over(StreamFraming::WebSocket, opening, topics, head)
     }
 
     /// Reads a stream's topics, parameters and place. It has no end, no pages and no form to
@@ -57,24 +57,31 @@ impl Query {
     ///
     /// # Errors
     /// Names what is wrong, and what is allowed.
-    pub fn read(topics: &str, head: &Head) -> Result<Query, Problem> {
-        let opening = Answer::bare(200)
+    pub fn read(topics: &str, head: &RequestHead) -> Result<StreamQuery, Problem> {
+        let opening = Response::bare(200)
             .with("Content-Type", "text/event-stream")
             .with("Cache-Control", "no-store, no-transform")
             // nginx would otherwise wait for more than an event.
             .with("X-Accel-Buffering", "no");
         let (wire, opening) = match head.version {
-            Version::Http10 => (Wire::Sse, opening),
-            Version::Http11 => (Wire::ChunkedSse, opening.with("Transfer-Encoding", "chunked")),
+            HttpVersion::Http10 => (StreamFraming::Sse, opening),
+            HttpVersion::Http11 => {
+                (StreamFraming::ChunkedSse, opening.with("Transfer-Encoding", "chunked"))
+            }
         };
-        Query::over(wire, opening, topics, head)
+        StreamQuery::over(wire, opening, topics, head)
     }
 
-    fn over(wire: Wire, opening: Answer, topics: &str, head: &Head) -> Result<Query, Problem> {
+    fn over(
+        wire: StreamFraming,
+        opening: Response,
+        topics: &str,
+        head: &RequestHead,
+    ) -> Result<StreamQuery, Problem> {
         let topics = TopicSet::parse(topics).map_err(Problem::bad)?;
-        let params = Params::read(head.query(), &["since", "type"])?;
+        let params = QueryParams::read(head.query(), &["since", "type"])?;
         let asked = params.parsed("since", Since::Start, since)?;
-        let last = head.one(Field::LastEventId)?.filter(|id| !id.is_empty());
+        let last = head.one(HeaderName::LastEventId)?.filter(|id| !id.is_empty());
         let last = last.map(|id| {
             let cursor = id.parse().map(Since::After);
             cursor.map_err(|_| {
@@ -87,36 +94,36 @@ impl Query {
             since: last.transpose()?.unwrap_or(asked),
             types: params.parsed("type", TypeFilter::default(), TypeFilter::parse)?,
             limit: PAGE_EVENTS_DEFAULT,
-            shape: Shape::Part(wire),
-            on_gap: OnGap::Skip,
+            shape: PageShape::Part(wire),
+            on_gap: GapPolicy::Skip,
             preferred: None,
             cors: None,
         };
-        Ok(Query { key, wire, opening })
+        Ok(StreamQuery { key, wire, opening })
     }
 
     /// The right that it needs.
-    pub fn need(&self) -> Need {
+    pub fn need(&self) -> RequiredRight {
         self.key.need()
     }
 }
 
 /// A stream that has begun, and the head that goes before it.
-pub enum Begun<'a> {
+pub enum StartedStream<'a> {
     /// An answer's body.
-    Events(Answer, Stream<'a>),
+    Events(Response, EventStream<'a>),
     /// Frames; and its place among the `WebSocket`s.
     #[cfg(feature = "websocket")]
-    Socket(Answer, Stream<'a>, Permit),
+    Socket(Response, EventStream<'a>, Permit),
 }
 
 /// A stream that was begun.
-pub struct Stream<'a> {
+pub struct EventStream<'a> {
     api: &'a Api,
-    line: Arc<Line>,
-    seat: Seat<'a, Waiter, Delivered>,
+    conn: Arc<Conn>,
+    waiter: Waiter<'a, HeldPoll, Delivery>,
     key: PageKey,
-    wire: Wire,
+    wire: StreamFraming,
     grant: Grant,
     silence: Duration,
     /// When the cursor is told, unless something else is before.
@@ -127,64 +134,70 @@ pub struct Stream<'a> {
 
 /// Why a stream ends in order.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
-enum Ended {
+enum StreamEnd {
     Drained,
     Revoked,
     /// Its client has gone.
     HungUp,
 }
 
-impl Wire {
+impl StreamFraming {
     /// Whether a page is all that there is to write, so that a publisher may.
     fn publishers_may_write(self) -> bool {
-        matches!(self, Wire::Sse | Wire::ChunkedSse)
+        matches!(self, StreamFraming::Sse | StreamFraming::ChunkedSse)
     }
 
     /// What keeps a silent stream alive.
     fn cursor(self, cursor: Cursor) -> Vec<u8> {
         match self {
-            Wire::Sse => sse::cursor(cursor),
-            Wire::ChunkedSse => chunk(&sse::cursor(cursor)),
+            StreamFraming::Sse => sse::cursor(cursor),
+            StreamFraming::ChunkedSse => chunk(&sse::cursor(cursor)),
             #[cfg(feature = "websocket")]
-            Wire::WebSocket => super::socket::ping(cursor),
+            StreamFraming::WebSocket => super::websocket::ping(cursor),
         }
     }
 
     /// The last bytes.
-    fn end(self, ended: Ended) -> Vec<u8> {
+    fn end(self, ended: StreamEnd) -> Vec<u8> {
         match (self, ended) {
-            (Wire::Sse, Ended::Drained) => sse::retry(),
-            (Wire::ChunkedSse, Ended::Drained) => [&*chunk(&sse::retry()), LAST_CHUNK].concat(),
-            (Wire::Sse, _) => Vec::new(),
-            (Wire::ChunkedSse, _) => LAST_CHUNK.to_vec(),
+            (StreamFraming::Sse, StreamEnd::Drained) => sse::retry(),
+            (StreamFraming::ChunkedSse, StreamEnd::Drained) => {
+                [&*chunk(&sse::retry()), LAST_CHUNK].concat()
+            }
+            (StreamFraming::Sse, _) => Vec::new(),
+            (StreamFraming::ChunkedSse, _) => LAST_CHUNK.to_vec(),
             #[cfg(feature = "websocket")]
-            (Wire::WebSocket, Ended::Drained) => super::socket::close(CloseCode::Away),
+            (StreamFraming::WebSocket, StreamEnd::Drained) => {
+                super::websocket::close(CloseCode::Away)
+            }
             #[cfg(feature = "websocket")]
-            (Wire::WebSocket, Ended::Revoked) => super::socket::close(CloseCode::Policy),
+            (StreamFraming::WebSocket, StreamEnd::Revoked) => {
+                super::websocket::close(CloseCode::Policy)
+            }
             // The conversation has had its last word.
             #[cfg(feature = "websocket")]
-            (Wire::WebSocket, Ended::HungUp) => Vec::new(),
+            (StreamFraming::WebSocket, StreamEnd::HungUp) => Vec::new(),
         }
     }
 }
 
 /// The next part of a stream.
-pub enum Piece {
+pub enum StreamPart {
     /// Events, or a gap; a publisher may have begun to write it.
-    Page(Delivered),
+    Page(Delivery),
     /// Something else.
     Own(Vec<u8>),
     /// The end; these are the last bytes.
     End(Vec<u8>),
 }
 
-impl Piece {
+impl StreamPart {
     /// What of it is to be written yet.
     #[must_use]
     pub fn rest(&self) -> &[u8] {
         match self {
-            Piece::Page(Delivered { page, sent }) => &page.bytes()[*sent..],
-            Piece::Own(bytes) | Piece::End(bytes) => bytes,
+            StreamPart::Page(Delivery { page, sent }) => &page.bytes()[*sent..],
+            StreamPart::Own(bytes) | StreamPart::End(bytes) => bytes,
         }
     }
 
@@ -192,8 +205,8 @@ impl Piece {
     #[must_use]
     pub fn length(&self) -> usize {
         match self {
-            Piece::Page(Delivered { page, .. }) => page.bytes().len(),
-            Piece::Own(bytes) | Piece::End(bytes) => bytes.len(),
+            StreamPart::Page(Delivery { page, .. }) => page.bytes().len(),
+            StreamPart::Own(bytes) | StreamPart::End(bytes) => bytes.len(),
         }
     }
 }
@@ -203,26 +216,31 @@ impl Api {
     ///
     /// # Errors
     /// When there is no place for it, or its token has just been taken back.
-    pub fn begin(&self, query: Query, caller: &Caller<'_>) -> Result<Begun<'_>, Problem> {
-        let Query { key, wire, opening } = query;
+    pub fn begin(
+        &self,
+        query: StreamQuery,
+        caller: &Caller<'_>,
+    ) -> Result<StartedStream<'_>, Problem> {
+        let StreamQuery { key, wire, opening } = query;
         #[cfg(feature = "websocket")]
-        let socket = if wire == Wire::WebSocket { Some(self.may_open_socket()?) } else { None };
+        let socket =
+            if wire == StreamFraming::WebSocket { Some(self.may_open_socket()?) } else { None };
         let permit = self.may_hold()?;
-        let waiter = Waiter {
-            line: Arc::clone(caller.line),
+        let waiter = HeldPoll {
+            conn: Arc::clone(caller.conn),
             key: key.clone(),
             takes_shared_page: wire.publishers_may_write(),
             grant: caller.grant.clone(),
             permit: Mutex::new(None),
         };
-        let seat = self.room.sit(&key.topics, waiter);
+        let waiter = self.waiters.register(&key.topics, waiter);
         // As for a poll: either this finds out that the token is gone, or it is found sitting.
-        self.access.still(caller.grant, || key.need())?;
+        self.access.recheck(caller.grant, || key.need())?;
         self.metrics.streams_begun.add(1);
-        let stream = Stream {
+        let stream = EventStream {
             api: self,
-            line: Arc::clone(caller.line),
-            seat,
+            conn: Arc::clone(caller.conn),
+            waiter,
             key,
             wire,
             grant: caller.grant.clone(),
@@ -233,31 +251,31 @@ impl Api {
         };
         #[cfg(feature = "websocket")]
         if let Some(socket) = socket {
-            return Ok(Begun::Socket(opening, stream, socket));
+            return Ok(StartedStream::Socket(opening, stream, socket));
         }
-        Ok(Begun::Events(opening, stream))
+        Ok(StartedStream::Events(opening, stream))
     }
 }
 
 /// Events of a slice, and a gap if one was found, as they go over this wire; and how many.
-pub fn part(wire: Wire, slice: &Slice, room: usize) -> (Vec<u8>, usize) {
+pub fn part(wire: StreamFraming, slice: &LogSlice, room: usize) -> (Vec<u8>, usize) {
     match wire {
-        Wire::Sse => sse::part(slice, room),
-        Wire::ChunkedSse => {
+        StreamFraming::Sse => sse::part(slice, room),
+        StreamFraming::ChunkedSse => {
             let (text, taken) = sse::part(slice, room);
             (chunk(&text), taken)
         }
         #[cfg(feature = "websocket")]
-        Wire::WebSocket => super::socket::part(slice, room),
+        StreamFraming::WebSocket => super::websocket::part(slice, room),
     }
 }
 
-impl<'a> Stream<'a> {
+impl<'a> EventStream<'a> {
     /// Its place at the bell, for whoever may find that it has to end.
     #[cfg(feature = "websocket")]
     #[must_use]
-    pub fn seat(&self) -> Option<SeatRef<Waiter, Delivered>> {
-        self.seat.seen()
+    pub fn waiter(&self) -> Option<WaiterHandle<HeldPoll, Delivery>> {
+        self.waiter.handle()
     }
 
     /// The topics that it tells of.
@@ -271,64 +289,64 @@ impl<'a> Stream<'a> {
     // Not inlined, as the poll's steps.
     #[inline(never)]
     #[must_use]
-    pub fn next_piece(&mut self) -> Piece {
+    pub fn next_piece(&mut self) -> StreamPart {
         let mut woken = false;
         loop {
             // Looked at each time: a stream that always has something to tell never waits.
-            if self.api.shutdown.given() {
+            if self.api.shutdown.is_triggered() {
                 return self.drained();
-            } else if self.seat.is_dismissed() {
+            } else if self.waiter.is_cancelled() {
                 return self.dismissed();
             }
             let nothing = match self.api.look(&self.key) {
-                Ok(Found::Data(page)) => {
+                Ok(Lookup::Data(page)) => {
                     if let Some(at) = page.first_at.filter(|_| woken) {
                         self.api.metrics.wake.observe(at.elapsed());
                     }
-                    return self.page(Delivered { page, sent: 0 });
+                    return self.page(Delivery { page, sent: 0 });
                 }
-                Ok(Found::Nothing(slice)) => slice,
+                Ok(Lookup::Nothing(slice)) => slice,
                 // It cannot be: gaps are skipped.
-                Err(_) => return Piece::End(Vec::new()),
+                Err(_) => return StreamPart::End(Vec::new()),
             };
             let cursor = nothing.next(0);
             self.key.since = Since::After(cursor);
-            match self.seat.wait(cursor.seq, self.silent_until) {
-                Woken::Rung => woken = true,
-                Woken::Left(delivered) => return self.page(delivered),
+            match self.waiter.wait(cursor.seq, self.silent_until) {
+                Woken::Notified => woken = true,
+                Woken::Answered(delivered) => return self.page(delivered),
                 Woken::Deadline => {
                     self.silent_until = Instant::now() + self.silence;
-                    return Piece::Own(self.wire.cursor(cursor));
+                    return StreamPart::Own(self.wire.cursor(cursor));
                 }
                 Woken::Drained => return self.drained(),
-                Woken::Dismissed => return self.dismissed(),
+                Woken::Cancelled => return self.dismissed(),
             }
         }
     }
 
-    fn page(&mut self, delivered: Delivered) -> Piece {
-        let page: &Page = &delivered.page;
+    fn page(&mut self, delivered: Delivery) -> StreamPart {
+        let page: &RenderedPage = &delivered.page;
         self.key.since = Since::After(page.next);
         self.silent_until = Instant::now() + self.silence;
         self.api.count_told_gap(page);
-        Piece::Page(delivered)
+        StreamPart::Page(delivered)
     }
 
-    fn drained(&mut self) -> Piece {
+    fn drained(&mut self) -> StreamPart {
         self.over(&self.api.metrics.streams_drain);
-        Piece::End(self.wire.end(Ended::Drained))
+        StreamPart::End(self.wire.end(StreamEnd::Drained))
     }
 
-    fn dismissed(&mut self) -> Piece {
+    fn dismissed(&mut self) -> StreamPart {
         let metrics = &self.api.metrics;
-        let revoked = self.api.access.still(&self.grant, || self.key.need()).is_err();
+        let revoked = self.api.access.recheck(&self.grant, || self.key.need()).is_err();
         let (ended, count) = if revoked {
-            (Ended::Revoked, &metrics.streams_revoked)
+            (StreamEnd::Revoked, &metrics.streams_revoked)
         } else {
-            (Ended::HungUp, self.gone())
+            (StreamEnd::HungUp, self.gone())
         };
         self.over(count);
-        Piece::End(self.wire.end(ended))
+        StreamPart::End(self.wire.end(ended))
     }
 
     /// Counts that a piece could not be written; with that it is over.
@@ -342,7 +360,11 @@ impl<'a> Stream<'a> {
     /// As what the end of a connection counts: its client has left, or took nothing for too long.
     fn gone(&self) -> &'a Counter {
         let metrics = &self.api.metrics;
-        if self.line.broke_off() { &metrics.streams_slow } else { &metrics.streams_hung_up }
+        if self.conn.timed_out_by_kernel() {
+            &metrics.streams_slow
+        } else {
+            &metrics.streams_hung_up
+        }
     }
 
     fn over(&mut self, count: &Counter) {

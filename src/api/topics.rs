@@ -4,32 +4,32 @@
 //! are held for it. It comes in pages, in the order of the names, since there may be thousands. It
 //! also gives the cursor of the moment, from which a reader of any of them can go on.
 
-use super::params::{Params, whole};
+use super::params::{QueryParams, whole};
 use super::{Api, Reply};
-use crate::error::Problem;
-use crate::http::{Answer, Head};
-use crate::json::{Object, push_number};
+use crate::http::{RequestHead, Response};
+use crate::json::{JsonObject, push_number};
 use crate::limits::LISTED_TOPICS;
 use crate::log::TopicStatus;
 use crate::names::Pattern;
+use crate::problem::Problem;
 
 /// A list as it was asked for.
 #[derive(Debug)]
-pub struct Query {
+pub struct TopicListQuery {
     prefix: String,
     after: String,
     limit: usize,
 }
 
-impl Query {
+impl TopicListQuery {
     /// Reads the parameters.
     ///
     /// # Errors
     /// Names what is wrong, and what is allowed.
-    pub fn read(head: &Head) -> Result<Query, Problem> {
-        let params = Params::read(head.query(), &["prefix", "limit", "after"])?;
+    pub fn read(head: &RequestHead) -> Result<TopicListQuery, Problem> {
+        let params = QueryParams::read(head.query(), &["prefix", "limit", "after"])?;
         let text = |name| params.get(name).unwrap_or_default().to_owned();
-        Ok(Query {
+        Ok(TopicListQuery {
             prefix: text("prefix"),
             after: text("after"),
             limit: params.parsed("limit", LISTED_TOPICS, |text| whole(text, 1, LISTED_TOPICS))?,
@@ -37,7 +37,7 @@ impl Query {
     }
 }
 
-impl Query {
+impl TopicListQuery {
     /// The topics that it is about.
     pub fn pattern(&self) -> Pattern {
         Pattern::Prefix(self.prefix.as_str().into())
@@ -45,10 +45,10 @@ impl Query {
 }
 
 impl Api {
-    pub(super) fn list_topics(&self, query: &Query) -> Reply {
+    pub(super) fn list_topics(&self, query: &TopicListQuery) -> Reply {
         let (topics, head) = self.log.topics(&query.prefix, &query.after, query.limit);
         let mut body = Vec::new();
-        let mut object = Object::open(&mut body);
+        let mut object = JsonObject::open(&mut body);
         object.nested("topics", |out| {
             out.push(b'[');
             for (index, topic) in topics.iter().enumerate() {
@@ -62,7 +62,7 @@ impl Api {
         object.string("head", &head.to_string());
         object.close();
         body.push(b'\n');
-        Reply::Answer(Answer::json(200, body))
+        Reply::Response(Response::json(200, body))
     }
 
     fn push_topic(&self, out: &mut Vec<u8>, status: &TopicStatus) {
@@ -72,14 +72,14 @@ impl Api {
                 None => out.extend_from_slice(b"null"),
             }
         };
-        let mut object = Object::open(out);
+        let mut object = JsonObject::open(out);
         object
             .string("topic", &status.topic)
             .number("events", status.events)
             .number("bytes", status.bytes)
             .nested("oldest", seq(status.oldest))
             .nested("newest", seq(status.newest))
-            .number("held", self.room.held(&status.topic) as u64);
+            .number("held", self.waiters.held_for(&status.topic) as u64);
         object.close();
     }
 }

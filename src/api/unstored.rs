@@ -5,12 +5,12 @@ use std::io::{self, Write};
 use std::path::Path;
 use std::sync::Arc;
 
-use super::OpenLog;
-use crate::config::{Config, NO_STORE, RepairAsked};
-use crate::diag::Diag;
+use super::LogHandle;
+use crate::config::{Config, NO_STORE, RepairMode};
+use crate::logger::Logger;
 use crate::metrics::Metrics;
 
-pub(super) fn open(_: &Path, _: &Config, _: &Arc<Metrics>, _: &Diag) -> io::Result<OpenLog> {
+pub(super) fn open(_: &Path, _: &Config, _: &Arc<Metrics>, _: &Logger) -> io::Result<LogHandle> {
     Err(io::Error::other(NO_STORE))
 }
 
@@ -21,6 +21,6 @@ pub fn inspect(_: &Path, _: &mut dyn Write) -> io::Result<bool> {
 }
 
 /// # Errors
-pub fn repair(_: &Path, _: RepairAsked) -> io::Result<String> {
+pub fn repair(_: &Path, _: RepairMode) -> io::Result<String> {
     Err(io::Error::other(NO_STORE))
 }

@@ -14,10 +14,10 @@ use tiny_http::StatusCode;
 
 use super::event::{Members, member};
 use super::trouble::{Error, plain};
-use crate::error::{Cause, Problem};
-use crate::http::chunked::Chunks;
-use crate::http::{Field, Framing, FramingFields};
+use crate::http::chunked::ChunkedDecoder;
+use crate::http::{BodyFraming, FramingHeaders, HeaderName};
 use crate::limits::{ANSWER_BYTES, ANSWER_FIELDS, ANSWER_HEAD_BYTES, INTERIM_ANSWERS};
+use crate::problem::{Cause, Problem};
 
 /// What came back, whatever its status.
 #[derive(PartialEq, Eq, Debug)]
@@ -57,7 +57,7 @@ enum Next {
 enum End {
     /// After so many more bytes.
     After(usize),
-    Chunked(Chunks),
+    Chunked(ChunkedDecoder),
     /// Where the connection does.
     WithConnection,
 }
@@ -158,7 +158,7 @@ struct Head {
     /// Bytes that it took.
     length: usize,
     status: u16,
-    framing: Option<Framing>,
+    framing: Option<BodyFraming>,
     keeps_alive: bool,
     is_json: bool,
     retry_after: Option<Duration>,
@@ -184,9 +184,9 @@ impl Head {
             return Err(format!("answers with the status {status:03}, which there is not"));
         }
         let http10 = head.version == Some(0);
-        let mut facts = FramingFields::default();
+        let mut facts = FramingHeaders::default();
         for field in &*head.headers {
-            if let Some(known) = Field::named(field.name) {
+            if let Some(known) = HeaderName::named(field.name) {
                 facts.note(known, field.value).map_err(|problem| told(&problem))?;
             }
         }
@@ -210,9 +210,9 @@ impl Head {
         match self.framing {
             // They have none, whatever their fields say (RFC 9112, section 6.3).
             _ if matches!(self.status, 204 | 304) => Ok(End::After(0)),
-            Some(Framing::Sized(length)) if length > ANSWER_BYTES as u64 => Err(too_large()),
-            Some(Framing::Sized(length)) => Ok(End::After(length as usize)),
-            Some(Framing::Chunked) => Ok(End::Chunked(Chunks::default())),
+            Some(BodyFraming::Sized(length)) if length > ANSWER_BYTES as u64 => Err(too_large()),
+            Some(BodyFraming::Sized(length)) => Ok(End::After(length as usize)),
+            Some(BodyFraming::Chunked) => Ok(End::Chunked(ChunkedDecoder::default())),
             // Without a length, an answer that was cut off looks like one that ended. Of a refusal
             // the status is enough.
             None if matches!(self.status, 200 | 201) => {

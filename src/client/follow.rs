@@ -143,7 +143,7 @@ impl Follow {
                 }
                 Err(error) => error,
             };
-            if self.stop.given() {
+            if self.stop.is_triggered() {
                 break;
             }
             if let Error::Gap(gap) = &error {

@@ -8,7 +8,7 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use super::units::{DURATION_RULE, SIZE_RULE, duration, format_duration, format_size, size, whole};
-use super::{Config, HAS_STORE, Listen, LogLevel, NO_STORE, Sync};
+use super::{Config, HAS_STORE, ListenAddress, LogLevel, NO_STORE, SyncPolicy};
 
 /// Where the server listens when nobody says.
 pub const DEFAULT_LISTEN: &str = "127.0.0.1:8080";
@@ -298,16 +298,16 @@ pub fn help() -> String {
     text
 }
 
-fn listen(value: &str) -> Result<Listen, String> {
+fn listen(value: &str) -> Result<ListenAddress, String> {
     if let Some(path) = value.strip_prefix("unix:") {
         if path.is_empty() {
             return Err("unix: needs a path".into());
         }
-        return Ok(Listen::Unix(path.into()));
+        return Ok(ListenAddress::Unix(path.into()));
     }
     match value.rsplit_once(':') {
         Some((host, port)) if !host.is_empty() && port.parse::<u16>().is_ok() => {
-            Ok(Listen::Tcp(value.into()))
+            Ok(ListenAddress::Tcp(value.into()))
         }
         _ => Err("allowed is host:port, [ipv6]:port or unix:/path".into()),
     }
@@ -378,12 +378,12 @@ fn stored<T>(read: fn(&str) -> Result<T, String>, value: &str) -> Result<T, Stri
     if HAS_STORE { read(value) } else { Err(NO_STORE.into()) }
 }
 
-fn sync(value: &str) -> Result<Sync, String> {
+fn sync(value: &str) -> Result<SyncPolicy, String> {
     match value {
-        "always" => Ok(Sync::Always),
-        "never" => Ok(Sync::Never),
+        "always" => Ok(SyncPolicy::Always),
+        "never" => Ok(SyncPolicy::Never),
         _ => positive_time(value)
-            .map(Sync::Every)
+            .map(SyncPolicy::Every)
             .map_err(|_| format!("allowed is always, never, or {DURATION_RULE}, at least 1ms")),
     }
 }

@@ -9,7 +9,7 @@ use super::units::whole;
 
 /// Addresses, networks, or `unix`: as `--trust-proxy` names them.
 #[derive(Clone, Default, Debug)]
-pub struct Proxies(Vec<Proxy>);
+pub struct TrustedProxies(Vec<Proxy>);
 
 #[derive(Clone, Debug)]
 enum Proxy {
@@ -28,7 +28,7 @@ fn mapped(address: IpAddr) -> u128 {
     }
 }
 
-impl Proxies {
+impl TrustedProxies {
     /// Adds one.
     ///
     /// # Errors
@@ -79,7 +79,7 @@ mod tests {
     #[test]
     fn a_network_holds_its_addresses_and_no_others() {
         let trusts = |network: &str, peer: &str| {
-            let mut proxies = Proxies::default();
+            let mut proxies = TrustedProxies::default();
             proxies.add(network).unwrap();
             proxies.trust(Some(peer.parse().unwrap()))
         };
@@ -96,7 +96,7 @@ mod tests {
             assert!(inside == outside || !trusts(network, outside), "{network} {outside}");
         }
         for bad in ["", "10.0.0.0/33", "10.0.0/8", "::/129", "host", "10.0.0.0/", "10.0.0.0/+8"] {
-            assert!(Proxies::default().add(bad).is_err(), "{bad}");
+            assert!(TrustedProxies::default().add(bad).is_err(), "{bad}");
         }
     }
 }

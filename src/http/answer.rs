@@ -7,13 +7,13 @@ use std::time::SystemTime;
 use httpdate::HttpDate;
 use tiny_http::StatusCode;
 
-use crate::error::Problem;
 use crate::json::push_number;
+use crate::problem::Problem;
 use crate::time::since_1970;
 
 /// What an answer's bytes depend on beside the answer.
 #[derive(Clone, Copy, Default, Debug)]
-pub struct Frame<'a> {
+pub struct EncodeOptions<'a> {
     /// Not so for a HEAD request.
     pub has_body: bool,
     /// The site whose page may read the answer.
@@ -24,7 +24,7 @@ pub struct Frame<'a> {
 
 /// An answer before it is whole.
 #[derive(Debug)]
-pub struct Answer {
+pub struct Response {
     pub status: u16,
     /// As far as it is the same for whomever it goes to.
     head: Vec<u8>,
@@ -32,17 +32,17 @@ pub struct Answer {
     body: Option<Vec<u8>>,
 }
 
-impl Answer {
+impl Response {
     /// An answer with a body of this type.
     #[must_use]
-    pub fn new(status: u16, content_type: &str, body: Vec<u8>) -> Answer {
-        Answer::begin(status, Some(body)).with("Content-Type", content_type)
+    pub fn new(status: u16, content_type: &str, body: Vec<u8>) -> Response {
+        Response::begin(status, Some(body)).with("Content-Type", content_type)
     }
 
     /// One with a JSON body that nobody is to keep.
     #[must_use]
-    pub fn json(status: u16, body: Vec<u8>) -> Answer {
-        let mut answer = Answer::begin(status, Some(body));
+    pub fn json(status: u16, body: Vec<u8>) -> Response {
+        let mut answer = Response::begin(status, Some(body));
         // At once, as every publish is answered so.
         let fields = b"Content-Type: application/json\r\nCache-Control: no-store\r\n";
         answer.head.extend_from_slice(fields);
@@ -51,23 +51,23 @@ impl Answer {
 
     /// One without a body; after it may come what is not known yet.
     #[must_use]
-    pub fn bare(status: u16) -> Answer {
-        Answer::begin(status, None)
+    pub fn bare(status: u16) -> Response {
+        Response::begin(status, None)
     }
 
     /// A `204`.
     #[must_use]
-    pub fn empty() -> Answer {
-        Answer::bare(204)
+    pub fn empty() -> Response {
+        Response::bare(204)
     }
 
     /// A `304`.
     #[must_use]
-    pub fn not_modified() -> Answer {
-        Answer::bare(304)
+    pub fn not_modified() -> Response {
+        Response::bare(304)
     }
 
-    fn begin(status: u16, body: Option<Vec<u8>>) -> Answer {
+    fn begin(status: u16, body: Option<Vec<u8>>) -> Response {
         let length = body.as_ref().map_or(0, Vec::len);
         let mut head = Vec::with_capacity(HEAD_BYTES + length);
         match status {
@@ -81,12 +81,12 @@ impl Answer {
             }
         }
         head.extend_from_slice(&usual_fields(SystemTime::now()));
-        Answer { status, head, body }
+        Response { status, head, body }
     }
 
     /// Adds a header.
     #[must_use]
-    pub fn with(mut self, name: &str, value: &str) -> Answer {
+    pub fn with(mut self, name: &str, value: &str) -> Response {
         push_field(&mut self.head, name, value);
         self
     }
@@ -102,7 +102,7 @@ impl Answer {
     /// Put together here and not by `tiny_http::Response::raw_print`: that one copies the body
     /// through 8 KiB of stack, which every worker that has answered once would keep for good.
     #[must_use]
-    pub fn encode(self, frame: Frame<'_>) -> Vec<u8> {
+    pub fn encode(self, frame: EncodeOptions<'_>) -> Vec<u8> {
         let mut bytes = self.head;
         if frame.closes {
             let at = first_line_end(&bytes);
@@ -172,10 +172,10 @@ fn usual_fields(now: SystemTime) -> [u8; USUAL_FIELDS.len()] {
     fields
 }
 
-impl From<&Problem> for Answer {
-    fn from(problem: &Problem) -> Answer {
+impl From<&Problem> for Response {
+    fn from(problem: &Problem) -> Response {
         let answer =
-            Answer::new(problem.cause().status(), "application/problem+json", problem.body());
+            Response::new(problem.cause().status(), "application/problem+json", problem.body());
         let headers = problem.headers().iter();
         headers
             .fold(answer, |answer, (name, value)| answer.with(name, value))
@@ -234,15 +234,16 @@ mod tests {
     #[test]
     fn a_204_carries_no_length_and_a_large_body_is_not_chunked() {
         let text = |bytes| String::from_utf8(bytes).unwrap();
-        let empty = text(Answer::empty().encode(Frame {
+        let empty = text(Response::empty().encode(EncodeOptions {
             has_body: true,
             closes: true,
-            ..Frame::default()
+            ..EncodeOptions::default()
         }));
         assert!(empty.starts_with("HTTP/1.1 204 No Content\r\nConnection: close\r\n"));
         assert!(!empty.contains("Content-Length"));
-        let large =
-            text(Answer::new(200, "text/plain", vec![b'x'; 100_000]).encode(Frame::default()));
+        let large = text(
+            Response::new(200, "text/plain", vec![b'x'; 100_000]).encode(EncodeOptions::default()),
+        );
         assert!(large.contains("\r\nContent-Length: 100000\r\n") && large.ends_with("\r\n\r\n"));
     }
 }

@@ -2,11 +2,11 @@
 //! read otherwise is refused. The door reads requests with it, the client answers.
 
 use super::field::is_token;
-use crate::error::{Cause, Problem};
 use crate::limits::{CHUNK_EXTRA_BYTES, CHUNK_LINE_BYTES};
+use crate::problem::{Cause, Problem};
 
 /// Where a body's bytes go.
-pub trait Sink {
+pub trait BodySink {
     /// How many it has.
     fn size(&self) -> usize;
 
@@ -17,7 +17,7 @@ pub trait Sink {
     fn add(&mut self, bytes: &[u8]) -> Result<(), Problem>;
 }
 
-impl Sink for Vec<u8> {
+impl BodySink for Vec<u8> {
     fn size(&self) -> usize {
         self.len()
     }
@@ -30,14 +30,14 @@ impl Sink for Vec<u8> {
 
 /// Where in a chunked body the reader stands.
 #[derive(Default)]
-pub struct Chunks {
-    state: State,
+pub struct ChunkedDecoder {
+    state: ChunkState,
     /// Bytes of extensions and trailer fields so far; they are read and let go.
     extra: usize,
 }
 
 #[derive(Default, Clone, Copy, PartialEq, Eq)]
-enum State {
+enum ChunkState {
     /// Before a size line.
     #[default]
     Size,
@@ -50,16 +50,16 @@ enum State {
     Done,
 }
 
-impl Chunks {
+impl ChunkedDecoder {
     pub fn done(&self) -> bool {
-        self.state == State::Done
+        self.state == ChunkState::Done
     }
 
     /// Takes what it can from `bytes` into `body`, and says how much that was.
     pub fn take(
         &mut self,
         bytes: &[u8],
-        body: &mut dyn Sink,
+        body: &mut dyn BodySink,
         limit: usize,
     ) -> Result<usize, Problem> {
         let mut used = 0;
@@ -73,31 +73,31 @@ impl Chunks {
     fn step(
         &mut self,
         bytes: &[u8],
-        body: &mut dyn Sink,
+        body: &mut dyn BodySink,
         limit: usize,
     ) -> Result<Option<usize>, Problem> {
         match self.state {
-            State::Done => Ok(None),
-            State::Data(_) if bytes.is_empty() => Ok(None),
-            State::Data(left) => {
+            ChunkState::Done => Ok(None),
+            ChunkState::Data(_) if bytes.is_empty() => Ok(None),
+            ChunkState::Data(left) => {
                 let here = left.min(bytes.len());
                 body.add(&bytes[..here])?;
                 self.state = match left - here {
-                    0 => State::DataEnd,
-                    left => State::Data(left),
+                    0 => ChunkState::DataEnd,
+                    left => ChunkState::Data(left),
                 };
                 Ok(Some(here))
             }
-            State::DataEnd => match bytes {
+            ChunkState::DataEnd => match bytes {
                 [b'\r', b'\n', ..] => {
-                    self.state = State::Size;
+                    self.state = ChunkState::Size;
                     Ok(Some(2))
                 }
                 [] | [b'\r'] => Ok(None),
                 _ => Err(Problem::malformed("a chunk is longer than its size says")),
             },
-            State::Size => {
-                let line = Line::at(bytes);
+            ChunkState::Size => {
+                let line = ChunkLine::at(bytes);
                 let (size, extension) = size(&line)?;
                 if !line.is_whole()? {
                     return Ok(None);
@@ -109,18 +109,18 @@ impl Chunks {
                     ));
                 }
                 self.let_go(extension)?;
-                self.state = if size == 0 { State::Trailers } else { State::Data(size) };
+                self.state = if size == 0 { ChunkState::Trailers } else { ChunkState::Data(size) };
                 Ok(Some(line.text.len() + 2))
             }
-            State::Trailers => {
-                let line = Line::at(bytes);
+            ChunkState::Trailers => {
+                let line = ChunkLine::at(bytes);
                 check_trailer(&line)?;
                 if !line.is_whole()? {
                     return Ok(None);
                 }
                 self.let_go(line.text.len())?;
                 if line.text.is_empty() {
-                    self.state = State::Done;
+                    self.state = ChunkState::Done;
                 }
                 Ok(Some(line.text.len() + 2))
             }
@@ -143,21 +143,21 @@ impl Chunks {
 const SIZE_DIGITS: usize = 8;
 
 /// A line of the framing, as far as it has arrived.
-struct Line<'a> {
+struct ChunkLine<'a> {
     text: &'a [u8],
     /// What follows the text.
     rest: &'a [u8],
 }
 
-impl<'a> Line<'a> {
+impl<'a> ChunkLine<'a> {
     /// The line that `bytes` begin with. Its text is to be checked before its end, so that what is
     /// wrong first is what is told, however the bytes were cut.
-    fn at(bytes: &'a [u8]) -> Line<'a> {
+    fn at(bytes: &'a [u8]) -> ChunkLine<'a> {
         let allowed = |b: &u8| matches!(b, b'\t' | b' '..=b'~');
         let longest = &bytes[..bytes.len().min(CHUNK_LINE_BYTES + 1)];
         let end = longest.iter().position(|b| !allowed(b)).unwrap_or(longest.len());
         let (text, rest) = bytes.split_at(end);
-        Line { text, rest }
+        ChunkLine { text, rest }
     }
 
     /// Whether its end is there.
@@ -184,7 +184,7 @@ impl<'a> Line<'a> {
 }
 
 /// The size that a size line gives so far, and how long its extensions are; they are let go.
-fn size(line: &Line<'_>) -> Result<(usize, usize), Problem> {
+fn size(line: &ChunkLine<'_>) -> Result<(usize, usize), Problem> {
     let digits = line.text.split(|b| *b == b';').next().unwrap_or(line.text);
     let extension = line.text.len() - digits.len();
     let hex = digits.len() <= SIZE_DIGITS && digits.iter().all(u8::is_ascii_hexdigit);
@@ -197,7 +197,7 @@ fn size(line: &Line<'_>) -> Result<(usize, usize), Problem> {
 }
 
 /// A trailer line is a field, or empty: then it is the last.
-fn check_trailer(line: &Line<'_>) -> Result<(), Problem> {
+fn check_trailer(line: &ChunkLine<'_>) -> Result<(), Problem> {
     let name = line.text.split(|b| *b == b':').next().unwrap_or(line.text);
     let has_colon = name.len() < line.text.len();
     let lacks_colon = line.has_ended() && !line.text.is_empty() && !has_colon;

@@ -5,7 +5,7 @@
 
 /// The request fields that anything here looks at. Others are checked for syntax and let go.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub enum Field {
+pub enum HeaderName {
     Accept,
     AccessControlRequestMethod,
     Authorization,
@@ -32,37 +32,37 @@ pub enum Field {
     XForwardedFor,
 }
 
-impl Field {
-    const NAMES: [(&str, Field); 22] = [
-        ("Accept", Field::Accept),
-        ("Access-Control-Request-Method", Field::AccessControlRequestMethod),
-        ("Authorization", Field::Authorization),
-        ("Connection", Field::Connection),
-        ("Content-Encoding", Field::ContentEncoding),
-        ("Content-Length", Field::ContentLength),
-        ("Content-Type", Field::ContentType),
-        ("Event-Type", Field::EventType),
-        ("Expect", Field::Expect),
-        ("Host", Field::Host),
-        ("Idempotency-Key", Field::IdempotencyKey),
-        ("If-None-Match", Field::IfNoneMatch),
-        ("Last-Event-ID", Field::LastEventId),
-        ("Origin", Field::Origin),
-        ("Prefer", Field::Prefer),
-        ("Sec-Fetch-Mode", Field::SecFetchMode),
-        ("Sec-Fetch-Site", Field::SecFetchSite),
-        ("Sec-WebSocket-Key", Field::SecWebSocketKey),
-        ("Sec-WebSocket-Version", Field::SecWebSocketVersion),
-        ("Transfer-Encoding", Field::TransferEncoding),
-        ("Upgrade", Field::Upgrade),
-        ("X-Forwarded-For", Field::XForwardedFor),
+impl HeaderName {
+    const NAMES: [(&str, HeaderName); 22] = [
+        ("Accept", HeaderName::Accept),
+        ("Access-Control-Request-Method", HeaderName::AccessControlRequestMethod),
+        ("Authorization", HeaderName::Authorization),
+        ("Connection", HeaderName::Connection),
+        ("Content-Encoding", HeaderName::ContentEncoding),
+        ("Content-Length", HeaderName::ContentLength),
+        ("Content-Type", HeaderName::ContentType),
+        ("Event-Type", HeaderName::EventType),
+        ("Expect", HeaderName::Expect),
+        ("Host", HeaderName::Host),
+        ("Idempotency-Key", HeaderName::IdempotencyKey),
+        ("If-None-Match", HeaderName::IfNoneMatch),
+        ("Last-Event-ID", HeaderName::LastEventId),
+        ("Origin", HeaderName::Origin),
+        ("Prefer", HeaderName::Prefer),
+        ("Sec-Fetch-Mode", HeaderName::SecFetchMode),
+        ("Sec-Fetch-Site", HeaderName::SecFetchSite),
+        ("Sec-WebSocket-Key", HeaderName::SecWebSocketKey),
+        ("Sec-WebSocket-Version", HeaderName::SecWebSocketVersion),
+        ("Transfer-Encoding", HeaderName::TransferEncoding),
+        ("Upgrade", HeaderName::Upgrade),
+        ("X-Forwarded-For", HeaderName::XForwardedFor),
     ];
     /// For each length of a name, one bit for each field that has such a name: a look at one or two
     /// names, or at none, settles what most fields of most requests are.
     const WITH_LENGTH: [u32; 32] = {
         let (mut sets, mut place) = ([0; 32], 0);
-        while place < Field::NAMES.len() {
-            sets[Field::NAMES[place].0.len()] |= 1 << place;
+        while place < HeaderName::NAMES.len() {
+            sets[HeaderName::NAMES[place].0.len()] |= 1 << place;
             place += 1;
         }
         sets
@@ -70,10 +70,10 @@ impl Field {
 
     /// The field of this name.
     #[must_use]
-    pub fn named(name: &str) -> Option<Field> {
-        let mut candidates = Field::WITH_LENGTH.get(name.len()).copied()?;
+    pub fn named(name: &str) -> Option<HeaderName> {
+        let mut candidates = HeaderName::WITH_LENGTH.get(name.len()).copied()?;
         while candidates != 0 {
-            let (known, field) = Field::NAMES[candidates.trailing_zeros() as usize];
+            let (known, field) = HeaderName::NAMES[candidates.trailing_zeros() as usize];
             // Most clients write it as it is written here.
             if known == name || known.eq_ignore_ascii_case(name) {
                 return Some(field);
@@ -92,7 +92,7 @@ impl Field {
     /// The name as it is usually written.
     #[must_use]
     pub fn name(self) -> &'static str {
-        Field::NAMES[self as usize].0
+        HeaderName::NAMES[self as usize].0
     }
 }
 

@@ -1,12 +1,12 @@
 //! How a message's body is framed (RFC 9112, section 6), and how its fields say so. What two
 //! readers could understand differently is refused.
 
-use super::field::Field;
-use crate::error::{Cause, Problem};
+use super::field::HeaderName;
+use crate::problem::{Cause, Problem};
 
 /// Where a body ends.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub enum Framing {
+pub enum BodyFraming {
     /// After so many bytes; none for most requests.
     Sized(u64),
     Chunked,
@@ -14,24 +14,24 @@ pub enum Framing {
 
 /// What the fields say that concern the message and not what is in it.
 #[derive(Default)]
-pub struct FramingFields {
+pub struct FramingHeaders {
     length: Option<u64>,
     chunked: bool,
-    connection: Connection,
+    connection: ConnectionOptions,
 }
 
 /// What the field of that name says.
 #[derive(Default)]
-struct Connection {
+struct ConnectionOptions {
     close: bool,
     upgrade: bool,
 }
 
-impl FramingFields {
+impl FramingHeaders {
     /// Notes what a field says, if it is of that kind.
-    pub fn note(&mut self, field: Field, value: &[u8]) -> Result<bool, Problem> {
+    pub fn note(&mut self, field: HeaderName, value: &[u8]) -> Result<bool, Problem> {
         match field {
-            Field::Connection => {
+            HeaderName::Connection => {
                 let says = |known: &[u8]| {
                     let mut words = value.split(|b| *b == b',').map(<[u8]>::trim_ascii);
                     words.any(|word| word.eq_ignore_ascii_case(known))
@@ -39,8 +39,8 @@ impl FramingFields {
                 self.connection.close |= says(b"close");
                 self.connection.upgrade |= says(b"upgrade");
             }
-            Field::ContentLength => self.note_length(value)?,
-            Field::TransferEncoding => {
+            HeaderName::ContentLength => self.note_length(value)?,
+            HeaderName::TransferEncoding => {
                 if self.chunked || !value.eq_ignore_ascii_case(b"chunked") {
                     return Err(Problem::new(
                         Cause::UnknownCoding,
@@ -75,7 +75,7 @@ impl FramingFields {
     ///
     /// # Errors
     /// When it is said in two ways, or in one that a message of HTTP/1.0 does not have.
-    pub fn framing(&self, http10: bool) -> Result<Option<Framing>, Problem> {
+    pub fn framing(&self, http10: bool) -> Result<Option<BodyFraming>, Problem> {
         match (self.chunked, self.length) {
             (true, Some(_)) => {
                 Err(Problem::malformed("Content-Length and Transfer-Encoding exclude each other"))
@@ -83,8 +83,8 @@ impl FramingFields {
             (true, None) if http10 => {
                 Err(Problem::malformed("Transfer-Encoding does not exist in HTTP/1.0"))
             }
-            (true, None) => Ok(Some(Framing::Chunked)),
-            (false, length) => Ok(length.map(Framing::Sized)),
+            (true, None) => Ok(Some(BodyFraming::Chunked)),
+            (false, length) => Ok(length.map(BodyFraming::Sized)),
         }
     }
 

@@ -6,30 +6,30 @@
 use std::sync::Arc;
 use std::time::{Instant, SystemTime};
 
-use super::trims::Trail;
+use super::trims::TopicMeta;
 use crate::limits::EVENT_OVERHEAD;
 use crate::names::Name;
 
 /// One reading of both clocks. The log reads none itself: whoever calls it says what time it is.
 #[derive(Clone, Copy, Debug)]
-pub struct Now {
+pub struct Timestamp {
     /// For ages and deadlines: never goes back.
     pub at: Instant,
     /// For people: what an event's `time` says.
     pub wall: SystemTime,
 }
 
-impl Now {
+impl Timestamp {
     /// Reads both clocks.
     #[must_use]
-    pub fn read() -> Now {
-        Now { at: Instant::now(), wall: SystemTime::now() }
+    pub fn read() -> Timestamp {
+        Timestamp { at: Instant::now(), wall: SystemTime::now() }
     }
 }
 
 /// How an event's bytes are shown in JSON.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Hash)]
-pub enum Form {
+pub enum BodyKind {
     /// Checked JSON: shown as that value.
     Json,
     /// UTF-8: shown as a string.
@@ -40,9 +40,9 @@ pub enum Form {
 
 /// What a publisher hands in.
 #[derive(Clone, Debug)]
-pub struct Draft {
-    pub tag: Option<Name>,
-    pub form: Form,
+pub struct EventContent {
+    pub event_type: Option<Name>,
+    pub kind: BodyKind,
     /// Kept when the bytes are neither plain JSON nor plain text.
     pub content_type: Option<Box<str>>,
     pub body: Box<[u8]>,
@@ -57,28 +57,28 @@ pub struct Event {
     pub time: SystemTime,
     /// When it was appended, for ages.
     pub at: Instant,
-    pub(super) trail: Arc<Trail>,
-    pub draft: Draft,
+    pub(super) meta: Arc<TopicMeta>,
+    pub content: EventContent,
 }
 
 impl Event {
     /// The topic it was published to.
     #[must_use]
     pub fn topic(&self) -> &Name {
-        &self.trail.topic
+        &self.meta.name
     }
 
     /// What it counts against the byte budget.
     #[must_use]
     pub fn cost(&self) -> u64 {
-        event_cost(&self.draft)
+        event_cost(&self.content)
     }
 }
 
 /// What an event with this content counts against the byte budget.
 #[must_use]
-pub fn event_cost(draft: &Draft) -> u64 {
-    let tag = draft.tag.as_ref().map_or(0, |tag| tag.len());
-    let content_type = draft.content_type.as_ref().map_or(0, |t| t.len());
-    (draft.body.len() + tag + content_type + EVENT_OVERHEAD) as u64
+pub fn event_cost(content: &EventContent) -> u64 {
+    let event_type = content.event_type.as_ref().map_or(0, |event_type| event_type.len());
+    let content_type = content.content_type.as_ref().map_or(0, |t| t.len());
+    (content.body.len() + event_type + content_type + EVENT_OVERHEAD) as u64
 }

@@ -2,15 +2,15 @@
 //!
 //! It promises that a reader who follows `next` sees every kept event of its topics once, in seq
 //! order, and is told exactly when one was trimmed before it could. It knows no sockets and no
-//! clock (callers pass [`Now`]) and wakes nobody: that is [`crate::bell`]'s.
+//! clock (callers pass [`Timestamp`]) and wakes nobody: that is [`crate::waiters`]'s.
 //!
 //! *Lock.* `Log::state` guards everything here. Nothing is rendered, and no input or output done,
 //! while it is held. It comes after an idempotency key's outcome and before nothing.
 
-mod books;
+mod index;
 mod event;
-mod keys;
-mod ledger;
+mod idempotency;
+mod writer;
 mod read;
 mod restore;
 mod topic;
@@ -23,19 +23,19 @@ use std::time::{Duration, Instant};
 
 use parking_lot::{Mutex, MutexGuard};
 
-pub use event::{Draft, Event, Form, Now, event_cost};
-pub use keys::{Claim, Fingerprints, Outcome};
-pub use ledger::{Disk, Handed, Ledger, Refusal};
-pub use read::{Ask, Gap, OnGap, Slice, Why};
-pub use restore::{Plan, Snapshot, TopicTrims};
+pub use event::{BodyKind, Event, EventContent, Timestamp, event_cost};
+pub use idempotency::{Fingerprinter, IdempotencyKey, SharedOutcome};
+pub use read::{Gap, GapPolicy, GapReason, LogSlice, ReadRequest};
+pub use restore::{AppendPlan, LogSnapshot, TopicTrims};
 pub use trims::LastTrim;
+pub use writer::{AppendRequest, LogWriter, StorageStatus, WriteError};
 
 use crate::cursor::{Cursor, Epoch, Since};
 use crate::names::Name;
-use books::Books;
-use keys::{Keys, Known};
+use idempotency::{IdempotencyTable, KeyLookup};
+use index::LogIndex;
 use topic::Topic;
-use trims::Trail;
+use trims::TopicMeta;
 
 /// How much is kept.
 #[derive(Clone, Copy, Debug)]
@@ -52,36 +52,36 @@ pub struct Retention {
 
 /// The log. `T` is what a publish is answered with, kept for repeats of its key.
 pub struct Log<T> {
-    state: Mutex<(State, Keys<T>)>,
+    state: Mutex<(LogState, IdempotencyTable<T>)>,
     version: AtomicU64,
     retention: Retention,
 }
 
-struct State {
+struct LogState {
     epoch: Epoch,
     /// The seq given out last.
     head: u64,
     topics: BTreeMap<Name, Topic>,
     /// Stands for every topic that was forgotten: the highest of each.
     forgotten: LastTrim,
-    books: Books,
+    index: LogIndex,
 }
 
 /// What became of a publish.
 pub enum Appended<T> {
     /// It is in the log; this is the cursor of its last event.
-    Now(Cursor),
+    New(Cursor),
     /// The same was published before under its key.
-    Before(Outcome<T>),
+    Duplicate(SharedOutcome<T>),
 }
 
 /// Why a publish was refused by the log.
 #[derive(Debug, PartialEq, Eq)]
-pub enum Refused {
+pub enum AppendError {
     /// Its key was used for something else.
     KeyReused,
     /// It would make one topic too many.
-    TopicCap,
+    TooManyTopics,
 }
 
 /// One topic, for lists.
@@ -94,9 +94,9 @@ pub struct TopicStatus {
     pub newest: Option<u64>,
 }
 
-/// Totals, for metrics.
+/// `LogTotals`, for metrics.
 #[derive(Debug, Default)]
-pub struct Totals {
+pub struct LogTotals {
     pub topics: usize,
     pub events: u64,
     pub bytes: u64,
@@ -108,19 +108,19 @@ pub struct Totals {
 
 /// The log's lock. A panic while it is held would leave a state that nobody may trust, and
 /// `parking_lot` does not poison: the process ends instead.
-struct Locked<'a, T>(MutexGuard<'a, (State, Keys<T>)>);
+struct LockedLog<'a, T>(MutexGuard<'a, (LogState, IdempotencyTable<T>)>);
 
-impl<T> Locked<'_, T> {
-    fn log(&mut self) -> &mut State {
+impl<T> LockedLog<'_, T> {
+    fn log(&mut self) -> &mut LogState {
         &mut self.0.0
     }
 
-    fn keys(&mut self) -> &mut Keys<T> {
+    fn keys(&mut self) -> &mut IdempotencyTable<T> {
         &mut self.0.1
     }
 }
 
-impl<T> Drop for Locked<'_, T> {
+impl<T> Drop for LockedLog<'_, T> {
     fn drop(&mut self) {
         if std::thread::panicking() {
             std::process::abort();
@@ -132,14 +132,14 @@ impl<T> Log<T> {
     #[must_use]
     pub fn new(epoch: Epoch, retention: Retention) -> Log<T> {
         Log {
-            state: Mutex::new((State::new(epoch), Keys::default())),
+            state: Mutex::new((LogState::new(epoch), IdempotencyTable::default())),
             version: AtomicU64::new(0),
             retention,
         }
     }
 
-    fn lock(&self) -> Locked<'_, T> {
-        Locked(self.state.lock())
+    fn lock(&self) -> LockedLog<'_, T> {
+        LockedLog(self.state.lock())
     }
 
     /// Rises with every change. What was read at a version is still true while it stands.
@@ -148,7 +148,7 @@ impl<T> Log<T> {
     }
 
     /// Called under the lock, so that a reader who holds it reads what belongs together.
-    fn changed_if(&self, changed: bool, _: &Locked<'_, T>) {
+    fn changed_if(&self, changed: bool, _: &LockedLog<'_, T>) {
         if changed {
             let version = self.version.load(Ordering::Relaxed);
             self.version.store(version + 1, Ordering::Release);
@@ -163,13 +163,13 @@ impl<T> Log<T> {
     pub fn append(
         &self,
         topic: &Name,
-        drafts: Vec<Draft>,
-        claim: Option<&Claim<T>>,
-        now: Now,
-    ) -> Result<Appended<T>, Refused> {
+        events: Vec<EventContent>,
+        claim: Option<&IdempotencyKey<T>>,
+        now: Timestamp,
+    ) -> Result<Appended<T>, AppendError> {
         // A topic that is full lets go of as many as it gets.
-        let mut trimmed = Vec::with_capacity(drafts.len());
-        self.append_noting(topic, drafts, claim, now, &mut trimmed)
+        let mut trimmed = Vec::with_capacity(events.len());
+        self.append_noting(topic, events, claim, now, &mut trimmed)
     }
 
     /// The same; puts what was trimmed into `trimmed`, so that it is freed after the lock is given
@@ -180,20 +180,20 @@ impl<T> Log<T> {
     pub fn append_noting(
         &self,
         topic: &Name,
-        drafts: Vec<Draft>,
-        claim: Option<&Claim<T>>,
-        now: Now,
+        events: Vec<EventContent>,
+        claim: Option<&IdempotencyKey<T>>,
+        now: Timestamp,
         trimmed: &mut Vec<Arc<Event>>,
-    ) -> Result<Appended<T>, Refused> {
+    ) -> Result<Appended<T>, AppendError> {
         let mut locked = self.lock();
         if let Some(claim) = claim {
             match locked.keys().look_up(claim, now.at) {
-                Known::No => {}
-                Known::Repeat(outcome) => return Ok(Appended::Before(outcome)),
-                Known::Reused => return Err(Refused::KeyReused),
+                KeyLookup::New => {}
+                KeyLookup::Duplicate(outcome) => return Ok(Appended::Duplicate(outcome)),
+                KeyLookup::Conflict => return Err(AppendError::KeyReused),
             }
         }
-        let appended = locked.log().append(topic, drafts, now, &self.retention, trimmed);
+        let appended = locked.log().append(topic, events, now, &self.retention, trimmed);
         if appended.is_ok() {
             if let Some(claim) = claim {
                 locked.keys().take(claim, now.at);
@@ -201,18 +201,18 @@ impl<T> Log<T> {
         }
         // A publish that is refused may have trimmed all the same.
         self.changed_if(appended.is_ok() || !trimmed.is_empty(), &locked);
-        appended.map(Appended::Now)
+        appended.map(Appended::New)
     }
 
     /// Reads one slice at one instant.
     ///
     /// # Errors
     /// When events after the cursor are gone and the reader did not ask to skip that.
-    pub fn read(&self, ask: &Ask<'_>, since: Since) -> Result<Slice, Gap> {
+    pub fn read(&self, ask: &ReadRequest<'_>, since: Since) -> Result<LogSlice, Gap> {
         self.lock().log().read(ask, since, self.version())
     }
 
-    /// Trims everything in a topic.
+    /// `TrimHistory` everything in a topic.
     pub fn trim(&self, topic: &Name) {
         self.trim_noting(topic, &mut Vec::new());
     }
@@ -224,7 +224,7 @@ impl<T> Log<T> {
         self.changed_if(!trimmed.is_empty(), &locked);
     }
 
-    /// Trims what is too old, and forgets old keys.
+    /// `TrimHistory` what is too old, and forgets old keys.
     pub fn expire(&self, now: Instant) {
         let mut trimmed = Vec::new();
         let mut locked = self.lock();
@@ -240,10 +240,10 @@ impl<T> Log<T> {
         let log = locked.log();
         let list = log
             .with_prefix(prefix)
-            .filter(|topic| *topic.trail.topic > *after)
+            .filter(|topic| *topic.meta.name > *after)
             .take(limit)
             .map(|topic| TopicStatus {
-                topic: topic.trail.topic.clone(),
+                topic: topic.meta.name.clone(),
                 events: topic.len() as u64,
                 bytes: topic.bytes(),
                 oldest: topic.oldest(),
@@ -253,90 +253,90 @@ impl<T> Log<T> {
         (list, log.at(log.head))
     }
 
-    pub fn totals(&self) -> Totals {
+    pub fn totals(&self) -> LogTotals {
         let mut locked = self.lock();
         let (keys, keys_evicted) = (locked.keys().len(), locked.keys().evicted());
         let log = locked.log();
-        Totals {
+        LogTotals {
             topics: log.topics.len(),
-            events: log.books.events,
-            bytes: log.books.bytes,
+            events: log.index.events,
+            bytes: log.index.bytes,
             head: log.head,
-            trimmed: log.books.trims.total(),
+            trimmed: log.index.trims.total(),
             keys,
             keys_evicted,
         }
     }
 }
 
-impl State {
-    fn new(epoch: Epoch) -> State {
-        State {
+impl LogState {
+    fn new(epoch: Epoch) -> LogState {
+        LogState {
             epoch,
             head: 0,
             topics: BTreeMap::new(),
             forgotten: LastTrim::default(),
-            books: Books::default(),
+            index: LogIndex::default(),
         }
     }
 
     fn at(&self, seq: u64) -> Cursor {
-        Cursor { epoch: self.epoch, seq, told: None }
+        Cursor { epoch: self.epoch, seq, trims_seen: None }
     }
 
     fn append(
         &mut self,
         topic: &Name,
-        drafts: Vec<Draft>,
-        now: Now,
+        events: Vec<EventContent>,
+        now: Timestamp,
         retention: &Retention,
         trimmed: &mut Vec<Arc<Event>>,
-    ) -> Result<Cursor, Refused> {
+    ) -> Result<Cursor, AppendError> {
         self.trim_aged(now.at, retention.age, trimmed);
         self.make(topic, retention.topics)?;
         let Some(place) = self.topics.get_mut(topic) else {
-            return Err(Refused::TopicCap);
+            return Err(AppendError::TooManyTopics);
         };
-        for draft in drafts {
+        for content in events {
             self.head += 1;
             let event = Event {
                 seq: self.head,
                 time: now.wall,
                 at: now.at,
-                trail: Arc::clone(&place.trail),
-                draft,
+                meta: Arc::clone(&place.meta),
+                content,
             };
-            self.books.take_in(place, event);
+            self.index.take_in(place, event);
         }
-        while place.len() > retention.events && self.books.trim(place, trimmed) {}
+        while place.len() > retention.events && self.index.trim(place, trimmed) {}
         self.trim_to_bytes(retention.bytes, trimmed);
         Ok(self.at(self.head))
     }
 
     /// Makes the topic unless it is there, forgetting an empty one for it if need be.
-    fn make(&mut self, topic: &Name, most: usize) -> Result<(), Refused> {
+    fn make(&mut self, topic: &Name, most: usize) -> Result<(), AppendError> {
         if self.topics.contains_key(topic) {
             return Ok(());
         }
         if self.topics.len() >= most {
-            let (_, name) = self.books.empty.pop_first().ok_or(Refused::TopicCap)?;
+            let (_, name) = self.index.empty.pop_first().ok_or(AppendError::TooManyTopics)?;
             if let Some(gone) = self.topics.remove(&name) {
                 self.forgotten.seq = self.forgotten.seq.max(gone.last_trim.seq);
                 self.forgotten.number = self.forgotten.number.max(gone.last_trim.number);
             }
         }
         // It may be one that was forgotten: then whatever that had lost, it has lost.
-        let trail = Trail::new(topic.clone(), self.forgotten.seq);
-        self.topics.insert(topic.clone(), Topic::new(trail, self.forgotten));
+        let meta = TopicMeta::new(topic.clone(), self.forgotten.seq);
+        self.topics.insert(topic.clone(), Topic::new(meta, self.forgotten));
         Ok(())
     }
 
     fn trim_aged(&mut self, now: Instant, age: Duration, trimmed: &mut Vec<Arc<Event>>) {
         let is_aged = |at| now.saturating_duration_since(at) >= age;
         // In the order of the log, which is that of their ages.
-        while self.books.oldest_at.is_none_or(is_aged) {
+        while self.index.oldest_at.is_none_or(is_aged) {
             let Some(oldest) = self.oldest() else { return };
-            self.books.oldest_at = Some(oldest.at);
+            self.index.oldest_at = Some(oldest.at);
             if is_aged(oldest.at) {
                 self.trim_oldest_of(oldest.topic(), trimmed);
             }
@@ -344,7 +344,7 @@ impl State {
     }
 
     fn trim_to_bytes(&mut self, most: u64, trimmed: &mut Vec<Arc<Event>>) {
-        while self.books.bytes > most {
+        while self.index.bytes > most {
             let Some(oldest) = self.oldest() else { return };
             self.trim_oldest_of(oldest.topic(), trimmed);
         }
@@ -353,19 +353,19 @@ impl State {
     /// The oldest event of the whole log.
     fn oldest(&mut self) -> Option<Arc<Event>> {
         loop {
-            let first = self.books.listed.first_entry()?;
+            let first = self.index.listed.first_entry()?;
             let topic = self.topics.get_mut(first.get())?;
             let oldest = topic.get(0)?;
             if oldest.seq == *first.key() {
                 return Some(Arc::clone(oldest));
             }
             first.remove();
-            self.books.list(topic);
+            self.index.list(topic);
         }
     }
 
     fn trim_oldest_of(&mut self, name: &Name, trimmed: &mut Vec<Arc<Event>>) -> bool {
         let topic = self.topics.get_mut(name);
-        topic.is_some_and(|topic| self.books.trim(topic, trimmed))
+        topic.is_some_and(|topic| self.index.trim(topic, trimmed))
     }
 }

@@ -1,6 +1,6 @@
 //! Reading the log: the gap test, the merge of several topics, and what the next cursor is.
 //!
-//! A [`Slice`] is what stands after a cursor, read at one instant. From it follows all that an
+//! A [`LogSlice`] is what stands after a cursor, read at one instant. From it follows all that an
 //! answer says: the events, which are merged from the topics in seq order; how many more there are;
 //! and the next cursor, which stands past everything that was looked at, also past what was of no
 //! interest, so that it never grows old by other topics' traffic. The gap test never misses a loss,
@@ -11,7 +11,7 @@ use std::collections::BinaryHeap;
 use std::ops::Bound;
 use std::sync::Arc;
 
-use super::State;
+use super::LogState;
 use super::event::Event;
 use super::topic::Topic;
 use super::trims::LastTrim;
@@ -20,26 +20,26 @@ use crate::limits::{COUNTED_TOPICS, PAGE_EVENTS};
 use crate::names::{Name, Pattern, TopicSet, TypeFilter};
 
 /// What a reader asks for.
-pub struct Ask<'a> {
+pub struct ReadRequest<'a> {
     pub topics: &'a TopicSet,
     pub types: &'a TypeFilter,
     /// Events at most.
     pub limit: usize,
     /// Stop after the event that reaches so many bytes.
     pub bytes: usize,
-    pub on_gap: OnGap,
+    pub on_gap: GapPolicy,
 }
 
 /// What to do about events that are gone.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Hash)]
-pub enum OnGap {
+pub enum GapPolicy {
     Fail,
     Skip,
 }
 
 /// Why a reader cannot go on from its cursor as if nothing had happened.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub enum Why {
+pub enum GapReason {
     /// Events after it were trimmed.
     Trimmed,
     /// It belongs to another life of the log.
@@ -48,14 +48,14 @@ pub enum Why {
     Future,
 }
 
-impl Why {
+impl GapReason {
     /// As the wire says it.
     #[must_use]
     pub fn label(self) -> &'static str {
         match self {
-            Why::Trimmed => "trimmed",
-            Why::Epoch => "epoch",
-            Why::Future => "future",
+            GapReason::Trimmed => "trimmed",
+            GapReason::Epoch => "epoch",
+            GapReason::Future => "future",
         }
     }
 }
@@ -63,7 +63,7 @@ impl Why {
 /// Events between a cursor and what is still kept are lost to its holder.
 #[derive(Debug)]
 pub struct Gap {
-    pub why: Why,
+    pub why: GapReason,
     /// Per topic, how many; `None` as a whole or for a topic where it can no longer be known.
     pub lost: Option<Vec<(Name, Option<u64>)>>,
     /// The oldest event still kept for this reader.
@@ -74,14 +74,14 @@ pub struct Gap {
 
 /// A reader's position, with `told` filled in.
 #[derive(Clone, Copy, Debug)]
-struct Position {
+struct ReadPosition {
     seq: u64,
-    told: u64,
+    trims_seen: u64,
 }
 
 /// Some events, oldest first, and how to go on after any of them.
 #[derive(Debug)]
-pub struct Slice {
+pub struct LogSlice {
     pub events: Vec<Arc<Event>>,
     /// A gap that was skipped.
     pub gap: Option<Gap>,
@@ -95,7 +95,7 @@ pub struct Slice {
     trims: u64,
 }
 
-impl Slice {
+impl LogSlice {
     /// The cursor of a reader who has taken the first `taken` events.
     #[must_use]
     pub fn next(&self, taken: usize) -> Cursor {
@@ -105,7 +105,11 @@ impl Slice {
             // None taken though there are some: before the first of them.
             None => self.events.first().map_or(self.head, |e| e.seq - 1),
         };
-        Cursor { epoch: self.epoch, seq, told: (self.trimmed_through > seq).then_some(self.trims) }
+        Cursor {
+            epoch: self.epoch,
+            seq,
+            trims_seen: (self.trimmed_through > seq).then_some(self.trims),
+        }
     }
 
     /// Matching events that are kept after the first `taken`.
@@ -115,7 +119,7 @@ impl Slice {
     }
 }
 
-impl State {
+impl LogState {
     /// Calls `f` with each requested topic that exists.
     fn requested<'s>(&'s self, topics: &TopicSet, mut f: impl FnMut(&'s Topic)) {
         for pattern in topics.patterns() {
@@ -146,7 +150,12 @@ impl State {
     }
 
     /// One slice, read at one instant.
-    pub(super) fn read(&self, ask: &Ask<'_>, since: Since, version: u64) -> Result<Slice, Gap> {
+    pub(super) fn read(
+        &self,
+        ask: &ReadRequest<'_>,
+        since: Since,
+        version: u64,
+    ) -> Result<LogSlice, Gap> {
         let mut asked = Vec::new();
         self.requested(ask.topics, |topic| asked.push(topic));
         let forgotten = if self.may_ask_for_forgotten(ask.topics) {
@@ -154,20 +163,21 @@ impl State {
         } else {
             LastTrim::default()
         };
-        let mut position = Position { seq: 0, told: self.books.trims.total() };
+        let mut position = ReadPosition { seq: 0, trims_seen: self.index.trims.total() };
         let mut why = None;
         match since {
             Since::Start => {}
             Since::Now => position.seq = self.head,
             Since::Last(n) => position.seq = self.before_last(&asked, ask.types, n),
             Since::After(cursor) => {
-                position = Position { seq: cursor.seq, told: cursor.told.unwrap_or(0) };
+                position =
+                    ReadPosition { seq: cursor.seq, trims_seen: cursor.trims_seen.unwrap_or(0) };
                 why = self.check_cursor(&asked, forgotten, cursor, position);
             }
         }
         let gap = why.map(|why| self.gap(why, &asked, forgotten, position));
         let gap = match gap {
-            Some(gap) if ask.on_gap == OnGap::Fail => return Err(gap),
+            Some(gap) if ask.on_gap == GapPolicy::Fail => return Err(gap),
             Some(gap) => {
                 position.seq = gap.resume.seq;
                 Some(gap)
@@ -175,7 +185,7 @@ impl State {
             None => None,
         };
         let (events, behind) = collect(&asked, position.seq, ask);
-        Ok(Slice {
+        Ok(LogSlice {
             events,
             gap,
             version,
@@ -183,7 +193,7 @@ impl State {
             head: self.head,
             epoch: self.epoch,
             trimmed_through: trimmed_through(&asked, forgotten),
-            trims: self.books.trims.total(),
+            trims: self.index.trims.total(),
         })
     }
 
@@ -193,45 +203,51 @@ impl State {
         asked: &[&Topic],
         forgotten: LastTrim,
         cursor: Cursor,
-        position: Position,
-    ) -> Option<Why> {
+        position: ReadPosition,
+    ) -> Option<GapReason> {
         if cursor.epoch != self.epoch {
-            return Some(Why::Epoch);
+            return Some(GapReason::Epoch);
         }
-        if position.seq > self.head || position.told > self.books.trims.total() {
-            return Some(Why::Future);
+        if position.seq > self.head || position.trims_seen > self.index.trims.total() {
+            return Some(GapReason::Future);
         }
         let gap = asked
             .iter()
             .map(|topic| topic.last_trim)
             .chain([forgotten])
-            .any(|trim| trim.is_gap(position.seq, position.told));
-        gap.then_some(Why::Trimmed)
+            .any(|trim| trim.is_gap(position.seq, position.trims_seen));
+        gap.then_some(GapReason::Trimmed)
     }
 
-    fn gap(&self, why: Why, asked: &[&Topic], forgotten: LastTrim, position: Position) -> Gap {
+    fn gap(
+        &self,
+        why: GapReason,
+        asked: &[&Topic],
+        forgotten: LastTrim,
+        position: ReadPosition,
+    ) -> Gap {
         // A cursor of another life, or from the future, says nothing about this log.
-        let seq = if why == Why::Trimmed { position.seq } else { 0 };
+        let seq = if why == GapReason::Trimmed { position.seq } else { 0 };
         let oldest = asked
             .iter()
             .filter_map(|topic| topic.get(topic.index_after(seq)))
             .map(|event| event.seq)
             .min();
-        let trails: Vec<_> = asked
+        let metas: Vec<_> = asked
             .iter()
-            .filter(|topic| topic.last_trim.is_gap(seq, position.told))
-            .map(|topic| &*topic.trail)
+            .filter(|topic| topic.last_trim.is_gap(seq, position.trims_seen))
+            .map(|topic| &*topic.meta)
             .take(COUNTED_TOPICS + 1)
             .collect();
-        let countable = why == Why::Trimmed
-            && !forgotten.is_gap(seq, position.told)
-            && trails.len() <= COUNTED_TOPICS;
-        let lost = countable.then(|| self.books.trims.lost(&trails, seq, position.told));
+        let countable = why == GapReason::Trimmed
+            && !forgotten.is_gap(seq, position.trims_seen)
+            && metas.len() <= COUNTED_TOPICS;
+        let lost = countable.then(|| self.index.trims.lost(&metas, seq, position.trims_seen));
         let trimmed_through = trimmed_through(asked, forgotten);
         let cursor = |seq| Cursor {
             epoch: self.epoch,
             seq,
-            told: (trimmed_through > seq).then_some(self.books.trims.total()),
+            trims_seen: (trimmed_through > seq).then_some(self.index.trims.total()),
         };
         Gap {
             why,
@@ -252,7 +268,9 @@ impl State {
         // The n largest seqs, smallest of them on top.
         let mut last: BinaryHeap<Reverse<u64>> = BinaryHeap::new();
         for topic in asked {
-            for event in topic.starting_at(0).rev().filter(|e| types.keeps(e.draft.tag.as_ref())) {
+            for event in
+                topic.starting_at(0).rev().filter(|e| types.keeps(e.content.event_type.as_ref()))
+            {
                 if (last.len() as u64) < n {
                     last.push(Reverse(event.seq));
                 } else if last.peek().is_some_and(|Reverse(least)| *least < event.seq) {
@@ -273,8 +291,8 @@ fn trimmed_through(asked: &[&Topic], forgotten: LastTrim) -> u64 {
 }
 
 /// The first matching events after `seq`, merged by seq, and how many more there are.
-fn collect(asked: &[&Topic], seq: u64, ask: &Ask<'_>) -> (Vec<Arc<Event>>, u64) {
-    let wanted = |event: &&Arc<Event>| ask.types.keeps(event.draft.tag.as_ref());
+fn collect(asked: &[&Topic], seq: u64, ask: &ReadRequest<'_>) -> (Vec<Arc<Event>>, u64) {
+    let wanted = |event: &&Arc<Event>| ask.types.keeps(event.content.event_type.as_ref());
     // The next event of each topic that has one, nearest first.
     let mut nearest = BinaryHeap::new();
     let mut ahead = 0;

@@ -1,7 +1,7 @@
 //! A log that lives on: what a store has to know to write a publish down before it is appended,
 //! and how the log of an earlier run of the program is put together again.
 //!
-//! A restored log begins with a [`Snapshot`], takes in the events that were kept then, is
+//! A restored log begins with a [`LogSnapshot`], takes in the events that were kept then, is
 //! settled, and from there on is changed just as it was when it lived, by [`Log::append_noting`]
 //! and the trims, in the same order. So it ends in the same state.
 
@@ -9,18 +9,18 @@ use std::collections::VecDeque;
 use std::sync::Arc;
 use std::time::{Duration, Instant, SystemTime};
 
-use super::event::{Draft, Event};
-use super::keys::{Claim, Known, Outcome};
+use super::event::{Event, EventContent};
+use super::idempotency::{IdempotencyKey, KeyLookup, SharedOutcome};
 use super::topic::Topic;
-use super::trims::{LastTrim, Trail, Trims};
-use super::{Log, Retention, State};
+use super::trims::{LastTrim, TopicMeta, TrimHistory};
+use super::{Log, LogState, Retention};
 use crate::cursor::{Cursor, Epoch};
 use crate::limits::COUNTED_TRIMS;
 use crate::names::Name;
 
 /// What the log knows beside its kept events and its keys.
 #[derive(Debug, Default, Clone, PartialEq, Eq)]
-pub struct Snapshot {
+pub struct LogSnapshot {
     /// The seq given out last.
     pub head: u64,
     /// Events ever trimmed.
@@ -43,19 +43,19 @@ pub struct TopicTrims {
 }
 
 /// What would become of a publish.
-pub enum Plan<T> {
+pub enum AppendPlan<T> {
     /// The same was published before under its key.
-    Repeat(Outcome<T>),
+    Duplicate(SharedOutcome<T>),
     /// Its key was used for something else.
     KeyReused,
     /// It would be appended to a topic that is there.
     Append,
     /// It would be appended, and make its topic.
-    Make,
+    CreateTopic,
     /// It would be appended, and make its topic in place of an empty one.
-    Replace,
+    ReplaceEmptyTopic,
     /// It would make one topic too many.
-    TopicCap,
+    TooManyTopics,
 }
 
 impl<T> Log<T> {
@@ -63,27 +63,27 @@ impl<T> Log<T> {
     pub fn plan(
         &self,
         topic: &Name,
-        claim: Option<&Claim<T>>,
+        claim: Option<&IdempotencyKey<T>>,
         now: Instant,
         made: usize,
-    ) -> Plan<T> {
+    ) -> AppendPlan<T> {
         let mut locked = self.lock();
         if let Some(claim) = claim {
             match locked.keys().look_up(claim, now) {
-                Known::No => {}
-                Known::Repeat(outcome) => return Plan::Repeat(outcome),
-                Known::Reused => return Plan::KeyReused,
+                KeyLookup::New => {}
+                KeyLookup::Duplicate(outcome) => return AppendPlan::Duplicate(outcome),
+                KeyLookup::Conflict => return AppendPlan::KeyReused,
             }
         }
         let log = locked.log();
         if log.topics.contains_key(topic) {
-            Plan::Append
+            AppendPlan::Append
         } else if log.topics.len() + made < self.retention.topics {
-            Plan::Make
-        } else if log.books.empty.is_empty() {
-            Plan::TopicCap
+            AppendPlan::CreateTopic
+        } else if log.index.empty.is_empty() {
+            AppendPlan::TooManyTopics
         } else {
-            Plan::Replace
+            AppendPlan::ReplaceEmptyTopic
         }
     }
 
@@ -109,7 +109,7 @@ impl<T> Log<T> {
         log.topics.values().filter_map(last).max()
     }
 
-    /// Trims every event up to this seq.
+    /// `TrimHistory` every event up to this seq.
     pub fn trim_through(&self, seq: u64, trimmed: &mut Vec<Arc<Event>>) {
         let mut locked = self.lock();
         let log = locked.log();
@@ -120,28 +120,28 @@ impl<T> Log<T> {
     }
 
     /// What is to be written down, beside the events.
-    pub fn snapshot(&self) -> Snapshot {
+    pub fn snapshot(&self) -> LogSnapshot {
         let mut locked = self.lock();
         let log = locked.log();
         let trims = |topic: &Topic| TopicTrims {
-            topic: topic.trail.topic.clone(),
+            topic: topic.meta.name.clone(),
             last: topic.last_trim,
-            uncounted_through: topic.trail.uncounted_through(),
+            uncounted_through: topic.meta.uncounted_through(),
         };
-        Snapshot {
+        LogSnapshot {
             head: log.head,
-            trims: log.books.trims.total(),
+            trims: log.index.trims.total(),
             forgotten: log.forgotten,
             topics: log.topics.values().map(trims).collect(),
-            recent: log.books.trims.recent().map(|(seq, topic)| (seq, topic.clone())).collect(),
+            recent: log.index.trims.recent().map(|(seq, topic)| (seq, topic.clone())).collect(),
         }
     }
 
     /// A log as the snapshot tells it, without events.
     #[must_use]
-    pub fn restored(epoch: Epoch, retention: Retention, snapshot: &Snapshot) -> Log<T> {
+    pub fn restored(epoch: Epoch, retention: Retention, snapshot: &LogSnapshot) -> Log<T> {
         let log = Log::new(epoch, retention);
-        *log.lock().log() = State::restored(epoch, snapshot);
+        *log.lock().log() = LogState::restored(epoch, snapshot);
         log
     }
 
@@ -153,9 +153,9 @@ impl<T> Log<T> {
         seq: u64,
         time: SystemTime,
         at: Instant,
-        draft: Draft,
+        content: EventContent,
     ) -> bool {
-        self.lock().log().load(topic, seq, time, at, draft)
+        self.lock().log().load(topic, seq, time, at, content)
     }
 
     /// To be called when all of those are in.
@@ -163,14 +163,14 @@ impl<T> Log<T> {
         let mut locked = self.lock();
         let log = locked.log();
         for topic in log.topics.values().filter(|topic| topic.len() == 0) {
-            log.books.empty.insert(topic.last_trim.seq, topic.trail.topic.clone());
+            log.index.empty.insert(topic.last_trim.seq, topic.meta.name.clone());
         }
     }
 
     /// Takes a key that was used in an earlier run of the program.
-    pub fn remember(&self, claim: &Claim<T>, at: Instant) {
+    pub fn remember(&self, claim: &IdempotencyKey<T>, at: Instant) {
         let mut locked = self.lock();
-        if matches!(locked.keys().look_up(claim, at), Known::No) {
+        if matches!(locked.keys().look_up(claim, at), KeyLookup::New) {
             locked.keys().take(claim, at);
         }
     }
@@ -191,23 +191,23 @@ impl<T> Log<T> {
     }
 }
 
-impl State {
-    fn restored(epoch: Epoch, snapshot: &Snapshot) -> State {
-        let mut state = State::new(epoch);
+impl LogState {
+    fn restored(epoch: Epoch, snapshot: &LogSnapshot) -> LogState {
+        let mut state = LogState::new(epoch);
         for TopicTrims { topic, last, uncounted_through } in &snapshot.topics {
-            let trail = Trail::new(topic.clone(), *uncounted_through);
-            state.topics.insert(topic.clone(), Topic::new(trail, *last));
+            let meta = TopicMeta::new(topic.clone(), *uncounted_through);
+            state.topics.insert(topic.clone(), Topic::new(meta, *last));
         }
         let mut recent = VecDeque::new();
         let beyond = snapshot.recent.len().saturating_sub(COUNTED_TRIMS);
         for (seq, topic) in &snapshot.recent[beyond..] {
             // Nobody asks for the trail of a topic that was forgotten since.
-            let known = state.topics.get(topic).map(|topic| Arc::clone(&topic.trail));
-            recent.push_back((*seq, known.unwrap_or_else(|| Trail::new(topic.clone(), 0))));
+            let known = state.topics.get(topic).map(|topic| Arc::clone(&topic.meta));
+            recent.push_back((*seq, known.unwrap_or_else(|| TopicMeta::new(topic.clone(), 0))));
         }
         state.head = snapshot.head;
         state.forgotten = snapshot.forgotten;
-        state.books.trims = Trims::restored(snapshot.trims, recent);
+        state.index.trims = TrimHistory::restored(snapshot.trims, recent);
         state
     }
 
@@ -217,14 +217,14 @@ impl State {
         seq: u64,
         time: SystemTime,
         at: Instant,
-        draft: Draft,
+        content: EventContent,
     ) -> bool {
         let Some(place) = self.topics.get_mut(topic) else { return false };
         if seq <= place.last_trim.seq {
             return false;
         }
-        let event = Event { seq, time, at, trail: Arc::clone(&place.trail), draft };
-        self.books.take_in(place, event);
+        let event = Event { seq, time, at, meta: Arc::clone(&place.meta), content };
+        self.index.take_in(place, event);
         true
     }
 }

@@ -8,11 +8,11 @@ use std::collections::VecDeque;
 use std::sync::Arc;
 
 use super::event::Event;
-use super::trims::{LastTrim, Trail};
+use super::trims::{LastTrim, TopicMeta};
 
 /// A topic's events. The oldest leave at the front, so its trims go in seq order.
 pub struct Topic {
-    pub trail: Arc<Trail>,
+    pub meta: Arc<TopicMeta>,
     events: VecDeque<Arc<Event>>,
     bytes: u64,
     pub last_trim: LastTrim,
@@ -22,8 +22,8 @@ pub struct Topic {
 
 impl Topic {
     /// An empty topic. `before` is the last trim that may have been its own in an earlier life.
-    pub fn new(trail: Arc<Trail>, before: LastTrim) -> Topic {
-        Topic { trail, events: VecDeque::new(), bytes: 0, last_trim: before, listed: 0 }
+    pub fn new(meta: Arc<TopicMeta>, before: LastTrim) -> Topic {
+        Topic { meta, events: VecDeque::new(), bytes: 0, last_trim: before, listed: 0 }
     }
 
     pub fn push(&mut self, event: Arc<Event>) {

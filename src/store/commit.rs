@@ -10,39 +10,42 @@ use std::collections::VecDeque;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use super::compact::{Chore, Rewritten};
+use super::compact::{CompactedRun, CompactionJob};
+use super::error::StoreError;
 use super::journal::Journal;
-use super::line::Commit;
-use super::record::{Event, Stamp, write_expire, write_trim};
-use super::scan::Failure;
+use super::lines::CommitBuffer;
+use super::record::{EventRecord, KeyStamp, write_expire, write_trim};
 use crate::limits::{COMMIT_BYTES, COMMIT_PUBLISHES};
-use crate::log::{Appended, Claim, Draft, Log, Now, Plan, Refusal, Refused, event_cost};
+use crate::log::{
+    AppendError, AppendPlan, Appended, EventContent, IdempotencyKey, Log, Timestamp, WriteError,
+    event_cost,
+};
 use crate::metrics::Metrics;
 use crate::names::Name;
 use crate::threads::Mailbox;
 
 /// Something that waits for the disk.
-pub enum Wish<T> {
-    Publish(Publish<T>),
-    /// Trims everything in a topic.
-    Trim(Name, Reply<Result<(), Refusal>>),
-    /// Trims what is too old.
+pub enum StoreCommand<T> {
+    Publish(PendingPublish<T>),
+    /// `TrimHistory` everything in a topic.
+    Trim(Name, ReplySender<Result<(), WriteError>>),
+    /// `TrimHistory` what is too old.
     Expire,
     /// A chore is done.
-    Done(Vec<Rewritten>),
+    Done(Vec<CompactedRun>),
     /// Ends the store in order.
-    Close(Reply<()>),
+    Close(ReplySender<()>),
 }
 
 /// To whoever waits. If it is dropped, they hear that nothing will come.
-pub struct Reply<A>(Mailbox<A>);
+pub struct ReplySender<A>(Mailbox<A>);
 
-impl<A> Reply<A> {
+impl<A> ReplySender<A> {
     /// It, and where it arrives.
     #[must_use]
-    pub fn new() -> (Reply<A>, Mailbox<A>) {
+    pub fn new() -> (ReplySender<A>, Mailbox<A>) {
         let arrives = Mailbox::new(1);
-        (Reply(arrives.clone()), arrives)
+        (ReplySender(arrives.clone()), arrives)
     }
 
     pub fn send(self, answer: A) {
@@ -50,24 +53,24 @@ impl<A> Reply<A> {
     }
 }
 
-impl<A> Drop for Reply<A> {
+impl<A> Drop for ReplySender<A> {
     fn drop(&mut self) {
         self.0.close();
     }
 }
 
 /// To a publisher.
-type Answer<T> = Reply<Result<Appended<T>, Refusal>>;
+type PublishReply<T> = ReplySender<Result<Appended<T>, WriteError>>;
 
 /// A publish that waits.
-pub struct Publish<T> {
+pub struct PendingPublish<T> {
     pub topic: Name,
-    pub drafts: Vec<Draft>,
-    pub claim: Option<Claim<T>>,
+    pub events: Vec<EventContent>,
+    pub claim: Option<IdempotencyKey<T>>,
     /// Of a batch, how many events it has.
     pub count: Option<u32>,
-    pub now: Now,
-    pub answer: Answer<T>,
+    pub now: Timestamp,
+    pub answer: PublishReply<T>,
 }
 
 /// The log, and the files under it.
@@ -83,18 +86,18 @@ pub struct Store<T> {
 
 /// What a round brought beside its answers.
 #[derive(Default)]
-pub struct Round {
-    pub failure: Option<Failure>,
-    pub chore: Option<Chore>,
+pub struct RoundResult {
+    pub failure: Option<StoreError>,
+    pub chore: Option<CompactionJob>,
     /// Whoever wanted it closed.
-    pub closed: Vec<Reply<()>>,
+    pub closed: Vec<ReplySender<()>>,
 }
 
 /// A commit that takes things in.
-struct Draw<T> {
-    commit: Commit,
+struct CommitBuilder<T> {
+    commit: CommitBuffer,
     expire: Option<u64>,
-    taken: Vec<Wish<T>>,
+    taken: Vec<StoreCommand<T>>,
     /// The seq given out last, with those that are being written.
     head: u64,
     keys: Vec<u128>,
@@ -104,12 +107,12 @@ struct Draw<T> {
 
 impl<T> Store<T> {
     /// Takes in what it can from the front, and answers it.
-    pub fn round(&mut self, wishes: &mut VecDeque<Wish<T>>, now: Instant) -> Round {
-        let mut round = Round::default();
+    pub fn round(&mut self, wishes: &mut VecDeque<StoreCommand<T>>, now: Instant) -> RoundResult {
+        let mut round = RoundResult::default();
         let aged = if self.expired { None } else { self.log.aged_through(now, self.retain_age) };
         self.expired = aged.is_some();
-        let mut draw = Draw {
-            commit: Commit::default(),
+        let mut draw = CommitBuilder {
+            commit: CommitBuffer::default(),
             expire: aged,
             taken: Vec::new(),
             head: self.log.head().seq,
@@ -124,24 +127,24 @@ impl<T> Store<T> {
         while !draw.full {
             let Some(wish) = wishes.pop_front() else { break };
             match wish {
-                Wish::Publish(publish) => {
+                StoreCommand::Publish(publish) => {
                     if let Some(publish) = self.take_in(&mut draw, publish, now) {
-                        wishes.push_front(Wish::Publish(publish));
+                        wishes.push_front(StoreCommand::Publish(publish));
                         break;
                     }
                 }
-                Wish::Trim(topic, answer) => {
+                StoreCommand::Trim(topic, answer) => {
                     // What changes nothing is not written, or a store could grow by it for ever.
                     if draw.publishes_to(&topic) || self.log.has_events(&topic) {
                         draw.commit.push(|out| write_trim(out, &topic));
-                        draw.taken.push(Wish::Trim(topic, answer));
+                        draw.taken.push(StoreCommand::Trim(topic, answer));
                     } else {
                         answer.send(Ok(()));
                     }
                 }
-                Wish::Expire => tidy = true,
-                Wish::Done(rewritten) => self.journal.done(rewritten, &self.metrics.store),
-                Wish::Close(closed) => {
+                StoreCommand::Expire => tidy = true,
+                StoreCommand::Done(rewritten) => self.journal.done(rewritten, &self.metrics.store),
+                StoreCommand::Close(closed) => {
                     round.closed.push(closed);
                     break;
                 }
@@ -164,7 +167,12 @@ impl<T> Store<T> {
     }
 
     /// Takes a publish into the commit or answers it; gives it back if it has to wait.
-    fn take_in(&self, draw: &mut Draw<T>, publish: Publish<T>, now: Instant) -> Option<Publish<T>> {
+    fn take_in(
+        &self,
+        draw: &mut CommitBuilder<T>,
+        publish: PendingPublish<T>,
+        now: Instant,
+    ) -> Option<PendingPublish<T>> {
         let claim = publish.claim.as_ref();
         let waits_for_key = claim.is_some_and(|claim| draw.keys.contains(&claim.id));
         let enough = draw.commit.len() >= COMMIT_BYTES || draw.taken.len() >= COMMIT_PUBLISHES;
@@ -172,38 +180,44 @@ impl<T> Store<T> {
             return Some(publish);
         }
         let mut plan = self.log.plan(&publish.topic, claim, now, draw.made.len());
-        if matches!(plan, Plan::Make | Plan::Replace | Plan::TopicCap)
-            && draw.made.contains(&publish.topic)
+        if matches!(
+            plan,
+            AppendPlan::CreateTopic | AppendPlan::ReplaceEmptyTopic | AppendPlan::TooManyTopics
+        ) && draw.made.contains(&publish.topic)
         {
-            plan = Plan::Append;
+            plan = AppendPlan::Append;
         }
         match plan {
-            Plan::Repeat(outcome) => {
-                publish.answer.send(Ok(Appended::Before(outcome)));
+            AppendPlan::Duplicate(outcome) => {
+                publish.answer.send(Ok(Appended::Duplicate(outcome)));
                 return None;
             }
-            Plan::KeyReused => {
-                publish.answer.send(Err(Refusal::Log(Refused::KeyReused)));
+            AppendPlan::KeyReused => {
+                publish.answer.send(Err(WriteError::Rejected(AppendError::KeyReused)));
                 return None;
             }
             // Which topics are empty is sure only when nothing else is being written.
-            Plan::Replace | Plan::TopicCap if !draw.commit.is_empty() => return Some(publish),
-            Plan::TopicCap => {
-                publish.answer.send(Err(Refusal::Log(Refused::TopicCap)));
+            AppendPlan::ReplaceEmptyTopic | AppendPlan::TooManyTopics
+                if !draw.commit.is_empty() =>
+            {
+                return Some(publish);
+            }
+            AppendPlan::TooManyTopics => {
+                publish.answer.send(Err(WriteError::Rejected(AppendError::TooManyTopics)));
                 return None;
             }
-            Plan::Replace => draw.full = true,
-            Plan::Make => {
+            AppendPlan::ReplaceEmptyTopic => draw.full = true,
+            AppendPlan::CreateTopic => {
                 draw.made.push(publish.topic.clone());
             }
-            Plan::Append => {}
+            AppendPlan::Append => {}
         }
         draw.publish(publish);
         None
     }
 
     /// Writes the commit, changes the log, and answers.
-    fn write(&mut self, draw: Draw<T>, now: Instant) -> Option<Failure> {
+    fn write(&mut self, draw: CommitBuilder<T>, now: Instant) -> Option<StoreError> {
         if draw.commit.is_empty() {
             return None;
         }
@@ -212,11 +226,11 @@ impl<T> Store<T> {
             let why = failure.to_string();
             for wish in draw.taken {
                 match wish {
-                    Wish::Publish(publish) => {
-                        publish.answer.send(Err(Refusal::Disk(why.clone())));
+                    StoreCommand::Publish(publish) => {
+                        publish.answer.send(Err(WriteError::Storage(why.clone())));
                     }
-                    Wish::Trim(_, answer) => {
-                        answer.send(Err(Refusal::Disk(why.clone())));
+                    StoreCommand::Trim(_, answer) => {
+                        answer.send(Err(WriteError::Storage(why.clone())));
                     }
                     _ => {}
                 }
@@ -231,8 +245,10 @@ impl<T> Store<T> {
         let (mut published, mut deleted) = (Vec::with_capacity(draw.taken.len()), Vec::new());
         for wish in draw.taken {
             match wish {
-                Wish::Publish(publish) => published.push(self.append(publish, &mut trimmed)),
-                Wish::Trim(topic, answer) => {
+                StoreCommand::Publish(publish) => {
+                    published.push(self.append(publish, &mut trimmed));
+                }
+                StoreCommand::Trim(topic, answer) => {
                     self.log.trim_noting(&topic, &mut trimmed);
                     deleted.push(answer);
                 }
@@ -251,48 +267,48 @@ impl<T> Store<T> {
 
     fn append(
         &mut self,
-        publish: Publish<T>,
+        publish: PendingPublish<T>,
         trimmed: &mut Vec<Arc<crate::log::Event>>,
-    ) -> (Answer<T>, Result<Appended<T>, Refusal>) {
-        let Publish { topic, drafts, claim, now, answer, .. } = publish;
+    ) -> (PublishReply<T>, Result<Appended<T>, WriteError>) {
+        let PendingPublish { topic, events, claim, now, answer, .. } = publish;
         if let Some(active) = self.journal.segments.active() {
-            for draft in &drafts {
-                active.count(event_cost(draft), true);
+            for content in &events {
+                active.count(event_cost(content), true);
             }
             if claim.is_some() {
                 active.count_key(now.at);
             }
         }
-        let appended = self.log.append_noting(&topic, drafts, claim.as_ref(), now, trimmed);
-        (answer, appended.map_err(Refusal::Log))
+        let appended = self.log.append_noting(&topic, events, claim.as_ref(), now, trimmed);
+        (answer, appended.map_err(WriteError::Rejected))
     }
 }
 
-impl<T> Draw<T> {
+impl<T> CommitBuilder<T> {
     fn publishes_to(&self, topic: &Name) -> bool {
-        self.taken.iter().any(|wish| matches!(wish, Wish::Publish(p) if p.topic == *topic))
+        self.taken.iter().any(|wish| matches!(wish, StoreCommand::Publish(p) if p.topic == *topic))
     }
 
-    fn publish(&mut self, publish: Publish<T>) {
-        let stamp = publish.claim.as_ref().map(|claim| Stamp {
+    fn publish(&mut self, publish: PendingPublish<T>) {
+        let stamp = publish.claim.as_ref().map(|claim| KeyStamp {
             id: claim.id,
             fingerprint: claim.fingerprint,
             count: publish.count,
         });
-        let batch = publish.drafts.len();
-        for (place, draft) in publish.drafts.iter().enumerate() {
+        let batch = publish.events.len();
+        for (place, content) in publish.events.iter().enumerate() {
             self.head += 1;
-            let event = Event {
+            let event = EventRecord {
                 seq: self.head,
                 topic: &publish.topic,
                 time: publish.now.wall,
                 batch: if place == 0 { batch } else { 1 },
                 stamp: stamp.as_ref().filter(|_| place + 1 == batch),
-                draft,
+                content,
             };
             self.commit.push(|out| event.write(out));
         }
         self.keys.extend(stamp.map(|stamp| stamp.id));
-        self.taken.push(Wish::Publish(publish));
+        self.taken.push(StoreCommand::Publish(publish));
     }
 }

@@ -9,29 +9,30 @@
 use std::io;
 use std::time::{Duration, Instant, SystemTime};
 
-use super::disk::{Disk, File};
+use super::error::{IoContext, StoreError};
 use super::header::{file_name, first_line, segments, temporary_name, write_compacted};
-use super::line::Commit;
-use super::record::{Event, KeyOnly, Record, Stored};
-use super::scan::{Doing, Failure, read_sealed};
+use super::lines::CommitBuffer;
+use super::record::{EventRecord, KeyRecord, Record, StoredEvent};
+use super::scan::read_sealed;
 use super::segments::Segment;
+use super::storage::{Storage, StorageFile};
 use crate::limits::KEY_AGE;
-use crate::log::{Now, Snapshot, event_cost};
+use crate::log::{LogSnapshot, Timestamp, event_cost};
 use crate::names::Name;
 
 /// What was kept when the newest segment began.
-pub struct Kept {
+pub struct LiveSet {
     /// The last trimmed seq of each topic, by name. What is of no topic here is gone.
     topics: Vec<(Name, u64)>,
     /// Keys used before this are forgotten.
     keys_since: SystemTime,
 }
 
-impl Kept {
+impl LiveSet {
     #[must_use]
-    pub fn new(snapshot: &Snapshot, now: SystemTime) -> Kept {
+    pub fn new(snapshot: &LogSnapshot, now: SystemTime) -> LiveSet {
         let topics = snapshot.topics.iter();
-        Kept {
+        LiveSet {
             topics: topics.map(|t| (t.topic.clone(), t.last.seq)).collect(),
             keys_since: now.checked_sub(KEY_AGE).unwrap_or(SystemTime::UNIX_EPOCH),
         }
@@ -63,36 +64,36 @@ impl Kept {
 }
 
 /// What is to be done to the files of a store, apart from appending.
-pub struct Chore {
+pub struct CompactionJob {
     /// The segments that were needed when the newest of them began. Whatever older file is none of
     /// these nobody needs, also when it stayed behind at an earlier chore.
     pub needed: Vec<u64>,
     /// Runs of neighbours to be rewritten: their first seqs, and the last seq they stand for.
     pub runs: Vec<(Vec<u64>, u64)>,
-    pub kept: Kept,
+    pub kept: LiveSet,
 }
 
 /// A rewritten run.
-pub struct Rewritten {
+pub struct CompactedRun {
     pub from: Vec<u64>,
     pub to: Segment,
 }
 
-impl Chore {
+impl CompactionJob {
     /// Does it. What fails is left as it was; the failure is told to `failed`.
-    pub fn run(&self, disk: &dyn Disk, mut failed: impl FnMut(Failure)) -> Vec<Rewritten> {
+    pub fn run(&self, disk: &dyn Storage, mut failed: impl FnMut(StoreError)) -> Vec<CompactedRun> {
         self.remove_dead(disk).unwrap_or_else(&mut failed);
         let rewrite = |(from, through): &(Vec<u64>, u64)| {
             let to = rewrite(disk, from, *through, &self.kept).map_err(&mut failed).ok()?;
             // From here on it is what a start would find. What fails now leaves files behind that
             // stand for nothing, and go at the next start.
             remove_replaced(disk, from).unwrap_or_else(&mut failed);
-            Some(Rewritten { from: from.clone(), to })
+            Some(CompactedRun { from: from.clone(), to })
         };
         self.runs.iter().filter_map(rewrite).collect()
     }
 
-    fn remove_dead(&self, disk: &dyn Disk) -> Result<(), Failure> {
+    fn remove_dead(&self, disk: &dyn Storage) -> Result<(), StoreError> {
         let newest = self.needed.last().copied().unwrap_or_default();
         for first in segments(disk)?.into_iter().filter(|first| *first < newest) {
             if !self.needed.contains(&first) {
@@ -104,16 +105,21 @@ impl Chore {
     }
 }
 
-fn rewrite(disk: &dyn Disk, from: &[u64], through: u64, kept: &Kept) -> Result<Segment, Failure> {
+fn rewrite(
+    disk: &dyn Storage,
+    from: &[u64],
+    through: u64,
+    kept: &LiveSet,
+) -> Result<Segment, StoreError> {
     let first = from.first().copied().unwrap_or_default();
-    let mut output = Output::new(disk, first, through, kept)?;
+    let mut output = SegmentWriter::new(disk, first, through, kept)?;
     for one in from {
         read_sealed(disk, *one, &mut |record| output.take(record))?;
     }
     output.finish(disk)
 }
 
-fn remove_replaced(disk: &dyn Disk, from: &[u64]) -> Result<(), Failure> {
+fn remove_replaced(disk: &dyn Storage, from: &[u64]) -> Result<(), StoreError> {
     // Or a power cut could bring back the old file under this name, and its neighbours be gone.
     disk.sync_names().doing("sync", "the directory")?;
     for name in from.iter().skip(1).map(|first| file_name(*first)) {
@@ -124,37 +130,37 @@ fn remove_replaced(disk: &dyn Disk, from: &[u64]) -> Result<(), Failure> {
 
 /// A segment that is made from others. It takes its name when it is complete and safe; until then
 /// it is a file that goes at the next start.
-pub struct Output<'a> {
-    file: Box<dyn File>,
-    commit: Commit,
+pub struct SegmentWriter<'a> {
+    file: Box<dyn StorageFile>,
+    commit: CommitBuffer,
     segment: Segment,
     /// The seq that may come next, and the last one.
     next: u64,
     through: u64,
-    kept: &'a Kept,
-    now: Now,
+    kept: &'a LiveSet,
+    now: Timestamp,
     written: io::Result<()>,
 }
 
 /// Bytes that are written at once.
 const CHUNK: usize = 64 << 10;
 
-impl Output<'_> {
+impl SegmentWriter<'_> {
     pub fn new<'a>(
-        disk: &dyn Disk,
+        disk: &dyn Storage,
         first: u64,
         through: u64,
-        kept: &'a Kept,
-    ) -> Result<Output<'a>, Failure> {
+        kept: &'a LiveSet,
+    ) -> Result<SegmentWriter<'a>, StoreError> {
         let temporary = temporary_name(&file_name(first));
         let file = disk.create(&temporary).doing("create", &temporary)?;
         let written = file.write_at(&first_line(), 0);
         let mut segment = Segment::new(first);
         segment.bytes = first_line().len() as u64;
-        let mut commit = Commit::default();
+        let mut commit = CommitBuffer::default();
         commit.push(|out| write_compacted(out, through));
-        let now = Now::read();
-        Ok(Output { file, commit, segment, next: first, through, kept, now, written })
+        let now = Timestamp::read();
+        Ok(SegmentWriter { file, commit, segment, next: first, through, kept, now, written })
     }
 
     /// Takes in a record if it is needed. What is not an event or a key belonged to the moment.
@@ -169,28 +175,28 @@ impl Output<'_> {
         }
     }
 
-    fn take_event(&mut self, mut event: Stored) {
+    fn take_event(&mut self, mut event: StoredEvent) {
         if !(self.next..=self.through).contains(&event.seq) {
             return;
         }
         self.next = event.seq + 1;
         event.stamp = event.stamp.filter(|_| self.kept.key(event.time));
         if self.kept.event(&event.topic, event.seq) {
-            self.segment.count(event_cost(&event.draft), true);
+            self.segment.count(event_cost(&event.content), true);
             if event.stamp.is_some() {
                 self.segment.count_key(instant(event.time, self.now));
             }
-            let Stored { seq, topic, time, stamp, draft, .. } = &event;
+            let StoredEvent { seq, topic, time, stamp, content, .. } = &event;
             let (time, stamp) = (*time, stamp.as_ref());
-            let event = Event { seq: *seq, topic, time, batch: 1, stamp, draft };
+            let event = EventRecord { seq: *seq, topic, time, batch: 1, stamp, content };
             self.commit.push(|out| event.write(out));
         } else if let Some(stamp) = event.stamp {
-            let Stored { seq, topic, time, .. } = event;
-            self.take_key(&KeyOnly { seq, topic, time, stamp });
+            let StoredEvent { seq, topic, time, .. } = event;
+            self.take_key(&KeyRecord { seq, topic, time, stamp });
         }
     }
 
-    fn take_key(&mut self, key: &KeyOnly) {
+    fn take_key(&mut self, key: &KeyRecord) {
         if self.kept.key(key.time) {
             self.segment.count_key(instant(key.time, self.now));
             self.commit.push(|out| key.write(out));
@@ -206,7 +212,7 @@ impl Output<'_> {
     }
 
     /// Gives it its name, in place of what was there.
-    pub fn finish(mut self, disk: &dyn Disk) -> Result<Segment, Failure> {
+    pub fn finish(mut self, disk: &dyn Storage) -> Result<Segment, StoreError> {
         self.write();
         let name = file_name(self.segment.first);
         let temporary = temporary_name(&name);
@@ -222,7 +228,7 @@ impl Output<'_> {
 
 /// A moment of an earlier run of the program on the clock that ages run on.
 #[must_use]
-pub fn instant(time: SystemTime, Now { at, wall }: Now) -> Instant {
+pub fn instant(time: SystemTime, Timestamp { at, wall }: Timestamp) -> Instant {
     let age = wall.duration_since(time).unwrap_or(Duration::ZERO);
     // The clock may not reach back so far; then it is as old as the clock can say.
     at.checked_sub(age).unwrap_or_else(|| {

@@ -10,53 +10,64 @@ use std::time::Instant;
 
 use parking_lot::Mutex;
 
-use super::Opened;
-use super::commit::{Publish, Reply, Store, Wish};
-use super::compact::Chore;
-use super::lock::Lock;
-use super::scan::Failure;
-use crate::config::Sync;
-use crate::diag::Diag;
+use super::OpenedStore;
+use super::commit::{PendingPublish, ReplySender, Store, StoreCommand};
+use super::compact::CompactionJob;
+use super::error::StoreError;
+use super::lock::DirectoryLock;
+use crate::config::SyncPolicy;
 use crate::limits::COMMIT_QUEUE;
-use crate::log::{Appended, Disk, Handed, Ledger, Log, Now, Refusal};
-use crate::metrics::{Metrics, Page};
+use crate::log::{AppendRequest, Appended, Log, LogWriter, StorageStatus, Timestamp, WriteError};
+use crate::logger::Logger;
+use crate::metrics::{Metrics, MetricsText};
 use crate::names::Name;
 use crate::threads::{Mailbox, start};
 
 /// How the log of a store is changed: by the flusher, after the disk.
-pub struct Writer<T> {
-    flusher: Mailbox<Wish<T>>,
+pub struct StoreWriter<T> {
+    flusher: Mailbox<StoreCommand<T>>,
     log: Arc<Log<T>>,
     metrics: Arc<Metrics>,
-    trouble: Trouble,
+    trouble: FailureStatus,
     durable: bool,
 }
 
 /// What the disk said first, while it refuses. A lock that is held for moments, under no other.
-type Trouble = Arc<Mutex<Option<String>>>;
+type FailureStatus = Arc<Mutex<Option<String>>>;
 
-impl<T: Send> Ledger<T> for Writer<T> {
-    fn append(&self, handed: Handed<'_, T>, now: Now) -> Result<Appended<T>, Refusal> {
-        let Handed { topic, drafts, claim, count } = handed;
-        let (answer, answered) = Reply::new();
+impl<T: Send> LogWriter<T> for StoreWriter<T> {
+    fn append(
+        &self,
+        handed: AppendRequest<'_, T>,
+        now: Timestamp,
+    ) -> Result<Appended<T>, WriteError> {
+        let AppendRequest { topic, events, claim, count } = handed;
+        let (answer, answered) = ReplySender::new();
         let (topic, claim) = (topic.clone(), claim.cloned());
-        self.flusher.post(Wish::Publish(Publish { topic, drafts, claim, count, now, answer }));
+        self.flusher.post(StoreCommand::Publish(PendingPublish {
+            topic,
+            events,
+            claim,
+            count,
+            now,
+            answer,
+        }));
         answered.take().unwrap_or_else(|| Err(stopped()))
     }
 
-    fn trim(&self, topic: &Name) -> Result<(), Refusal> {
-        let (answer, answered) = Reply::new();
-        self.flusher.post(Wish::Trim(topic.clone(), answer));
+    fn trim(&self, topic: &Name) -> Result<(), WriteError> {
+        let (answer, answered) = ReplySender::new();
+        self.flusher.post(StoreCommand::Trim(topic.clone(), answer));
         answered.take().unwrap_or_else(|| Err(stopped()))
     }
 
     fn expire(&self, now: Instant) {
         // Only keys: events are never too old for this log, but for its store.
         self.log.expire(now);
-        self.flusher.post(Wish::Expire);
+        self.flusher.post(StoreCommand::Expire);
     }
 
-    fn render(&self, page: &mut Page) {
+    fn render(&self, page: &mut MetricsText) {
         self.metrics.store.render(page);
         page.gauge(
             "store_failing",
@@ -65,8 +76,8 @@ impl<T: Send> Ledger<T> for Writer<T> {
         );
     }
 
-    fn disk(&self) -> Disk {
-        self.trouble.lock().clone().map_or(Disk::Works, Disk::Fails)
+    fn disk(&self) -> StorageStatus {
+        self.trouble.lock().clone().map_or(StorageStatus::Ok, StorageStatus::Failing)
     }
 
     fn is_durable(&self) -> bool {
@@ -74,52 +85,52 @@ impl<T: Send> Ledger<T> for Writer<T> {
     }
 
     fn close(&self) {
-        let (closed, wait) = Reply::new();
-        self.flusher.post(Wish::Close(closed));
+        let (closed, wait) = ReplySender::new();
+        self.flusher.post(StoreCommand::Close(closed));
         let _ = wait.take();
     }
 }
 
-fn stopped() -> Refusal {
-    Refusal::Disk("the store has ended".into())
+fn stopped() -> WriteError {
+    WriteError::Storage("the store has ended".into())
 }
 
-impl<T: Send + 'static> Opened<T> {
+impl<T: Send + 'static> OpenedStore<T> {
     /// Starts the flusher. Returns the log, and the way to change it.
     ///
     /// # Errors
     /// When the operating system refuses a thread.
-    pub fn start(self, diag: &Diag) -> io::Result<(Arc<Log<T>>, Writer<T>)> {
-        let Opened { store, mut report, lock, .. } = self;
+    pub fn start(self, logger: &Logger) -> io::Result<(Arc<Log<T>>, StoreWriter<T>)> {
+        let OpenedStore { store, mut report, lock, .. } = self;
         let (log, metrics) = (Arc::clone(&store.log), Arc::clone(&store.metrics));
-        let durable = store.journal.sync == Sync::Always;
+        let durable = store.journal.sync == SyncPolicy::Always;
         let queue = Mailbox::new(COMMIT_QUEUE);
-        let trouble = Trouble::default();
+        let trouble = FailureStatus::default();
         let mut flusher = Flusher {
             store,
             queue: queue.clone(),
-            diag: diag.clone(),
+            logger: logger.clone(),
             trouble: Arc::clone(&trouble),
             stuck: false,
             lock: Arc::new(lock),
         };
         flusher.start(report.found.chore.take());
         start("flusher", Box::new(move || flusher.run()))?;
-        Ok((Arc::clone(&log), Writer { flusher: queue, log, metrics, trouble, durable }))
+        Ok((Arc::clone(&log), StoreWriter { flusher: queue, log, metrics, trouble, durable }))
     }
 }
 
 /// The thread.
 struct Flusher<T> {
     store: Store<T>,
-    queue: Mailbox<Wish<T>>,
-    diag: Diag,
-    trouble: Trouble,
+    queue: Mailbox<StoreCommand<T>>,
+    logger: Logger,
+    trouble: FailureStatus,
     /// No new segment could be begun; told once.
     stuck: bool,
     /// Given back when the thread ends, and whoever does a chore for it: another process must not
     /// find its files being changed.
-    lock: Arc<Lock>,
+    lock: Arc<DirectoryLock>,
 }
 
 impl<T> Drop for Flusher<T> {
@@ -166,7 +177,7 @@ impl<T: Send + 'static> Flusher<T> {
     }
 
     /// Says when trouble begins and when it is over, once each.
-    fn note(&mut self, failure: Option<&Failure>) {
+    fn note(&mut self, failure: Option<&StoreError>) {
         self.note_stuck(failure);
         let mut trouble = self.trouble.lock();
         match (failure, &*trouble) {
@@ -174,14 +185,14 @@ impl<T: Send + 'static> Flusher<T> {
                 let said = failure.to_string();
                 *trouble = Some(said.clone());
                 drop(trouble);
-                self.diag.error(format_args!(
+                self.logger.error(format_args!(
                     "the store takes nothing: {said}; what it has is served, publishes get 507"
                 ));
             }
             (None, Some(_)) if self.store.journal.refused.is_none() => {
                 let said = trouble.take().unwrap_or_default();
                 drop(trouble);
-                self.diag.error(format_args!(
+                self.logger.error(format_args!(
                     "the store works again, after: {said}; what it had was read again and is whole"
                 ));
             }
@@ -190,24 +201,25 @@ impl<T: Send + 'static> Flusher<T> {
     }
 
     /// The same for a new segment that cannot be begun: then the old one grows on.
-    fn note_stuck(&mut self, failure: Option<&Failure>) {
+    fn note_stuck(&mut self, failure: Option<&StoreError>) {
         let stuck = self.store.journal.rotate_after.is_some();
         if let (Some(failure), true, false) = (failure, stuck, self.stuck) {
-            self.diag.error(format_args!("no new segment can be begun: {failure}"));
+            self.logger.error(format_args!("no new segment can be begun: {failure}"));
         }
         self.stuck = stuck;
     }
 
     /// Has a chore done by a thread of its own.
-    fn start(&mut self, chore: Option<Chore>) {
+    fn start(&mut self, chore: Option<CompactionJob>) {
         let Some(chore) = chore else { return };
         let disk = Arc::clone(&self.store.journal.disk);
-        let (back, diag) = (self.queue.clone(), self.diag.clone());
+        let (back, logger) = (self.queue.clone(), self.logger.clone());
         let lock = Arc::clone(&self.lock);
         let work = move || {
             let _locked = lock;
-            let failed = |failure| diag.error(format_args!("a segment stays as it is: {failure}"));
-            back.post(Wish::Done(chore.run(&*disk, failed)));
+            let failed =
+                |failure| logger.error(format_args!("a segment stays as it is: {failure}"));
+            back.post(StoreCommand::Done(chore.run(&*disk, failed)));
         };
         if start("compact", Box::new(work)).is_err() {
             self.store.journal.done(Vec::new(), &self.store.metrics.store);

@@ -8,13 +8,13 @@
 //! The first line never changes its form, so that a program of any version can tell what it has
 //! before it. The second is a line like all others.
 
-use super::disk::Disk;
-use super::line::Commit;
-use super::record::{LARGEST, Reader, hex, write_topic, write_trimmed};
-use super::scan::{Doing as _, Failure};
+use super::error::{IoContext as _, StoreError};
+use super::lines::CommitBuffer;
+use super::record::{LARGEST, RecordReader, hex, write_topic, write_trimmed};
+use super::storage::Storage;
 use crate::cursor::Epoch;
-use crate::json::Object;
-use crate::log::{LastTrim, Retention, Snapshot};
+use crate::json::JsonObject;
+use crate::log::{LastTrim, LogSnapshot, Retention};
 use crate::names::Name;
 
 /// The version of the format that this program writes and reads.
@@ -23,16 +23,16 @@ const WORD: &str = "longpoll store ";
 
 /// What a segment is.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Header {
+pub enum SegmentHeader {
     /// As it was written, with the state of the log when it began.
-    Begun(Box<Begun>),
+    Full(Box<FullHeader>),
     /// Made from others, without what was dead in them. It stands for all seqs up to this one.
     Compacted { through: u64 },
 }
 
 /// The header of a segment that events are appended to.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Begun {
+pub struct FullHeader {
     pub epoch: Epoch,
     /// The seq that comes next.
     pub next: u64,
@@ -55,7 +55,7 @@ pub struct Begun {
     pub forgotten: LastTrim,
 }
 
-impl Begun {
+impl FullHeader {
     /// The retention by which the log was trimmed. Ages are written down when they have passed.
     #[must_use]
     pub fn retention(&self) -> Retention {
@@ -78,31 +78,31 @@ pub fn first_line() -> Vec<u8> {
 ///
 /// # Errors
 /// Which version it is of, if this program does not know it; or that it says none.
-pub fn check_first_line(name: &str, line: &[u8]) -> Result<(), Failure> {
+pub fn check_first_line(name: &str, line: &[u8]) -> Result<(), StoreError> {
     let version = std::str::from_utf8(line).ok().and_then(|line| line.strip_prefix(WORD));
     let version = version.filter(|v| !v.is_empty() && v.bytes().all(|b| b.is_ascii_digit()));
     match version.and_then(|version| version.parse::<u64>().ok()) {
         Some(FORMAT) => Ok(()),
-        Some(newer) if newer > FORMAT => Err(Failure::Newer(format!(
+        Some(newer) if newer > FORMAT => Err(StoreError::Newer(format!(
             "{name}: its format is version {newer}, and this program knows {FORMAT}; a newer \
              longpoll reads it"
         ))),
         _ => {
             let what = format!("it does not begin with {WORD:?} and a format version");
-            Err(Failure::damaged(name, 0, &what))
+            Err(StoreError::damaged(name, 0, &what))
         }
     }
 }
 
 /// The beginning of a segment with the state of the log.
 #[must_use]
-pub fn begin(begun: &Begun, snapshot: &Snapshot) -> Vec<u8> {
-    let mut commit = Commit::default();
+pub fn begin(begun: &FullHeader, snapshot: &LogSnapshot) -> Vec<u8> {
+    let mut commit = CommitBuffer::default();
     commit.push(|out| write_begun(out, begun));
     for topic in &snapshot.topics {
         commit.push(|out| write_topic(out, topic));
     }
-    // Trims come in runs of one topic.
+    // TrimHistory come in runs of one topic.
     for run in snapshot.recent.chunk_by(|(_, a), (_, b)| a == b) {
         let seqs: Vec<u64> = run.iter().map(|(seq, _)| *seq).collect();
         commit.push(|out| write_trimmed(out, &run[0].1, &seqs));
@@ -112,8 +112,8 @@ pub fn begin(begun: &Begun, snapshot: &Snapshot) -> Vec<u8> {
     bytes
 }
 
-fn write_begun(out: &mut Vec<u8>, begun: &Begun) {
-    let mut object = Object::open(out);
+fn write_begun(out: &mut Vec<u8>, begun: &FullHeader) {
+    let mut object = JsonObject::open(out);
     object
         .plain("epoch", &begun.epoch.to_string())
         .number("next", begun.next)
@@ -133,23 +133,23 @@ fn write_begun(out: &mut Vec<u8>, begun: &Begun) {
 
 /// Writes the header of a compacted segment.
 pub fn write_compacted(out: &mut Vec<u8>, through: u64) {
-    let mut object = Object::open(out);
+    let mut object = JsonObject::open(out);
     object.number("compacted_through", through);
     object.close();
 }
 
 /// Reads a header.
 #[must_use]
-pub fn read(json: &[u8]) -> Option<Header> {
-    let mut r = Reader(json);
+pub fn read(json: &[u8]) -> Option<SegmentHeader> {
+    let mut r = RecordReader(json);
     let header = if r.take("{\"compacted_through\":") {
-        Header::Compacted { through: r.number()? }
+        SegmentHeader::Compacted { through: r.number()? }
     } else {
         r.take("{\"epoch\":").then_some(())?;
-        let boolean = |r: &mut Reader<'_>| {
+        let boolean = |r: &mut RecordReader<'_>| {
             r.take("true").then_some(true).or(r.take("false").then_some(false))
         };
-        Header::Begun(Box::new(Begun {
+        SegmentHeader::Full(Box::new(FullHeader {
             epoch: r.plain()?.parse().ok()?,
             next: r.member("next")?.number()?,
             first: r.member("first")?.number()?,
@@ -185,7 +185,7 @@ pub fn first_seq(name: &str) -> Option<u64> {
 }
 
 /// The segments of a directory, oldest first.
-pub fn segments(disk: &dyn Disk) -> Result<Vec<u64>, Failure> {
+pub fn segments(disk: &dyn Storage) -> Result<Vec<u64>, StoreError> {
     let names = disk.list().doing("list", "the directory")?;
     let mut firsts = Vec::new();
     for first in names.iter().filter_map(|name| first_seq(name)) {
@@ -203,6 +203,6 @@ pub fn temporary_name(name: &str) -> String {
 }
 
 /// Adds to a snapshot what a line of it says.
-pub fn take_trimmed(snapshot: &mut Snapshot, topic: &Name, seqs: &[u64]) {
+pub fn take_trimmed(snapshot: &mut LogSnapshot, topic: &Name, seqs: &[u64]) {
     snapshot.recent.extend(seqs.iter().map(|seq| (*seq, topic.clone())));
 }

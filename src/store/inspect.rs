@@ -4,20 +4,21 @@
 use std::io::{self, Write};
 use std::path::Path;
 
-use super::disk::{Directory, Disk, File};
-use super::header::{self, Header, file_name, first_line, segments};
-use super::line::{Mark, parse};
-use super::lock::{LOCK, Safe, identity};
+use super::error::{IoContext, StoreError};
+use super::header::{self, SegmentHeader, file_name, first_line, segments};
+use super::lines::{CommitMark, parse};
+use super::lock::{LOCK, SyncedMark, identity};
 use super::record::Record;
 use super::recovery::{check_safe, why_new_epoch};
 use super::replay::read;
-use super::scan::{Doing, Failure, Lines};
-use crate::log::Now;
+use super::scan::LineReader;
+use super::storage::{DiskDirectory, Storage, StorageFile};
+use crate::log::Timestamp;
 
 /// What is in a segment's file, whole or not.
 #[derive(Default)]
-pub struct Contents {
-    pub header: Option<Header>,
+pub struct SegmentContents {
+    pub header: Option<SegmentHeader>,
     pub events: u64,
     pub seqs: Option<(u64, u64)>,
     /// How many lines are not as they were written, and where the first is.
@@ -25,7 +26,7 @@ pub struct Contents {
     pub first_bad: u64,
 }
 
-impl Contents {
+impl SegmentContents {
     fn note_bad(&mut self, at: u64) {
         self.bad += 1;
         if self.bad == 1 {
@@ -39,9 +40,12 @@ impl Contents {
 ///
 /// # Errors
 /// When the disk fails.
-pub fn go_through(file: &dyn File, each: &mut dyn FnMut(Record)) -> io::Result<Contents> {
-    let mut found = Contents::default();
-    let mut lines = Lines::new(file);
+pub fn go_through(
+    file: &dyn StorageFile,
+    each: &mut dyn FnMut(Record),
+) -> io::Result<SegmentContents> {
+    let mut found = SegmentContents::default();
+    let mut lines = LineReader::new(file);
     // Those whose commit has not ended yet.
     let mut open: Vec<Record> = Vec::new();
     while let Some(line) = lines.read()? {
@@ -59,7 +63,7 @@ pub fn go_through(file: &dyn File, each: &mut dyn FnMut(Record)) -> io::Result<C
             None if found.header.is_none() => found.header = header::read(&bytes[json..]),
             None => found.note_bad(at),
         }
-        if mark != Mark::More {
+        if mark != CommitMark::More {
             for record in open.drain(..) {
                 if let Record::Event(event) = &record {
                     let first = found.seqs.map_or(event.seq, |(first, _)| first);
@@ -74,7 +78,7 @@ pub fn go_through(file: &dyn File, each: &mut dyn FnMut(Record)) -> io::Result<C
 }
 
 /// One line about a segment.
-fn describe(disk: &dyn Disk, first: u64, out: &mut dyn Write) -> io::Result<()> {
+fn describe(disk: &dyn Storage, first: u64, out: &mut dyn Write) -> io::Result<()> {
     let name = file_name(first);
     let file = disk.open(&name)?;
     let contents = go_through(&*file, &mut |_| {})?;
@@ -82,7 +86,7 @@ fn describe(disk: &dyn Disk, first: u64, out: &mut dyn Write) -> io::Result<()> 
     if let Some((first, last)) = contents.seqs {
         write!(out, ", seqs {first} to {last}")?;
     }
-    if let Some(Header::Compacted { through }) = contents.header {
+    if let Some(SegmentHeader::Compacted { through }) = contents.header {
         write!(out, ", rewritten, stands for all up to {through}")?;
     }
     if contents.bad > 0 {
@@ -96,10 +100,10 @@ fn describe(disk: &dyn Disk, first: u64, out: &mut dyn Write) -> io::Result<()> 
 /// # Errors
 /// When the directory cannot be read, or nobody takes what is said.
 pub fn inspect<T>(directory: &Path, out: &mut dyn Write) -> io::Result<bool> {
-    let disk = Directory::new(directory);
+    let disk = DiskDirectory::new(directory);
     // Before the segments: what it says is then at most as new as they are.
     let marker = disk.open(LOCK).ok();
-    let safe = marker.as_ref().and_then(|marker| Safe::read(&**marker));
+    let safe = marker.as_ref().and_then(|marker| SyncedMark::read(&**marker));
     let mut firsts = segments(&disk).map_err(io::Error::other)?;
     for first in &firsts {
         describe(&disk, *first, out)?;
@@ -108,7 +112,7 @@ pub fn inspect<T>(directory: &Path, out: &mut dyn Write) -> io::Result<bool> {
         writeln!(out, "there are no segments: the next start begins a new log")?;
         return Ok(true);
     };
-    let checked = read::<T>(&disk, &firsts, newest, Now::read()).and_then(|found| {
+    let checked = read::<T>(&disk, &firsts, newest, Timestamp::read()).and_then(|found| {
         let here = identity(&directory.join(LOCK)).doing("look at", LOCK)?;
         let copied = here.as_ref() != Some(&found.begun.identity);
         if !copied {
@@ -118,13 +122,13 @@ pub fn inspect<T>(directory: &Path, out: &mut dyn Write) -> io::Result<bool> {
     });
     let (found, copied) = match checked {
         Ok(checked) => checked,
-        Err(Failure::Damaged(damage)) => {
+        Err(StoreError::Damaged(damage)) => {
             writeln!(out, "DAMAGED: {damage}")?;
             let directory = directory.display();
             writeln!(out, "\"longpoll repair {directory}\" keeps what is whole")?;
             return Ok(false);
         }
-        Err(Failure::Newer(why)) => {
+        Err(StoreError::Newer(why)) => {
             writeln!(out, "{why}")?;
             return Ok(false);
         }

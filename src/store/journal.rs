@@ -9,32 +9,33 @@ use std::io;
 use std::sync::Arc;
 use std::time::{Instant, SystemTime};
 
-use super::compact::{Chore, Kept, Rewritten};
-use super::disk::{Disk, File};
-use super::header::{Begun, begin, file_name, temporary_name};
-use super::line::Commit;
-use super::lock::Safe;
+use super::compact::{CompactedRun, CompactionJob, LiveSet};
+use super::error::{IoContext, StoreError};
+use super::header::{FullHeader, begin, file_name, temporary_name};
+use super::lines::CommitBuffer;
+use super::lock::SyncedMark;
 use super::record::write_word;
-use super::recovery::Settings;
-use super::scan::{Commits, Doing, Failure, Next};
-use super::segments::{Segment, Segments};
-use crate::config::Sync;
+use super::recovery::OpenSettings;
+use super::scan::{CommitReader, NextCommit};
+use super::segments::{Segment, SegmentList};
+use super::storage::{Storage, StorageFile};
+use crate::config::SyncPolicy;
 use crate::limits::STORE_RETRY;
-use crate::log::{Log, Snapshot};
+use crate::log::{Log, LogSnapshot};
 use crate::metrics::StoreMetrics;
 
 /// The files of an open store.
 pub struct Journal {
-    pub disk: Arc<dyn Disk>,
-    pub sync: Sync,
+    pub disk: Arc<dyn Storage>,
+    pub sync: SyncPolicy,
     /// At which a new segment is begun.
     pub segment_bytes: u64,
-    pub segments: Segments,
+    pub segments: SegmentList,
     /// The newest segment's header, and the segment itself.
-    pub begun: Begun,
-    pub active: Active,
+    pub begun: FullHeader,
+    pub active: ActiveSegment,
     /// The lock file, which is told what is safe.
-    pub marker: Box<dyn File>,
+    pub marker: Box<dyn StorageFile>,
     /// Since when something is written that is not synced.
     pub dirty: Option<Instant>,
     /// Set when the disk has refused: until when nothing is tried, and what it said.
@@ -48,8 +49,8 @@ pub struct Journal {
 }
 
 /// The segment that is appended to.
-pub struct Active {
-    pub file: Box<dyn File>,
+pub struct ActiveSegment {
+    pub file: Box<dyn StorageFile>,
     /// Where the state of the log ends and its story begins.
     pub start: u64,
     /// Where the last commit that counts ends.
@@ -58,10 +59,14 @@ pub struct Active {
     pub synced: u64,
 }
 
-impl Active {
+impl ActiveSegment {
     /// Begins a segment. It has its name only when it is complete and safe; that the name is safe
     /// too is for the caller to see to, before anything in it counts.
-    pub fn begin(disk: &dyn Disk, begun: &Begun, snapshot: &Snapshot) -> Result<Active, Failure> {
+    pub fn begin(
+        disk: &dyn Storage,
+        begun: &FullHeader,
+        snapshot: &LogSnapshot,
+    ) -> Result<ActiveSegment, StoreError> {
         let name = file_name(begun.next);
         let temporary = temporary_name(&name);
         let bytes = begin(begun, snapshot);
@@ -76,19 +81,19 @@ impl Active {
             return Err(failure);
         }
         let end = bytes.len() as u64;
-        Ok(Active { file, start: end, end, synced: end })
+        Ok(ActiveSegment { file, start: end, end, synced: end })
     }
 }
 
 impl Journal {
     /// A store's files as they were found or made.
     pub fn new(
-        disk: Arc<dyn Disk>,
-        settings: &Settings,
-        active: Active,
-        segments: Segments,
-        begun: Begun,
-        marker: Box<dyn File>,
+        disk: Arc<dyn Storage>,
+        settings: &OpenSettings,
+        active: ActiveSegment,
+        segments: SegmentList,
+        begun: FullHeader,
+        marker: Box<dyn StorageFile>,
     ) -> Journal {
         Journal {
             disk,
@@ -112,17 +117,17 @@ impl Journal {
     /// When the disk refuses. Then nothing of it counts.
     pub fn commit(
         &mut self,
-        commit: Commit,
+        commit: CommitBuffer,
         now: Instant,
         metrics: &StoreMetrics,
-    ) -> Result<(), Failure> {
+    ) -> Result<(), StoreError> {
         self.recover(now, metrics)?;
         let active = &mut self.active;
         let bytes = commit.finish(active.synced == active.end);
         let end = active.end + bytes.len() as u64;
         let name = file_name(self.begun.next);
         let mut written = active.file.write_at(&bytes, active.end).doing("write to", &name);
-        if written.is_ok() && self.sync == Sync::Always {
+        if written.is_ok() && self.sync == SyncPolicy::Always {
             written = sync(&*active.file, metrics).doing("sync", &name);
         }
         if let Err(failure) = written {
@@ -130,7 +135,7 @@ impl Journal {
             return Err(self.refuse(failure, now, metrics));
         }
         let from = std::mem::replace(&mut active.end, end);
-        if self.sync == Sync::Always {
+        if self.sync == SyncPolicy::Always {
             active.synced = end;
             self.mark(from);
         } else {
@@ -145,7 +150,7 @@ impl Journal {
     ///
     /// # Errors
     /// When the disk refuses.
-    pub fn sync(&mut self, now: Instant, metrics: &StoreMetrics) -> Result<(), Failure> {
+    pub fn sync(&mut self, now: Instant, metrics: &StoreMetrics) -> Result<(), StoreError> {
         self.recover(now, metrics)?;
         let from = self.active.synced;
         if from < self.active.end {
@@ -162,7 +167,7 @@ impl Journal {
 
     /// When [`Journal::sync`] is due.
     pub fn sync_due(&self) -> Option<Instant> {
-        let Sync::Every(time) = self.sync else { return None };
+        let SyncPolicy::Every(time) = self.sync else { return None };
         let due = self.dirty? + time;
         Some(self.refused.as_ref().map_or(due, |(until, _)| due.max(*until)))
     }
@@ -171,9 +176,9 @@ impl Journal {
     ///
     /// # Errors
     /// When the disk refuses.
-    pub fn close(&mut self, now: Instant, metrics: &StoreMetrics) -> Result<(), Failure> {
+    pub fn close(&mut self, now: Instant, metrics: &StoreMetrics) -> Result<(), StoreError> {
         self.sync(now, metrics)?;
-        let mut commit = Commit::default();
+        let mut commit = CommitBuffer::default();
         commit.push(|out| write_word(out, "closed"));
         self.commit(commit, now, metrics)?;
         self.sync(now, metrics)
@@ -183,10 +188,10 @@ impl Journal {
     pub fn mark(&self, from: u64) {
         let number = self.begun.number;
         // It only helps to find damage; a disk in trouble says so elsewhere.
-        let _ = Safe { number, from, to: self.active.synced }.write(&*self.marker);
+        let _ = SyncedMark { number, from, to: self.active.synced }.write(&*self.marker);
     }
 
-    fn refuse(&mut self, failure: Failure, now: Instant, metrics: &StoreMetrics) -> Failure {
+    fn refuse(&mut self, failure: StoreError, now: Instant, metrics: &StoreMetrics) -> StoreError {
         metrics.failures.add(1);
         self.refused = Some((now + STORE_RETRY, failure.to_string()));
         failure
@@ -197,10 +202,10 @@ impl Journal {
     ///
     /// # Errors
     /// When the disk still refuses, or it is too soon to ask.
-    pub fn recover(&mut self, now: Instant, metrics: &StoreMetrics) -> Result<(), Failure> {
+    pub fn recover(&mut self, now: Instant, metrics: &StoreMetrics) -> Result<(), StoreError> {
         let Some((until, why)) = &self.refused else { return Ok(()) };
         if now < *until {
-            return Err(Failure::Refused(why.clone()));
+            return Err(StoreError::Refused(why.clone()));
         }
         if let Err(failure) = self.read_again() {
             return Err(self.refuse(failure, now, metrics));
@@ -212,15 +217,15 @@ impl Journal {
         Ok(())
     }
 
-    fn read_again(&self) -> Result<(), Failure> {
+    fn read_again(&self) -> Result<(), StoreError> {
         let (name, active) = (file_name(self.begun.next), &self.active);
         active.file.forget();
-        let mut commits = Commits::open(&name, &*active.file)?;
+        let mut commits = CommitReader::open(&name, &*active.file)?;
         while commits.end < active.end {
             match commits.advance()? {
-                Next::Commit(_) => {}
-                Next::Torn(damage) => return Err(damage),
-                Next::End => {
+                NextCommit::Commit(_) => {}
+                NextCommit::Torn(damage) => return Err(damage),
+                NextCommit::End => {
                     return Err(commits.damage(commits.end, "it ends here, and was longer"));
                 }
             }
@@ -231,7 +236,7 @@ impl Journal {
         self.sync_names()
     }
 
-    fn sync_names(&self) -> Result<(), Failure> {
+    fn sync_names(&self) -> Result<(), StoreError> {
         self.disk.sync_names().doing("sync", "the directory")
     }
 
@@ -260,11 +265,11 @@ impl Journal {
         log: &Log<T>,
         now: Instant,
         metrics: &StoreMetrics,
-    ) -> Result<Option<Chore>, Failure> {
+    ) -> Result<Option<CompactionJob>, StoreError> {
         self.rotate_after = Some(now + STORE_RETRY);
         self.sync(now, metrics)?;
         let snapshot = log.snapshot();
-        let mut kept = Segments(self.segments.0.clone());
+        let mut kept = SegmentList(self.segments.0.clone());
         // Without events it has the name that the new one will have, and is replaced.
         if !kept.0.last().is_some_and(Segment::has_events) {
             kept.0.pop();
@@ -272,7 +277,7 @@ impl Journal {
         let dead = if self.busy { 0 } else { kept.dead_in_front(now) };
         let kept = kept.0.split_off(dead);
         let next = snapshot.head + 1;
-        let begun = Begun {
+        let begun = FullHeader {
             next,
             first: kept.first().map_or(next, |segment| segment.first),
             number: self.begun.number + 1,
@@ -280,7 +285,7 @@ impl Journal {
             forgotten: snapshot.forgotten,
             ..self.begun.clone()
         };
-        let active = Active::begin(&*self.disk, &begun, &snapshot).inspect_err(|_| {
+        let active = ActiveSegment::begin(&*self.disk, &begun, &snapshot).inspect_err(|_| {
             metrics.failures.add(1);
         })?;
         self.begun = begun;
@@ -301,23 +306,23 @@ impl Journal {
         Ok(Some(self.chore(&snapshot, now)))
     }
 
-    fn chore(&self, snapshot: &Snapshot, now: Instant) -> Chore {
+    fn chore(&self, snapshot: &LogSnapshot, now: Instant) -> CompactionJob {
         let rows = &self.segments;
         let runs = rows.worth_rewriting(self.segment_bytes, self.begun.retain_bytes, now);
         let run = |run: std::ops::Range<usize>| {
             let through = rows.0[run.end].first - 1;
             (rows.0[run].iter().map(|segment| segment.first).collect(), through)
         };
-        Chore {
+        CompactionJob {
             needed: rows.0.iter().map(|segment| segment.first).collect(),
             runs: runs.into_iter().map(run).collect(),
-            kept: Kept::new(snapshot, SystemTime::now()),
+            kept: LiveSet::new(snapshot, SystemTime::now()),
         }
     }
 
     /// Takes in what a chore has done.
-    pub fn done(&mut self, rewritten: Vec<Rewritten>, metrics: &StoreMetrics) {
-        for Rewritten { from, to } in rewritten {
+    pub fn done(&mut self, rewritten: Vec<CompactedRun>, metrics: &StoreMetrics) {
+        for CompactedRun { from, to } in rewritten {
             metrics.segments_rewritten.add(from.len() as u64);
             self.segments.replace(from.len(), to);
         }
@@ -336,7 +341,7 @@ impl Journal {
     }
 }
 
-fn sync(file: &dyn File, metrics: &StoreMetrics) -> io::Result<()> {
+fn sync(file: &dyn StorageFile, metrics: &StoreMetrics) -> io::Result<()> {
     let begun = Instant::now();
     let synced = file.sync();
     metrics.fsync.observe(begun.elapsed());

@@ -4,7 +4,7 @@
 //! moved, and not when it is copied or restored. A segment's header has them, so that a copy is
 //! known for one and begins a new epoch.
 //!
-//! *How far it was safe.* After each sync the file is told which commit was the last. Segments
+//! *How far it was safe.* After each sync the file is told which commit was the last. `SegmentList`
 //! alone cannot tell a store that lost its end from one that never had it; this can. It is not
 //! synced itself: what it says may be old, but never more than was safe.
 
@@ -16,27 +16,27 @@ use std::time::SystemTime;
 
 use rustix::fs::FlockOperation;
 
-use super::disk::File;
-use super::line::{Commit, parse};
-use super::record::Reader;
-use crate::json::Object;
+use super::lines::{CommitBuffer, parse};
+use super::record::RecordReader;
+use super::storage::StorageFile;
+use crate::json::JsonObject;
 
 /// Its name.
 pub const LOCK: &str = "lock";
 
 /// The lock; given back when dropped.
-pub struct Lock {
+pub struct DirectoryLock {
     _file: std::fs::File,
     /// Of this directory, and of no other.
     pub identity: String,
 }
 
-impl Lock {
+impl DirectoryLock {
     /// Locks a directory.
     ///
     /// # Errors
     /// When another process has it locked, or the file cannot be made.
-    pub fn take(directory: &Path) -> io::Result<Lock> {
+    pub fn take(directory: &Path) -> io::Result<DirectoryLock> {
         let mut options = OpenOptions::new();
         options.read(true).write(true).create(true).truncate(false).mode(0o600);
         let file = options.open(directory.join(LOCK))?;
@@ -47,7 +47,7 @@ impl Lock {
             }
             Err(error) => return Err(error.into()),
         }
-        Ok(Lock { identity: identity_of(&file.metadata()?), _file: file })
+        Ok(DirectoryLock { identity: identity_of(&file.metadata()?), _file: file })
     }
 }
 
@@ -69,7 +69,7 @@ fn identity_of(metadata: &Metadata) -> String {
 
 /// The last commit that is known to be safe.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub struct Safe {
+pub struct SyncedMark {
     /// The number of its segment.
     pub number: u64,
     /// Where it begins and ends there.
@@ -77,12 +77,12 @@ pub struct Safe {
     pub to: u64,
 }
 
-impl Safe {
+impl SyncedMark {
     /// Notes it.
-    pub fn write(self, file: &dyn File) -> io::Result<()> {
-        let mut commit = Commit::default();
+    pub fn write(self, file: &dyn StorageFile) -> io::Result<()> {
+        let mut commit = CommitBuffer::default();
         commit.push(|out| {
-            let mut object = Object::open(out);
+            let mut object = JsonObject::open(out);
             object.number("segment", self.number).number("from", self.from).number("to", self.to);
             object.close();
         });
@@ -90,15 +90,15 @@ impl Safe {
     }
 
     /// What was noted last. None also when it cannot be read: then the segments have to do.
-    pub fn read(file: &dyn File) -> Option<Safe> {
+    pub fn read(file: &dyn StorageFile) -> Option<SyncedMark> {
         let mut bytes = [0; 256];
         let got = file.read_at(&mut bytes, 0).ok()?;
         // A shorter note leaves the end of a longer one behind it.
         let line = bytes[..got].split(|b| *b == b'\n').next()?;
         let (_, json) = parse(line)?;
-        let mut r = Reader(&line[json..]);
+        let mut r = RecordReader(&line[json..]);
         r.take("{\"segment\":").then_some(())?;
-        Some(Safe {
+        Some(SyncedMark {
             number: r.number()?,
             from: r.member("from")?.number()?,
             to: r.member("to")?.number()?,

@@ -33,7 +33,7 @@
 //! then: they can be deleted, or [rewritten](compact) without what is dead, in any order and at any
 //! time after the newest was begun, which happens in a thread of its own.
 //!
-//! Trims are not written down one by one: what `--retain-events` and `--retain-bytes` trim follows
+//! `TrimHistory` are not written down one by one: what `--retain-events` and `--retain-bytes` trim follows
 //! from what was appended, and is [done again](replay) in the same order. Deletes, and what has
 //! passed its age, are written.
 //!
@@ -48,12 +48,13 @@
 
 pub mod commit;
 pub mod compact;
-pub mod disk;
+pub mod storage;
+pub mod error;
 pub mod flusher;
 pub mod header;
 pub mod inspect;
 pub mod journal;
-pub mod line;
+pub mod lines;
 pub mod lock;
 pub mod record;
 pub mod recovery;
@@ -68,31 +69,31 @@ use std::path::Path;
 use std::sync::Arc;
 use std::time::{Duration, Instant, SystemTime};
 
-pub use flusher::Writer;
+pub use flusher::StoreWriter;
 
-use crate::config::Sync;
+use crate::config::SyncPolicy;
 use crate::cursor::Cursor;
-use crate::diag::Diag;
-use crate::log::{Fingerprints, Now, Retention};
+use crate::log::{Fingerprinter, Retention, Timestamp};
+use crate::logger::Logger;
 use crate::metrics::Metrics;
 use commit::Store;
-use disk::Directory;
-use lock::Lock;
-use recovery::{Report, Settings};
-use scan::Failure;
+use error::StoreError;
+use lock::DirectoryLock;
+use recovery::{OpenReport, OpenSettings};
+use storage::DiskDirectory;
 
 /// A store that was opened.
-pub struct Opened<T> {
+pub struct OpenedStore<T> {
     pub store: Store<T>,
-    pub report: Told,
-    pub fingerprints: Fingerprints,
-    lock: Lock,
+    pub report: StartupReport,
+    pub fingerprints: Fingerprinter,
+    lock: DirectoryLock,
 }
 
 /// What the opening of a store brought to light.
-pub struct Told {
+pub struct StartupReport {
     directory: String,
-    found: Report,
+    found: OpenReport,
     events: u64,
     segments: usize,
     took: Duration,
@@ -106,58 +107,58 @@ pub struct Told {
 pub fn open<T>(
     directory: &Path,
     retention: Retention,
-    sync: Sync,
+    sync: SyncPolicy,
     metrics: &Arc<Metrics>,
     outcome: impl Fn(Cursor, SystemTime, Option<u32>) -> T,
-) -> io::Result<Opened<T>> {
+) -> io::Result<OpenedStore<T>> {
     let begun = Instant::now();
     let lock = lock_directory(directory)?;
-    let settings = Settings {
+    let settings = OpenSettings {
         retention: Some(retention),
         sync,
         identity: lock.identity.clone(),
         new_epoch: None,
     };
-    let disk = Arc::new(Directory::new(directory));
-    let opened = recovery::open(disk, &settings, metrics, outcome, Now::read());
+    let disk = Arc::new(DiskDirectory::new(directory));
+    let opened = recovery::open(disk, &settings, metrics, outcome, Timestamp::read());
     let (store, found) = opened.map_err(|failure| in_words(directory, &failure))?;
     let took = begun.elapsed();
     metrics.store.recovery_micros.set(took.as_micros() as u64);
     if let Some((_, bytes)) = &found.torn {
         metrics.store.torn_bytes.set(*bytes);
     }
-    let report = Told {
+    let report = StartupReport {
         directory: directory.display().to_string(),
         found,
         events: store.log.totals().events,
         segments: store.journal.segments.0.len(),
         took,
     };
-    let fingerprints = Fingerprints(store.journal.begun.secret);
-    Ok(Opened { store, report, fingerprints, lock })
+    let fingerprints = Fingerprinter(store.journal.begun.secret);
+    Ok(OpenedStore { store, report, fingerprints, lock })
 }
 
-impl Told {
+impl StartupReport {
     /// Tells whoever runs the server.
-    pub fn tell(&self, diag: &Diag) {
-        let Told { directory, found, events, segments, took } = self;
+    pub fn tell(&self, logger: &Logger) {
+        let StartupReport { directory, found, events, segments, took } = self;
         if let Some((damage, bytes)) = &found.torn {
-            diag.info(format_args!(
+            logger.info(format_args!(
                 "{directory}/{damage}: the end was torn, and {bytes} bytes were cut off"
             ));
         }
         if let Some(why) = found.new_epoch {
-            diag.info(format_args!("{directory}: a new epoch begins, because {why}"));
+            logger.info(format_args!("{directory}: a new epoch begins, because {why}"));
         }
         let ms = took.as_millis() as u64;
-        diag.info(format_args!(
+        logger.info(format_args!(
             "{directory}: {events} events are kept in {segments} segments, read in {ms} ms"
         ));
     }
 }
 
 /// Makes the directory if need be, and locks it.
-fn lock_directory(directory: &Path) -> io::Result<Lock> {
+fn lock_directory(directory: &Path) -> io::Result<DirectoryLock> {
     let about = |error: io::Error| {
         io::Error::new(error.kind(), format!("--data {}: {error}", directory.display()))
     };
@@ -167,16 +168,16 @@ fn lock_directory(directory: &Path) -> io::Result<Lock> {
         let parent = std::fs::File::open(parent.unwrap_or(Path::new(".")));
         parent.and_then(|parent| parent.sync_all()).map_err(about)?;
     }
-    Lock::take(directory).map_err(about)
+    DirectoryLock::take(directory).map_err(about)
 }
 
 /// A failure as the person who runs the program is to read it.
-fn in_words(directory: &Path, failure: &Failure) -> io::Error {
+fn in_words(directory: &Path, failure: &StoreError) -> io::Error {
     let directory = directory.display();
     io::Error::other(match failure {
-        Failure::Newer(why) => format!("{directory}/{why}"),
-        Failure::Io(..) | Failure::Refused(_) => format!("--data {directory}: {failure}"),
-        Failure::Damaged(damage) => format!(
+        StoreError::Newer(why) => format!("{directory}/{why}"),
+        StoreError::Io(..) | StoreError::Refused(_) => format!("--data {directory}: {failure}"),
+        StoreError::Damaged(damage) => format!(
             "{directory}/{damage}; \"longpoll inspect {directory}\" shows more, and \
              \"longpoll repair {directory}\" keeps what is whole"
         ),

@@ -8,16 +8,16 @@ use std::time::SystemTime;
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD as BASE64;
 
-use crate::json::Object;
-use crate::log::{Draft, Form, LastTrim, TopicTrims};
+use crate::json::JsonObject;
+use crate::log::{BodyKind, EventContent, LastTrim, TopicTrims};
 use crate::names::Name;
 
 /// One line.
 #[derive(Debug)]
 pub enum Record {
-    Event(Stored),
+    Event(StoredEvent),
     /// What is left of a keyed publish whose last event is gone.
-    Key(KeyOnly),
+    Key(KeyRecord),
     /// Everything in this topic was trimmed.
     Trim(Name),
     /// Everything up to this seq was trimmed, because of its age.
@@ -34,20 +34,20 @@ pub enum Record {
 
 /// An event on disk.
 #[derive(Debug)]
-pub struct Stored {
+pub struct StoredEvent {
     pub seq: u64,
     pub topic: Name,
     pub time: SystemTime,
     /// On the first event of a publish: how many there are in it.
     pub batch: usize,
     /// On the last event of a publish.
-    pub stamp: Option<Stamp>,
-    pub draft: Draft,
+    pub stamp: Option<KeyStamp>,
+    pub content: EventContent,
 }
 
 /// The key under which something was published.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Stamp {
+pub struct KeyStamp {
     pub id: u128,
     pub fingerprint: u128,
     /// Of a batch, how many events it had.
@@ -55,27 +55,27 @@ pub struct Stamp {
 }
 
 #[derive(Debug)]
-pub struct KeyOnly {
+pub struct KeyRecord {
     pub seq: u64,
     pub topic: Name,
     pub time: SystemTime,
-    pub stamp: Stamp,
+    pub stamp: KeyStamp,
 }
 
 /// An event as it is written.
-pub struct Event<'a> {
+pub struct EventRecord<'a> {
     pub seq: u64,
     pub topic: &'a Name,
     pub time: SystemTime,
     pub batch: usize,
-    pub stamp: Option<&'a Stamp>,
-    pub draft: &'a Draft,
+    pub stamp: Option<&'a KeyStamp>,
+    pub content: &'a EventContent,
 }
 
-impl Event<'_> {
+impl EventRecord<'_> {
     /// Writes it.
     pub fn write(&self, out: &mut Vec<u8>) {
-        let mut object = Object::open(out);
+        let mut object = JsonObject::open(out);
         object.number("seq", self.seq).plain("topic", self.topic).time("time", self.time);
         if self.batch > 1 {
             object.number("batch", self.batch as u64);
@@ -83,31 +83,32 @@ impl Event<'_> {
         if let Some(stamp) = self.stamp {
             push_stamp(&mut object, stamp);
         }
-        if let Some(tag) = &self.draft.tag {
-            object.plain("type", tag);
+        if let Some(event_type) = &self.content.event_type {
+            object.plain("type", event_type);
         }
-        if let Some(content_type) = &self.draft.content_type {
+        if let Some(content_type) = &self.content.content_type {
             object.string("content_type", content_type);
         }
-        push_body(&mut object, self.draft);
+        push_body(&mut object, self.content);
         object.close();
     }
 }
 
 /// A body as JSON where it is that, as a string where that is legible and no longer than base64,
 /// else as base64.
-fn push_body(object: &mut Object<'_>, draft: &Draft) {
-    let body = &draft.body;
-    if draft.form == Form::Json && !body.contains(&b'\n') {
+fn push_body(object: &mut JsonObject<'_>, content: &EventContent) {
+    let body = &content.body;
+    if content.kind == BodyKind::Json && !body.contains(&b'\n') {
         // Byte for byte: it is the last member, so that nothing has to be parsed to find its end.
         object.nested("data", |out| out.extend_from_slice(body));
         return;
     }
     let string = std::str::from_utf8(body).ok().map(crate::json::string);
-    let string = string.filter(|s| draft.form != Form::Binary && s.len() <= body.len() / 3 * 4 + 6);
-    let implied = if string.is_some() { Form::Text } else { Form::Binary };
-    if draft.form != implied {
-        object.plain("form", if draft.form == Form::Json { "json" } else { "text" });
+    let string =
+        string.filter(|s| content.kind != BodyKind::Binary && s.len() <= body.len() / 3 * 4 + 6);
+    let implied = if string.is_some() { BodyKind::Text } else { BodyKind::Binary };
+    if content.kind != implied {
+        object.plain("form", if content.kind == BodyKind::Json { "json" } else { "text" });
     }
     match string {
         Some(string) => object.nested("text", |out| out.extend_from_slice(&string)),
@@ -115,23 +116,23 @@ fn push_body(object: &mut Object<'_>, draft: &Draft) {
     };
 }
 
-/// 128 bits, as [`Reader::hex`] reads them.
+/// 128 bits, as [`RecordReader::hex`] reads them.
 #[must_use]
 pub fn hex(bits: u128) -> String {
     format!("{:016x}{:016x}", (bits >> 64) as u64, bits as u64)
 }
 
-fn push_stamp(object: &mut Object<'_>, stamp: &Stamp) {
+fn push_stamp(object: &mut JsonObject<'_>, stamp: &KeyStamp) {
     object.plain("key", &hex(stamp.id)).plain("print", &hex(stamp.fingerprint));
     if let Some(count) = stamp.count {
         object.number("count", count.into());
     }
 }
 
-impl KeyOnly {
+impl KeyRecord {
     /// Writes it.
     pub fn write(&self, out: &mut Vec<u8>) {
-        let mut object = Object::open(out);
+        let mut object = JsonObject::open(out);
         object.number("used", self.seq).plain("topic", &self.topic).time("time", self.time);
         push_stamp(&mut object, &self.stamp);
         object.close();
@@ -140,28 +141,28 @@ impl KeyOnly {
 
 /// Writes that a topic was trimmed.
 pub fn write_trim(out: &mut Vec<u8>, topic: &Name) {
-    let mut object = Object::open(out);
+    let mut object = JsonObject::open(out);
     object.plain("trim", topic);
     object.close();
 }
 
 /// Writes that events have passed their age.
 pub fn write_expire(out: &mut Vec<u8>, through: u64) {
-    let mut object = Object::open(out);
+    let mut object = JsonObject::open(out);
     object.number("expire", through);
     object.close();
 }
 
 /// Writes that a run of the program begins or ends.
 pub fn write_word(out: &mut Vec<u8>, word: &str) {
-    let mut object = Object::open(out);
+    let mut object = JsonObject::open(out);
     object.boolean(word, true);
     object.close();
 }
 
 /// Writes a topic of a snapshot.
 pub fn write_topic(out: &mut Vec<u8>, topic: &TopicTrims) {
-    let mut object = Object::open(out);
+    let mut object = JsonObject::open(out);
     object
         .plain("name", &topic.topic)
         .number("trimmed_through", topic.last.seq)
@@ -172,7 +173,7 @@ pub fn write_topic(out: &mut Vec<u8>, topic: &TopicTrims) {
 
 /// Writes trims of a snapshot.
 pub fn write_trimmed(out: &mut Vec<u8>, topic: &Name, seqs: &[u64]) {
-    let mut object = Object::open(out);
+    let mut object = JsonObject::open(out);
     object.plain("trimmed", topic).nested("seqs", |out| {
         for (place, seq) in seqs.iter().enumerate() {
             out.push(if place == 0 { b'[' } else { b',' });
@@ -187,7 +188,7 @@ impl Record {
     /// Reads what a line says.
     #[must_use]
     pub fn read(json: &[u8]) -> Option<Record> {
-        let mut r = Reader(json);
+        let mut r = RecordReader(json);
         let record = if r.take("{\"seq\":") {
             return r.event();
         } else if r.take("{\"expire\":") {
@@ -198,7 +199,7 @@ impl Record {
             let seq = r.number()?;
             let topic = r.member("topic")?.name()?;
             let time = r.member("time")?.time()?;
-            Record::Key(KeyOnly { seq, topic, time, stamp: r.stamp()?? })
+            Record::Key(KeyRecord { seq, topic, time, stamp: r.stamp()?? })
         } else if r.take("{\"opened\":true") {
             Record::Opened
         } else if r.take("{\"closed\":true") {
@@ -229,9 +230,9 @@ impl Record {
 pub const LARGEST: u64 = u64::MAX / 2;
 
 /// What is left to read.
-pub struct Reader<'a>(pub &'a [u8]);
+pub struct RecordReader<'a>(pub &'a [u8]);
 
-impl<'a> Reader<'a> {
+impl<'a> RecordReader<'a> {
     /// Takes this, if it comes next.
     pub fn take(&mut self, literal: &str) -> bool {
         let rest = self.0.strip_prefix(literal.as_bytes());
@@ -246,7 +247,7 @@ impl<'a> Reader<'a> {
 
     /// The same, if the next member has this key.
     pub fn optional(&mut self, key: &str) -> bool {
-        let mut ahead = Reader(self.0);
+        let mut ahead = RecordReader(self.0);
         let there = ahead.take(",\"") && ahead.take(key) && ahead.take("\":");
         if there {
             self.0 = ahead.0;
@@ -315,14 +316,14 @@ impl<'a> Reader<'a> {
 
     /// The outer is none when it is there and cannot be read.
     #[expect(clippy::option_option, reason = "absent and unreadable are two things")]
-    fn stamp(&mut self) -> Option<Option<Stamp>> {
+    fn stamp(&mut self) -> Option<Option<KeyStamp>> {
         if !self.optional("key") {
             return Some(None);
         }
         let id = self.hex()?;
         let fingerprint = self.member("print")?.hex()?;
         let count = if self.optional("count") { Some(self.number()? as u32) } else { None };
-        Some(Some(Stamp { id, fingerprint, count }))
+        Some(Some(KeyStamp { id, fingerprint, count }))
     }
 
     fn event(mut self) -> Option<Record> {
@@ -332,30 +333,31 @@ impl<'a> Reader<'a> {
         let time = r.member("time")?.time()?;
         let batch = if r.optional("batch") { r.number()? as usize } else { 1 };
         let stamp = r.stamp()?;
-        let tag = if r.optional("type") { Some(r.name()?) } else { None };
+        let event_type = if r.optional("type") { Some(r.name()?) } else { None };
         let content_type =
             if r.optional("content_type") { String::from_utf8(r.string()?).ok() } else { None };
-        let (form, body) = if r.optional("data") {
-            (Form::Json, r.0.strip_suffix(b"}")?.to_vec())
+        let (kind, body) = if r.optional("data") {
+            (BodyKind::Json, r.0.strip_suffix(b"}")?.to_vec())
         } else {
-            let form = if r.optional("form") { Some(r.plain()?) } else { None };
+            let kind = if r.optional("form") { Some(r.plain()?) } else { None };
             let (implied, body) = if r.optional("text") {
-                (Form::Text, r.string()?)
+                (BodyKind::Text, r.string()?)
             } else {
-                (Form::Binary, BASE64.decode(r.member("base64")?.plain()?).ok()?)
+                (BodyKind::Binary, BASE64.decode(r.member("base64")?.plain()?).ok()?)
             };
             (r.0 == b"}").then_some(())?;
-            let form = match form {
+            let kind = match kind {
                 None => implied,
-                Some("json") => Form::Json,
-                Some("text") => Form::Text,
+                Some("json") => BodyKind::Json,
+                Some("text") => BodyKind::Text,
                 Some(_) => return None,
             };
-            (form, body)
+            (kind, body)
         };
         let content_type = content_type.map(String::into_boxed_str);
-        let draft = Draft { tag, form, content_type, body: body.into_boxed_slice() };
-        Some(Record::Event(Stored { seq, topic, time, batch, stamp, draft }))
+        let content =
+            EventContent { event_type, kind, content_type, body: body.into_boxed_slice() };
+        Some(Record::Event(StoredEvent { seq, topic, time, batch, stamp, content }))
     }
 }
 

@@ -9,26 +9,26 @@ use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
 use super::commit::Store;
-use super::compact::Chore;
-use super::disk::{Disk, File};
-use super::header::{Begun, file_name, segments};
-use super::journal::{Active, Journal};
-use super::line::Commit;
-use super::lock::{LOCK, Safe};
+use super::compact::CompactionJob;
+use super::error::{IoContext, StoreError};
+use super::header::{FullHeader, file_name, segments};
+use super::journal::{ActiveSegment, Journal};
+use super::lines::CommitBuffer;
+use super::lock::{LOCK, SyncedMark};
 use super::record::write_word;
-use super::replay::{Found, read};
-use super::scan::{Doing, Failure};
-use super::segments::{Segment, Segments};
-use crate::config::Sync;
+use super::replay::{Replayed, read};
+use super::segments::{Segment, SegmentList};
+use super::storage::{Storage, StorageFile};
+use crate::config::SyncPolicy;
 use crate::cursor::{Cursor, Epoch, random_bytes};
-use crate::log::{LastTrim, Log, Now, Retention, Snapshot};
+use crate::log::{LastTrim, Log, LogSnapshot, Retention, Timestamp};
 use crate::metrics::Metrics;
 
 /// How a store is to be opened.
-pub struct Settings {
+pub struct OpenSettings {
     /// As it was, when there is none here.
     pub retention: Option<Retention>,
-    pub sync: Sync,
+    pub sync: SyncPolicy,
     /// Of the lock file.
     pub identity: String,
     /// Begin a new epoch for this reason, whatever is found.
@@ -37,13 +37,13 @@ pub struct Settings {
 
 /// What was found.
 #[derive(Default)]
-pub struct Report {
+pub struct OpenReport {
     /// What was cut off, and how many bytes that were.
-    pub torn: Option<(Failure, u64)>,
+    pub torn: Option<(StoreError, u64)>,
     /// Why a new epoch began, if one did.
     pub new_epoch: Option<&'static str>,
     /// What can be done to the segments.
-    pub chore: Option<Chore>,
+    pub chore: Option<CompactionJob>,
 }
 
 /// Opens a store, or makes one in an empty directory. `outcome` makes the answer for repeats of
@@ -52,20 +52,20 @@ pub struct Report {
 /// # Errors
 /// When the disk fails, or when something is not as it was written and was safe.
 pub fn open<T>(
-    disk: Arc<dyn Disk>,
-    settings: &Settings,
+    disk: Arc<dyn Storage>,
+    settings: &OpenSettings,
     metrics: &Arc<Metrics>,
     outcome: impl Fn(Cursor, SystemTime, Option<u32>) -> T,
-    now: Now,
-) -> Result<(Store<T>, Report), Failure> {
+    now: Timestamp,
+) -> Result<(Store<T>, OpenReport), StoreError> {
     let mut firsts = segments(&*disk)?;
     let marker = disk.open(LOCK).or_else(|_| disk.create(LOCK)).doing("open", LOCK)?;
-    let safe = Safe::read(&*marker);
+    let safe = SyncedMark::read(&*marker);
     let Some(newest) = firsts.pop() else {
         let number = safe.map_or(0, |safe| safe.number) + 1;
         let store = fresh(disk, settings, metrics, marker, number)?;
         let new_epoch = safe.map(|_| "the segments that the lock file knows of are gone");
-        return Ok((store, Report { new_epoch, ..Report::default() }));
+        return Ok((store, OpenReport { new_epoch, ..OpenReport::default() }));
     };
     settle(&*disk, newest)?;
     let mut found = read(&*disk, &firsts, newest, now)?;
@@ -77,15 +77,15 @@ pub fn open<T>(
     clean_up(&*disk, &found.leftovers)?;
 
     let new_epoch = settings.new_epoch.or_else(|| why_new_epoch(&found, copied, safe));
-    let mut report = Report { torn, new_epoch, chore: None };
+    let mut report = OpenReport { torn, new_epoch, chore: None };
     let retention = settings.retention.unwrap_or(found.begun.retention());
     let Retention { events, bytes, topics, .. } = retention;
-    let begun = Begun {
+    let begun = FullHeader {
         epoch: match report.new_epoch {
             Some(_) => Epoch::random().doing("make", "an epoch")?,
             None => found.begun.epoch,
         },
-        synced: settings.sync == Sync::Always,
+        synced: settings.sync == SyncPolicy::Always,
         identity: settings.identity.clone(),
         retain_events: events as u64,
         retain_bytes: bytes,
@@ -99,7 +99,8 @@ pub fn open<T>(
     found.log.begin(begun.epoch, begun.retention(), &mut trimmed);
     found.segments.trimmed(&trimmed);
     found.remember_keys(outcome);
-    let active = Active { file: found.file, start: found.start, end: found.end, synced: found.end };
+    let active =
+        ActiveSegment { file: found.file, start: found.start, end: found.end, synced: found.end };
     let mut journal = Journal::new(disk, settings, active, found.segments, begun, marker);
     if anew {
         report.chore = journal.rotate(&found.log, now.at, &metrics.store)?;
@@ -110,11 +111,11 @@ pub fn open<T>(
 
 /// Why seqs could repeat if the epoch were to go on, if they could.
 pub fn why_new_epoch<T>(
-    found: &Found<T>,
+    found: &Replayed<T>,
     copied: bool,
-    safe: Option<Safe>,
+    safe: Option<SyncedMark>,
 ) -> Option<&'static str> {
-    let shorter = |safe: Safe| safe.number == found.begun.number && found.end < safe.to;
+    let shorter = |safe: SyncedMark| safe.number == found.begun.number && found.end < safe.to;
     if copied {
         Some("the directory was copied or restored")
     } else if !found.begun.synced && !found.closed {
@@ -126,25 +127,25 @@ pub fn why_new_epoch<T>(
     }
 }
 
-fn nothing() -> Failure {
-    Failure::Refused("there are no segments".into())
+fn nothing() -> StoreError {
+    StoreError::Refused("there are no segments".into())
 }
 
 fn fresh<T>(
-    disk: Arc<dyn Disk>,
-    settings: &Settings,
+    disk: Arc<dyn Storage>,
+    settings: &OpenSettings,
     metrics: &Arc<Metrics>,
-    marker: Box<dyn File>,
+    marker: Box<dyn StorageFile>,
     number: u64,
-) -> Result<Store<T>, Failure> {
+) -> Result<Store<T>, StoreError> {
     let retention = settings.retention.ok_or_else(nothing)?;
     let secret = random_bytes().doing("make", "a secret")?;
-    let begun = Begun {
+    let begun = FullHeader {
         epoch: Epoch::random().doing("make", "an epoch")?,
         next: 1,
         first: 1,
         number,
-        synced: settings.sync == Sync::Always,
+        synced: settings.sync == SyncPolicy::Always,
         identity: settings.identity.clone(),
         secret: u128::from_le_bytes(secret),
         retain_events: retention.events as u64,
@@ -154,25 +155,25 @@ fn fresh<T>(
         forgotten: LastTrim::default(),
     };
     clean_up(&*disk, &[])?;
-    let active = Active::begin(&*disk, &begun, &Snapshot::default())?;
+    let active = ActiveSegment::begin(&*disk, &begun, &LogSnapshot::default())?;
     disk.sync_names().doing("sync", "the directory")?;
     let log = Log::new(begun.epoch, begun.retention());
-    let segments = Segments(vec![Segment::new(1)]);
+    let segments = SegmentList(vec![Segment::new(1)]);
     let journal = Journal::new(disk, settings, active, segments, begun, marker);
-    open_for_writing(journal, log, settings, metrics, Now::read())
+    open_for_writing(journal, log, settings, metrics, Timestamp::read())
 }
 
 fn open_for_writing<T>(
     mut journal: Journal,
     log: Log<T>,
-    settings: &Settings,
+    settings: &OpenSettings,
     metrics: &Arc<Metrics>,
-    now: Now,
-) -> Result<Store<T>, Failure> {
+    now: Timestamp,
+) -> Result<Store<T>, StoreError> {
     journal.mark(journal.active.end);
-    if journal.sync != Sync::Always {
+    if journal.sync != SyncPolicy::Always {
         // Before anything is written that may be lost: that this was a run which may lose it.
-        let mut commit = Commit::default();
+        let mut commit = CommitBuffer::default();
         commit.push(|out| write_word(out, "opened"));
         journal.commit(commit, now.at, &metrics.store)?;
         journal.sync(now.at, &metrics.store)?;
@@ -188,15 +189,15 @@ fn open_for_writing<T>(
 }
 
 /// What the lock file knows to have been safe has to be there; but the last commit may be torn.
-pub fn check_safe<T>(found: &Found<T>, safe: Option<Safe>) -> Result<(), Failure> {
+pub fn check_safe<T>(found: &Replayed<T>, safe: Option<SyncedMark>) -> Result<(), StoreError> {
     let name = file_name(found.begun.next);
     let Some(safe) = safe else { return Ok(()) };
     if safe.number > found.begun.number {
-        return Err(Failure::damaged(&name, 0, "the segment after it is missing"));
+        return Err(StoreError::damaged(&name, 0, "the segment after it is missing"));
     }
     if safe.number == found.begun.number && found.end < safe.from {
         let what = "what follows is not whole, and the lock file knows that it was safe";
-        return Err(Failure::damaged(&name, found.end, what));
+        return Err(StoreError::damaged(&name, found.end, what));
     }
     Ok(())
 }
@@ -204,7 +205,7 @@ pub fn check_safe<T>(found: &Found<T>, safe: Option<Safe>) -> Result<(), Failure
 /// Makes safe what the last run wrote, and the name of the file: it may have been killed before it
 /// could. And forgets what memory has of it: after a sync that failed, that may be more than the
 /// disk has.
-fn settle(disk: &dyn Disk, newest: u64) -> Result<(), Failure> {
+fn settle(disk: &dyn Storage, newest: u64) -> Result<(), StoreError> {
     let name = file_name(newest);
     let file = disk.open(&name).doing("open", &name)?;
     file.sync().doing("sync", &name)?;
@@ -213,7 +214,7 @@ fn settle(disk: &dyn Disk, newest: u64) -> Result<(), Failure> {
 }
 
 /// Cuts off what is not whole.
-fn cut<T>(found: &mut Found<T>) -> Result<Option<(Failure, u64)>, Failure> {
+fn cut<T>(found: &mut Replayed<T>) -> Result<Option<(StoreError, u64)>, StoreError> {
     let name = file_name(found.begun.next);
     let length = found.file.length().doing("look at", &name)?;
     if length > found.end {
@@ -224,7 +225,7 @@ fn cut<T>(found: &mut Found<T>) -> Result<Option<(Failure, u64)>, Failure> {
 }
 
 /// Removes what stands for nothing.
-fn clean_up(disk: &dyn Disk, leftovers: &[u64]) -> Result<(), Failure> {
+fn clean_up(disk: &dyn Storage, leftovers: &[u64]) -> Result<(), StoreError> {
     let names = disk.list().doing("list", "the directory")?;
     let unfinished = names.into_iter().filter(|name| name.ends_with(".log.tmp"));
     let mut removed = false;

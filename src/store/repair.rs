@@ -11,19 +11,20 @@ use std::path::Path;
 use std::sync::Arc;
 use std::time::SystemTime;
 
-use super::compact::{Kept, Output};
-use super::disk::{Directory, Disk};
-use super::header::{Begun, Header, file_name, segments};
+use super::compact::{LiveSet, SegmentWriter};
+use super::error::{IoContext, StoreError};
+use super::header::{FullHeader, SegmentHeader, file_name, segments};
 use super::inspect::go_through;
-use super::journal::Active;
-use super::lock::{LOCK, Safe};
+use super::journal::ActiveSegment;
+use super::lock::{LOCK, SyncedMark};
 use super::record::Record;
-use super::recovery::{Settings, open};
-use super::scan::{Commits, Doing, Failure, Lines, read_sealed};
+use super::recovery::{OpenSettings, open};
+use super::scan::{CommitReader, LineReader, read_sealed};
+use super::storage::{DiskDirectory, Storage};
 use super::{in_words, lock_directory};
-use crate::config::{Config, RepairAsked, Sync};
+use crate::config::{Config, RepairMode, SyncPolicy};
 use crate::cursor::{Cursor, Epoch, random_bytes};
-use crate::log::{LastTrim, Now, Snapshot, TopicTrims};
+use crate::log::{LastTrim, LogSnapshot, Timestamp, TopicTrims};
 use crate::names::Name;
 
 /// Repairs a store, and says what was done.
@@ -32,23 +33,24 @@ use crate::names::Name;
 /// When it is in use, or the disk fails; or when only a new epoch was asked for and it is damaged.
 pub fn repair<T>(
     directory: &Path,
-    what: RepairAsked,
+    what: RepairMode,
     outcome: impl Fn(Cursor, SystemTime, Option<u32>) -> T,
 ) -> io::Result<String> {
     if !directory.is_dir() {
         return Err(io::Error::other(format!("{} is no directory", directory.display())));
     }
     let lock = lock_directory(directory)?;
-    let disk = Arc::new(Directory::new(directory));
+    let disk = Arc::new(DiskDirectory::new(directory));
     let mended = mend(disk, &lock.identity, what, outcome);
-    let Mended { events, head, aside } = mended.map_err(|failure| in_words(directory, &failure))?;
+    let RepairOutcome { events, head, aside } =
+        mended.map_err(|failure| in_words(directory, &failure))?;
     let mut said = vec![format!("{events} events are kept; a new epoch begins at {head}")];
     said.extend(aside.iter().map(|name| format!("{name} has what was there before")));
     Ok(said.join("\n") + "\n")
 }
 
 /// What a repair has done.
-pub struct Mended {
+pub struct RepairOutcome {
     /// Events that are kept.
     pub events: u64,
     /// Where the new epoch begins.
@@ -62,37 +64,37 @@ pub struct Mended {
 /// # Errors
 /// As above.
 pub fn mend<T>(
-    disk: Arc<dyn Disk>,
+    disk: Arc<dyn Storage>,
     identity: &str,
-    what: RepairAsked,
+    what: RepairMode,
     outcome: impl Fn(Cursor, SystemTime, Option<u32>) -> T,
-) -> Result<Mended, Failure> {
+) -> Result<RepairOutcome, StoreError> {
     let aside = match what {
-        RepairAsked::Damage => salvage(&*disk, identity)?,
-        RepairAsked::NewEpoch => Vec::new(),
+        RepairMode::Damage => salvage(&*disk, identity)?,
+        RepairMode::NewEpoch => Vec::new(),
     };
-    let settings = Settings {
+    let settings = OpenSettings {
         retention: None,
-        sync: Sync::Always,
+        sync: SyncPolicy::Always,
         identity: identity.to_owned(),
         new_epoch: Some("it was asked for"),
     };
     // All of it is synced when this returns, so there is nothing to end in order.
-    let (store, _) = open(disk, &settings, &Arc::default(), outcome, Now::read())?;
-    Ok(Mended { events: store.log.totals().events, head: store.log.head(), aside })
+    let (store, _) = open(disk, &settings, &Arc::default(), outcome, Timestamp::read())?;
+    Ok(RepairOutcome { events: store.log.totals().events, head: store.log.head(), aside })
 }
 
 /// What is whole in a store.
-struct Whole {
+struct Salvage {
     /// The last event, and what is known of trims: of each topic, and of all by age.
     head: u64,
-    kept: Kept,
+    kept: LiveSet,
     expired: u64,
     /// The header of the newest segment that still has its own.
-    begun: Option<Box<Begun>>,
+    begun: Option<Box<FullHeader>>,
 }
 
-impl Whole {
+impl Salvage {
     fn take(&mut self, record: Record) {
         match record {
             Record::Event(event) => {
@@ -110,9 +112,13 @@ impl Whole {
     }
 
     /// The state of the log: what of it can no longer be known went with the old epoch.
-    fn state(&mut self, disk: &dyn Disk, identity: &str) -> Result<(Begun, Snapshot), Failure> {
+    fn state(
+        &mut self,
+        disk: &dyn Storage,
+        identity: &str,
+    ) -> Result<(FullHeader, LogSnapshot), StoreError> {
         let defaults = Config::default();
-        let made = |secret: [u8; 16]| Begun {
+        let made = |secret: [u8; 16]| FullHeader {
             epoch: Epoch::from_bits(0),
             next: 0,
             first: 0,
@@ -132,7 +138,7 @@ impl Whole {
         };
         begun.epoch = Epoch::random().doing("make", "an epoch")?;
         // Beyond all that there were: the lock file may know of some that are gone.
-        let safe = disk.open(LOCK).ok().and_then(|marker| Safe::read(&*marker));
+        let safe = disk.open(LOCK).ok().and_then(|marker| SyncedMark::read(&*marker));
         begun.number = begun.number.max(safe.map_or(0, |safe| safe.number)) + 1;
         begun.trims = begun.trims.max(1);
         identity.clone_into(&mut begun.identity);
@@ -141,7 +147,7 @@ impl Whole {
             last: LastTrim { seq: *through, number: u64::from(*through > 0) },
             uncounted_through: *through,
         };
-        let snapshot = Snapshot {
+        let snapshot = LogSnapshot {
             head: self.head,
             trims: begun.trims,
             forgotten: begun.forgotten,
@@ -153,9 +159,9 @@ impl Whole {
 }
 
 /// Makes a store whole again. Returns the files in which the rest is.
-fn salvage(disk: &dyn Disk, identity: &str) -> Result<Vec<String>, Failure> {
-    let kept = Kept::new(&Snapshot::default(), SystemTime::now());
-    let mut whole = Whole { head: 0, kept, expired: 0, begun: None };
+fn salvage(disk: &dyn Storage, identity: &str) -> Result<Vec<String>, StoreError> {
+    let kept = LiveSet::new(&LogSnapshot::default(), SystemTime::now());
+    let mut whole = Salvage { head: 0, kept, expired: 0, begun: None };
     let mut firsts = Vec::new();
     // Up to where each of them is well by itself, and up to where one that was rewritten is.
     let (mut ends, mut rewritten_through) = (Vec::new(), 0);
@@ -166,21 +172,21 @@ fn salvage(disk: &dyn Disk, identity: &str) -> Result<Vec<String>, Failure> {
         }
         let name = file_name(first);
         let file = disk.open(&name).doing("open", &name)?;
-        if let Err(newer @ Failure::Newer(_)) = Commits::open(&name, &*file) {
+        if let Err(newer @ StoreError::Newer(_)) = CommitReader::open(&name, &*file) {
             return Err(newer);
         }
         let contents = go_through(&*file, &mut |record| whole.take(record)).doing("read", &name)?;
-        if let Some(Header::Begun(begun)) = contents.header {
+        if let Some(SegmentHeader::Full(begun)) = contents.header {
             whole.begun = Some(begun);
         }
         let sealed = read_sealed(disk, first, &mut |_| {}).ok();
         firsts.push(first);
         ends.push(sealed.map(|sealed| match sealed.header {
-            Header::Compacted { through } => {
+            SegmentHeader::Compacted { through } => {
                 rewritten_through = through;
                 through
             }
-            Header::Begun(_) => sealed.last.unwrap_or(first - 1),
+            SegmentHeader::Full(_) => sealed.last.unwrap_or(first - 1),
         }));
     }
     let Some(&newest) = firsts.last() else { return Ok(Vec::new()) };
@@ -202,11 +208,11 @@ fn salvage(disk: &dyn Disk, identity: &str) -> Result<Vec<String>, Failure> {
     // First what is known beside the events: the next try would not find it in what is rewritten.
     let (begun, snapshot) = whole.state(disk, identity)?;
     let first = firsts[0].min(next);
-    Active::begin(disk, &Begun { next, first, ..begun }, &snapshot)?;
+    ActiveSegment::begin(disk, &FullHeader { next, first, ..begun }, &snapshot)?;
     sync_names(disk)?;
     for (first, through) in damaged.into_iter().filter(|(first, _)| *first < next) {
         let name = file_name(first);
-        let mut output = Output::new(disk, first, through, &whole.kept)?;
+        let mut output = SegmentWriter::new(disk, first, through, &whole.kept)?;
         let file = disk.open(&name).doing("open", &name)?;
         go_through(&*file, &mut |record| output.take(record)).doing("read", &name)?;
         output.finish(disk)?;
@@ -215,13 +221,13 @@ fn salvage(disk: &dyn Disk, identity: &str) -> Result<Vec<String>, Failure> {
     Ok(aside)
 }
 
-fn sync_names(disk: &dyn Disk) -> Result<(), Failure> {
+fn sync_names(disk: &dyn Storage) -> Result<(), StoreError> {
     disk.sync_names().doing("sync", "the directory")
 }
 
 /// Gives a segment's file a second name, under which nothing looks for it; unless it has one from
 /// a try that was cut short.
-fn set_aside(disk: &dyn Disk, name: &str) -> Result<String, Failure> {
+fn set_aside(disk: &dyn Storage, name: &str) -> Result<String, StoreError> {
     let names = disk.list().doing("list", "the directory")?;
     let mut number = 1;
     loop {
@@ -238,9 +244,9 @@ fn set_aside(disk: &dyn Disk, name: &str) -> Result<String, Failure> {
 }
 
 /// Whether two files have the same content.
-fn is_same(disk: &dyn Disk, one: &str, other: &str) -> io::Result<bool> {
+fn is_same(disk: &dyn Storage, one: &str, other: &str) -> io::Result<bool> {
     let (one, other) = (disk.open(one)?, disk.open(other)?);
-    let (mut one, mut other) = (Lines::new(&*one), Lines::new(&*other));
+    let (mut one, mut other) = (LineReader::new(&*one), LineReader::new(&*other));
     loop {
         match (one.read()?, other.read()?) {
             (None, None) => return Ok(true),

@@ -12,42 +12,43 @@ use std::time::{Instant, SystemTime};
 use parking_lot::Mutex;
 
 use super::compact::instant;
-use super::disk::{Disk, File};
-use super::header::{self, Begun, Header, file_name};
-use super::record::{Record, Stamp, Stored};
-use super::scan::{Commits, Doing, Failure, Next, read_sealed};
-use super::segments::{Segment, Segments};
+use super::error::{IoContext, StoreError};
+use super::header::{self, FullHeader, SegmentHeader, file_name};
+use super::record::{KeyStamp, Record, StoredEvent};
+use super::scan::{CommitReader, NextCommit, read_sealed};
+use super::segments::{Segment, SegmentList};
+use super::storage::{Storage, StorageFile};
 use crate::cursor::Cursor;
 use crate::limits::{KEY_AGE, KEYS};
-use crate::log::{Appended, Claim, Log, Now, Snapshot, event_cost};
+use crate::log::{Appended, IdempotencyKey, Log, LogSnapshot, Timestamp, event_cost};
 
 /// What was read.
-pub struct Found<T> {
+pub struct Replayed<T> {
     pub log: Log<T>,
-    pub segments: Segments,
+    pub segments: SegmentList,
     /// The newest segment: what it says of itself, its file, where its snapshot and where all that
     /// is whole ends, and what is wrong after that.
-    pub begun: Begun,
-    pub file: Box<dyn File>,
+    pub begun: FullHeader,
+    pub file: Box<dyn StorageFile>,
     pub start: u64,
     pub end: u64,
-    pub torn: Option<Failure>,
-    /// Segments that stand for nothing any more.
+    pub torn: Option<StoreError>,
+    /// `SegmentList` that stand for nothing any more.
     pub leftovers: Vec<u64>,
     /// The last record says that the run ended in order.
     pub closed: bool,
-    keys: VecDeque<(Stamp, u64, SystemTime)>,
-    ages: Ages,
+    keys: VecDeque<(KeyStamp, u64, SystemTime)>,
+    ages: AgeClock,
 }
 
 /// Turns the times of an earlier run into moments on the clock that ages run on. They go in the
 /// order of the log, whatever the other clock did.
-struct Ages {
-    now: Now,
+struct AgeClock {
+    now: Timestamp,
     last: Option<Instant>,
 }
 
-impl Ages {
+impl AgeClock {
     fn of(&mut self, time: SystemTime) -> Instant {
         let at = self.last.max(Some(instant(time, self.now)));
         self.last = at;
@@ -56,15 +57,20 @@ impl Ages {
 }
 
 /// Reads a store whose newest segment is this one.
-pub fn read<T>(disk: &dyn Disk, older: &[u64], newest: u64, now: Now) -> Result<Found<T>, Failure> {
+pub fn read<T>(
+    disk: &dyn Storage,
+    older: &[u64],
+    newest: u64,
+    now: Timestamp,
+) -> Result<Replayed<T>, StoreError> {
     let name = file_name(newest);
     let file = disk.open(&name).doing("open", &name)?;
-    let mut commits = Commits::open(&name, &*file)?;
+    let mut commits = CommitReader::open(&name, &*file)?;
     let (begun, snapshot) = beginning(&mut commits, newest)?;
     let start = commits.end;
-    let mut found = Found {
+    let mut found = Replayed {
         log: Log::restored(begun.epoch, begun.retention(), &snapshot),
-        segments: Segments(Vec::new()),
+        segments: SegmentList(Vec::new()),
         begun,
         // The same file once more: the first is being read.
         file: disk.open(&name).doing("open", &name)?,
@@ -74,19 +80,19 @@ pub fn read<T>(disk: &dyn Disk, older: &[u64], newest: u64, now: Now) -> Result<
         leftovers: Vec::new(),
         closed: false,
         keys: VecDeque::new(),
-        ages: Ages { now, last: None },
+        ages: AgeClock { now, last: None },
     };
     found.load_older(disk, older, newest)?;
     found.log.settle();
     found.segments.0.push(Segment::new(newest));
     loop {
         match commits.advance()? {
-            Next::Commit(lines) => found.replay(&commits, &lines)?,
-            Next::Torn(damage) => {
+            NextCommit::Commit(lines) => found.replay(&commits, &lines)?,
+            NextCommit::Torn(damage) => {
                 found.torn = Some(damage);
                 break;
             }
-            Next::End => break,
+            NextCommit::End => break,
         }
     }
     found.end = commits.end;
@@ -98,25 +104,32 @@ pub fn read<T>(disk: &dyn Disk, older: &[u64], newest: u64, now: Now) -> Result<
 
 /// The first commit of a segment: its header, and the state of the log. It was complete before the
 /// file had its name, so nothing about it can be torn.
-fn beginning(commits: &mut Commits<'_>, first: u64) -> Result<(Begun, Snapshot), Failure> {
+fn beginning(
+    commits: &mut CommitReader<'_>,
+    first: u64,
+) -> Result<(FullHeader, LogSnapshot), StoreError> {
     let at = commits.end;
     let lines = match commits.advance()? {
-        Next::Commit(lines) => lines,
-        Next::Torn(damage) => return Err(damage),
-        Next::End => return Err(commits.damage(at, "it ends here")),
+        NextCommit::Commit(lines) => lines,
+        NextCommit::Torn(damage) => return Err(damage),
+        NextCommit::End => return Err(commits.damage(at, "it ends here")),
     };
     let odd = |at, what: &str| commits.damage(at, what);
     let begun = match lines.first().and_then(|(_, json)| header::read(json)) {
-        Some(Header::Begun(begun)) if begun.next == first => *begun,
-        Some(Header::Begun(_)) => return Err(odd(at, "its name is not that of its first seq")),
-        Some(Header::Compacted { .. }) => return Err(odd(at, "the segments after it are missing")),
+        Some(SegmentHeader::Full(begun)) if begun.next == first => *begun,
+        Some(SegmentHeader::Full(_)) => {
+            return Err(odd(at, "its name is not that of its first seq"));
+        }
+        Some(SegmentHeader::Compacted { .. }) => {
+            return Err(odd(at, "the segments after it are missing"));
+        }
         None => return Err(odd(at, "it has no header")),
     };
-    let mut snapshot = Snapshot {
+    let mut snapshot = LogSnapshot {
         head: first.saturating_sub(1),
         trims: begun.trims,
         forgotten: begun.forgotten,
-        ..Snapshot::default()
+        ..LogSnapshot::default()
     };
     for (at, json) in &lines[1..] {
         match Record::read(json) {
@@ -130,14 +143,19 @@ fn beginning(commits: &mut Commits<'_>, first: u64) -> Result<(Begun, Snapshot),
     Ok((begun, snapshot))
 }
 
-fn missing(first: u64) -> Failure {
+fn missing(first: u64) -> StoreError {
     let what = "it is missing: the segments around it leave out what it should have";
-    Failure::damaged(&file_name(first), 0, what)
+    StoreError::damaged(&file_name(first), 0, what)
 }
 
-impl<T> Found<T> {
+impl<T> Replayed<T> {
     /// Takes in what was kept when the newest segment began.
-    fn load_older(&mut self, disk: &dyn Disk, older: &[u64], newest: u64) -> Result<(), Failure> {
+    fn load_older(
+        &mut self,
+        disk: &dyn Storage,
+        older: &[u64],
+        newest: u64,
+    ) -> Result<(), StoreError> {
         let mut expected = self.begun.first;
         let mut rewritten_through = 0;
         for &first in older {
@@ -153,11 +171,11 @@ impl<T> Found<T> {
             segment.bytes = sealed.bytes;
             self.segments.0.push(segment);
             expected = match sealed.header {
-                Header::Compacted { through } => {
+                SegmentHeader::Compacted { through } => {
                     rewritten_through = through;
                     through + 1
                 }
-                Header::Begun(_) => sealed.last.map_or(first, |last| last + 1),
+                SegmentHeader::Full(_) => sealed.last.map_or(first, |last| last + 1),
             };
         }
         if expected == newest { Ok(()) } else { Err(missing(expected)) }
@@ -171,8 +189,8 @@ impl<T> Found<T> {
                     segment.count_key(at);
                     self.key(stamp, event.seq, event.time);
                 }
-                let cost = event_cost(&event.draft);
-                let kept = self.log.load(&event.topic, event.seq, event.time, at, event.draft);
+                let cost = event_cost(&event.content);
+                let kept = self.log.load(&event.topic, event.seq, event.time, at, event.content);
                 segment.count(cost, kept);
             }
             Record::Key(key) => {
@@ -184,7 +202,7 @@ impl<T> Found<T> {
         }
     }
 
-    fn key(&mut self, stamp: Stamp, seq: u64, time: SystemTime) {
+    fn key(&mut self, stamp: KeyStamp, seq: u64, time: SystemTime) {
         let age = self.ages.now.wall.duration_since(time).unwrap_or_default();
         if age < KEY_AGE {
             self.keys.push_back((stamp, seq, time));
@@ -195,10 +213,14 @@ impl<T> Found<T> {
     }
 
     /// Does again what a commit says.
-    fn replay(&mut self, commits: &Commits<'_>, lines: &[(u64, Vec<u8>)]) -> Result<(), Failure> {
+    fn replay(
+        &mut self,
+        commits: &CommitReader<'_>,
+        lines: &[(u64, Vec<u8>)],
+    ) -> Result<(), StoreError> {
         let odd = |at: u64, what: &str| commits.damage(at, what);
         let mut trimmed = Vec::new();
-        let mut batch: Vec<Stored> = Vec::new();
+        let mut batch: Vec<StoredEvent> = Vec::new();
         for (at, json) in lines {
             let record = Record::read(json);
             let record = record.ok_or_else(|| odd(*at, "this line says nothing that is known"))?;
@@ -226,7 +248,7 @@ impl<T> Found<T> {
 
     fn append(
         &mut self,
-        batch: Vec<Stored>,
+        batch: Vec<StoredEvent>,
         trimmed: &mut Vec<Arc<crate::log::Event>>,
     ) -> Option<()> {
         let first = batch.first()?;
@@ -238,10 +260,10 @@ impl<T> Found<T> {
         let at = self.ages.of(time);
         let last = batch.last().map_or(seq, |event| event.seq);
         let stamp = batch.last().and_then(|event| event.stamp);
-        let drafts: Vec<_> = batch.into_iter().map(|event| event.draft).collect();
+        let events: Vec<_> = batch.into_iter().map(|event| event.content).collect();
         if let Some(active) = self.segments.active() {
-            for draft in &drafts {
-                active.count(event_cost(draft), true);
+            for content in &events {
+                active.count(event_cost(content), true);
             }
             if stamp.is_some() {
                 active.count_key(at);
@@ -250,9 +272,9 @@ impl<T> Found<T> {
         if let Some(stamp) = stamp {
             self.key(stamp, last, time);
         }
-        let now = Now { at, wall: time };
-        let appended = self.log.append_noting(&topic, drafts, None, now, trimmed).ok()?;
-        matches!(appended, Appended::Now(cursor) if cursor.seq == last).then_some(())
+        let now = Timestamp { at, wall: time };
+        let appended = self.log.append_noting(&topic, events, None, now, trimmed).ok()?;
+        matches!(appended, Appended::New(cursor) if cursor.seq == last).then_some(())
     }
 
     /// Remembers the keys that were used, with the answers that they got.
@@ -260,8 +282,9 @@ impl<T> Found<T> {
         let newest = self.log.head();
         for (stamp, seq, time) in std::mem::take(&mut self.keys) {
             let outcome = outcome(Cursor { seq, ..newest }, time, stamp.count);
-            let Stamp { id, fingerprint, .. } = stamp;
-            let claim = Claim { id, fingerprint, outcome: Arc::new(Mutex::new(Some(outcome))) };
+            let KeyStamp { id, fingerprint, .. } = stamp;
+            let claim =
+                IdempotencyKey { id, fingerprint, outcome: Arc::new(Mutex::new(Some(outcome))) };
             self.log.remember(&claim, instant(time, self.ages.now));
         }
     }

@@ -5,85 +5,18 @@
 //! changed, and is told with file and offset. This only tells which; what follows from it is for
 //! `recovery` to say.
 
-use std::fmt;
 use std::io;
 
-use super::disk::{Disk, File};
-use super::header::{Header, check_first_line, file_name};
-use super::line::{Mark, parse};
+use super::error::{IoContext, StoreError};
+use super::header::{SegmentHeader, check_first_line, file_name};
+use super::lines::{CommitMark, parse};
+use super::storage::{Storage, StorageFile};
 use super::{header, record::Record};
 use crate::limits::LINE_BYTES;
 
-/// Why a store cannot be used.
-#[derive(Debug)]
-pub enum Failure {
-    /// What was being done, and what the operating system said.
-    Io(Box<(String, io::Error)>),
-    /// Something in it is not as it was written.
-    Damaged(Box<Damage>),
-    /// A newer program has written it.
-    Newer(String),
-    /// What the disk said a moment ago; it is not asked again so soon.
-    Refused(String),
-}
-
-/// Where a store is not as it was written.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Damage {
-    pub file: String,
-    pub at: u64,
-    pub what: String,
-}
-
-impl Failure {
-    // Not inlined, like its neighbour: there are many places that may fail, and they are all cold.
-    #[cold]
-    #[inline(never)]
-    pub fn io(what: &str, name: &str, error: io::Error) -> Failure {
-        Failure::Io(Box::new((format!("cannot {what} {name}"), error)))
-    }
-
-    #[cold]
-    #[inline(never)]
-    pub fn damaged(file: &str, at: u64, what: &str) -> Failure {
-        Failure::Damaged(Box::new(Damage { file: file.to_owned(), at, what: what.to_owned() }))
-    }
-}
-
-/// Says what was being done when it failed.
-pub trait Doing<T> {
-    /// # Errors
-    /// The same, in words.
-    fn doing(self, what: &str, name: &str) -> Result<T, Failure>;
-}
-
-impl<T> Doing<T> for io::Result<T> {
-    fn doing(self, what: &str, name: &str) -> Result<T, Failure> {
-        self.map_err(|error| Failure::io(what, name, error))
-    }
-}
-
-impl fmt::Display for Failure {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self {
-            Failure::Io(about) => write!(f, "{}: {}", about.0, about.1),
-            Failure::Damaged(damage) => damage.fmt(f),
-            Failure::Newer(why) | Failure::Refused(why) => f.write_str(why),
-        }
-    }
-}
-
-impl std::error::Error for Failure {}
-
-impl fmt::Display for Damage {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{} at byte {}: {}", self.file, self.at, self.what)
-    }
-}
-
 /// The lines of a file.
-pub struct Lines<'a> {
-    file: &'a dyn File,
+pub struct LineReader<'a> {
+    file: &'a dyn StorageFile,
     /// Read ahead: from `start` to `filled`.
     buffer: Vec<u8>,
     start: usize,
@@ -94,7 +27,7 @@ pub struct Lines<'a> {
 }
 
 /// One line, whatever it is worth.
-pub struct Line<'b> {
+pub struct RawLine<'b> {
     pub at: u64,
     /// Where the next one begins.
     pub end: u64,
@@ -104,13 +37,13 @@ pub struct Line<'b> {
 
 const READ: usize = 64 << 10;
 
-impl<'a> Lines<'a> {
-    pub fn new(file: &'a dyn File) -> Lines<'a> {
-        Lines { file, buffer: vec![0; READ], start: 0, filled: 0, at: 0, read: 0 }
+impl<'a> LineReader<'a> {
+    pub fn new(file: &'a dyn StorageFile) -> LineReader<'a> {
+        LineReader { file, buffer: vec![0; READ], start: 0, filled: 0, at: 0, read: 0 }
     }
 
     /// The next line; none at the end.
-    pub fn read(&mut self) -> io::Result<Option<Line<'_>>> {
+    pub fn read(&mut self) -> io::Result<Option<RawLine<'_>>> {
         let at = self.at;
         let mut seen = 0;
         let mut skipped = 0;
@@ -142,7 +75,7 @@ impl<'a> Lines<'a> {
             None => Err("the last line has no end"),
             Some(_) => Ok(&self.buffer[line]),
         };
-        Ok(Some(Line { at, end: self.at, bytes }))
+        Ok(Some(RawLine { at, end: self.at, bytes }))
     }
 
     /// Reads on; false at the end.
@@ -168,67 +101,71 @@ impl<'a> Lines<'a> {
 }
 
 /// Where a commit stands in its file.
-struct Open {
+struct OpenCommit {
     at: u64,
     lines: Vec<(u64, Vec<u8>)>,
 }
 
 /// The commits of a segment, each whole.
-pub struct Commits<'a> {
+pub struct CommitReader<'a> {
     name: String,
-    lines: Lines<'a>,
+    lines: LineReader<'a>,
     /// Where the next commit begins: up to here all is well.
     pub end: u64,
 }
 
 /// What comes next in a segment.
-pub enum Next {
+pub enum NextCommit {
     /// The lines of a commit, and where each begins.
     Commit(Vec<(u64, Vec<u8>)>),
     /// Nothing, and all is well.
     End,
-    /// From [`Commits::end`] on there is nothing whole, nor anything that was safe.
-    Torn(Failure),
+    /// From [`CommitReader::end`] on there is nothing whole, nor anything that was safe.
+    Torn(StoreError),
 }
 
-impl<'a> Commits<'a> {
+impl<'a> CommitReader<'a> {
     /// Opens a segment's file.
-    pub fn open(name: &str, file: &'a dyn File) -> Result<Commits<'a>, Failure> {
-        let mut lines = Lines::new(file);
+    pub fn open(name: &str, file: &'a dyn StorageFile) -> Result<CommitReader<'a>, StoreError> {
+        let mut lines = LineReader::new(file);
         let Some(line) = lines.read().doing("read", name)? else {
-            return Err(Failure::damaged(name, 0, "it is empty"));
+            return Err(StoreError::damaged(name, 0, "it is empty"));
         };
-        let bytes = line.bytes.map_err(|what| Failure::damaged(name, 0, what))?;
+        let bytes = line.bytes.map_err(|what| StoreError::damaged(name, 0, what))?;
         check_first_line(name, bytes)?;
         let end = line.end;
-        Ok(Commits { name: name.to_owned(), lines, end })
+        Ok(CommitReader { name: name.to_owned(), lines, end })
     }
 
     /// The next commit.
-    pub fn advance(&mut self) -> Result<Next, Failure> {
-        let mut open = Open { at: self.end, lines: Vec::new() };
+    pub fn advance(&mut self) -> Result<NextCommit, StoreError> {
+        let mut open = OpenCommit { at: self.end, lines: Vec::new() };
         loop {
             let line = self.lines.read().doing("read", &self.name)?;
             let Some(line) = line else {
                 let torn = !open.lines.is_empty();
                 let what = "the last commit has no end";
-                return Ok(if torn { Next::Torn(self.damage(open.at, what)) } else { Next::End });
+                return Ok(if torn {
+                    NextCommit::Torn(self.damage(open.at, what))
+                } else {
+                    NextCommit::End
+                });
             };
             let (at, end) = (line.at, line.end);
             let wrong = match line.bytes {
                 Err(why) => why,
                 Ok(bytes) => match parse(bytes) {
                     None => "the checksum is wrong",
-                    Some((Mark::End { before, .. }, _)) if at - open.at != before => {
+                    Some((CommitMark::End { before, .. }, _)) if at - open.at != before => {
                         "a line of the commit is missing"
                     }
                     Some((mark, json)) => {
                         open.lines.push((at, bytes[json..].to_vec()));
-                        if mark == Mark::More {
+                        if mark == CommitMark::More {
                             continue;
                         }
                         self.end = end;
-                        return Ok(Next::Commit(open.lines));
+                        return Ok(NextCommit::Commit(open.lines));
                     }
                 },
             };
@@ -237,10 +174,10 @@ impl<'a> Commits<'a> {
     }
 
     /// Whether what comes later says that this was safe.
-    fn torn_or_damaged(&mut self, at: u64, what: &str) -> Result<Next, Failure> {
+    fn torn_or_damaged(&mut self, at: u64, what: &str) -> Result<NextCommit, StoreError> {
         let damage = self.damage(at, what);
         while let Some(line) = self.lines.read().doing("read", &self.name)? {
-            let Ok(Some((Mark::End { before, after_sync: true }, _))) = line.bytes.map(parse)
+            let Ok(Some((CommitMark::End { before, after_sync: true }, _))) = line.bytes.map(parse)
             else {
                 continue;
             };
@@ -249,17 +186,17 @@ impl<'a> Commits<'a> {
                 return Err(damage);
             }
         }
-        Ok(Next::Torn(damage))
+        Ok(NextCommit::Torn(damage))
     }
 
-    pub fn damage(&self, at: u64, what: &str) -> Failure {
-        Failure::damaged(&self.name, at, what)
+    pub fn damage(&self, at: u64, what: &str) -> StoreError {
+        StoreError::damaged(&self.name, at, what)
     }
 }
 
 /// What was found in a segment that nothing is appended to any more.
-pub struct Sealed {
-    pub header: Header,
+pub struct SealedSegment {
+    pub header: SegmentHeader,
     pub bytes: u64,
     /// The last seq in it, if it has events.
     pub last: Option<u64>,
@@ -267,20 +204,20 @@ pub struct Sealed {
 
 /// Reads such a segment: all of it has to be well.
 pub fn read_sealed(
-    disk: &dyn Disk,
+    disk: &dyn Storage,
     first: u64,
     each: &mut dyn FnMut(Record),
-) -> Result<Sealed, Failure> {
+) -> Result<SealedSegment, StoreError> {
     let name = file_name(first);
     let file = disk.open(&name).doing("open", &name)?;
-    let mut commits = Commits::open(&name, &*file)?;
+    let mut commits = CommitReader::open(&name, &*file)?;
     let mut header = None;
     let mut last = None;
     loop {
         let lines = match commits.advance()? {
-            Next::Commit(lines) => lines,
-            Next::Torn(damage) => return Err(damage),
-            Next::End => break,
+            NextCommit::Commit(lines) => lines,
+            NextCommit::Torn(damage) => return Err(damage),
+            NextCommit::End => break,
         };
         for (at, json) in lines {
             let wrong = |what: &str| Err(commits.damage(at, what));
@@ -297,8 +234,10 @@ pub fn read_sealed(
             if let Record::Event(event) = &record {
                 let expected = last.map_or(first, |last: u64| last + 1);
                 let follows = match known {
-                    Header::Begun(_) => event.seq == expected,
-                    Header::Compacted { through } => (expected..=*through).contains(&event.seq),
+                    SegmentHeader::Full(_) => event.seq == expected,
+                    SegmentHeader::Compacted { through } => {
+                        (expected..=*through).contains(&event.seq)
+                    }
                 };
                 if !follows {
                     return wrong("this event does not follow");
@@ -309,7 +248,7 @@ pub fn read_sealed(
         }
     }
     match header {
-        Some(header) => Ok(Sealed { header, bytes: commits.end, last }),
+        Some(header) => Ok(SealedSegment { header, bytes: commits.end, last }),
         None => Err(commits.damage(commits.end, "it has no header")),
     }
 }

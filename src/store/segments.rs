@@ -69,9 +69,9 @@ impl Segment {
 }
 
 /// All of them, oldest first; the last is the one that is appended to.
-pub struct Segments(pub Vec<Segment>);
+pub struct SegmentList(pub Vec<Segment>);
 
-impl Segments {
+impl SegmentList {
     /// The one that is appended to.
     pub fn active(&mut self) -> Option<&mut Segment> {
         self.0.last_mut()

@@ -10,7 +10,7 @@ use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD as BASE64;
 use hmac_sha256::Hash;
 
-use super::File;
+use super::WebFile;
 
 const PAGE: &str = concat!(
     "<!doctype html>\n<html lang=\"en\">\n<style>",
@@ -23,13 +23,13 @@ const PAGE: &str = concat!(
 );
 
 /// `/longpoll.js`.
-pub static MODULE: LazyLock<File> = LazyLock::new(|| {
+pub static MODULE: LazyLock<WebFile> = LazyLock::new(|| {
     let text = include_str!("longpoll.js");
-    File { content_type: "text/javascript; charset=utf-8", text, etag: etag(text), policy: None }
+    WebFile { content_type: "text/javascript; charset=utf-8", text, etag: etag(text), policy: None }
 });
 
 /// `/`.
-pub static CONSOLE: LazyLock<File> = LazyLock::new(|| File {
+pub static CONSOLE: LazyLock<WebFile> = LazyLock::new(|| WebFile {
     content_type: "text/html; charset=utf-8",
     text: PAGE,
     etag: etag(PAGE),

@@ -9,7 +9,7 @@ mod files;
 
 /// A file as browsers get it.
 #[derive(Debug)]
-pub struct File {
+pub struct WebFile {
     pub content_type: &'static str,
     pub text: &'static str,
     /// Changes when the text does.
@@ -20,7 +20,7 @@ pub struct File {
 
 /// `/longpoll.js`, if this build has it.
 #[must_use]
-pub fn module() -> Option<&'static File> {
+pub fn module() -> Option<&'static WebFile> {
     #[cfg(feature = "console")]
     return Some(&files::MODULE);
     #[cfg(not(feature = "console"))]
@@ -29,7 +29,7 @@ pub fn module() -> Option<&'static File> {
 
 /// The console, if this build has it.
 #[must_use]
-pub fn console() -> Option<&'static File> {
+pub fn console() -> Option<&'static WebFile> {
     #[cfg(feature = "console")]
     return Some(&files::CONSOLE);
     #[cfg(not(feature = "console"))]

@@ -7,15 +7,15 @@ use std::sync::{Arc, LazyLock};
 use std::time::Duration;
 
 use longpoll::access::Access;
-use longpoll::api::{Api, OpenLog};
+use longpoll::api::{Api, LogHandle};
 use longpoll::config::Config;
+use longpoll::conn::Conn;
 use longpoll::cursor::{Cursor, Epoch};
-use longpoll::http::{Field, Head, Method, percent_decode};
+use longpoll::http::{HeaderName, Method, RequestHead, percent_decode};
 use longpoll::limits::{NAME_CHARS, NAMES_PER_POLL};
-use longpoll::line::Line;
 use longpoll::metrics::Metrics;
 use longpoll::names::{Name, Pattern, TopicSet, TypeFilter};
-use longpoll::permits::Permits;
+use longpoll::semaphore::Semaphore;
 use longpoll::shutdown::Shutdown;
 use longpoll::time::{Seconds, parse_seconds};
 
@@ -24,14 +24,14 @@ static API: LazyLock<Api> = LazyLock::new(|| {
     let metrics = Arc::new(Metrics::default());
     let (config, epoch) = (Config::default(), Epoch::from_bits(7));
     let access = Access::open(&config).expect("no file of tokens to read");
-    let log = OpenLog::in_memory(&config, epoch).expect("random bytes");
-    Api::new(&config, access, log, Permits::new(1), metrics, shutdown)
+    let log = LogHandle::in_memory(&config, epoch).expect("random bytes");
+    Api::new(&config, access, log, Semaphore::new(1), metrics, shutdown)
 });
 
 /// Whence it is asked; nothing is read from it.
-static LINE: LazyLock<Line> = LazyLock::new(|| {
+static LINE: LazyLock<Conn> = LazyLock::new(|| {
     let (socket, _) = UnixStream::pair().expect("two sockets");
-    Line::accepted(socket.into(), None, Duration::from_secs(1)).expect("a socket that works")
+    Conn::accepted(socket.into(), None, Duration::from_secs(1)).expect("a socket that works")
 });
 
 /// Panics if something that should hold does not. The first line is a request target without its
@@ -148,11 +148,11 @@ fn check_seconds(text: &str) {
 
 /// What the API makes of it: the task, or status and detail.
 fn route(method: Method, path: &str, query: &str, prefer: &str) -> Result<String, (u16, String)> {
-    let mut head = Head::new(method, path, query);
+    let mut head = RequestHead::new(method, path, query);
     if !prefer.is_empty() {
-        head.push(Field::Prefer, prefer);
+        head.push(HeaderName::Prefer, prefer);
     }
-    match API.route(&head, &LINE).task {
+    match API.route(&head, &LINE).operation {
         Ok(task) => Ok(format!("{task:?}")),
         Err(problem) => {
             let body: serde_json::Value = serde_json::from_slice(&problem.body()).expect("JSON");

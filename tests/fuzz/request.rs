@@ -3,11 +3,11 @@
 
 use std::fmt::Write as _;
 
-use longpoll::door::body::{Body, BodyRoom};
-use longpoll::door::head::{Arriving, NOT_SPLIT, Parsed};
-use longpoll::error::{Cause, Problem};
-use longpoll::http::chunked::{Chunks, Sink as _};
-use longpoll::http::{Field, Framing, Method};
+use longpoll::http::chunked::{BodySink as _, ChunkedDecoder};
+use longpoll::http::{BodyFraming, HeaderName, Method};
+use longpoll::problem::{Cause, Problem};
+use longpoll::server::body::{BodyBudget, RequestBody};
+use longpoll::server::head::{HeadParser, NOT_SPLIT, ParsedHead};
 
 /// Small, so that inputs of a fuzzer's size reach them.
 const HEAD_LIMIT: usize = 1_000;
@@ -19,8 +19,8 @@ struct Request {
     method: Method,
     path: String,
     query: String,
-    fields: Vec<(Field, String)>,
-    framing: Framing,
+    fields: Vec<(HeaderName, String)>,
+    framing: BodyFraming,
     keep_alive: bool,
     expects_continue: bool,
     body: Vec<u8>,
@@ -41,21 +41,21 @@ struct Outcome {
 struct Reader<'a> {
     stream: Vec<u8>,
     used: usize,
-    head: Arriving,
-    parsed: Option<(Parsed, Chunks)>,
-    room: &'a BodyRoom,
-    body: Body<'a>,
+    head: HeadParser,
+    parsed: Option<(ParsedHead, ChunkedDecoder)>,
+    room: &'a BodyBudget,
+    body: RequestBody<'a>,
     outcome: Outcome,
 }
 
 impl<'a> Reader<'a> {
-    fn new(room: &'a BodyRoom) -> Reader<'a> {
+    fn new(room: &'a BodyBudget) -> Reader<'a> {
         Reader {
             stream: Vec::new(),
             used: 0,
-            head: Arriving::default(),
+            head: HeadParser::default(),
             parsed: None,
-            body: Body::new(room),
+            body: RequestBody::new(room),
             room,
             outcome: Outcome { requests: Vec::new(), refused: None },
         }
@@ -83,20 +83,20 @@ impl<'a> Reader<'a> {
             let Some(parsed) = self.head.read(unused, HEAD_LIMIT)? else { return Ok(false) };
             assert!(parsed.length <= unused.len().min(HEAD_LIMIT));
             self.used += parsed.length;
-            self.head = Arriving::default();
-            if matches!(parsed.framing, Framing::Sized(length) if length > BODY_LIMIT as u64) {
+            self.head = HeadParser::default();
+            if matches!(parsed.framing, BodyFraming::Sized(length) if length > BODY_LIMIT as u64) {
                 return Err(Problem::new(Cause::TooLarge, "the body is too large"));
             }
-            self.parsed = Some((parsed, Chunks::default()));
+            self.parsed = Some((parsed, ChunkedDecoder::default()));
             return Ok(true);
         };
         match parsed.framing {
-            Framing::Sized(length) => {
+            BodyFraming::Sized(length) => {
                 let Some(bytes) = unused.get(..length as usize) else { return Ok(false) };
                 self.body.add(bytes)?;
                 self.used += bytes.len();
             }
-            Framing::Chunked => {
+            BodyFraming::Chunked => {
                 self.used += chunks.take(unused, &mut self.body, BODY_LIMIT)?;
                 assert!(self.body.bytes.len() <= BODY_LIMIT);
                 if !chunks.done() {
@@ -104,8 +104,8 @@ impl<'a> Reader<'a> {
                 }
             }
         }
-        let body = std::mem::replace(&mut self.body, Body::new(self.room)).bytes;
-        let Some((Parsed { head, length, framing, keep_alive, expects_continue }, _)) =
+        let body = std::mem::replace(&mut self.body, RequestBody::new(self.room)).bytes;
+        let Some((ParsedHead { head, length, framing, keep_alive, expects_continue }, _)) =
             self.parsed.take()
         else {
             return Ok(false);
@@ -128,7 +128,7 @@ impl<'a> Reader<'a> {
 }
 
 fn read<'a>(pieces: impl Iterator<Item = &'a [u8]>) -> Outcome {
-    let room = BodyRoom::new(1 << 20);
+    let room = BodyBudget::new(1 << 20);
     let mut reader = Reader::new(&room);
     for piece in pieces {
         reader.feed(piece);
@@ -151,10 +151,10 @@ pub fn check(bytes: &[u8]) {
     for request in &whole.requests {
         let (head, body) = (&bytes[begin..request.head_end], &bytes[request.head_end..request.end]);
         looks_like_one_head(head, request);
-        if request.framing == Framing::Sized(request.body.len() as u64) {
+        if request.framing == BodyFraming::Sized(request.body.len() as u64) {
             assert_eq!(body, request.body);
         } else {
-            assert_eq!(request.framing, Framing::Chunked);
+            assert_eq!(request.framing, BodyFraming::Chunked);
             assert!(body.starts_with(b"0") || !request.body.is_empty());
             assert!(body.ends_with(b"\r\n\r\n") && body.len() >= request.body.len() + 5);
         }
@@ -202,17 +202,17 @@ fn looks_like_one_head(head: &[u8], request: &Request) {
         named.iter().filter(|(known, _)| known == name).map(|(_, value)| *value).collect()
     };
     match (all("content-length").as_slice(), all("transfer-encoding").as_slice()) {
-        ([], []) => assert_eq!(request.framing, Framing::Sized(0)),
-        ([length], []) => assert_eq!(request.framing, Framing::Sized(length.parse().unwrap())),
+        ([], []) => assert_eq!(request.framing, BodyFraming::Sized(0)),
+        ([length], []) => assert_eq!(request.framing, BodyFraming::Sized(length.parse().unwrap())),
         ([], [coding]) => {
             assert!(coding.eq_ignore_ascii_case("chunked") && version == "HTTP/1.1");
-            assert_eq!(request.framing, Framing::Chunked);
+            assert_eq!(request.framing, BodyFraming::Chunked);
         }
         both => panic!("framed by {both:?}"),
     }
     let hosts = all("host");
     assert!(hosts.len() == 1 || (version == "HTTP/1.0" && hosts.is_empty()));
-    let host = request.fields.iter().filter(|(field, _)| *field == Field::Host);
+    let host = request.fields.iter().filter(|(field, _)| *field == HeaderName::Host);
     let host: Vec<&str> = host.map(|(_, value)| value.as_str()).collect();
     match target.get(..7).filter(|scheme| scheme.eq_ignore_ascii_case("http://")) {
         Some(_) => assert!(target[7..].starts_with(host[0]), "the target's host counts"),
@@ -223,7 +223,7 @@ fn looks_like_one_head(head: &[u8], request: &Request) {
 
 /// What was read, written in the one plain way, is read as the same.
 fn reads_back(request: &Request) {
-    let host = request.fields.iter().any(|(field, _)| *field == Field::Host);
+    let host = request.fields.iter().any(|(field, _)| *field == HeaderName::Host);
     let version = if host { "1.1" } else { "1.0" };
     let Request { method, path, query, fields, framing, .. } = request;
     let question = if query.is_empty() { "" } else { "?" };
@@ -234,7 +234,7 @@ fn reads_back(request: &Request) {
     if !request.keep_alive {
         text.push_str("Connection: close\r\n");
     }
-    if fields.iter().any(|(field, _)| *field == Field::Upgrade) {
+    if fields.iter().any(|(field, _)| *field == HeaderName::Upgrade) {
         text.push_str("Connection: upgrade\r\n");
     }
     if request.expects_continue {
@@ -242,7 +242,7 @@ fn reads_back(request: &Request) {
     }
     let length = request.body.len();
     let (framed, before, after) = match (framing, length) {
-        (Framing::Sized(_), _) => (format!("Content-Length: {length}"), String::new(), ""),
+        (BodyFraming::Sized(_), _) => (format!("Content-Length: {length}"), String::new(), ""),
         (_, 0) => ("Transfer-Encoding: chunked".into(), String::new(), "0\r\n\r\n"),
         _ => ("Transfer-Encoding: chunked".into(), format!("{length:x}\r\n"), "\r\n0\r\n\r\n"),
     };

@@ -47,7 +47,7 @@ fn ask(fake: &Fake) -> JoinHandle<String> {
     let tell = Arc::clone(&told);
     let mut follow = Follow::start(subscription).unwrap().on_trouble(move |error, _| {
         *tell.lock().unwrap() = format!("{error:?}");
-        stop.give();
+        stop.trigger();
     });
     std::thread::spawn(move || match follow.page() {
         Ok(Some(page)) => page.json,

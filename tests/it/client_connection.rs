@@ -21,7 +21,7 @@ fn follow(fake: &Fake, pages: usize) -> JoinHandle<Result<(), String>> {
     let (tell, told) = std::sync::mpsc::channel();
     let mut follow = Follow::start(subscription).unwrap().on_trouble(move |error, _| {
         tell.send(error.to_string()).unwrap();
-        stop.give();
+        stop.trigger();
     });
     std::thread::spawn(move || {
         for _ in 0..pages {
@@ -207,7 +207,7 @@ fn the_order_to_stop_ends_the_wait_for_the_rest_of_an_answer() {
     caller.request();
     let whole = page(&[1], "e.1", "data");
     caller.send(&whole[..whole.len() - 1]);
-    stop.give();
+    stop.trigger();
     assert!(reader.join().unwrap());
 }
 

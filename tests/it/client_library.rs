@@ -61,7 +61,7 @@ fn another_thread_can_end_it() {
     let mut follow = Follow::start(subscription).unwrap();
     let reader = std::thread::spawn(move || follow.next().is_none());
     server.until_held(1);
-    stop.give();
+    stop.trigger();
     assert!(reader.join().unwrap());
 }
 

@@ -10,11 +10,11 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use longpoll::access::Access;
-use longpoll::api::OpenLog;
-use longpoll::config::{Config, Listen, LogLevel};
-use longpoll::diag;
-use longpoll::door::{Door, listener};
+use longpoll::api::LogHandle;
+use longpoll::config::{Config, ListenAddress, LogLevel};
+use longpoll::logger;
 use longpoll::metrics::Metrics;
+use longpoll::server::{Server as LongpollServer, listener};
 use longpoll::shutdown::Shutdown;
 
 use crate::support::{Client, Server, program, until};
@@ -179,18 +179,19 @@ fn the_server_survives_a_table_of_descriptors_that_is_full() {
 /// A server in this process, with settings that no command line gives. Its parts fail at them
 /// with a panic: at a jitter of more than the whole wait where overflow is checked, and at a time
 /// that no clock can show.
-fn panicking(body_timeout: Duration) -> (Door, Shutdown, SocketAddr) {
-    let listen = vec![Listen::Tcp("127.0.0.1:0".into())];
+fn panicking(body_timeout: Duration) -> (LongpollServer, Shutdown, SocketAddr) {
+    let listen = vec![ListenAddress::Tcp("127.0.0.1:0".into())];
     let listeners = listener::open(&listen).unwrap();
     let address = listeners[0].to_string().strip_prefix("http://").unwrap().parse().unwrap();
     let mut config = Config::default();
     (config.max_connections, config.wait_jitter) = (4, u32::MAX);
     config.body_timeout = body_timeout;
     let (metrics, shutdown) = (Arc::new(Metrics::default()), Shutdown::new().unwrap());
-    let (diag, _) = diag::start(LogLevel::Error, Arc::clone(&metrics)).unwrap();
-    let log = OpenLog::open(&config, &metrics, &diag).unwrap();
+    let (diag, _) = logger::start(LogLevel::Error, Arc::clone(&metrics)).unwrap();
+    let log = LogHandle::open(&config, &metrics, &diag).unwrap();
     let access = Access::open(&config).unwrap();
-    let door = Door::open(config, listeners, access, log, &metrics, diag, &shutdown).unwrap();
+    let door =
+        LongpollServer::open(config, listeners, access, log, &metrics, diag, &shutdown).unwrap();
     (door, shutdown, address)
 }
 
@@ -214,7 +215,7 @@ fn a_panic_in_a_handler_costs_one_500_and_no_worker() {
     for metric in ["connections 4", "polls_held 0", "refusals_total{cause=\"internal\"} 20"] {
         assert!(page.text().contains(&format!("\nlongpoll_{metric}\n")), "{}", page.text());
     }
-    shutdown.give();
+    shutdown.trigger();
     door.drain();
 }
 
@@ -239,6 +240,6 @@ fn a_panic_in_the_door_itself_costs_one_connection_and_no_worker() {
         assert!(clients.iter_mut().all(|client| client.get("/health").status == 200));
     }
     assert!(shows(&mut clients[0], 4));
-    shutdown.give();
+    shutdown.trigger();
     door.drain();
 }

@@ -65,10 +65,10 @@ fn nobody_is_told_of_a_gap_whose_events_it_had() {
     let server = Server::start(&["--retain-events", "3"]);
     server.publish_many("news", 7);
     let cursor = cursor_now(&server);
-    // Trims 5, 6 and 7: all that the cursor stands for, and nothing after it.
+    // TrimHistory 5, 6 and 7: all that the cursor stands for, and nothing after it.
     server.publish_many("news", 3);
     assert_eq!(poll(&server, "news", &cursor).seqs(), [8, 9, 10]);
-    // Trims 8.
+    // TrimHistory 8.
     server.publish("news", "x");
     assert_eq!(gap(&poll(&server, "news", &cursor))["lost"], json!({"news": 1}));
     assert_eq!(poll(&server, "other", &cursor).status, 200);
@@ -195,7 +195,7 @@ fn what_is_trimmed_after_it_was_told_is_a_gap_of_its_own() {
     let first = server.get("/topics/quiet,busy?limit=1");
     server.publish_many("busy", 10);
     let told = gap(&poll(&server, "quiet,busy", first.next()));
-    // Trims 11 and 12.
+    // TrimHistory 11 and 12.
     server.publish_many("busy", 2);
     let again = gap(&poll(&server, "quiet,busy", resume(&told)));
     assert_eq!(again["lost"], json!({"busy": 2}));

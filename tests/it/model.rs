@@ -10,17 +10,20 @@ use std::time::{Duration, Instant, SystemTime};
 use fastrand::Rng;
 use longpoll::cursor::{Cursor, Epoch, Since};
 use longpoll::limits::EVENT_OVERHEAD;
-use longpoll::log::{Appended, Ask, Draft, Form, Gap, Log, Now, OnGap, Refused, Retention, Slice};
+use longpoll::log::{
+    AppendError, Appended, BodyKind, EventContent, Gap, GapPolicy, Log, LogSlice, ReadRequest,
+    Retention, Timestamp,
+};
 use longpoll::names::{Name, TopicSet, TypeFilter};
 
 const TOPICS: [&str; 6] = ["a", "a.x", "a.y", "b", "b.x", "c"];
 const ASKED: [&str; 8] = ["a", "b", "a*", "*", "a,b", "a.x,b*", "c,a.y", "nobody"];
 const TAGS: [&str; 3] = ["", "red", "blue"];
 
-struct Known {
+struct KeyLookup {
     seq: u64,
     topic: &'static str,
-    tag: &'static str,
+    event_type: &'static str,
     at: Instant,
     cost: u64,
     /// Which trim took it, counted from one.
@@ -28,7 +31,7 @@ struct Known {
 }
 
 struct Model {
-    events: Vec<Known>,
+    events: Vec<KeyLookup>,
     trims: u64,
     retention: Retention,
 }
@@ -74,12 +77,18 @@ impl Model {
         }
     }
 
-    fn publish(&mut self, topic: &'static str, tag: &'static str, sizes: &[usize], now: Instant) {
+    fn publish(
+        &mut self,
+        topic: &'static str,
+        event_type: &'static str,
+        sizes: &[usize],
+        now: Instant,
+    ) {
         self.expire(now);
         for size in sizes {
             let seq = self.events.len() as u64 + 1;
-            let cost = (size + tag.len() + EVENT_OVERHEAD) as u64;
-            self.events.push(Known { seq, topic, tag, at: now, cost, trimmed: None });
+            let cost = (size + event_type.len() + EVENT_OVERHEAD) as u64;
+            self.events.push(KeyLookup { seq, topic, event_type, at: now, cost, trimmed: None });
         }
         while self.kept(|t| t == topic).count() > self.retention.events {
             let oldest = self.kept(|t| t == topic).next();
@@ -115,7 +124,7 @@ impl Model {
         self.kept(|t| matches(reader.asked, t))
             .map(|index| &self.events[index])
             .filter(|event| {
-                reader.tags.is_empty() || reader.tags.split(',').any(|t| t == event.tag)
+                reader.tags.is_empty() || reader.tags.split(',').any(|t| t == event.event_type)
             })
             .map(|event| event.seq)
             .filter(|seq| *seq > reader.seq)
@@ -128,7 +137,7 @@ struct Pair {
     log: Log<()>,
     model: Model,
     epoch: Epoch,
-    clock: Now,
+    clock: Timestamp,
     random: Rng,
     /// Whether topics are forgotten, so that a gap may be told where there is none.
     forgetful: bool,
@@ -141,7 +150,7 @@ impl Pair {
             log: Log::new(epoch, retention),
             model: Model { events: Vec::new(), trims: 0, retention },
             epoch,
-            clock: Now { at: Instant::now(), wall: SystemTime::UNIX_EPOCH },
+            clock: Timestamp { at: Instant::now(), wall: SystemTime::UNIX_EPOCH },
             random: Rng::with_seed(seed),
             forgetful: retention.topics < TOPICS.len(),
         }
@@ -152,23 +161,23 @@ impl Pair {
     }
 
     fn publish(&mut self) {
-        let (topic, tag) = (self.pick(&TOPICS), self.pick(&TAGS));
+        let (topic, event_type) = (self.pick(&TOPICS), self.pick(&TAGS));
         let sizes: Vec<usize> =
             (0..self.random.usize(1..4)).map(|_| self.random.usize(..200)).collect();
-        let drafts = sizes.iter().map(|size| Draft {
-            tag: Name::new(tag),
-            form: Form::Text,
+        let events = sizes.iter().map(|size| EventContent {
+            event_type: Name::new(event_type),
+            kind: BodyKind::Text,
             content_type: None,
             body: vec![b'x'; *size].into(),
         });
-        match self.log.append(&Name::new(topic).unwrap(), drafts.collect(), None, self.clock) {
-            Ok(Appended::Now(cursor)) => {
-                self.model.publish(topic, tag, &sizes, self.clock.at);
+        match self.log.append(&Name::new(topic).unwrap(), events.collect(), None, self.clock) {
+            Ok(Appended::New(cursor)) => {
+                self.model.publish(topic, event_type, &sizes, self.clock.at);
                 assert_eq!(cursor.seq, self.model.events.len() as u64);
             }
-            Ok(Appended::Before(_)) => panic!("there was no key"),
+            Ok(Appended::Duplicate(_)) => panic!("there was no key"),
             Err(refused) => {
-                assert_eq!(refused, Refused::TopicCap);
+                assert_eq!(refused, AppendError::TooManyTopics);
                 self.model.expire(self.clock.at);
                 let mut busy: Vec<_> =
                     self.model.kept(|_| true).map(|i| self.model.events[i].topic).collect();
@@ -221,16 +230,16 @@ impl Pair {
         self.place(reader);
         let topics = reader.topics.clone();
         let limit = self.pick(&[1, 2, 5, 1000]);
-        let on_gap = self.pick(&[OnGap::Fail, OnGap::Skip]);
+        let on_gap = self.pick(&[GapPolicy::Fail, GapPolicy::Skip]);
         let types = match reader.tags {
             "" => TypeFilter::default(),
             tags => TypeFilter::parse(tags).unwrap(),
         };
-        let ask = Ask { topics: &topics, types: &types, limit, bytes: usize::MAX, on_gap };
+        let ask = ReadRequest { topics: &topics, types: &types, limit, bytes: usize::MAX, on_gap };
         let lost = self.model.lost(reader);
         match self.log.read(&ask, reader.since) {
             Err(gap) => {
-                assert_eq!(on_gap, OnGap::Fail);
+                assert_eq!(on_gap, GapPolicy::Fail);
                 self.check_gap(&gap, &lost);
                 self.go_on(reader, gap.resume);
             }
@@ -248,9 +257,10 @@ impl Pair {
 
     fn check_gap(&self, gap: &Gap, lost: &BTreeMap<String, Option<u64>>) {
         if !self.forgetful {
-            let told = gap.lost.as_ref().expect("few enough to count");
-            let told: BTreeMap<_, _> = told.iter().map(|(t, n)| (t.to_string(), *n)).collect();
-            assert_eq!(told, *lost);
+            let trims_seen = gap.lost.as_ref().expect("few enough to count");
+            let trims_seen: BTreeMap<_, _> =
+                trims_seen.iter().map(|(t, n)| (t.to_string(), *n)).collect();
+            assert_eq!(trims_seen, *lost);
         }
     }
 
@@ -271,7 +281,7 @@ impl Pair {
         };
     }
 
-    fn check_slice(&self, reader: &mut Reader, slice: &Slice, limit: usize) {
+    fn check_slice(&self, reader: &mut Reader, slice: &LogSlice, limit: usize) {
         let wanted = self.model.wanted(reader);
         let (now, later) = wanted.split_at(limit.min(wanted.len()));
         let seqs: Vec<u64> = slice.events.iter().map(|event| event.seq).collect();

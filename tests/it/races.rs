@@ -6,8 +6,8 @@ use std::sync::Barrier;
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use std::time::Instant;
 
-use longpoll::bell::{Room, Woken};
 use longpoll::names::{Name, TopicSet};
+use longpoll::waiters::{Waiters, Woken};
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 
 use crate::support::{Client, HANG, Server};
@@ -135,7 +135,7 @@ fn a_thousand_held_polls_get_the_same_event_from_one_publish() {
 #[test]
 fn a_ring_between_the_look_and_the_wait_is_remembered() {
     const ROUNDS: u64 = 200_000;
-    let room = Room::<(), ()>::default();
+    let room = Waiters::<(), ()>::default();
     let topics = TopicSet::parse("a").unwrap();
     let (log, seen) = (AtomicU64::new(0), AtomicU64::new(0));
     std::thread::scope(|scope| {
@@ -148,16 +148,16 @@ fn a_ring_between_the_look_and_the_wait_is_remembered() {
                 // At random moments, to meet the poller at every point of its way.
                 (0..fastrand::u32(..400)).for_each(|_| std::hint::spin_loop());
                 log.store(seq, Ordering::SeqCst);
-                drop(room.ring(&topic, seq, |()| true));
+                drop(room.notify(&topic, seq, |()| true));
             }
         });
         for seq in 1..=ROUNDS {
-            let seat = room.sit(&topics, ());
+            let seat = room.register(&topics, ());
             if log.load(Ordering::SeqCst) < seq {
                 let deadline = Instant::now() + HANG;
                 let woken = seat.wait(seq - 1, deadline);
                 // A lost wake-up is one that only the deadline makes up for.
-                let lost = woken != Woken::Rung || Instant::now() > deadline;
+                let lost = woken != Woken::Notified || Instant::now() > deadline;
                 if lost {
                     // Lets the publisher end, so that the test can fail.
                     seen.store(ROUNDS, Ordering::SeqCst);

@@ -12,13 +12,13 @@ use std::process::{Command, Output, Stdio};
 use std::sync::Arc;
 
 use longpoll::access::Access;
-use longpoll::api::OpenLog;
-use longpoll::config::{Config, Listen, LogLevel};
-use longpoll::diag::{self, Diag};
-use longpoll::door::{Door, listener};
+use longpoll::api::LogHandle;
+use longpoll::config::{Config, ListenAddress, LogLevel};
+use longpoll::logger::{self, Logger};
 use longpoll::metrics::Metrics;
-use longpoll::service::Manager;
+use longpoll::server::{Server as LongpollServer, listener};
 use longpoll::shutdown::Shutdown;
+use longpoll::systemd::ServiceManager;
 
 use crate::support::{Client, HANG, Server, program, scratch, service, until};
 
@@ -146,9 +146,9 @@ fn the_watchdog_hears_again_and_again_that_the_server_lives() {
 }
 
 /// Where lines of a server in this process go.
-fn nowhere() -> (Arc<Metrics>, Diag) {
+fn nowhere() -> (Arc<Metrics>, Logger) {
     let metrics = Arc::new(Metrics::default());
-    let (diag, _) = diag::start(LogLevel::Error, Arc::clone(&metrics)).unwrap();
+    let (diag, _) = logger::start(LogLevel::Error, Arc::clone(&metrics)).unwrap();
     (metrics, diag)
 }
 
@@ -160,13 +160,13 @@ fn the_watchdog_hears_nothing_while_the_server_is_not_seen_to_live() {
         "WATCHDOG_USEC" => Some("4000000".into()),
         _ => None,
     };
-    let manager = Manager::from_env(env, nowhere().1).unwrap();
+    let manager = ServiceManager::from_env(env, nowhere().1).unwrap();
     let (shutdown, looks) = (Shutdown::new().unwrap(), Cell::new(0));
     manager.attend(&shutdown, || {
         assert!(systemd.has_heard_nothing(), "after {} looks", looks.get());
         looks.set(looks.get() + 1);
         if looks.get() == 4 {
-            shutdown.give();
+            shutdown.trigger();
         }
         looks.get() == 4
     });
@@ -176,14 +176,15 @@ fn the_watchdog_hears_nothing_while_the_server_is_not_seen_to_live() {
 
 #[test]
 fn a_server_lives_only_if_each_acceptor_has_turned_over_again() {
-    let listen = [(); 2].map(|()| Listen::Tcp("127.0.0.1:0".into()));
+    let listen = [(); 2].map(|()| ListenAddress::Tcp("127.0.0.1:0".into()));
     let listeners = listener::open(&listen).unwrap();
     let address = listeners[0].to_string().strip_prefix("http://").unwrap().parse().unwrap();
     let (config, shutdown) = (Config::default(), Shutdown::new().unwrap());
     let (metrics, diag) = nowhere();
-    let log = OpenLog::open(&config, &metrics, &diag).unwrap();
+    let log = LogHandle::open(&config, &metrics, &diag).unwrap();
     let access = Access::open(&config).unwrap();
-    let door = Door::open(config, listeners, access, log, &metrics, diag, &shutdown).unwrap();
+    let door =
+        LongpollServer::open(config, listeners, access, log, &metrics, diag, &shutdown).unwrap();
     for _ in 0..2 {
         until("it lives", || door.lives());
     }
@@ -196,7 +197,7 @@ fn a_server_lives_only_if_each_acceptor_has_turned_over_again() {
         }
         !door.lives()
     });
-    shutdown.give();
+    shutdown.trigger();
     until("the acceptors have ended", || std::net::TcpStream::connect(address).is_err());
     let _ = (door.lives(), door.lives());
     assert!(!door.lives());

@@ -1,16 +1,16 @@
 //! Goal: a store that is not as it was written is never believed: whatever byte is wrong and
 //! wherever a file ends, either everything is there or the place is named.
 
-use longpoll::config::Sync;
+use longpoll::config::SyncPolicy;
+use longpoll::store::error::StoreError;
 use longpoll::store::header::{file_name, first_seq};
-use longpoll::store::scan::Failure;
 
 use crate::support::{Ram, Shelf, View, script, start};
 
 /// A small store of several segments, one of them rewritten, that ended as by `kill -9`.
 fn small() -> (Ram, Shelf) {
     let ram = Ram::default();
-    let mut shelf = Shelf::open(&ram, Sync::Always, start()).unwrap();
+    let mut shelf = Shelf::open(&ram, SyncPolicy::Always, start()).unwrap();
     let steps = script();
     for step in &steps[..14] {
         shelf.step(step).unwrap();
@@ -26,7 +26,7 @@ fn segments(ram: &Ram) -> Vec<String> {
 /// The log as it was before its last commit.
 fn before_last_commit() -> View {
     let ram = Ram::default();
-    let mut shelf = Shelf::open(&ram, Sync::Always, start()).unwrap();
+    let mut shelf = Shelf::open(&ram, SyncPolicy::Always, start()).unwrap();
     for step in &script()[..14] {
         shelf.step(step).unwrap();
     }
@@ -58,20 +58,20 @@ fn every_byte_that_is_changed_is_noticed_wherever_it_is() {
             disk.with(name, |bytes| bytes[place] ^= 1 << bit);
             let what = format!("{name}, byte {place} of {length}, bit {bit}");
             let may_tear = name == newest && place >= tail;
-            match Shelf::open(&disk, Sync::Always, shelf.now) {
+            match Shelf::open(&disk, SyncPolicy::Always, shelf.now) {
                 Ok(opened) => {
                     assert!(may_tear && opened.report.torn.is_some(), "{what}: not noticed");
                     assert_eq!(opened.view(), torn, "{what}");
                     // It had been safe, and its seq will be given out again.
                     assert_ne!(opened.epoch(), shelf.epoch(), "{what}");
                 }
-                Err(Failure::Damaged(damage)) => {
+                Err(StoreError::Damaged(damage)) => {
                     assert!(!may_tear, "{what}: refused");
                     assert_eq!(&damage.file, name, "{what}");
                     assert!(damage.at <= place as u64, "{what}: {damage}");
                 }
                 // One digit of the first line makes another version of it.
-                Err(Failure::Newer(why)) => assert!(place < 17 && why.contains(name), "{what}"),
+                Err(StoreError::Newer(why)) => assert!(place < 17 && why.contains(name), "{what}"),
                 Err(failure) => panic!("{what}: {failure}"),
             }
         }
@@ -92,18 +92,18 @@ fn every_end_that_a_file_may_have_is_noticed_unless_it_is_a_torn_one() {
             disk.with(name, |bytes| bytes.truncate(length));
             let what = format!("{name}, {length} of {whole} bytes");
             let may_tear = name == newest && length >= tail;
-            match Shelf::open(&disk, Sync::Always, shelf.now) {
+            match Shelf::open(&disk, SyncPolicy::Always, shelf.now) {
                 Ok(opened) => {
                     assert!(may_tear, "{what}: not noticed");
                     assert_eq!(opened.view(), torn, "{what}");
                     assert_eq!(opened.report.torn.is_some(), length > tail, "{what}");
                     // It is cut off, so that it is told once.
-                    let again = Shelf::open(&disk, Sync::Always, shelf.now).unwrap();
+                    let again = Shelf::open(&disk, SyncPolicy::Always, shelf.now).unwrap();
                     assert!(again.report.torn.is_none() && again.view() == torn, "{what}");
                     assert_eq!(again.epoch(), opened.epoch(), "{what}");
                     assert_ne!(opened.epoch(), shelf.epoch(), "{what}");
                 }
-                Err(Failure::Damaged(_)) => assert!(!may_tear, "{what}: refused"),
+                Err(StoreError::Damaged(_)) => assert!(!may_tear, "{what}: refused"),
                 Err(failure) => panic!("{what}: {failure}"),
             }
         }
@@ -115,9 +115,9 @@ fn a_segment_that_is_gone_is_missed() {
     let (ram, shelf) = small();
     for name in segments(&ram) {
         let disk = ram.copy();
-        longpoll::store::disk::Disk::remove(&disk, &name).unwrap();
-        let opened = Shelf::open(&disk, Sync::Always, shelf.now);
-        assert!(matches!(opened, Err(Failure::Damaged(_))), "{name} was not missed");
+        longpoll::store::storage::Storage::remove(&disk, &name).unwrap();
+        let opened = Shelf::open(&disk, SyncPolicy::Always, shelf.now);
+        assert!(matches!(opened, Err(StoreError::Damaged(_))), "{name} was not missed");
     }
 }
 
@@ -129,7 +129,7 @@ fn the_lock_file_may_say_anything() {
     for place in 0..length {
         let disk = ram.copy();
         disk.with("lock", |bytes| bytes[place] ^= 1);
-        let opened = Shelf::open(&disk, Sync::Always, shelf.now).unwrap();
+        let opened = Shelf::open(&disk, SyncPolicy::Always, shelf.now).unwrap();
         assert_eq!(opened.view(), shelf.view(), "byte {place}");
     }
 }
@@ -143,7 +143,7 @@ fn a_newer_format_is_refused_and_left_alone() {
     let before: Vec<_> =
         disk.names().iter().map(|name| disk.with(name, |bytes| bytes.clone())).collect();
     let operations = disk.operations();
-    let Err(Failure::Newer(why)) = Shelf::open(&disk, Sync::Always, shelf.now) else {
+    let Err(StoreError::Newer(why)) = Shelf::open(&disk, SyncPolicy::Always, shelf.now) else {
         panic!("it was opened");
     };
     assert!(why.contains("version 2") && why.contains(&newest), "{why}");
@@ -158,19 +158,19 @@ fn a_newer_format_is_refused_and_left_alone() {
 fn a_copied_directory_begins_a_new_epoch_and_keeps_its_events() {
     let (ram, shelf) = small();
     let disk = ram.copy();
-    let opened = Shelf::open_as(&disk, Sync::Always, shelf.now, "elsewhere").unwrap();
+    let opened = Shelf::open_as(&disk, SyncPolicy::Always, shelf.now, "elsewhere").unwrap();
     assert_eq!(opened.view().events, shelf.view().events);
     assert_ne!(opened.epoch(), shelf.epoch());
     assert!(opened.report.new_epoch.is_some());
     // It knows itself from then on.
-    let again = Shelf::open_as(&disk, Sync::Always, shelf.now, "elsewhere").unwrap();
+    let again = Shelf::open_as(&disk, SyncPolicy::Always, shelf.now, "elsewhere").unwrap();
     assert_eq!(again.epoch(), opened.epoch());
 }
 
 #[test]
 fn an_emptied_store_goes_on_counting() {
     let ram = Ram::default();
-    let mut shelf = Shelf::open(&ram, Sync::Always, start()).unwrap();
+    let mut shelf = Shelf::open(&ram, SyncPolicy::Always, start()).unwrap();
     shelf.publish("news", 5, "x", None).unwrap();
     shelf.pass(100);
     shelf.step(&crate::support::Step::Pass(0)).unwrap();
@@ -178,7 +178,7 @@ fn an_emptied_store_goes_on_counting() {
     // Its one segment was dead, and is gone.
     assert_eq!(segments(&ram), [file_name(6)]);
     let epoch = shelf.epoch();
-    let mut shelf = Shelf::open(&ram, Sync::Always, shelf.now).unwrap();
+    let mut shelf = Shelf::open(&ram, SyncPolicy::Always, shelf.now).unwrap();
     shelf.publish("news", 1, "y", None).unwrap();
     assert_eq!((shelf.view().events[0].0, shelf.epoch()), (6, epoch));
 }
@@ -192,9 +192,9 @@ fn a_copy_which_has_no_lock_file_is_checked_as_well() {
         .with(&newest, |bytes| (bytes.iter().position(|b| *b == b'\n').unwrap() + 1, bytes.len()));
     for place in (start..end).step_by(3) {
         let disk = ram.copy();
-        longpoll::store::disk::Disk::remove(&disk, "lock").unwrap();
+        longpoll::store::storage::Storage::remove(&disk, "lock").unwrap();
         disk.with(&newest, |bytes| bytes[place] ^= 4);
-        let opened = Shelf::open_as(&disk, Sync::Always, shelf.now, "elsewhere");
+        let opened = Shelf::open_as(&disk, SyncPolicy::Always, shelf.now, "elsewhere");
         // The line end before the last commit is the one place that only the lock file knows.
         let may_tear = place + 1 >= tail;
         assert_eq!(opened.is_ok(), may_tear, "{newest}, byte {place} of {end}, tail {tail}");

@@ -2,12 +2,12 @@
 
 use std::collections::VecDeque;
 
-use longpoll::config::Sync;
+use longpoll::config::SyncPolicy;
 use longpoll::log::Appended;
-use longpoll::store::commit::Wish;
-use longpoll::store::disk::Disk;
+use longpoll::store::commit::StoreCommand;
+use longpoll::store::error::StoreError;
 use longpoll::store::header::{file_name, first_seq};
-use longpoll::store::scan::Failure;
+use longpoll::store::storage::Storage;
 
 use crate::support::{Fault, RETENTION, Ram, Shelf, start};
 
@@ -18,7 +18,7 @@ fn segments(ram: &Ram) -> Vec<u64> {
 #[test]
 fn what_was_safe_and_is_torn_all_the_same_begins_a_new_epoch() {
     let ram = Ram::default();
-    let mut shelf = Shelf::open(&ram, Sync::Always, start()).unwrap();
+    let mut shelf = Shelf::open(&ram, SyncPolicy::Always, start()).unwrap();
     shelf.publish("news", 1, "first", None).unwrap();
     let before = shelf.view();
     shelf.publish("news", 1, "seen by everybody", None).unwrap();
@@ -34,25 +34,25 @@ fn what_was_safe_and_is_torn_all_the_same_begins_a_new_epoch() {
     {
         let disk = ram.copy();
         disk.with(&name, |bytes| spoil(bytes));
-        let mut shelf = Shelf::open(&disk, Sync::Always, now).unwrap();
+        let mut shelf = Shelf::open(&disk, SyncPolicy::Always, now).unwrap();
         assert_eq!(shelf.view().events, before.events);
         // Its seq will be given out again, and somebody may have seen it.
         assert_ne!(shelf.epoch(), epoch);
         assert!(shelf.report.new_epoch.is_some());
-        let Appended::Now(again) = shelf.publish("news", 1, "other", None).unwrap() else {
+        let Appended::New(again) = shelf.publish("news", 1, "other", None).unwrap() else {
             panic!("it is no repeat")
         };
         assert_eq!(again.seq, 2);
         // Told once.
         let epoch = shelf.epoch();
-        assert_eq!(Shelf::open(&disk, Sync::Always, now).unwrap().epoch(), epoch);
+        assert_eq!(Shelf::open(&disk, SyncPolicy::Always, now).unwrap().epoch(), epoch);
     }
 }
 
 #[test]
 fn who_needs_the_place_of_an_empty_topic_gets_it_while_others_age() {
     let ram = Ram::default();
-    let mut shelf = Shelf::open(&ram, Sync::Always, start()).unwrap();
+    let mut shelf = Shelf::open(&ram, SyncPolicy::Always, start()).unwrap();
     // As many topics as there may be, one of them empty; and events that age one after the other.
     for topic in 0..RETENTION.topics {
         shelf.publish(&format!("t{topic}"), 1, "x", None).unwrap();
@@ -69,13 +69,13 @@ fn who_needs_the_place_of_an_empty_topic_gets_it_while_others_age() {
         shelf.store.round(&mut wishes, shelf.now.at);
         shelf.pass(1);
     }
-    assert!(matches!(answer.try_take(), Some(Ok(Appended::Now(_)))), "it waits and waits");
+    assert!(matches!(answer.try_take(), Some(Ok(Appended::New(_)))), "it waits and waits");
 }
 
 #[test]
 fn no_segment_stays_behind_that_nobody_needs_any_more() {
     let life = |ram: &Ram| {
-        let mut shelf = Shelf::open(ram, Sync::Always, start()).unwrap();
+        let mut shelf = Shelf::open(ram, SyncPolicy::Always, start()).unwrap();
         for n in 0..60 {
             while shelf.publish("news", 1, &format!("{n}{}", "x".repeat(150)), None).is_err() {
                 shelf.pass(1);
@@ -103,13 +103,13 @@ fn no_segment_stays_behind_that_nobody_needs_any_more() {
 #[test]
 fn a_store_whose_segments_are_all_gone_says_so() {
     let ram = Ram::default();
-    let mut shelf = Shelf::open(&ram, Sync::Always, start()).unwrap();
+    let mut shelf = Shelf::open(&ram, SyncPolicy::Always, start()).unwrap();
     assert_eq!(shelf.report.new_epoch, None, "there never was another");
     shelf.publish("news", 1, "x", None).unwrap();
     let now = shelf.now;
     drop(shelf);
-    Disk::remove(&ram, &file_name(1)).unwrap();
-    let shelf = Shelf::open(&ram, Sync::Always, now).unwrap();
+    Storage::remove(&ram, &file_name(1)).unwrap();
+    let shelf = Shelf::open(&ram, SyncPolicy::Always, now).unwrap();
     assert!(shelf.report.new_epoch.is_some_and(|why| why.contains("gone")));
 }
 
@@ -118,16 +118,16 @@ fn a_seq_that_cannot_be_counted_on_from_is_damage() {
     // No program has come so far, but a file may say so.
     let ram = Ram::default();
     let name = file_name(u64::MAX);
-    let shelf = Shelf::open(&Ram::default(), Sync::Always, start()).unwrap();
-    let begun = longpoll::store::header::Begun {
+    let shelf = Shelf::open(&Ram::default(), SyncPolicy::Always, start()).unwrap();
+    let begun = longpoll::store::header::FullHeader {
         next: u64::MAX,
         first: u64::MAX,
         ..shelf.store.journal.begun.clone()
     };
-    let bytes = longpoll::store::header::begin(&begun, &longpoll::log::Snapshot::default());
-    Disk::create(&ram, &name).unwrap().write_at(&bytes, 0).unwrap();
-    match Shelf::open(&ram, Sync::Always, start()) {
-        Err(Failure::Damaged(_)) => {}
+    let bytes = longpoll::store::header::begin(&begun, &longpoll::log::LogSnapshot::default());
+    Storage::create(&ram, &name).unwrap().write_at(&bytes, 0).unwrap();
+    match Shelf::open(&ram, SyncPolicy::Always, start()) {
+        Err(StoreError::Damaged(_)) => {}
         Err(failure) => panic!("{failure}"),
         // Not a segment at all.
         Ok(mut shelf) => {
@@ -140,19 +140,19 @@ fn a_seq_that_cannot_be_counted_on_from_is_damage() {
 #[test]
 fn a_disk_that_is_full_is_known_to_be_until_what_was_refused_would_fit() {
     let ram = Ram::default();
-    let mut shelf = Shelf::open(&ram, Sync::Always, start()).unwrap();
+    let mut shelf = Shelf::open(&ram, SyncPolicy::Always, start()).unwrap();
     shelf.publish("news", 1, "before", None).unwrap();
     ram.fill_up(100);
     assert!(shelf.publish("news", 1, &"x".repeat(200), None).is_err());
     for _ in 0..3 {
         // Nobody publishes, and so the store looks by itself.
         shelf.pass(1);
-        shelf.store.round(&mut VecDeque::from([Wish::Expire]), shelf.now.at);
+        shelf.store.round(&mut VecDeque::from([StoreCommand::Expire]), shelf.now.at);
         assert!(shelf.store.journal.refused.is_some(), "it believes in 100 bytes");
     }
     ram.fill_up(1_000_000);
     shelf.pass(1);
-    shelf.store.round(&mut VecDeque::from([Wish::Expire]), shelf.now.at);
+    shelf.store.round(&mut VecDeque::from([StoreCommand::Expire]), shelf.now.at);
     assert!(shelf.store.journal.refused.is_none(), "there is room, and it does not know");
     let end = ram.with(&file_name(1), |bytes| bytes.len() as u64);
     assert_eq!(end, shelf.store.journal.active.end, "what it tried with stays behind");

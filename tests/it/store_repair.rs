@@ -4,20 +4,20 @@
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
-use longpoll::config::{RepairAsked, Sync};
+use longpoll::config::{RepairMode, SyncPolicy};
 use longpoll::cursor::{Cursor, Epoch};
 use longpoll::log::Appended;
-use longpoll::store::disk::Disk;
+use longpoll::store::error::StoreError;
 use longpoll::store::header::first_seq;
 use longpoll::store::repair::mend;
-use longpoll::store::scan::Failure;
+use longpoll::store::storage::Storage;
 
 use crate::support::{Fault, LEFT, Left, NAMES, Names, Ram, Shelf, script, start};
 
 /// A small store of several segments, one of them rewritten, that ended as by `kill -9`.
 fn small() -> (Ram, Shelf) {
     let ram = Ram::default();
-    let mut shelf = Shelf::open(&ram, Sync::Always, start()).unwrap();
+    let mut shelf = Shelf::open(&ram, SyncPolicy::Always, start()).unwrap();
     for step in &script()[..14] {
         shelf.step(step).unwrap();
     }
@@ -36,8 +36,8 @@ fn aside(ram: &Ram) -> BTreeMap<String, Vec<u8>> {
     names.map(|name| (name.clone(), ram.with(&name, |bytes| bytes.clone()))).collect()
 }
 
-fn repair(ram: &Ram, asked: RepairAsked) -> Result<(), Failure> {
-    let disk: Arc<dyn Disk> = Arc::new(ram.clone());
+fn repair(ram: &Ram, asked: RepairMode) -> Result<(), StoreError> {
+    let disk: Arc<dyn Storage> = Arc::new(ram.clone());
     mend::<Cursor>(disk, "here", asked, |cursor, _, _| cursor).map(|_| ())
 }
 
@@ -50,14 +50,14 @@ struct Kept {
 }
 
 /// Opens it as a server would.
-fn kept(ram: &Ram, then: &Shelf) -> Result<(Kept, Epoch), Failure> {
+fn kept(ram: &Ram, then: &Shelf) -> Result<(Kept, Epoch), StoreError> {
     let ram = ram.copy();
-    let mut shelf = Shelf::open(&ram, Sync::Always, then.now)?;
+    let mut shelf = Shelf::open(&ram, SyncPolicy::Always, then.now)?;
     let (view, epoch) = (shelf.view(), shelf.epoch());
     let trims = view.snapshot.topics.iter();
     let trimmed_through = trims.map(|t| (t.topic.to_string(), t.last.seq)).collect();
     let again = shelf.publish("quiet", 2, "before the last commit", Some("k9")).unwrap();
-    let knows_key = matches!(again, Appended::Before(_));
+    let knows_key = matches!(again, Appended::Duplicate(_));
     Ok((Kept { events: view.events, trimmed_through, knows_key }, epoch))
 }
 
@@ -107,7 +107,7 @@ fn a_repair_that_is_cut_short_anywhere_is_finished_by_the_next_one() {
         damage(&damaged, &places);
         let undisturbed = damaged.copy();
         let begun = undisturbed.operations();
-        repair(&undisturbed, RepairAsked::Damage).unwrap_or_else(|e| panic!("{which}: {e}"));
+        repair(&undisturbed, RepairMode::Damage).unwrap_or_else(|e| panic!("{which}: {e}"));
         let operations = undisturbed.operations() - begun;
         let (expected, epoch) = kept(&undisturbed, &shelf).unwrap();
         assert_ne!(epoch, shelf.epoch());
@@ -123,7 +123,7 @@ fn a_repair_that_is_cut_short_anywhere_is_finished_by_the_next_one() {
             for fault in [Fault::PowerCut, Fault::Refused, Fault::Short] {
                 let disk = damaged.copy();
                 disk.fail_at(operation, fault);
-                let cut_short = repair(&disk, RepairAsked::Damage).is_err();
+                let cut_short = repair(&disk, RepairMode::Damage).is_err();
                 for (left, names) in remains(fault) {
                     let what = format!("{which}, {fault:?} at {operation}, {left:?}, {names:?}");
                     let disk = disk.after_power_cut(left, names);
@@ -132,7 +132,7 @@ fn a_repair_that_is_cut_short_anywhere_is_finished_by_the_next_one() {
                         Ok((half, _)) => assert_eq!(half.events, expected.events, "{what}"),
                         Err(failure) => assert!(cut_short, "{what}: all was well, but {failure}"),
                     }
-                    repair(&disk, RepairAsked::Damage)
+                    repair(&disk, RepairMode::Damage)
                         .unwrap_or_else(|failure| panic!("{what}: {failure}"));
                     let (again, epoch) = kept(&disk, &shelf).unwrap();
                     assert_eq!(again, expected, "{what}");
@@ -150,7 +150,7 @@ fn a_repair_that_is_cut_short_anywhere_is_finished_by_the_next_one() {
 fn a_new_epoch_that_is_cut_short_anywhere_is_begun_by_the_next_try() {
     let (ram, shelf) = small();
     let undisturbed = ram.copy();
-    repair(&undisturbed, RepairAsked::NewEpoch).unwrap();
+    repair(&undisturbed, RepairMode::NewEpoch).unwrap();
     let (expected, epoch) = kept(&undisturbed, &shelf).unwrap();
     assert_ne!(epoch, shelf.epoch());
     assert_eq!(expected.events, shelf.view().events);
@@ -159,14 +159,14 @@ fn a_new_epoch_that_is_cut_short_anywhere_is_begun_by_the_next_try() {
         for fault in [Fault::PowerCut, Fault::Refused, Fault::Short] {
             let disk = ram.copy();
             disk.fail_at(operation, fault);
-            let told = repair(&disk, RepairAsked::NewEpoch).is_ok();
+            let told = repair(&disk, RepairMode::NewEpoch).is_ok();
             for (left, names) in remains(fault) {
                 let what = format!("{fault:?} at {operation}, {left:?}, {names:?}");
                 let disk = disk.after_power_cut(left, names);
                 let (half, epoch) = kept(&disk, &shelf).unwrap_or_else(|e| panic!("{what}: {e}"));
                 assert_eq!(half, expected, "{what}");
                 assert!(!told || epoch != shelf.epoch(), "{what}: it said that all is well");
-                repair(&disk, RepairAsked::NewEpoch).unwrap();
+                repair(&disk, RepairMode::NewEpoch).unwrap();
                 let (again, epoch) = kept(&disk, &shelf).unwrap();
                 assert_eq!(again, expected, "{what}");
                 assert_ne!(epoch, shelf.epoch(), "{what}");
@@ -181,9 +181,12 @@ fn what_the_lock_file_knows_does_not_keep_a_store_from_being_repaired() {
     let (ram, shelf) = small();
     let names = segments(&ram);
     // The newest segment is gone, which only the lock file and the header of no other know.
-    Disk::remove(&ram, names.last().unwrap()).unwrap();
-    assert!(matches!(Shelf::open(&ram, Sync::Always, shelf.now), Err(Failure::Damaged(_))));
-    repair(&ram, RepairAsked::Damage).unwrap();
+    Storage::remove(&ram, names.last().unwrap()).unwrap();
+    assert!(matches!(
+        Shelf::open(&ram, SyncPolicy::Always, shelf.now),
+        Err(StoreError::Damaged(_))
+    ));
+    repair(&ram, RepairMode::Damage).unwrap();
     let (kept, epoch) = kept(&ram, &shelf).unwrap();
     assert!(!kept.events.is_empty());
     assert_ne!(epoch, shelf.epoch());
@@ -197,7 +200,7 @@ fn a_store_of_a_newer_program_is_not_repaired() {
         disk.with(&name, |bytes| bytes.splice(..17, *b"longpoll store 2\n").count());
         let files = || disk.names().iter().map(|n| disk.with(n, |b| b.clone())).collect::<Vec<_>>();
         let before = files();
-        let refused = repair(&disk, RepairAsked::Damage).unwrap_err();
+        let refused = repair(&disk, RepairMode::Damage).unwrap_err();
         assert!(refused.to_string().contains("newer longpoll"), "{refused}");
         assert!(refused.to_string().contains(&name), "{refused}");
         assert_eq!(files(), before);
@@ -207,7 +210,7 @@ fn a_store_of_a_newer_program_is_not_repaired() {
 #[test]
 fn a_segment_that_was_rewritten_and_stayed_behind_is_no_matter_for_a_repair() {
     let ram = Ram::default();
-    let mut shelf = Shelf::open(&ram, Sync::Always, start()).unwrap();
+    let mut shelf = Shelf::open(&ram, SyncPolicy::Always, start()).unwrap();
     let mut tried = 0;
     for step in script() {
         let before: BTreeMap<_, _> =
@@ -221,10 +224,10 @@ fn a_segment_that_was_rewritten_and_stayed_behind_is_no_matter_for_a_repair() {
             let mut bytes = before[name].clone();
             let middle = bytes.len() / 2;
             bytes[middle] ^= 1;
-            Disk::create(&disk, name).unwrap().write_at(&bytes, 0).unwrap();
+            Storage::create(&disk, name).unwrap().write_at(&bytes, 0).unwrap();
             let expected = shelf.view().events;
             assert_eq!(kept(&disk, &shelf).unwrap().0.events, expected, "{name}");
-            repair(&disk, RepairAsked::Damage).unwrap();
+            repair(&disk, RepairMode::Damage).unwrap();
             assert_eq!(kept(&disk, &shelf).unwrap().0.events, expected, "{name}");
             assert!(aside(&disk).is_empty(), "{name}");
             tried += 1;

@@ -1,7 +1,7 @@
 //! Goal: a fault that comes while a store gets over another one costs no more than one alone.
 
-use longpoll::config::Sync;
-use longpoll::store::scan::Failure;
+use longpoll::config::SyncPolicy;
+use longpoll::store::error::StoreError;
 
 use crate::support::{Fault, Left, Names, Ram, Shelf, Step, View, script, start};
 
@@ -15,7 +15,7 @@ fn steps() -> Vec<Step> {
 /// What the log was before the steps and after each of them, and the operations it took.
 fn undisturbed() -> (Vec<View>, usize) {
     let ram = Ram::default();
-    let mut shelf = Shelf::open(&ram, Sync::Always, start()).unwrap();
+    let mut shelf = Shelf::open(&ram, SyncPolicy::Always, start()).unwrap();
     let mut views = vec![shelf.view()];
     for step in steps() {
         shelf.step(&step).unwrap();
@@ -27,7 +27,7 @@ fn undisturbed() -> (Vec<View>, usize) {
 /// Goes on with the script, trying again whatever is refused, until the power goes. Returns how many
 /// steps were acknowledged, and the shelf.
 fn go_on(ram: &Ram) -> Option<(usize, Shelf)> {
-    let open = |now| (0..3).find_map(|_| Shelf::open(ram, Sync::Always, now).ok());
+    let open = |now| (0..3).find_map(|_| Shelf::open(ram, SyncPolicy::Always, now).ok());
     let mut shelf = open(start())?;
     let mut done = 0;
     for step in steps() {
@@ -80,7 +80,7 @@ fn a_refusal_followed_by_another_or_by_a_power_cut_loses_nothing() {
                     for names in [Names::None, Names::All, Names::AllButFirst] {
                         let disk = ram.after_power_cut(left, names);
                         let what = format!("{what}, {left:?}, {names:?}, {done} done");
-                        let again = Shelf::open(&disk, Sync::Always, now);
+                        let again = Shelf::open(&disk, SyncPolicy::Always, now);
                         let again = again.unwrap_or_else(|failure| panic!("{what}: {failure}"));
                         let (view, possible) = (again.view(), possible(&views, done));
                         assert!(possible.contains(&view), "{what}: {view:#?}, not {possible:#?}");
@@ -112,13 +112,13 @@ fn a_power_cut_or_a_refusal_while_it_starts_after_a_power_cut_loses_nothing() {
         ] {
             let begun = ram.after_power_cut(left, names);
             let recovered = begun.copy();
-            Shelf::open(&recovered, Sync::Always, now).unwrap();
+            Shelf::open(&recovered, SyncPolicy::Always, now).unwrap();
             for second in 0..recovered.operations() {
                 for fault in [Fault::PowerCut, Fault::Short] {
                     let disk = begun.copy();
                     disk.fail_at(second, fault);
-                    match Shelf::open(&disk, Sync::Always, now) {
-                        Ok(_) | Err(Failure::Io(_)) => {}
+                    match Shelf::open(&disk, SyncPolicy::Always, now) {
+                        Ok(_) | Err(StoreError::Io(_)) => {}
                         Err(failure) => panic!("{fault:?} at {second} of a start: {failure}"),
                     }
                     for (left, names) in [
@@ -130,7 +130,7 @@ fn a_power_cut_or_a_refusal_while_it_starts_after_a_power_cut_loses_nothing() {
                         let what =
                             format!("{first}, then {fault:?} at {second}, {left:?} {names:?}");
                         let disk = disk.after_power_cut(left, names);
-                        let again = Shelf::open(&disk, Sync::Always, now);
+                        let again = Shelf::open(&disk, SyncPolicy::Always, now);
                         let again = again.unwrap_or_else(|failure| panic!("{what}: {failure}"));
                         let (view, possible) = (again.view(), possible(&views, done));
                         assert!(possible.contains(&view), "{what}: {view:#?}, not {possible:#?}");

@@ -1,4 +1,4 @@
-//! Clients that take places and give nothing: one thread, non-blocking sockets, so many at a time.
+//! `ClientLimiter` that take places and give nothing: one thread, non-blocking sockets, so many at a time.
 
 use std::io::Write;
 use std::net::{Ipv4Addr, SocketAddr, TcpStream};

@@ -97,7 +97,7 @@ fn stop_with_the_reader(stop: &Shutdown) -> std::io::Result<()> {
         // No flags: only an end or an error makes it ready.
         let stdout = std::io::stdout();
         if stop.wait_for(&PollFd::new(&stdout, PollFlags::empty()), None).is_ok() {
-            stop.give();
+            stop.trigger();
         }
     };
     std::thread::Builder::new().name("stdout".into()).spawn(watch).map(drop)

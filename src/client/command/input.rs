@@ -148,7 +148,7 @@ impl Input {
         }
         let ready = PollFd::new(&self.stdin, PollFlags::IN);
         match self.stop.wait_for(&ready, None) {
-            Err(_) if self.stop.given() => return Ok(false),
+            Err(_) if self.stop.is_triggered() => return Ok(false),
             waited => waited?,
         };
         let before = self.read.len();

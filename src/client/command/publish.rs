@@ -10,7 +10,7 @@ use super::args::{LineKind, PublishAsk, Source};
 use super::input::Input;
 use super::{Failure, tell, tell_trouble};
 use crate::client::{Error, Message, Publisher, Receipt};
-use crate::json::Object;
+use crate::json::JsonObject;
 use crate::shutdown::Shutdown;
 
 pub fn run(ask: &PublishAsk, stop: &Shutdown) -> Result<(), Failure> {
@@ -91,7 +91,7 @@ fn print(mut line: Vec<u8>) -> Result<(), Failure> {
 impl Sum {
     fn json(&self, topic: &str) -> Vec<u8> {
         let mut out = Vec::new();
-        let mut object = Object::open(&mut out);
+        let mut object = JsonObject::open(&mut out);
         object.plain("topic", topic).number("count", self.events);
         if let Some(last) = &self.last {
             object.number("seq", last.seq).string("cursor", &last.cursor);

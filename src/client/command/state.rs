@@ -14,7 +14,7 @@ use rustix::fs::{FlockOperation, OFlags, flock};
 use crate::client::Subscription;
 use crate::client::event::{self, Members, is_cursor};
 use crate::client::exchange::read_small;
-use crate::json::Object;
+use crate::json::JsonObject;
 use crate::limits::STATE_BYTES;
 
 /// A state file in use.
@@ -91,7 +91,7 @@ impl StateFile {
 
     fn replace(&mut self, cursor: &str) -> io::Result<()> {
         let mut text = Vec::new();
-        let mut object = Object::open(&mut text);
+        let mut object = JsonObject::open(&mut text);
         object.string("topics", &self.topics).string("types", &self.types).string("cursor", cursor);
         object.close();
         text.push(b'\n');

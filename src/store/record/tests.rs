@@ -8,31 +8,32 @@ fn every_body_comes_back_byte_for_byte_and_in_its_form() {
     let time = SystemTime::UNIX_EPOCH + Duration::from_millis(1_763_712_000_123);
     let topic = Name::new("news").unwrap();
     let control = vec![1; 300];
-    let bodies: [(Form, &[u8]); 10] = [
-        (Form::Json, b" {\"b\":1.10,\"a\":[]} "),
-        (Form::Json, b"{\n  \"a\": 1\n}\r\n"),
-        (Form::Json, b"\"}\""),
-        (Form::Text, b""),
-        (Form::Text, "he said \"h\u{e9}\"\n\\".as_bytes()),
-        (Form::Text, &control),
-        (Form::Binary, b"\xff\x00\n"),
-        (Form::Binary, b"text that was sent as bytes"),
-        (Form::Binary, b""),
-        (Form::Text, "\u{2028}}".as_bytes()),
+    let bodies: [(BodyKind, &[u8]); 10] = [
+        (BodyKind::Json, b" {\"b\":1.10,\"a\":[]} "),
+        (BodyKind::Json, b"{\n  \"a\": 1\n}\r\n"),
+        (BodyKind::Json, b"\"}\""),
+        (BodyKind::Text, b""),
+        (BodyKind::Text, "he said \"h\u{e9}\"\n\\".as_bytes()),
+        (BodyKind::Text, &control),
+        (BodyKind::Binary, b"\xff\x00\n"),
+        (BodyKind::Binary, b"text that was sent as bytes"),
+        (BodyKind::Binary, b""),
+        (BodyKind::Text, "\u{2028}}".as_bytes()),
     ];
-    let stamp = Stamp { id: 7, fingerprint: u128::MAX, count: Some(2) };
-    for (form, body) in bodies {
+    let stamp = KeyStamp { id: 7, fingerprint: u128::MAX, count: Some(2) };
+    for (kind, body) in bodies {
         for full in [false, true] {
-            let draft = Draft {
-                tag: full.then(|| Name::new("alert").unwrap()),
-                form,
+            let content = EventContent {
+                event_type: full.then(|| Name::new("alert").unwrap()),
+                kind,
                 content_type: full.then(|| "text/x; y=\"\\\"".into()),
                 body: body.into(),
             };
             let mut json = Vec::new();
             let stamp = full.then_some(&stamp);
             let batch = if full { 2 } else { 1 };
-            Event { seq: 9, topic: &topic, time, batch, stamp, draft: &draft }.write(&mut json);
+            EventRecord { seq: 9, topic: &topic, time, batch, stamp, content: &content }
+                .write(&mut json);
             assert!(!json.contains(&b'\n'));
             let text = String::from_utf8(json.clone()).unwrap();
             let parsed: serde_json::Value = serde_json::from_str(&text).expect(&text);
@@ -40,9 +41,12 @@ fn every_body_comes_back_byte_for_byte_and_in_its_form() {
             let Some(Record::Event(read)) = Record::read(&json) else { panic!("{text}") };
             assert_eq!((read.seq, &read.topic, read.time), (9, &topic, time));
             assert_eq!((read.batch, read.stamp.as_ref()), (batch, stamp));
-            assert_eq!(read.draft.body, draft.body, "{text}");
-            assert_eq!(read.draft.form, form, "{text}");
-            assert_eq!((read.draft.tag, read.draft.content_type), (draft.tag, draft.content_type));
+            assert_eq!(read.content.body, content.body, "{text}");
+            assert_eq!(read.content.kind, kind, "{text}");
+            assert_eq!(
+                (read.content.event_type, read.content.content_type),
+                (content.event_type, content.content_type)
+            );
         }
     }
 }

@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use std::io;
 use std::sync::Arc;
 
-use longpoll::store::disk::{Disk, File};
+use longpoll::store::storage::{Storage, StorageFile};
 use parking_lot::Mutex;
 
 /// The disk; a clone is the same one.
@@ -257,16 +257,16 @@ fn refused(fault: Fault) -> io::Error {
     }
 }
 
-impl Disk for Ram {
+impl Storage for Ram {
     fn list(&self) -> io::Result<Vec<String>> {
         Ok(self.names())
     }
 
-    fn open(&self, name: &str) -> io::Result<Box<dyn File>> {
+    fn open(&self, name: &str) -> io::Result<Box<dyn StorageFile>> {
         Ok(Box::new(RamFile(self.clone(), self.file(name)?)))
     }
 
-    fn create(&self, name: &str) -> io::Result<Box<dyn File>> {
+    fn create(&self, name: &str) -> io::Result<Box<dyn StorageFile>> {
         self.operation().map_err(refused)?;
         let mut state = self.0.lock();
         let file = state.files.len();
@@ -325,7 +325,7 @@ impl RamFile {
     }
 }
 
-impl File for RamFile {
+impl StorageFile for RamFile {
     fn length(&self) -> io::Result<u64> {
         Ok(self.0.0.lock().files[self.1].seen.len() as u64)
     }

@@ -4,17 +4,18 @@ use std::collections::VecDeque;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use longpoll::config::Sync;
+use longpoll::config::SyncPolicy;
 use longpoll::cursor::{Cursor, Epoch, Since};
 use longpoll::log::{
-    Appended, Ask, Claim, Draft, Fingerprints, Form, Log, Now, OnGap, Refusal, Retention, Snapshot,
+    Appended, BodyKind, EventContent, Fingerprinter, GapPolicy, IdempotencyKey, Log, LogSnapshot,
+    ReadRequest, Retention, Timestamp, WriteError,
 };
 use longpoll::metrics::Metrics;
 use longpoll::names::{Name, TopicSet, TypeFilter};
-use longpoll::store::commit::{Publish, Reply, Store, Wish};
-use longpoll::store::disk::Disk;
-use longpoll::store::recovery::{Report, Settings, open};
-use longpoll::store::scan::Failure;
+use longpoll::store::commit::{PendingPublish, ReplySender, Store, StoreCommand};
+use longpoll::store::error::StoreError;
+use longpoll::store::recovery::{OpenReport, OpenSettings, open};
+use longpoll::store::storage::Storage;
 use longpoll::threads::Mailbox;
 
 use super::Ram;
@@ -35,35 +36,40 @@ pub enum Step {
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct View {
     pub events: Vec<(u64, String, String)>,
-    pub snapshot: Snapshot,
+    pub snapshot: LogSnapshot,
 }
 
 /// An open store. Its clock goes only when a step says so.
 pub struct Shelf {
     pub store: Store<Cursor>,
-    pub report: Report,
-    pub now: Now,
+    pub report: OpenReport,
+    pub now: Timestamp,
     pub ram: Ram,
-    sync: Sync,
+    sync: SyncPolicy,
 }
 
 pub const RETENTION: Retention =
     Retention { events: 6, age: Duration::from_secs(60), bytes: 2_000, topics: 4 };
 
 impl Shelf {
-    pub fn open(ram: &Ram, sync: Sync, now: Now) -> Result<Shelf, Failure> {
+    pub fn open(ram: &Ram, sync: SyncPolicy, now: Timestamp) -> Result<Shelf, StoreError> {
         Shelf::open_as(ram, sync, now, "here")
     }
 
     /// Opens it as the directory with this identity.
-    pub fn open_as(ram: &Ram, sync: Sync, now: Now, identity: &str) -> Result<Shelf, Failure> {
-        let settings = Settings {
+    pub fn open_as(
+        ram: &Ram,
+        sync: SyncPolicy,
+        now: Timestamp,
+        identity: &str,
+    ) -> Result<Shelf, StoreError> {
+        let settings = OpenSettings {
             retention: Some(RETENTION),
             sync,
             identity: identity.to_owned(),
             new_epoch: None,
         };
-        let disk: Arc<dyn Disk> = Arc::new(ram.clone());
+        let disk: Arc<dyn Storage> = Arc::new(ram.clone());
         let outcome = |cursor, _, _| cursor;
         let (mut store, mut report) =
             open(disk, &settings, &Arc::new(Metrics::default()), outcome, now)?;
@@ -75,15 +81,15 @@ impl Shelf {
         Ok(shelf)
     }
 
-    fn tidy(&mut self, chore: Option<longpoll::store::compact::Chore>) {
+    fn tidy(&mut self, chore: Option<longpoll::store::compact::CompactionJob>) {
         if let Some(chore) = chore {
             let done = chore.run(&self.ram, |_| {});
-            let mut wishes = VecDeque::from([Wish::Done(done)]);
+            let mut wishes = VecDeque::from([StoreCommand::Done(done)]);
             self.store.round(&mut wishes, self.now.at);
         }
     }
 
-    fn wish(&mut self, wish: Wish<Cursor>) {
+    fn wish(&mut self, wish: StoreCommand<Cursor>) {
         let mut wishes = VecDeque::from([wish]);
         while !wishes.is_empty() {
             let round = self.store.round(&mut wishes, self.now.at);
@@ -91,9 +97,9 @@ impl Shelf {
         }
     }
 
-    pub fn claim(&self, topic: &str, key: &str, text: &str) -> Claim<Cursor> {
-        let prints = Fingerprints(self.store.journal.begun.secret);
-        Claim {
+    pub fn claim(&self, topic: &str, key: &str, text: &str) -> IdempotencyKey<Cursor> {
+        let prints = Fingerprinter(self.store.journal.begun.secret);
+        IdempotencyKey {
             id: prints.of(&[topic.as_bytes(), key.as_bytes()]),
             fingerprint: prints.of(&[text.as_bytes()]),
             outcome: Arc::default(),
@@ -106,25 +112,25 @@ impl Shelf {
         count: usize,
         text: &str,
         key: Option<&str>,
-    ) -> Result<Appended<Cursor>, Refusal> {
-        let (answer, answered) = Reply::new();
-        let drafts = (0..count).map(|n| Draft {
-            tag: None,
-            form: Form::Text,
+    ) -> Result<Appended<Cursor>, WriteError> {
+        let (answer, answered) = ReplySender::new();
+        let events = (0..count).map(|n| EventContent {
+            event_type: None,
+            kind: BodyKind::Text,
             content_type: None,
             body: format!("{text}{n}").into_bytes().into_boxed_slice(),
         });
         let claim = key.map(|key| self.claim(topic, key, text));
-        self.wish(Wish::Publish(Publish {
+        self.wish(StoreCommand::Publish(PendingPublish {
             topic: Name::new(topic).unwrap(),
-            drafts: drafts.collect(),
+            events: events.collect(),
             claim: claim.clone(),
             count: None,
             now: self.now,
             answer,
         }));
         let appended = answered.take().expect("an answer");
-        if let (Some(claim), Ok(Appended::Now(cursor))) = (claim, &appended) {
+        if let (Some(claim), Ok(Appended::New(cursor))) = (claim, &appended) {
             *claim.outcome.lock() = Some(*cursor);
         }
         appended
@@ -136,12 +142,17 @@ impl Shelf {
         topic: &str,
         key: &str,
         text: &str,
-    ) -> (Wish<Cursor>, Mailbox<Result<Appended<Cursor>, Refusal>>) {
-        let (answer, answered) = Reply::new();
+    ) -> (StoreCommand<Cursor>, Mailbox<Result<Appended<Cursor>, WriteError>>) {
+        let (answer, answered) = ReplySender::new();
         let body = text.as_bytes().into();
-        let wish = Wish::Publish(Publish {
+        let wish = StoreCommand::Publish(PendingPublish {
             topic: Name::new(topic).unwrap(),
-            drafts: vec![Draft { tag: None, form: Form::Text, content_type: None, body }],
+            events: vec![EventContent {
+                event_type: None,
+                kind: BodyKind::Text,
+                content_type: None,
+                body,
+            }],
             claim: Some(self.claim(topic, key, text)),
             count: None,
             now: self.now,
@@ -151,26 +162,26 @@ impl Shelf {
     }
 
     /// Does a step; says whether it was acknowledged.
-    pub fn step(&mut self, step: &Step) -> Result<(), Refusal> {
+    pub fn step(&mut self, step: &Step) -> Result<(), WriteError> {
         match step {
             Step::Publish(topic, count, text, key) => {
                 self.publish(topic, *count, text, *key).map(|_| ())
             }
             Step::Trim(topic) => {
-                let (answer, answered) = Reply::new();
-                self.wish(Wish::Trim(Name::new(topic).unwrap(), answer));
+                let (answer, answered) = ReplySender::new();
+                self.wish(StoreCommand::Trim(Name::new(topic).unwrap(), answer));
                 answered.take().expect("an answer")
             }
             Step::Pass(seconds) => {
                 self.pass(*seconds);
-                self.wish(Wish::Expire);
+                self.wish(StoreCommand::Expire);
                 Ok(())
             }
             Step::Reopen => {
-                let (closed, _wait) = Reply::new();
-                self.wish(Wish::Close(closed));
+                let (closed, _wait) = ReplySender::new();
+                self.wish(StoreCommand::Close(closed));
                 let again = Shelf::open(&self.ram, self.sync, self.now);
-                *self = again.map_err(|failure| Refusal::Disk(failure.to_string()))?;
+                *self = again.map_err(|failure| WriteError::Storage(failure.to_string()))?;
                 Ok(())
             }
         }
@@ -191,22 +202,25 @@ impl Shelf {
 }
 
 /// The clocks when a test begins. Ages reach back, so the first one must be able to.
-pub fn start() -> Now {
-    Now { at: Instant::now() + Duration::from_secs(10_000), wall: std::time::SystemTime::now() }
+pub fn start() -> Timestamp {
+    Timestamp {
+        at: Instant::now() + Duration::from_secs(10_000),
+        wall: std::time::SystemTime::now(),
+    }
 }
 
 fn view(log: &Log<Cursor>) -> View {
     let (topics, types) = (TopicSet::parse("*").unwrap(), TypeFilter::default());
-    let ask = Ask {
+    let ask = ReadRequest {
         topics: &topics,
         types: &types,
         limit: 1_000,
         bytes: usize::MAX,
-        on_gap: OnGap::Fail,
+        on_gap: GapPolicy::Fail,
     };
     let slice = log.read(&ask, Since::Start).unwrap();
     let event = |event: &Arc<longpoll::log::Event>| {
-        let body = String::from_utf8_lossy(&event.draft.body).into_owned();
+        let body = String::from_utf8_lossy(&event.content.body).into_owned();
         (event.seq, event.topic().to_string(), body)
     };
     View { events: slice.events.iter().map(event).collect(), snapshot: log.snapshot() }

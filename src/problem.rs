@@ -1,0 +1,193 @@
+//! What a client is told when it cannot have what it asked for: one table of causes, one problem
+//! body (RFC 9457).
+//!
+//! Each [`Cause`] has its status, its title and its name in `/metrics` in one row of [`TABLE`], so
+//! that they cannot drift apart, and a `detail` that is written where it is known what would be
+//! right. What passes by itself carries a `Retry-After`, at random: who was refused together is not
+//! to come back together.
+
+use crate::json::JsonObject;
+use crate::limits::RETRY_AFTER;
+
+/// Why a request is not served. One row of [`TABLE`] each.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Cause {
+    BadRequest,
+    Malformed,
+    Unauthorized,
+    Forbidden,
+    ForeignOrigin,
+    ForeignHost,
+    NotFound,
+    MethodNotAllowed,
+    Timeout,
+    Gap,
+    TooLarge,
+    TargetTooLong,
+    ExpectationFailed,
+    KeyReused,
+    UpgradeRequired,
+    TopicCap,
+    ClientCap,
+    HeadTooLarge,
+    Internal,
+    UnknownCoding,
+    NotBuilt,
+    ConnectionCap,
+    PollCap,
+    BodyMemory,
+    Draining,
+    HttpVersion,
+    Storage,
+}
+
+/// Cause, its name in `/metrics`, status, title. In the order of the enum.
+pub const TABLE: [(Cause, &str, u16, &str); 27] = [
+    (Cause::BadRequest, "bad_request", 400, "Bad request"),
+    (Cause::Malformed, "malformed_http", 400, "Not HTTP"),
+    (Cause::Unauthorized, "unauthorized", 401, "A token is needed"),
+    (Cause::Forbidden, "forbidden", 403, "Not this token's right"),
+    (Cause::ForeignOrigin, "foreign_origin", 403, "Another site's page"),
+    (Cause::ForeignHost, "foreign_host", 403, "Not this server's name"),
+    (Cause::NotFound, "not_found", 404, "No such path"),
+    (Cause::MethodNotAllowed, "method_not_allowed", 405, "No such method here"),
+    (Cause::Timeout, "timeout", 408, "Request took too long to arrive"),
+    (Cause::Gap, "gap", 410, "Events are gone"),
+    (Cause::TooLarge, "too_large", 413, "Body too large"),
+    (Cause::TargetTooLong, "target_too_long", 414, "Request line too long"),
+    (Cause::ExpectationFailed, "expectation_failed", 417, "Unknown expectation"),
+    (Cause::KeyReused, "key_reused", 422, "Idempotency key reused"),
+    (Cause::UpgradeRequired, "upgrade_required", 426, "Another WebSocket version is needed"),
+    (Cause::TopicCap, "topic_cap", 429, "Too many topics"),
+    (Cause::ClientCap, "client_cap", 429, "Too many connections of one client"),
+    (Cause::HeadTooLarge, "head_too_large", 431, "Request head too large"),
+    (Cause::Internal, "internal", 500, "Internal error"),
+    (Cause::UnknownCoding, "unknown_coding", 501, "Unknown transfer coding"),
+    (Cause::NotBuilt, "not_built", 501, "Not in this build"),
+    (Cause::ConnectionCap, "connection_cap", 503, "Too many connections"),
+    (Cause::PollCap, "poll_cap", 503, "Too many held polls"),
+    (Cause::BodyMemory, "body_memory", 503, "Too many bodies being received"),
+    (Cause::Draining, "draining", 503, "Shutting down"),
+    (Cause::HttpVersion, "http_version", 505, "HTTP version not supported"),
+    (Cause::Storage, "storage", 507, "Storage full or failing"),
+];
+
+impl Cause {
+    /// The name in `/metrics`.
+    #[must_use]
+    pub fn label(self) -> &'static str {
+        TABLE[self as usize].1
+    }
+
+    /// The HTTP status code.
+    #[must_use]
+    pub fn status(self) -> u16 {
+        TABLE[self as usize].2
+    }
+
+    fn title(self) -> &'static str {
+        TABLE[self as usize].3
+    }
+}
+
+/// Seconds after which to come back, at random.
+#[must_use]
+pub fn retry_after() -> String {
+    fastrand::u64(RETRY_AFTER).to_string()
+}
+
+/// A refusal on its way to the client.
+#[derive(Debug)]
+pub struct Problem(Box<Parts>);
+
+/// Boxed, because every step that may fail would otherwise move all of it.
+#[derive(Debug)]
+struct Parts {
+    cause: Cause,
+    detail: String,
+    /// Each as JSON.
+    members: Vec<(&'static str, Vec<u8>)>,
+    headers: Vec<(&'static str, String)>,
+}
+
+impl Problem {
+    /// A refusal; `detail` names what is at fault and what would be right. Those that pass by
+    /// themselves say when to come back.
+    pub fn new(cause: Cause, detail: impl Into<String>) -> Problem {
+        let mut headers = Vec::new();
+        if matches!(cause.status(), 429 | 503) {
+            headers.push(("Retry-After", retry_after()));
+        }
+        Problem(Box::new(Parts { cause, detail: detail.into(), members: Vec::new(), headers }))
+    }
+
+    /// A `400` about HTTP itself.
+    pub fn malformed(detail: impl Into<String>) -> Problem {
+        Problem::new(Cause::Malformed, detail)
+    }
+
+    /// A `400` about what was asked.
+    pub fn bad(detail: impl Into<String>) -> Problem {
+        Problem::new(Cause::BadRequest, detail)
+    }
+
+    /// Adds a member to the body; `value` is JSON.
+    #[must_use]
+    pub fn with_member(mut self, name: &'static str, value: Vec<u8>) -> Problem {
+        self.0.members.push((name, value));
+        self
+    }
+
+    /// Adds a header.
+    #[must_use]
+    pub fn with_header(mut self, name: &'static str, value: impl Into<String>) -> Problem {
+        self.0.headers.push((name, value.into()));
+        self
+    }
+
+    /// Why.
+    #[must_use]
+    pub fn cause(&self) -> Cause {
+        self.0.cause
+    }
+
+    /// What is at fault, and what would be right.
+    #[must_use]
+    pub fn detail(&self) -> &str {
+        &self.0.detail
+    }
+
+    /// The headers that go with it.
+    #[must_use]
+    pub fn headers(&self) -> &[(&'static str, String)] {
+        &self.0.headers
+    }
+
+    /// The body: `title`, `status`, `detail` and the members.
+    #[must_use]
+    pub fn body(&self) -> Vec<u8> {
+        let mut out = Vec::new();
+        let mut body = JsonObject::open(&mut out);
+        body.string("title", self.0.cause.title())
+            .number("status", u64::from(self.0.cause.status()))
+            .string("detail", &self.0.detail);
+        for (name, value) in &self.0.members {
+            body.checked(name, value);
+        }
+        body.close();
+        out.push(b'\n');
+        out
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_cause_finds_its_own_row() {
+        for (place, (cause, ..)) in TABLE.iter().enumerate() {
+            assert_eq!(*cause as usize, place);
+        }
+    }
+}
