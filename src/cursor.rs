@@ -65,16 +65,79 @@ impl fmt::Display for Epoch {
     }
 }
 
+/// Position of an event in the whole log: one number line for all topics. The first event of an
+/// epoch has seq 1; no seq is used twice within an epoch.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Default, Debug, Hash)]
+pub struct Seq(u64);
+
+impl Seq {
+    /// Before the first event.
+    pub const ZERO: Seq = Seq(0);
+
+    #[must_use]
+    pub const fn new(number: u64) -> Seq {
+        Seq(number)
+    }
+
+    #[must_use]
+    pub const fn get(self) -> u64 {
+        self.0
+    }
+
+    /// The seq after this one.
+    #[must_use]
+    pub const fn next(self) -> Seq {
+        Seq(self.0 + 1)
+    }
+
+    /// The seq before this one; [`Seq::ZERO`] stays what it is.
+    #[must_use]
+    pub const fn previous(self) -> Seq {
+        Seq(self.0.saturating_sub(1))
+    }
+}
+
+impl fmt::Display for Seq {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.0.fmt(f)
+    }
+}
+
+/// A number of events that the whole log has trimmed in its life. It counts trims, not positions:
+/// a type of its own keeps it from being compared with a [`Seq`].
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Default, Debug, Hash)]
+pub struct TrimCount(u64);
+
+impl TrimCount {
+    pub const ZERO: TrimCount = TrimCount(0);
+
+    #[must_use]
+    pub const fn new(number: u64) -> TrimCount {
+        TrimCount(number)
+    }
+
+    #[must_use]
+    pub const fn get(self) -> u64 {
+        self.0
+    }
+
+    /// The count after one more trim.
+    #[must_use]
+    pub const fn next(self) -> TrimCount {
+        TrimCount(self.0 + 1)
+    }
+}
+
 /// A place in the log, and what its holder has been told about.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Hash)]
 pub struct Cursor {
     /// The life of the log in which it was issued.
     pub epoch: Epoch,
     /// The last event that its holder has, or has no need of.
-    pub seq: u64,
+    pub seq: Seq,
     /// How many events had ever been trimmed when it was issued; present exactly while a
     /// requested topic has trimmed events above `seq`. Those trims are then no news to its holder.
-    pub trims_seen: Option<u64>,
+    pub trims_seen: Option<TrimCount>,
 }
 
 impl Cursor {
@@ -83,7 +146,7 @@ impl Cursor {
     pub fn text(&self) -> String {
         let mut text = Vec::with_capacity(48);
         text.extend_from_slice(&self.epoch.hex());
-        for number in std::iter::once(self.seq).chain(self.trims_seen) {
+        for number in std::iter::once(self.seq.get()).chain(self.trims_seen.map(TrimCount::get)) {
             text.push(b'.');
             push_number(&mut text, number);
         }
@@ -98,6 +161,12 @@ impl fmt::Display for Cursor {
     }
 }
 
+impl fmt::Display for TrimCount {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.0.fmt(f)
+    }
+}
+
 /// The text is not a cursor that this server has issued.
 #[derive(Debug, PartialEq, Eq)]
 pub struct ParseCursorError;
@@ -108,8 +177,8 @@ impl FromStr for Cursor {
     fn from_str(text: &str) -> Result<Cursor, ParseCursorError> {
         let mut parts = text.split('.');
         let epoch = parts.next().ok_or(ParseCursorError)?.parse()?;
-        let seq = parts.next().ok_or(ParseCursorError).and_then(number)?;
-        let trims_seen = parts.next().map(number).transpose()?;
+        let seq = parts.next().ok_or(ParseCursorError).and_then(number).map(Seq::new)?;
+        let trims_seen = parts.next().map(number).transpose()?.map(TrimCount::new);
         match parts.next() {
             None => Ok(Cursor { epoch, seq, trims_seen }),
             Some(_) => Err(ParseCursorError),
@@ -148,6 +217,7 @@ mod tests {
     #[test]
     fn a_cursor_reads_back_as_it_was_written() {
         for (seq, trims_seen) in [(0, None), (7, Some(0)), (u64::MAX, Some(u64::MAX))] {
+            let (seq, trims_seen) = (Seq::new(seq), trims_seen.map(TrimCount::new));
             let cursor = Cursor { epoch: Epoch::from_bits(0xab), seq, trims_seen };
             assert_eq!(cursor.to_string().parse(), Ok(cursor));
         }

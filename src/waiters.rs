@@ -28,6 +28,7 @@ use std::time::Instant;
 
 use parking_lot::{Condvar, Mutex};
 
+use crate::cursor::Seq;
 use crate::names::{Name, TopicSet};
 use topic_index::TopicIndex;
 
@@ -61,7 +62,7 @@ struct WaitQueue<W, D> {
 
 struct QueueState<W, D> {
     /// The highest seq that was rung here.
-    last: u64,
+    last: Seq,
     /// By the number of the seat.
     taken: HashMap<u64, WaiterEntry<W, D>>,
     next: u64,
@@ -78,7 +79,7 @@ enum WaiterState<D> {
     /// Looks at the log.
     Looking,
     /// Waits for what comes after this seq.
-    Waiting(u64),
+    Waiting(Seq),
     /// Was claimed by a ringer, who will say what for.
     Claimed,
     /// Was claimed, and the ringer is done with it.
@@ -117,7 +118,7 @@ pub struct ReleasedWaiter<W, D> {
     /// What it left with its seat.
     pub payload: Arc<W>,
     /// The seq that it waits beyond.
-    pub after: u64,
+    pub after: Seq,
     /// What is left for it; without anything it looks for itself.
     pub answer: Option<D>,
 }
@@ -154,7 +155,7 @@ impl<W, D> Waiters<W, D> {
     pub fn notify(
         &self,
         topic: &Name,
-        seq: u64,
+        seq: Seq,
         answers: impl Fn(&W) -> bool,
     ) -> ReleasedWaiters<W, D> {
         let queues = self.index.lock().queues_for_topic(topic);
@@ -212,7 +213,7 @@ impl<W, D> Waiters<W, D> {
 
 impl<W, D> WaitQueue<W, D> {
     fn new() -> Arc<WaitQueue<W, D>> {
-        let state = QueueState { last: 0, taken: HashMap::new(), next: 0 };
+        let state = QueueState { last: Seq::ZERO, taken: HashMap::new(), next: 0 };
         Arc::new(WaitQueue { state: Mutex::new(state), condvar: Condvar::new() })
     }
 
@@ -232,7 +233,7 @@ impl<W, D> WaitQueue<W, D> {
 }
 
 impl<W, D> QueueState<W, D> {
-    fn claim(&mut self, seq: u64, answers: impl Fn(&W) -> bool) -> Vec<ReleasedWaiter<W, D>> {
+    fn claim(&mut self, seq: Seq, answers: impl Fn(&W) -> bool) -> Vec<ReleasedWaiter<W, D>> {
         self.last = self.last.max(seq);
         let mut released = Vec::new();
         for (&number, entry) in &mut self.taken {
@@ -283,7 +284,7 @@ impl<W, D> Drop for ReleasedWaiters<W, D> {
 impl<W, D> Waiter<'_, W, D> {
     /// Waits until something after `past` was published, or for another reason to stop.
     #[must_use]
-    pub fn wait(&self, after: u64, deadline: Instant) -> Woken<D> {
+    pub fn wait(&self, after: Seq, deadline: Instant) -> Woken<D> {
         let mut state = self.queue.state.lock();
         state.set(self.number, WaiterState::Waiting(after));
         self.waiters.waiting.fetch_add(1, Ordering::SeqCst);

@@ -49,7 +49,7 @@ impl Api {
         page.gauge("retained_events", "Events kept.", log.events);
         page.gauge("retained_bytes", "Bytes kept, as --retain-bytes counts them.", log.bytes);
         page.gauge("head_seq", "The seq given out last.", log.head);
-        page.counter("events_trimmed_total", "Events let go.", log.trimmed);
+        page.counter("events_trimmed_total", "Events let go.", log.trimmed.get());
         page.gauge("idempotency_keys", "Idempotency keys remembered.", log.keys);
         page.counter(
             "idempotency_keys_evicted_total",

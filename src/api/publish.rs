@@ -344,7 +344,7 @@ impl PublishReceipt {
         let cursor = self.cursor.text();
         object
             .plain("topic", topic)
-            .number("seq", self.cursor.seq)
+            .number("seq", self.cursor.seq.get())
             .plain("cursor", &cursor)
             .time("time", self.time)
             .number("released", self.released.into())

@@ -173,7 +173,7 @@ pub fn push_events(
 pub fn push_event(out: &mut Vec<u8>, event: &Event) {
     let content = &event.content;
     let mut object = JsonObject::open(out);
-    object.number("seq", event.seq).plain("topic", event.topic()).time("time", event.time);
+    object.number("seq", event.seq.get()).plain("topic", event.topic()).time("time", event.time);
     if let Some(event_type) = &content.event_type {
         object.plain("type", event_type);
     }

@@ -6,6 +6,7 @@
 
 use super::params::{QueryParams, whole};
 use super::{Api, Reply};
+use crate::cursor::Seq;
 use crate::http::{RequestHead, Response};
 use crate::json::{JsonObject, push_number};
 use crate::limits::LISTED_TOPICS;
@@ -66,9 +67,9 @@ impl Api {
     }
 
     fn push_topic(&self, out: &mut Vec<u8>, status: &TopicStatus) {
-        let seq = |seq: Option<u64>| {
+        let seq = |seq: Option<Seq>| {
             move |out: &mut Vec<u8>| match seq {
-                Some(seq) => push_number(out, seq),
+                Some(seq) => push_number(out, seq.get()),
                 None => out.extend_from_slice(b"null"),
             }
         };

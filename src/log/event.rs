@@ -7,6 +7,7 @@ use std::sync::Arc;
 use std::time::{Instant, SystemTime};
 
 use super::trims::TopicMeta;
+use crate::cursor::Seq;
 use crate::limits::EVENT_OVERHEAD;
 use crate::names::Name;
 
@@ -52,7 +53,7 @@ pub struct EventContent {
 #[derive(Debug)]
 pub struct Event {
     /// Position in the whole log.
-    pub seq: u64,
+    pub seq: Seq,
     /// When it was appended, for people.
     pub time: SystemTime,
     /// When it was appended, for ages.

@@ -8,6 +8,7 @@ use std::time::Instant;
 use super::event::Event;
 use super::topic::Topic;
 use super::trims::TrimHistory;
+use crate::cursor::Seq;
 use crate::names::Name;
 
 /// The books of a log.
@@ -16,12 +17,12 @@ pub struct LogIndex {
     /// Each topic that has events, by a seq that its oldest has or had. A trim that leaves it some
     /// changes nothing here: whoever looks for the oldest event of the log brings up to date what
     /// is first.
-    pub listed: BTreeMap<u64, Name>,
+    pub listed: BTreeMap<Seq, Name>,
     /// When the event was appended that was found to be the oldest of the log the last time.
     pub oldest_at: Option<Instant>,
     /// Last trimmed seq of each topic that has none: its first entry is forgotten first, because
     /// the fewest cursors are behind it.
-    pub empty: BTreeMap<u64, Name>,
+    pub empty: BTreeMap<Seq, Name>,
     pub trims: TrimHistory,
     pub events: u64,
     pub bytes: u64,

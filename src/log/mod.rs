@@ -30,7 +30,7 @@ pub use restore::{AppendPlan, LogSnapshot, TopicTrims};
 pub use trims::LastTrim;
 pub use writer::{AppendRequest, LogWriter, StorageStatus, WriteError};
 
-use crate::cursor::{Cursor, Epoch, Since};
+use crate::cursor::{Cursor, Epoch, Seq, Since, TrimCount};
 use crate::names::Name;
 use idempotency::{IdempotencyTable, KeyLookup};
 use index::LogIndex;
@@ -60,7 +60,7 @@ pub struct Log<T> {
 struct LogState {
     epoch: Epoch,
     /// The seq given out last.
-    head: u64,
+    head: Seq,
     topics: BTreeMap<Name, Topic>,
     /// Stands for every topic that was forgotten: the highest of each.
     forgotten: LastTrim,
@@ -90,8 +90,8 @@ pub struct TopicStatus {
     pub topic: Name,
     pub events: u64,
     pub bytes: u64,
-    pub oldest: Option<u64>,
-    pub newest: Option<u64>,
+    pub oldest: Option<Seq>,
+    pub newest: Option<Seq>,
 }
 
 /// `LogTotals`, for metrics.
@@ -100,8 +100,8 @@ pub struct LogTotals {
     pub topics: usize,
     pub events: u64,
     pub bytes: u64,
-    pub head: u64,
-    pub trimmed: u64,
+    pub head: Seq,
+    pub trimmed: TrimCount,
     pub keys: usize,
     pub keys_evicted: u64,
 }
@@ -273,14 +273,14 @@ impl LogState {
     fn new(epoch: Epoch) -> LogState {
         LogState {
             epoch,
-            head: 0,
+            head: Seq::ZERO,
             topics: BTreeMap::new(),
             forgotten: LastTrim::default(),
             index: LogIndex::default(),
         }
     }
 
-    fn at(&self, seq: u64) -> Cursor {
+    fn at(&self, seq: Seq) -> Cursor {
         Cursor { epoch: self.epoch, seq, trims_seen: None }
     }
 
@@ -298,7 +298,7 @@ impl LogState {
             return Err(AppendError::TooManyTopics);
         };
         for content in events {
-            self.head += 1;
+            self.head = self.head.next();
             let event = Event {
                 seq: self.head,
                 time: now.wall,

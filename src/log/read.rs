@@ -15,7 +15,7 @@ use super::LogState;
 use super::event::Event;
 use super::topic::Topic;
 use super::trims::LastTrim;
-use crate::cursor::{Cursor, Epoch, Since};
+use crate::cursor::{Cursor, Epoch, Seq, Since, TrimCount};
 use crate::limits::{COUNTED_TOPICS, PAGE_EVENTS};
 use crate::names::{Name, Pattern, TopicSet, TypeFilter};
 
@@ -75,8 +75,8 @@ pub struct Gap {
 /// A reader's position, with `told` filled in.
 #[derive(Clone, Copy, Debug)]
 struct ReadPosition {
-    seq: u64,
-    trims_seen: u64,
+    seq: Seq,
+    trims_seen: TrimCount,
 }
 
 /// Some events, oldest first, and how to go on after any of them.
@@ -88,11 +88,11 @@ pub struct LogSlice {
     /// The log's state that this was read from; see [`super::Log::version`].
     pub version: u64,
     behind: u64,
-    head: u64,
+    head: Seq,
     epoch: Epoch,
     /// Highest seq trimmed in a requested topic.
-    trimmed_through: u64,
-    trims: u64,
+    trimmed_through: Seq,
+    trims: TrimCount,
 }
 
 impl LogSlice {
@@ -103,7 +103,7 @@ impl LogSlice {
             _ if self.behind(taken) == 0 => self.head,
             Some(last) => self.events[last].seq,
             // None taken though there are some: before the first of them.
-            None => self.events.first().map_or(self.head, |e| e.seq - 1),
+            None => self.events.first().map_or(self.head, |e| e.seq.previous()),
         };
         Cursor {
             epoch: self.epoch,
@@ -163,15 +163,17 @@ impl LogState {
         } else {
             LastTrim::default()
         };
-        let mut position = ReadPosition { seq: 0, trims_seen: self.index.trims.total() };
+        let mut position = ReadPosition { seq: Seq::ZERO, trims_seen: self.index.trims.total() };
         let mut why = None;
         match since {
             Since::Start => {}
             Since::Now => position.seq = self.head,
             Since::Last(n) => position.seq = self.before_last(&asked, ask.types, n),
             Since::After(cursor) => {
-                position =
-                    ReadPosition { seq: cursor.seq, trims_seen: cursor.trims_seen.unwrap_or(0) };
+                position = ReadPosition {
+                    seq: cursor.seq,
+                    trims_seen: cursor.trims_seen.unwrap_or_default(),
+                };
                 why = self.check_cursor(&asked, forgotten, cursor, position);
             }
         }
@@ -227,7 +229,7 @@ impl LogState {
         position: ReadPosition,
     ) -> Gap {
         // A cursor of another life, or from the future, says nothing about this log.
-        let seq = if why == GapReason::Trimmed { position.seq } else { 0 };
+        let seq = if why == GapReason::Trimmed { position.seq } else { Seq::ZERO };
         let oldest = asked
             .iter()
             .filter_map(|topic| topic.get(topic.index_after(seq)))
@@ -253,20 +255,20 @@ impl LogState {
             why,
             lost,
             oldest: oldest.map(cursor),
-            resume: cursor(oldest.map_or(self.head, |oldest| oldest - 1)),
+            resume: cursor(oldest.map_or(self.head, Seq::previous)),
         }
     }
 
     /// The seq before the last `n` matching events.
-    fn before_last(&self, asked: &[&Topic], types: &TypeFilter, n: u64) -> u64 {
+    fn before_last(&self, asked: &[&Topic], types: &TypeFilter, n: u64) -> Seq {
         if n == 0 {
             return self.head;
         }
         if asked.iter().map(|topic| topic.len() as u64).sum::<u64>() <= n {
-            return 0;
+            return Seq::ZERO;
         }
         // The n largest seqs, smallest of them on top.
-        let mut last: BinaryHeap<Reverse<u64>> = BinaryHeap::new();
+        let mut last: BinaryHeap<Reverse<Seq>> = BinaryHeap::new();
         for topic in asked {
             for event in
                 topic.starting_at(0).rev().filter(|e| types.keeps(e.content.event_type.as_ref()))
@@ -281,17 +283,17 @@ impl LogState {
                 }
             }
         }
-        last.peek().map_or(self.head, |Reverse(least)| least - 1)
+        last.peek().map_or(self.head, |Reverse(least)| least.previous())
     }
 }
 
-fn trimmed_through(asked: &[&Topic], forgotten: LastTrim) -> u64 {
+fn trimmed_through(asked: &[&Topic], forgotten: LastTrim) -> Seq {
     let own = asked.iter().map(|topic| topic.last_trim.seq).max();
-    own.unwrap_or(0).max(forgotten.seq)
+    own.unwrap_or_default().max(forgotten.seq)
 }
 
 /// The first matching events after `seq`, merged by seq, and how many more there are.
-fn collect(asked: &[&Topic], seq: u64, ask: &ReadRequest<'_>) -> (Vec<Arc<Event>>, u64) {
+fn collect(asked: &[&Topic], seq: Seq, ask: &ReadRequest<'_>) -> (Vec<Arc<Event>>, u64) {
     let wanted = |event: &&Arc<Event>| ask.types.keeps(event.content.event_type.as_ref());
     // The next event of each topic that has one, nearest first.
     let mut nearest = BinaryHeap::new();

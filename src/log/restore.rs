@@ -14,7 +14,7 @@ use super::idempotency::{IdempotencyKey, KeyLookup, SharedOutcome};
 use super::topic::Topic;
 use super::trims::{LastTrim, TopicMeta, TrimHistory};
 use super::{Log, LogState, Retention};
-use crate::cursor::{Cursor, Epoch};
+use crate::cursor::{Cursor, Epoch, Seq, TrimCount};
 use crate::limits::COUNTED_TRIMS;
 use crate::names::Name;
 
@@ -22,15 +22,15 @@ use crate::names::Name;
 #[derive(Debug, Default, Clone, PartialEq, Eq)]
 pub struct LogSnapshot {
     /// The seq given out last.
-    pub head: u64,
+    pub head: Seq,
     /// Events ever trimmed.
-    pub trims: u64,
+    pub trims: TrimCount,
     /// Stands for every topic that was forgotten.
     pub forgotten: LastTrim,
     /// Every topic.
     pub topics: Vec<TopicTrims>,
     /// The last trims one by one, oldest first: the seq, and its topic.
-    pub recent: Vec<(u64, Name)>,
+    pub recent: Vec<(Seq, Name)>,
 }
 
 /// What a topic remembers of its trims.
@@ -39,7 +39,7 @@ pub struct TopicTrims {
     pub topic: Name,
     pub last: LastTrim,
     /// Up to here its trims can no longer be counted.
-    pub uncounted_through: u64,
+    pub uncounted_through: Seq,
 }
 
 /// What would become of a publish.
@@ -100,7 +100,7 @@ impl<T> Log<T> {
     }
 
     /// The last event that is too old, if any is.
-    pub fn aged_through(&self, now: Instant, age: Duration) -> Option<u64> {
+    pub fn aged_through(&self, now: Instant, age: Duration) -> Option<Seq> {
         let aged = |event: &Arc<Event>| now.saturating_duration_since(event.at) >= age;
         let mut locked = self.lock();
         let log = locked.log();
@@ -110,7 +110,7 @@ impl<T> Log<T> {
     }
 
     /// `TrimHistory` every event up to this seq.
-    pub fn trim_through(&self, seq: u64, trimmed: &mut Vec<Arc<Event>>) {
+    pub fn trim_through(&self, seq: Seq, trimmed: &mut Vec<Arc<Event>>) {
         let mut locked = self.lock();
         let log = locked.log();
         while let Some(oldest) = log.oldest().filter(|oldest| oldest.seq <= seq) {
@@ -150,7 +150,7 @@ impl<T> Log<T> {
     pub fn load(
         &self,
         topic: &Name,
-        seq: u64,
+        seq: Seq,
         time: SystemTime,
         at: Instant,
         content: EventContent,
@@ -203,7 +203,10 @@ impl LogState {
         for (seq, topic) in &snapshot.recent[beyond..] {
             // Nobody asks for the trail of a topic that was forgotten since.
             let known = state.topics.get(topic).map(|topic| Arc::clone(&topic.meta));
-            recent.push_back((*seq, known.unwrap_or_else(|| TopicMeta::new(topic.clone(), 0))));
+            recent.push_back((
+                *seq,
+                known.unwrap_or_else(|| TopicMeta::new(topic.clone(), Seq::ZERO)),
+            ));
         }
         state.head = snapshot.head;
         state.forgotten = snapshot.forgotten;
@@ -214,7 +217,7 @@ impl LogState {
     fn load(
         &mut self,
         topic: &Name,
-        seq: u64,
+        seq: Seq,
         time: SystemTime,
         at: Instant,
         content: EventContent,

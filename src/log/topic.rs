@@ -9,6 +9,7 @@ use std::sync::Arc;
 
 use super::event::Event;
 use super::trims::{LastTrim, TopicMeta};
+use crate::cursor::Seq;
 
 /// A topic's events. The oldest leave at the front, so its trims go in seq order.
 pub struct Topic {
@@ -17,13 +18,13 @@ pub struct Topic {
     bytes: u64,
     pub last_trim: LastTrim,
     /// By which seq it is among those that have events; of no meaning while it has none.
-    pub listed: u64,
+    pub listed: Seq,
 }
 
 impl Topic {
     /// An empty topic. `before` is the last trim that may have been its own in an earlier life.
     pub fn new(meta: Arc<TopicMeta>, before: LastTrim) -> Topic {
-        Topic { meta, events: VecDeque::new(), bytes: 0, last_trim: before, listed: 0 }
+        Topic { meta, events: VecDeque::new(), bytes: 0, last_trim: before, listed: Seq::ZERO }
     }
 
     pub fn push(&mut self, event: Arc<Event>) {
@@ -52,16 +53,16 @@ impl Topic {
         self.bytes
     }
 
-    pub fn oldest(&self) -> Option<u64> {
+    pub fn oldest(&self) -> Option<Seq> {
         self.events.front().map(|e| e.seq)
     }
 
-    pub fn newest(&self) -> Option<u64> {
+    pub fn newest(&self) -> Option<Seq> {
         self.events.back().map(|e| e.seq)
     }
 
     /// Index in the ring of the first event after `seq`.
-    pub fn index_after(&self, seq: u64) -> usize {
+    pub fn index_after(&self, seq: Seq) -> usize {
         // Nearly every reader is at the end or at the start.
         if self.newest().is_none_or(|newest| newest <= seq) {
             return self.events.len();

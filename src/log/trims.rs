@@ -9,6 +9,7 @@ use std::collections::VecDeque;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
+use crate::cursor::{Seq, TrimCount};
 use crate::limits::COUNTED_TRIMS;
 use crate::names::{Name, insert_sorted};
 
@@ -23,19 +24,20 @@ pub struct TopicMeta {
 }
 
 impl TopicMeta {
-    pub fn new(name: Name, uncounted_through: u64) -> Arc<TopicMeta> {
-        let uncounted_through = AtomicU64::new(uncounted_through);
+    pub fn new(name: Name, uncounted_through: Seq) -> Arc<TopicMeta> {
+        let uncounted_through = AtomicU64::new(uncounted_through.get());
         Arc::new(TopicMeta { name, uncounted_through })
     }
 
-    pub fn uncounted_through(&self) -> u64 {
-        self.uncounted_through.load(Ordering::Relaxed)
+    pub fn uncounted_through(&self) -> Seq {
+        Seq::new(self.uncounted_through.load(Ordering::Relaxed))
     }
 
     /// Lets a trim go. What is remembered from before a restart may be older than what was known
     /// to be uncounted then.
-    fn uncount_through(&self, seq: u64) {
-        self.uncounted_through.store(seq.max(self.uncounted_through()), Ordering::Relaxed);
+    fn uncount_through(&self, seq: Seq) {
+        let through = seq.max(self.uncounted_through());
+        self.uncounted_through.store(through.get(), Ordering::Relaxed);
     }
 }
 
@@ -44,15 +46,15 @@ impl TopicMeta {
 #[derive(Clone, Copy, Default, PartialEq, Eq, Debug)]
 pub struct LastTrim {
     /// The seq that was trimmed.
-    pub seq: u64,
+    pub seq: Seq,
     /// How many events the whole log had trimmed then, this one included.
-    pub number: u64,
+    pub number: TrimCount,
 }
 
 impl LastTrim {
     /// Whether a reader who has everything up to `seq`, and was told of the first `told` trims,
     /// has lost an event here.
-    pub fn is_gap(self, seq: u64, trims_seen: u64) -> bool {
+    pub fn is_gap(self, seq: Seq, trims_seen: TrimCount) -> bool {
         self.seq > seq && self.number > trims_seen
     }
 }
@@ -61,19 +63,19 @@ impl LastTrim {
 #[derive(Default)]
 pub struct TrimHistory {
     /// Events ever trimmed. The newest entry of `recent` has this number, the one before it one less.
-    total: u64,
-    recent: VecDeque<(u64, Arc<TopicMeta>)>,
+    total: TrimCount,
+    recent: VecDeque<(Seq, Arc<TopicMeta>)>,
 }
 
 impl TrimHistory {
     /// Events ever trimmed.
-    pub fn total(&self) -> u64 {
+    pub fn total(&self) -> TrimCount {
         self.total
     }
 
     /// Remembers that this event was trimmed.
-    pub fn note(&mut self, seq: u64, meta: &Arc<TopicMeta>) -> LastTrim {
-        self.total += 1;
+    pub fn note(&mut self, seq: Seq, meta: &Arc<TopicMeta>) -> LastTrim {
+        self.total = self.total.next();
         if self.recent.len() == COUNTED_TRIMS {
             if let Some((seq, meta)) = self.recent.pop_front() {
                 meta.uncount_through(seq);
@@ -84,26 +86,31 @@ impl TrimHistory {
     }
 
     /// What an earlier run of the program remembered.
-    pub fn restored(total: u64, recent: VecDeque<(u64, Arc<TopicMeta>)>) -> TrimHistory {
+    pub fn restored(total: TrimCount, recent: VecDeque<(Seq, Arc<TopicMeta>)>) -> TrimHistory {
         TrimHistory { total, recent }
     }
 
     /// The trims that are remembered one by one, oldest first.
-    pub fn recent(&self) -> impl Iterator<Item = (u64, &Name)> {
+    pub fn recent(&self) -> impl Iterator<Item = (Seq, &Name)> {
         self.recent.iter().map(|(seq, meta)| (*seq, &meta.name))
     }
 
     /// Per topic in `gaps`: how many of its events above `seq` were trimmed after the first
     /// `told` trims; `None` where that can no longer be known. In name order.
-    pub fn lost(&self, gaps: &[&TopicMeta], seq: u64, trims_seen: u64) -> Vec<(Name, Option<u64>)> {
-        let forgotten = self.total - self.recent.len() as u64;
+    pub fn lost(
+        &self,
+        gaps: &[&TopicMeta],
+        seq: Seq,
+        trims_seen: TrimCount,
+    ) -> Vec<(Name, Option<u64>)> {
+        let forgotten = self.total.get() - self.recent.len() as u64;
         let mut lost = Vec::with_capacity(gaps.len());
         for meta in gaps {
             let uncounted = meta.uncounted_through();
-            let exact = uncounted <= seq || trims_seen >= forgotten;
+            let exact = uncounted <= seq || trims_seen.get() >= forgotten;
             insert_sorted(&mut lost, (meta.name.clone(), exact.then_some(0)));
         }
-        let skip = trims_seen.saturating_sub(forgotten) as usize;
+        let skip = trims_seen.get().saturating_sub(forgotten) as usize;
         for (trimmed, meta) in self.recent.iter().skip(skip) {
             if *trimmed > seq {
                 let Ok(place) = lost.binary_search_by(|(topic, _)| topic.cmp(&meta.name)) else {
@@ -124,18 +131,22 @@ mod tests {
 
     #[test]
     fn losses_are_exact_for_the_trims_that_are_remembered_and_unknown_before() {
-        let meta = |name| TopicMeta::new(Name::new(name).unwrap(), 0);
+        let meta = |name| TopicMeta::new(Name::new(name).unwrap(), Seq::ZERO);
         let (quiet, busy) = (meta("quiet"), meta("busy"));
         let mut trims = TrimHistory::default();
-        trims.note(1, &quiet);
-        trims.note(2, &quiet);
+        trims.note(Seq::new(1), &quiet);
+        trims.note(Seq::new(2), &quiet);
         for seq in 3..=COUNTED_TRIMS as u64 + 1 {
-            trims.note(seq, &busy);
+            trims.note(Seq::new(seq), &busy);
         }
         // One trim too many to remember: the first of the quiet topic's two.
         let both = [&*quiet, &*busy];
         let lost = |seq, trims_seen| {
-            trims.lost(&both, seq, trims_seen).into_iter().map(|(_, n)| n).collect::<Vec<_>>()
+            trims
+                .lost(&both, Seq::new(seq), TrimCount::new(trims_seen))
+                .into_iter()
+                .map(|(_, n)| n)
+                .collect::<Vec<_>>()
         };
         let busy = Some(COUNTED_TRIMS as u64 - 1);
         assert_eq!(lost(0, 0), [busy, None]);

@@ -15,6 +15,7 @@ use super::error::StoreError;
 use super::journal::Journal;
 use super::lines::CommitBuffer;
 use super::record::{EventRecord, KeyStamp, write_expire, write_trim};
+use crate::cursor::Seq;
 use crate::limits::{COMMIT_BYTES, COMMIT_PUBLISHES};
 use crate::log::{
     AppendError, AppendPlan, Appended, EventContent, IdempotencyKey, Log, Timestamp, WriteError,
@@ -96,10 +97,10 @@ pub struct RoundResult {
 /// A commit that takes things in.
 struct CommitBuilder<T> {
     commit: CommitBuffer,
-    expire: Option<u64>,
+    expire: Option<Seq>,
     taken: Vec<StoreCommand<T>>,
     /// The seq given out last, with those that are being written.
-    head: u64,
+    head: Seq,
     keys: Vec<u128>,
     made: Vec<Name>,
     full: bool,
@@ -297,7 +298,7 @@ impl<T> CommitBuilder<T> {
         });
         let batch = publish.events.len();
         for (place, content) in publish.events.iter().enumerate() {
-            self.head += 1;
+            self.head = self.head.next();
             let event = EventRecord {
                 seq: self.head,
                 topic: &publish.topic,

@@ -16,6 +16,7 @@ use super::record::{EventRecord, KeyRecord, Record, StoredEvent};
 use super::scan::read_sealed;
 use super::segments::Segment;
 use super::storage::{Storage, StorageFile};
+use crate::cursor::Seq;
 use crate::limits::KEY_AGE;
 use crate::log::{LogSnapshot, Timestamp, event_cost};
 use crate::names::Name;
@@ -23,7 +24,7 @@ use crate::names::Name;
 /// What was kept when the newest segment began.
 pub struct LiveSet {
     /// The last trimmed seq of each topic, by name. What is of no topic here is gone.
-    topics: Vec<(Name, u64)>,
+    topics: Vec<(Name, Seq)>,
     /// Keys used before this are forgotten.
     keys_since: SystemTime,
 }
@@ -39,21 +40,21 @@ impl LiveSet {
     }
 
     /// Every topic, and through which seq it is trimmed.
-    pub fn topics(&mut self) -> &mut [(Name, u64)] {
+    pub fn topics(&mut self) -> &mut [(Name, Seq)] {
         &mut self.topics
     }
 
     /// Through which seq a topic is trimmed; made if it is not there.
-    pub fn trimmed_through(&mut self, topic: Name) -> &mut u64 {
+    pub fn trimmed_through(&mut self, topic: Name) -> &mut Seq {
         let place = self.topics.binary_search_by(|(name, _)| name.cmp(&topic));
         let place = place.unwrap_or_else(|place| {
-            self.topics.insert(place, (topic, 0));
+            self.topics.insert(place, (topic, Seq::ZERO));
             place
         });
         &mut self.topics[place].1
     }
 
-    fn event(&self, topic: &Name, seq: u64) -> bool {
+    fn event(&self, topic: &Name, seq: Seq) -> bool {
         let place = self.topics.binary_search_by(|(name, _)| name.cmp(topic));
         place.is_ok_and(|place| seq > self.topics[place].1)
     }
@@ -67,15 +68,15 @@ impl LiveSet {
 pub struct CompactionJob {
     /// The segments that were needed when the newest of them began. Whatever older file is none of
     /// these nobody needs, also when it stayed behind at an earlier chore.
-    pub needed: Vec<u64>,
+    pub needed: Vec<Seq>,
     /// Runs of neighbours to be rewritten: their first seqs, and the last seq they stand for.
-    pub runs: Vec<(Vec<u64>, u64)>,
+    pub runs: Vec<(Vec<Seq>, Seq)>,
     pub kept: LiveSet,
 }
 
 /// A rewritten run.
 pub struct CompactedRun {
-    pub from: Vec<u64>,
+    pub from: Vec<Seq>,
     pub to: Segment,
 }
 
@@ -83,7 +84,7 @@ impl CompactionJob {
     /// Does it. What fails is left as it was; the failure is told to `failed`.
     pub fn run(&self, disk: &dyn Storage, mut failed: impl FnMut(StoreError)) -> Vec<CompactedRun> {
         self.remove_dead(disk).unwrap_or_else(&mut failed);
-        let rewrite = |(from, through): &(Vec<u64>, u64)| {
+        let rewrite = |(from, through): &(Vec<Seq>, Seq)| {
             let to = rewrite(disk, from, *through, &self.kept).map_err(&mut failed).ok()?;
             // From here on it is what a start would find. What fails now leaves files behind that
             // stand for nothing, and go at the next start.
@@ -107,8 +108,8 @@ impl CompactionJob {
 
 fn rewrite(
     disk: &dyn Storage,
-    from: &[u64],
-    through: u64,
+    from: &[Seq],
+    through: Seq,
     kept: &LiveSet,
 ) -> Result<Segment, StoreError> {
     let first = from.first().copied().unwrap_or_default();
@@ -119,7 +120,7 @@ fn rewrite(
     output.finish(disk)
 }
 
-fn remove_replaced(disk: &dyn Storage, from: &[u64]) -> Result<(), StoreError> {
+fn remove_replaced(disk: &dyn Storage, from: &[Seq]) -> Result<(), StoreError> {
     // Or a power cut could bring back the old file under this name, and its neighbours be gone.
     disk.sync_names().doing("sync", "the directory")?;
     for name in from.iter().skip(1).map(|first| file_name(*first)) {
@@ -135,8 +136,8 @@ pub struct SegmentWriter<'a> {
     commit: CommitBuffer,
     segment: Segment,
     /// The seq that may come next, and the last one.
-    next: u64,
-    through: u64,
+    next: Seq,
+    through: Seq,
     kept: &'a LiveSet,
     now: Timestamp,
     written: io::Result<()>,
@@ -148,8 +149,8 @@ const CHUNK: usize = 64 << 10;
 impl SegmentWriter<'_> {
     pub fn new<'a>(
         disk: &dyn Storage,
-        first: u64,
-        through: u64,
+        first: Seq,
+        through: Seq,
         kept: &'a LiveSet,
     ) -> Result<SegmentWriter<'a>, StoreError> {
         let temporary = temporary_name(&file_name(first));
@@ -179,7 +180,7 @@ impl SegmentWriter<'_> {
         if !(self.next..=self.through).contains(&event.seq) {
             return;
         }
-        self.next = event.seq + 1;
+        self.next = event.seq.next();
         event.stamp = event.stamp.filter(|_| self.kept.key(event.time));
         if self.kept.event(&event.topic, event.seq) {
             self.segment.count(event_cost(&event.content), true);

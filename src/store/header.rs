@@ -12,10 +12,9 @@ use super::error::{IoContext as _, StoreError};
 use super::lines::CommitBuffer;
 use super::record::{LARGEST, RecordReader, hex, write_topic, write_trimmed};
 use super::storage::Storage;
-use crate::cursor::Epoch;
+use crate::cursor::{Epoch, Seq, TrimCount};
 use crate::json::JsonObject;
 use crate::log::{LastTrim, LogSnapshot, Retention};
-use crate::names::Name;
 
 /// The version of the format that this program writes and reads.
 pub const FORMAT: u64 = 1;
@@ -27,7 +26,7 @@ pub enum SegmentHeader {
     /// As it was written, with the state of the log when it began.
     Full(Box<FullHeader>),
     /// Made from others, without what was dead in them. It stands for all seqs up to this one.
-    Compacted { through: u64 },
+    Compacted { through: Seq },
 }
 
 /// The header of a segment that events are appended to.
@@ -35,9 +34,9 @@ pub enum SegmentHeader {
 pub struct FullHeader {
     pub epoch: Epoch,
     /// The seq that comes next.
-    pub next: u64,
+    pub next: Seq,
     /// The oldest segment that is still needed.
-    pub first: u64,
+    pub first: Seq,
     /// How many segments were begun in this store, this one included: no two are the same.
     pub number: u64,
     /// Whether every commit is synced before it counts.
@@ -51,7 +50,7 @@ pub struct FullHeader {
     pub retain_bytes: u64,
     pub max_topics: u64,
     /// Events trimmed before, and the last trim of all topics that were forgotten.
-    pub trims: u64,
+    pub trims: TrimCount,
     pub forgotten: LastTrim,
 }
 
@@ -104,7 +103,7 @@ pub fn begin(begun: &FullHeader, snapshot: &LogSnapshot) -> Vec<u8> {
     }
     // TrimHistory come in runs of one topic.
     for run in snapshot.recent.chunk_by(|(_, a), (_, b)| a == b) {
-        let seqs: Vec<u64> = run.iter().map(|(seq, _)| *seq).collect();
+        let seqs: Vec<Seq> = run.iter().map(|(seq, _)| *seq).collect();
         commit.push(|out| write_trimmed(out, &run[0].1, &seqs));
     }
     let mut bytes = first_line();
@@ -116,8 +115,8 @@ fn write_begun(out: &mut Vec<u8>, begun: &FullHeader) {
     let mut object = JsonObject::open(out);
     object
         .plain("epoch", &begun.epoch.to_string())
-        .number("next", begun.next)
-        .number("first", begun.first)
+        .number("next", begun.next.get())
+        .number("first", begun.first.get())
         .number("number", begun.number)
         .boolean("synced", begun.synced)
         .plain("lock", &begun.identity)
@@ -125,16 +124,16 @@ fn write_begun(out: &mut Vec<u8>, begun: &FullHeader) {
         .number("retain_events", begun.retain_events)
         .number("retain_bytes", begun.retain_bytes)
         .number("max_topics", begun.max_topics)
-        .number("trims", begun.trims)
-        .number("forgotten_through", begun.forgotten.seq)
-        .number("forgotten_trim", begun.forgotten.number);
+        .number("trims", begun.trims.get())
+        .number("forgotten_through", begun.forgotten.seq.get())
+        .number("forgotten_trim", begun.forgotten.number.get());
     object.close();
 }
 
 /// Writes the header of a compacted segment.
-pub fn write_compacted(out: &mut Vec<u8>, through: u64) {
+pub fn write_compacted(out: &mut Vec<u8>, through: Seq) {
     let mut object = JsonObject::open(out);
-    object.number("compacted_through", through);
+    object.number("compacted_through", through.get());
     object.close();
 }
 
@@ -143,7 +142,7 @@ pub fn write_compacted(out: &mut Vec<u8>, through: u64) {
 pub fn read(json: &[u8]) -> Option<SegmentHeader> {
     let mut r = RecordReader(json);
     let header = if r.take("{\"compacted_through\":") {
-        SegmentHeader::Compacted { through: r.number()? }
+        SegmentHeader::Compacted { through: r.seq()? }
     } else {
         r.take("{\"epoch\":").then_some(())?;
         let boolean = |r: &mut RecordReader<'_>| {
@@ -151,8 +150,8 @@ pub fn read(json: &[u8]) -> Option<SegmentHeader> {
         };
         SegmentHeader::Full(Box::new(FullHeader {
             epoch: r.plain()?.parse().ok()?,
-            next: r.member("next")?.number()?,
-            first: r.member("first")?.number()?,
+            next: r.member("next")?.seq()?,
+            first: r.member("first")?.seq()?,
             number: r.member("number")?.number()?,
             synced: boolean(r.member("synced")?)?,
             identity: r.member("lock")?.plain()?.to_owned(),
@@ -160,10 +159,10 @@ pub fn read(json: &[u8]) -> Option<SegmentHeader> {
             retain_events: r.member("retain_events")?.number()?,
             retain_bytes: r.member("retain_bytes")?.number()?,
             max_topics: r.member("max_topics")?.number()?,
-            trims: r.member("trims")?.number()?,
+            trims: r.member("trims")?.trim_count()?,
             forgotten: LastTrim {
-                seq: r.member("forgotten_through")?.number()?,
-                number: r.member("forgotten_trim")?.number()?,
+                seq: r.member("forgotten_through")?.seq()?,
+                number: r.member("forgotten_trim")?.trim_count()?,
             },
         }))
     };
@@ -172,20 +171,23 @@ pub fn read(json: &[u8]) -> Option<SegmentHeader> {
 
 /// The file of the segment that begins with this seq.
 #[must_use]
-pub fn file_name(first: u64) -> String {
-    format!("{first:020}.log")
+pub fn file_name(first: Seq) -> String {
+    format!("{:020}.log", first.get())
 }
 
 /// The first seq of the segment in this file, if it is one.
 #[must_use]
-pub fn first_seq(name: &str) -> Option<u64> {
+pub fn first_seq(name: &str) -> Option<Seq> {
     let digits = name.strip_suffix(".log").filter(|digits| digits.len() == 20)?;
     let plain = digits.bytes().all(|b| b.is_ascii_digit());
-    if plain { digits.parse().ok().filter(|first| *first <= LARGEST) } else { None }
+    if !plain {
+        return None;
+    }
+    digits.parse().ok().filter(|first| *first <= LARGEST).map(Seq::new)
 }
 
 /// The segments of a directory, oldest first.
-pub fn segments(disk: &dyn Storage) -> Result<Vec<u64>, StoreError> {
+pub fn segments(disk: &dyn Storage) -> Result<Vec<Seq>, StoreError> {
     let names = disk.list().doing("list", "the directory")?;
     let mut firsts = Vec::new();
     for first in names.iter().filter_map(|name| first_seq(name)) {
@@ -200,9 +202,4 @@ pub fn segments(disk: &dyn Storage) -> Result<Vec<u64>, StoreError> {
 #[must_use]
 pub fn temporary_name(name: &str) -> String {
     format!("{name}.tmp")
-}
-
-/// Adds to a snapshot what a line of it says.
-pub fn take_trimmed(snapshot: &mut LogSnapshot, topic: &Name, seqs: &[u64]) {
-    snapshot.recent.extend(seqs.iter().map(|seq| (*seq, topic.clone())));
 }

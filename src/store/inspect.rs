@@ -13,6 +13,7 @@ use super::recovery::{check_safe, why_new_epoch};
 use super::replay::read;
 use super::scan::LineReader;
 use super::storage::{DiskDirectory, Storage, StorageFile};
+use crate::cursor::Seq;
 use crate::log::Timestamp;
 
 /// What is in a segment's file, whole or not.
@@ -20,7 +21,7 @@ use crate::log::Timestamp;
 pub struct SegmentContents {
     pub header: Option<SegmentHeader>,
     pub events: u64,
-    pub seqs: Option<(u64, u64)>,
+    pub seqs: Option<(Seq, Seq)>,
     /// How many lines are not as they were written, and where the first is.
     pub bad: u64,
     pub first_bad: u64,
@@ -78,7 +79,7 @@ pub fn go_through(
 }
 
 /// One line about a segment.
-fn describe(disk: &dyn Storage, first: u64, out: &mut dyn Write) -> io::Result<()> {
+fn describe(disk: &dyn Storage, first: Seq, out: &mut dyn Write) -> io::Result<()> {
     let name = file_name(first);
     let file = disk.open(&name)?;
     let contents = go_through(&*file, &mut |_| {})?;
@@ -139,7 +140,7 @@ pub fn inspect<T>(directory: &Path, out: &mut dyn Write) -> io::Result<bool> {
         out,
         "epoch {}, next seq {}; {} events kept, {} topics, {} events trimmed",
         found.begun.epoch,
-        totals.head + 1,
+        totals.head.next(),
         totals.events,
         totals.topics,
         totals.trimmed

@@ -276,7 +276,7 @@ impl Journal {
         }
         let dead = if self.busy { 0 } else { kept.dead_in_front(now) };
         let kept = kept.0.split_off(dead);
-        let next = snapshot.head + 1;
+        let next = snapshot.head.next();
         let begun = FullHeader {
             next,
             first: kept.first().map_or(next, |segment| segment.first),
@@ -310,7 +310,7 @@ impl Journal {
         let rows = &self.segments;
         let runs = rows.worth_rewriting(self.segment_bytes, self.begun.retain_bytes, now);
         let run = |run: std::ops::Range<usize>| {
-            let through = rows.0[run.end].first - 1;
+            let through = rows.0[run.end].first.previous();
             (rows.0[run].iter().map(|segment| segment.first).collect(), through)
         };
         CompactionJob {

@@ -8,6 +8,7 @@ use std::time::SystemTime;
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD as BASE64;
 
+use crate::cursor::{Seq, TrimCount};
 use crate::json::JsonObject;
 use crate::log::{BodyKind, EventContent, LastTrim, TopicTrims};
 use crate::names::Name;
@@ -21,7 +22,7 @@ pub enum Record {
     /// Everything in this topic was trimmed.
     Trim(Name),
     /// Everything up to this seq was trimmed, because of its age.
-    Expire(u64),
+    Expire(Seq),
     /// A run of the program began that does not sync before it acknowledges.
     Opened,
     /// A run of the program ended in order, everything synced.
@@ -29,13 +30,13 @@ pub enum Record {
     /// Of a snapshot: a topic.
     Topic(TopicTrims),
     /// Of a snapshot: the next of the trims that are remembered one by one, all in one topic.
-    Trimmed(Name, Vec<u64>),
+    Trimmed(Name, Vec<Seq>),
 }
 
 /// An event on disk.
 #[derive(Debug)]
 pub struct StoredEvent {
-    pub seq: u64,
+    pub seq: Seq,
     pub topic: Name,
     pub time: SystemTime,
     /// On the first event of a publish: how many there are in it.
@@ -56,7 +57,7 @@ pub struct KeyStamp {
 
 #[derive(Debug)]
 pub struct KeyRecord {
-    pub seq: u64,
+    pub seq: Seq,
     pub topic: Name,
     pub time: SystemTime,
     pub stamp: KeyStamp,
@@ -64,7 +65,7 @@ pub struct KeyRecord {
 
 /// An event as it is written.
 pub struct EventRecord<'a> {
-    pub seq: u64,
+    pub seq: Seq,
     pub topic: &'a Name,
     pub time: SystemTime,
     pub batch: usize,
@@ -76,7 +77,7 @@ impl EventRecord<'_> {
     /// Writes it.
     pub fn write(&self, out: &mut Vec<u8>) {
         let mut object = JsonObject::open(out);
-        object.number("seq", self.seq).plain("topic", self.topic).time("time", self.time);
+        object.number("seq", self.seq.get()).plain("topic", self.topic).time("time", self.time);
         if self.batch > 1 {
             object.number("batch", self.batch as u64);
         }
@@ -133,7 +134,7 @@ impl KeyRecord {
     /// Writes it.
     pub fn write(&self, out: &mut Vec<u8>) {
         let mut object = JsonObject::open(out);
-        object.number("used", self.seq).plain("topic", &self.topic).time("time", self.time);
+        object.number("used", self.seq.get()).plain("topic", &self.topic).time("time", self.time);
         push_stamp(&mut object, &self.stamp);
         object.close();
     }
@@ -147,9 +148,9 @@ pub fn write_trim(out: &mut Vec<u8>, topic: &Name) {
 }
 
 /// Writes that events have passed their age.
-pub fn write_expire(out: &mut Vec<u8>, through: u64) {
+pub fn write_expire(out: &mut Vec<u8>, through: Seq) {
     let mut object = JsonObject::open(out);
-    object.number("expire", through);
+    object.number("expire", through.get());
     object.close();
 }
 
@@ -165,19 +166,19 @@ pub fn write_topic(out: &mut Vec<u8>, topic: &TopicTrims) {
     let mut object = JsonObject::open(out);
     object
         .plain("name", &topic.topic)
-        .number("trimmed_through", topic.last.seq)
-        .number("trim", topic.last.number)
-        .number("uncounted_through", topic.uncounted_through);
+        .number("trimmed_through", topic.last.seq.get())
+        .number("trim", topic.last.number.get())
+        .number("uncounted_through", topic.uncounted_through.get());
     object.close();
 }
 
 /// Writes trims of a snapshot.
-pub fn write_trimmed(out: &mut Vec<u8>, topic: &Name, seqs: &[u64]) {
+pub fn write_trimmed(out: &mut Vec<u8>, topic: &Name, seqs: &[Seq]) {
     let mut object = JsonObject::open(out);
     object.plain("trimmed", topic).nested("seqs", |out| {
         for (place, seq) in seqs.iter().enumerate() {
             out.push(if place == 0 { b'[' } else { b',' });
-            crate::json::push_number(out, *seq);
+            crate::json::push_number(out, seq.get());
         }
         out.push(b']');
     });
@@ -192,11 +193,11 @@ impl Record {
         let record = if r.take("{\"seq\":") {
             return r.event();
         } else if r.take("{\"expire\":") {
-            Record::Expire(r.number()?)
+            Record::Expire(r.seq()?)
         } else if r.take("{\"trim\":") {
             Record::Trim(r.name()?)
         } else if r.take("{\"used\":") {
-            let seq = r.number()?;
+            let seq = r.seq()?;
             let topic = r.member("topic")?.name()?;
             let time = r.member("time")?.time()?;
             Record::Key(KeyRecord { seq, topic, time, stamp: r.stamp()?? })
@@ -206,16 +207,16 @@ impl Record {
             Record::Closed
         } else if r.take("{\"name\":") {
             let topic = r.name()?;
-            let seq = r.member("trimmed_through")?.number()?;
-            let number = r.member("trim")?.number()?;
-            let uncounted_through = r.member("uncounted_through")?.number()?;
+            let seq = r.member("trimmed_through")?.seq()?;
+            let number = r.member("trim")?.trim_count()?;
+            let uncounted_through = r.member("uncounted_through")?.seq()?;
             Record::Topic(TopicTrims { topic, last: LastTrim { seq, number }, uncounted_through })
         } else if r.take("{\"trimmed\":") {
             let topic = r.name()?;
             r.member("seqs")?;
             let mut seqs = Vec::new();
             while r.take(if seqs.is_empty() { "[" } else { "," }) {
-                seqs.push(r.number()?);
+                seqs.push(r.seq()?);
             }
             r.take("]").then_some(Record::Trimmed(topic, seqs))?
         } else {
@@ -261,6 +262,16 @@ impl<'a> RecordReader<'a> {
         let (number, rest) = self.0.split_at(digits);
         self.0 = rest;
         std::str::from_utf8(number).ok()?.parse().ok().filter(|number| *number <= LARGEST)
+    }
+
+    /// A seq.
+    pub fn seq(&mut self) -> Option<Seq> {
+        self.number().map(Seq::new)
+    }
+
+    /// A number of trims.
+    pub fn trim_count(&mut self) -> Option<TrimCount> {
+        self.number().map(TrimCount::new)
     }
 
     /// A string in which nothing is escaped.
@@ -328,7 +339,7 @@ impl<'a> RecordReader<'a> {
 
     fn event(mut self) -> Option<Record> {
         let r = &mut self;
-        let seq = r.number()?;
+        let seq = r.seq()?;
         let topic = r.member("topic")?.name()?;
         let time = r.member("time")?.time()?;
         let batch = if r.optional("batch") { r.number()? as usize } else { 1 };

@@ -20,7 +20,7 @@ use super::replay::{Replayed, read};
 use super::segments::{Segment, SegmentList};
 use super::storage::{Storage, StorageFile};
 use crate::config::SyncPolicy;
-use crate::cursor::{Cursor, Epoch, random_bytes};
+use crate::cursor::{Cursor, Epoch, Seq, TrimCount, random_bytes};
 use crate::log::{LastTrim, Log, LogSnapshot, Retention, Timestamp};
 use crate::metrics::Metrics;
 
@@ -142,8 +142,8 @@ fn fresh<T>(
     let secret = random_bytes().doing("make", "a secret")?;
     let begun = FullHeader {
         epoch: Epoch::random().doing("make", "an epoch")?,
-        next: 1,
-        first: 1,
+        next: Seq::new(1),
+        first: Seq::new(1),
         number,
         synced: settings.sync == SyncPolicy::Always,
         identity: settings.identity.clone(),
@@ -151,14 +151,14 @@ fn fresh<T>(
         retain_events: retention.events as u64,
         retain_bytes: retention.bytes,
         max_topics: retention.topics as u64,
-        trims: 0,
+        trims: TrimCount::ZERO,
         forgotten: LastTrim::default(),
     };
     clean_up(&*disk, &[])?;
     let active = ActiveSegment::begin(&*disk, &begun, &LogSnapshot::default())?;
     disk.sync_names().doing("sync", "the directory")?;
     let log = Log::new(begun.epoch, begun.retention());
-    let segments = SegmentList(vec![Segment::new(1)]);
+    let segments = SegmentList(vec![Segment::new(Seq::new(1))]);
     let journal = Journal::new(disk, settings, active, segments, begun, marker);
     open_for_writing(journal, log, settings, metrics, Timestamp::read())
 }
@@ -205,7 +205,7 @@ pub fn check_safe<T>(found: &Replayed<T>, safe: Option<SyncedMark>) -> Result<()
 /// Makes safe what the last run wrote, and the name of the file: it may have been killed before it
 /// could. And forgets what memory has of it: after a sync that failed, that may be more than the
 /// disk has.
-fn settle(disk: &dyn Storage, newest: u64) -> Result<(), StoreError> {
+fn settle(disk: &dyn Storage, newest: Seq) -> Result<(), StoreError> {
     let name = file_name(newest);
     let file = disk.open(&name).doing("open", &name)?;
     file.sync().doing("sync", &name)?;
@@ -225,7 +225,7 @@ fn cut<T>(found: &mut Replayed<T>) -> Result<Option<(StoreError, u64)>, StoreErr
 }
 
 /// Removes what stands for nothing.
-fn clean_up(disk: &dyn Storage, leftovers: &[u64]) -> Result<(), StoreError> {
+fn clean_up(disk: &dyn Storage, leftovers: &[Seq]) -> Result<(), StoreError> {
     let names = disk.list().doing("list", "the directory")?;
     let unfinished = names.into_iter().filter(|name| name.ends_with(".log.tmp"));
     let mut removed = false;

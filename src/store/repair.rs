@@ -23,7 +23,7 @@ use super::scan::{CommitReader, LineReader, read_sealed};
 use super::storage::{DiskDirectory, Storage};
 use super::{in_words, lock_directory};
 use crate::config::{Config, RepairMode, SyncPolicy};
-use crate::cursor::{Cursor, Epoch, random_bytes};
+use crate::cursor::{Cursor, Epoch, Seq, TrimCount, random_bytes};
 use crate::log::{LastTrim, LogSnapshot, Timestamp, TopicTrims};
 use crate::names::Name;
 
@@ -87,9 +87,9 @@ pub fn mend<T>(
 /// What is whole in a store.
 struct Salvage {
     /// The last event, and what is known of trims: of each topic, and of all by age.
-    head: u64,
+    head: Seq,
     kept: LiveSet,
-    expired: u64,
+    expired: Seq,
     /// The header of the newest segment that still has its own.
     begun: Option<Box<FullHeader>>,
 }
@@ -120,8 +120,8 @@ impl Salvage {
         let defaults = Config::default();
         let made = |secret: [u8; 16]| FullHeader {
             epoch: Epoch::from_bits(0),
-            next: 0,
-            first: 0,
+            next: Seq::ZERO,
+            first: Seq::ZERO,
             number: 0,
             synced: true,
             identity: String::new(),
@@ -129,7 +129,7 @@ impl Salvage {
             retain_events: defaults.retain_events as u64,
             retain_bytes: defaults.retain_bytes,
             max_topics: defaults.max_topics as u64,
-            trims: 0,
+            trims: TrimCount::ZERO,
             forgotten: LastTrim::default(),
         };
         let mut begun = match &self.begun {
@@ -140,11 +140,14 @@ impl Salvage {
         // Beyond all that there were: the lock file may know of some that are gone.
         let safe = disk.open(LOCK).ok().and_then(|marker| SyncedMark::read(&*marker));
         begun.number = begun.number.max(safe.map_or(0, |safe| safe.number)) + 1;
-        begun.trims = begun.trims.max(1);
+        begun.trims = begun.trims.max(TrimCount::new(1));
         identity.clone_into(&mut begun.identity);
-        let topic = |(topic, through): &(Name, u64)| TopicTrims {
+        let topic = |(topic, through): &(Name, Seq)| TopicTrims {
             topic: topic.clone(),
-            last: LastTrim { seq: *through, number: u64::from(*through > 0) },
+            last: LastTrim {
+                seq: *through,
+                number: TrimCount::new(u64::from(*through > Seq::ZERO)),
+            },
             uncounted_through: *through,
         };
         let snapshot = LogSnapshot {
@@ -161,10 +164,10 @@ impl Salvage {
 /// Makes a store whole again. Returns the files in which the rest is.
 fn salvage(disk: &dyn Storage, identity: &str) -> Result<Vec<String>, StoreError> {
     let kept = LiveSet::new(&LogSnapshot::default(), SystemTime::now());
-    let mut whole = Salvage { head: 0, kept, expired: 0, begun: None };
+    let mut whole = Salvage { head: Seq::ZERO, kept, expired: Seq::ZERO, begun: None };
     let mut firsts = Vec::new();
     // Up to where each of them is well by itself, and up to where one that was rewritten is.
-    let (mut ends, mut rewritten_through) = (Vec::new(), 0);
+    let (mut ends, mut rewritten_through) = (Vec::new(), Seq::ZERO);
     for first in segments(disk)? {
         // What stands for nothing any more may be older than what took its place.
         if first <= rewritten_through {
@@ -186,18 +189,18 @@ fn salvage(disk: &dyn Storage, identity: &str) -> Result<Vec<String>, StoreError
                 rewritten_through = through;
                 through
             }
-            SegmentHeader::Full(_) => sealed.last.unwrap_or(first - 1),
+            SegmentHeader::Full(_) => sealed.last.unwrap_or(first.previous()),
         }));
     }
     let Some(&newest) = firsts.last() else { return Ok(Vec::new()) };
-    whole.head = whole.head.max(newest - 1).max(rewritten_through);
+    whole.head = whole.head.max(newest.previous()).max(rewritten_through);
     for (_, through) in whole.kept.topics() {
         *through = whole.expired.max(*through);
     }
-    let next = whole.head + 1;
+    let next = whole.head.next();
     let mut damaged = Vec::new();
     for (place, &first) in firsts.iter().enumerate() {
-        let through = firsts.get(place + 1).map_or(whole.head, |after| after - 1);
+        let through = firsts.get(place + 1).map_or(whole.head, |after| after.previous());
         if ends[place] != Some(through) {
             damaged.push((first, through));
         }

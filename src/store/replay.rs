@@ -18,7 +18,7 @@ use super::record::{KeyStamp, Record, StoredEvent};
 use super::scan::{CommitReader, NextCommit, read_sealed};
 use super::segments::{Segment, SegmentList};
 use super::storage::{Storage, StorageFile};
-use crate::cursor::Cursor;
+use crate::cursor::{Cursor, Seq};
 use crate::limits::{KEY_AGE, KEYS};
 use crate::log::{Appended, IdempotencyKey, Log, LogSnapshot, Timestamp, event_cost};
 
@@ -34,10 +34,10 @@ pub struct Replayed<T> {
     pub end: u64,
     pub torn: Option<StoreError>,
     /// `SegmentList` that stand for nothing any more.
-    pub leftovers: Vec<u64>,
+    pub leftovers: Vec<Seq>,
     /// The last record says that the run ended in order.
     pub closed: bool,
-    keys: VecDeque<(KeyStamp, u64, SystemTime)>,
+    keys: VecDeque<(KeyStamp, Seq, SystemTime)>,
     ages: AgeClock,
 }
 
@@ -59,8 +59,8 @@ impl AgeClock {
 /// Reads a store whose newest segment is this one.
 pub fn read<T>(
     disk: &dyn Storage,
-    older: &[u64],
-    newest: u64,
+    older: &[Seq],
+    newest: Seq,
     now: Timestamp,
 ) -> Result<Replayed<T>, StoreError> {
     let name = file_name(newest);
@@ -106,7 +106,7 @@ pub fn read<T>(
 /// file had its name, so nothing about it can be torn.
 fn beginning(
     commits: &mut CommitReader<'_>,
-    first: u64,
+    first: Seq,
 ) -> Result<(FullHeader, LogSnapshot), StoreError> {
     let at = commits.end;
     let lines = match commits.advance()? {
@@ -126,7 +126,7 @@ fn beginning(
         None => return Err(odd(at, "it has no header")),
     };
     let mut snapshot = LogSnapshot {
-        head: first.saturating_sub(1),
+        head: first.previous(),
         trims: begun.trims,
         forgotten: begun.forgotten,
         ..LogSnapshot::default()
@@ -143,7 +143,7 @@ fn beginning(
     Ok((begun, snapshot))
 }
 
-fn missing(first: u64) -> StoreError {
+fn missing(first: Seq) -> StoreError {
     let what = "it is missing: the segments around it leave out what it should have";
     StoreError::damaged(&file_name(first), 0, what)
 }
@@ -153,11 +153,11 @@ impl<T> Replayed<T> {
     fn load_older(
         &mut self,
         disk: &dyn Storage,
-        older: &[u64],
-        newest: u64,
+        older: &[Seq],
+        newest: Seq,
     ) -> Result<(), StoreError> {
         let mut expected = self.begun.first;
-        let mut rewritten_through = 0;
+        let mut rewritten_through = Seq::ZERO;
         for &first in older {
             if first < self.begun.first || first <= rewritten_through {
                 self.leftovers.push(first);
@@ -173,9 +173,9 @@ impl<T> Replayed<T> {
             expected = match sealed.header {
                 SegmentHeader::Compacted { through } => {
                     rewritten_through = through;
-                    through + 1
+                    through.next()
                 }
-                SegmentHeader::Full(_) => sealed.last.map_or(first, |last| last + 1),
+                SegmentHeader::Full(_) => sealed.last.map_or(first, Seq::next),
             };
         }
         if expected == newest { Ok(()) } else { Err(missing(expected)) }
@@ -202,7 +202,7 @@ impl<T> Replayed<T> {
         }
     }
 
-    fn key(&mut self, stamp: KeyStamp, seq: u64, time: SystemTime) {
+    fn key(&mut self, stamp: KeyStamp, seq: Seq, time: SystemTime) {
         let age = self.ages.now.wall.duration_since(time).unwrap_or_default();
         if age < KEY_AGE {
             self.keys.push_back((stamp, seq, time));
@@ -253,10 +253,10 @@ impl<T> Replayed<T> {
     ) -> Option<()> {
         let first = batch.first()?;
         let (topic, time, seq) = (first.topic.clone(), first.time, first.seq);
-        let fits = (seq..)
-            .zip(&batch)
-            .all(|(seq, event)| event.seq == seq && event.topic == topic && event.time == time);
-        (fits && seq == self.log.head().seq + 1).then_some(())?;
+        let follow = |pair: &[StoredEvent]| pair[1].seq == pair[0].seq.next();
+        let fits = batch.windows(2).all(follow)
+            && batch.iter().all(|event| event.topic == topic && event.time == time);
+        (fits && seq == self.log.head().seq.next()).then_some(())?;
         let at = self.ages.of(time);
         let last = batch.last().map_or(seq, |event| event.seq);
         let stamp = batch.last().and_then(|event| event.stamp);

@@ -12,6 +12,7 @@ use super::header::{SegmentHeader, check_first_line, file_name};
 use super::lines::{CommitMark, parse};
 use super::storage::{Storage, StorageFile};
 use super::{header, record::Record};
+use crate::cursor::Seq;
 use crate::limits::LINE_BYTES;
 
 /// The lines of a file.
@@ -199,13 +200,13 @@ pub struct SealedSegment {
     pub header: SegmentHeader,
     pub bytes: u64,
     /// The last seq in it, if it has events.
-    pub last: Option<u64>,
+    pub last: Option<Seq>,
 }
 
 /// Reads such a segment: all of it has to be well.
 pub fn read_sealed(
     disk: &dyn Storage,
-    first: u64,
+    first: Seq,
     each: &mut dyn FnMut(Record),
 ) -> Result<SealedSegment, StoreError> {
     let name = file_name(first);
@@ -232,7 +233,7 @@ pub fn read_sealed(
                 return wrong("this line says nothing that is known");
             };
             if let Record::Event(event) = &record {
-                let expected = last.map_or(first, |last: u64| last + 1);
+                let expected = last.map_or(first, Seq::next);
                 let follows = match known {
                     SegmentHeader::Full(_) => event.seq == expected,
                     SegmentHeader::Compacted { through } => {

@@ -6,6 +6,7 @@
 use std::ops::Range;
 use std::time::Instant;
 
+use crate::cursor::Seq;
 use crate::limits::KEY_AGE;
 use crate::log::Event;
 
@@ -13,7 +14,7 @@ use crate::log::Event;
 #[derive(Debug, Clone)]
 pub struct Segment {
     /// The first seq that it stands for; it is in the name of its file.
-    pub first: u64,
+    pub first: Seq,
     pub bytes: u64,
     /// What its events cost, as `--retain-bytes` counts, and what those cost that are kept.
     cost: u64,
@@ -32,7 +33,7 @@ const ROW: usize = 4;
 
 impl Segment {
     #[must_use]
-    pub fn new(first: u64) -> Segment {
+    pub fn new(first: Seq) -> Segment {
         Segment { first, bytes: 0, cost: 0, live: 0, keys: 0, keys_until: None }
     }
 

@@ -173,7 +173,7 @@ impl Pair {
         match self.log.append(&Name::new(topic).unwrap(), events.collect(), None, self.clock) {
             Ok(Appended::New(cursor)) => {
                 self.model.publish(topic, event_type, &sizes, self.clock.at);
-                assert_eq!(cursor.seq, self.model.events.len() as u64);
+                assert_eq!(cursor.seq.get(), self.model.events.len() as u64);
             }
             Ok(Appended::Duplicate(_)) => panic!("there was no key"),
             Err(refused) => {
@@ -209,7 +209,7 @@ impl Pair {
         let head = self.model.events.len() as u64;
         reader.seq = 0;
         reader.seq = match reader.since {
-            Since::After(cursor) => cursor.seq,
+            Since::After(cursor) => cursor.seq.get(),
             Since::Start => 0,
             Since::Now | Since::Last(0) => head,
             Since::Last(last) => {
@@ -270,11 +270,11 @@ impl Pair {
         assert_eq!(cursor.to_string().parse(), Ok(cursor));
         assert_eq!(cursor.epoch, self.epoch);
         // No kept event that the reader still needs may be left out.
-        let skipped = |seq: &u64| *seq <= cursor.seq;
-        assert!(!self.model.wanted(reader).iter().any(skipped) || reader.seq >= cursor.seq);
+        let skipped = |seq: &u64| *seq <= cursor.seq.get();
+        assert!(!self.model.wanted(reader).iter().any(skipped) || reader.seq >= cursor.seq.get());
         *reader = Reader {
             since: Since::After(cursor),
-            seq: cursor.seq,
+            seq: cursor.seq.get(),
             issued: self.model.trims,
             topics: reader.topics.clone(),
             ..*reader
@@ -284,7 +284,7 @@ impl Pair {
     fn check_slice(&self, reader: &mut Reader, slice: &LogSlice, limit: usize) {
         let wanted = self.model.wanted(reader);
         let (now, later) = wanted.split_at(limit.min(wanted.len()));
-        let seqs: Vec<u64> = slice.events.iter().map(|event| event.seq).collect();
+        let seqs: Vec<u64> = slice.events.iter().map(|event| event.seq.get()).collect();
         assert_eq!(seqs, now, "{:?} {:?}", reader.asked, reader.tags);
         assert_eq!(slice.behind(seqs.len()), later.len() as u64);
         // A page may be cut anywhere after its first event.
@@ -292,10 +292,10 @@ impl Pair {
         assert_eq!(slice.behind(taken), (wanted.len() - taken) as u64);
         let next = slice.next(taken);
         match wanted.get(taken) {
-            None => assert_eq!(next.seq, self.model.events.len() as u64, "not at the head"),
-            Some(_) => assert_eq!(next.seq, seqs[taken - 1]),
+            None => assert_eq!(next.seq.get(), self.model.events.len() as u64, "not at the head"),
+            Some(_) => assert_eq!(next.seq.get(), seqs[taken - 1]),
         }
-        reader.seq = next.seq;
+        reader.seq = next.seq.get();
         self.go_on(reader, next);
     }
 

@@ -6,6 +6,7 @@ use std::sync::Barrier;
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use std::time::Instant;
 
+use longpoll::cursor::Seq;
 use longpoll::names::{Name, TopicSet};
 use longpoll::waiters::{Waiters, Woken};
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
@@ -148,14 +149,14 @@ fn a_ring_between_the_look_and_the_wait_is_remembered() {
                 // At random moments, to meet the poller at every point of its way.
                 (0..fastrand::u32(..400)).for_each(|_| std::hint::spin_loop());
                 log.store(seq, Ordering::SeqCst);
-                drop(room.notify(&topic, seq, |()| true));
+                drop(room.notify(&topic, Seq::new(seq), |()| true));
             }
         });
         for seq in 1..=ROUNDS {
             let seat = room.register(&topics, ());
             if log.load(Ordering::SeqCst) < seq {
                 let deadline = Instant::now() + HANG;
-                let woken = seat.wait(seq - 1, deadline);
+                let woken = seat.wait(Seq::new(seq - 1), deadline);
                 // A lost wake-up is one that only the deadline makes up for.
                 let lost = woken != Woken::Notified || Instant::now() > deadline;
                 if lost {

@@ -2,6 +2,7 @@
 //! wherever a file ends, either everything is there or the place is named.
 
 use longpoll::config::SyncPolicy;
+use longpoll::cursor::Seq;
 use longpoll::store::error::StoreError;
 use longpoll::store::header::{file_name, first_seq};
 
@@ -176,7 +177,7 @@ fn an_emptied_store_goes_on_counting() {
     shelf.step(&crate::support::Step::Pass(0)).unwrap();
     assert_eq!(shelf.view().events, []);
     // Its one segment was dead, and is gone.
-    assert_eq!(segments(&ram), [file_name(6)]);
+    assert_eq!(segments(&ram), [file_name(Seq::new(6))]);
     let epoch = shelf.epoch();
     let mut shelf = Shelf::open(&ram, SyncPolicy::Always, shelf.now).unwrap();
     shelf.publish("news", 1, "y", None).unwrap();

@@ -3,6 +3,7 @@
 use std::collections::VecDeque;
 
 use longpoll::config::SyncPolicy;
+use longpoll::cursor::Seq;
 use longpoll::log::Appended;
 use longpoll::store::commit::StoreCommand;
 use longpoll::store::error::StoreError;
@@ -12,7 +13,7 @@ use longpoll::store::storage::Storage;
 use crate::support::{Fault, RETENTION, Ram, Shelf, start};
 
 fn segments(ram: &Ram) -> Vec<u64> {
-    ram.names().iter().filter_map(|name| first_seq(name)).collect()
+    ram.names().iter().filter_map(|name| first_seq(name)).map(Seq::get).collect()
 }
 
 #[test]
@@ -25,7 +26,7 @@ fn what_was_safe_and_is_torn_all_the_same_begins_a_new_epoch() {
     let (epoch, now) = (shelf.epoch(), shelf.now);
     drop(shelf);
     // A bit of it, and all of it.
-    let name = file_name(1);
+    let name = file_name(Seq::new(1));
     let end = ram.with(&name, |bytes| bytes.len());
     let last = ram.with(&name, |b| b[..end - 1].iter().rposition(|b| *b == b'\n').unwrap() + 1);
     for spoil in [&|bytes: &mut Vec<u8>| bytes[end - 9] ^= 1, &|bytes: &mut Vec<u8>| {
@@ -42,7 +43,7 @@ fn what_was_safe_and_is_torn_all_the_same_begins_a_new_epoch() {
         let Appended::New(again) = shelf.publish("news", 1, "other", None).unwrap() else {
             panic!("it is no repeat")
         };
-        assert_eq!(again.seq, 2);
+        assert_eq!(again.seq.get(), 2);
         // Told once.
         let epoch = shelf.epoch();
         assert_eq!(Shelf::open(&disk, SyncPolicy::Always, now).unwrap().epoch(), epoch);
@@ -92,7 +93,8 @@ fn no_segment_stays_behind_that_nobody_needs_any_more() {
             let ram = Ram::default();
             ram.fail_at(operation, fault);
             let shelf = life(&ram);
-            let known: Vec<u64> = shelf.store.journal.segments.0.iter().map(|s| s.first).collect();
+            let known: Vec<u64> =
+                shelf.store.journal.segments.0.iter().map(|s| s.first.get()).collect();
             assert_eq!(segments(&ram), known, "{fault:?} at {operation}");
             let unfinished = ram.names().into_iter().filter(|name| name.contains(".tmp"));
             assert_eq!(unfinished.count(), 0, "{fault:?} at {operation}");
@@ -108,7 +110,7 @@ fn a_store_whose_segments_are_all_gone_says_so() {
     shelf.publish("news", 1, "x", None).unwrap();
     let now = shelf.now;
     drop(shelf);
-    Storage::remove(&ram, &file_name(1)).unwrap();
+    Storage::remove(&ram, &file_name(Seq::new(1))).unwrap();
     let shelf = Shelf::open(&ram, SyncPolicy::Always, now).unwrap();
     assert!(shelf.report.new_epoch.is_some_and(|why| why.contains("gone")));
 }
@@ -117,11 +119,11 @@ fn a_store_whose_segments_are_all_gone_says_so() {
 fn a_seq_that_cannot_be_counted_on_from_is_damage() {
     // No program has come so far, but a file may say so.
     let ram = Ram::default();
-    let name = file_name(u64::MAX);
+    let name = file_name(Seq::new(u64::MAX));
     let shelf = Shelf::open(&Ram::default(), SyncPolicy::Always, start()).unwrap();
     let begun = longpoll::store::header::FullHeader {
-        next: u64::MAX,
-        first: u64::MAX,
+        next: Seq::new(u64::MAX),
+        first: Seq::new(u64::MAX),
         ..shelf.store.journal.begun.clone()
     };
     let bytes = longpoll::store::header::begin(&begun, &longpoll::log::LogSnapshot::default());
@@ -154,7 +156,7 @@ fn a_disk_that_is_full_is_known_to_be_until_what_was_refused_would_fit() {
     shelf.pass(1);
     shelf.store.round(&mut VecDeque::from([StoreCommand::Expire]), shelf.now.at);
     assert!(shelf.store.journal.refused.is_none(), "there is room, and it does not know");
-    let end = ram.with(&file_name(1), |bytes| bytes.len() as u64);
+    let end = ram.with(&file_name(Seq::new(1)), |bytes| bytes.len() as u64);
     assert_eq!(end, shelf.store.journal.active.end, "what it tried with stays behind");
     shelf.publish("news", 1, "after", None).unwrap();
 }

@@ -73,7 +73,7 @@ fn what_was_acknowledged_survives_a_power_cut_at_any_operation() {
                 if let Some(epoch) = epoch {
                     assert_eq!(shelf.epoch(), epoch, "{what}");
                 }
-                let next = shelf.view().snapshot.head + 1;
+                let next = shelf.view().snapshot.head.get() + 1;
                 shelf.publish("busy", 1, "goes on", None).unwrap();
                 assert_eq!(shelf.view().events.last().unwrap().0, next, "{what}");
             }

@@ -55,7 +55,7 @@ fn kept(ram: &Ram, then: &Shelf) -> Result<(Kept, Epoch), StoreError> {
     let mut shelf = Shelf::open(&ram, SyncPolicy::Always, then.now)?;
     let (view, epoch) = (shelf.view(), shelf.epoch());
     let trims = view.snapshot.topics.iter();
-    let trimmed_through = trims.map(|t| (t.topic.to_string(), t.last.seq)).collect();
+    let trimmed_through = trims.map(|t| (t.topic.to_string(), t.last.seq.get())).collect();
     let again = shelf.publish("quiet", 2, "before the last commit", Some("k9")).unwrap();
     let knows_key = matches!(again, Appended::Duplicate(_));
     Ok((Kept { events: view.events, trimmed_through, knows_key }, epoch))

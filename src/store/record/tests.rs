@@ -32,14 +32,14 @@ fn every_body_comes_back_byte_for_byte_and_in_its_form() {
             let mut json = Vec::new();
             let stamp = full.then_some(&stamp);
             let batch = if full { 2 } else { 1 };
-            EventRecord { seq: 9, topic: &topic, time, batch, stamp, content: &content }
+            EventRecord { seq: Seq::new(9), topic: &topic, time, batch, stamp, content: &content }
                 .write(&mut json);
             assert!(!json.contains(&b'\n'));
             let text = String::from_utf8(json.clone()).unwrap();
             let parsed: serde_json::Value = serde_json::from_str(&text).expect(&text);
             assert_eq!(parsed["seq"], 9);
             let Some(Record::Event(read)) = Record::read(&json) else { panic!("{text}") };
-            assert_eq!((read.seq, &read.topic, read.time), (9, &topic, time));
+            assert_eq!((read.seq, &read.topic, read.time), (Seq::new(9), &topic, time));
             assert_eq!((read.batch, read.stamp.as_ref()), (batch, stamp));
             assert_eq!(read.content.body, content.body, "{text}");
             assert_eq!(read.content.kind, kind, "{text}");

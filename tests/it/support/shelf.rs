@@ -221,7 +221,7 @@ fn view(log: &Log<Cursor>) -> View {
     let slice = log.read(&ask, Since::Start).unwrap();
     let event = |event: &Arc<longpoll::log::Event>| {
         let body = String::from_utf8_lossy(&event.content.body).into_owned();
-        (event.seq, event.topic().to_string(), body)
+        (event.seq.get(), event.topic().to_string(), body)
     };
     View { events: slice.events.iter().map(event).collect(), snapshot: log.snapshot() }
 }
