@@ -1,114 +1,71 @@
-//! What a request asks for, as far as its head tells.
+//! The operation that a request head asks for.
 //!
-//! A [`Operation`] can only be had from a head that makes sense, so whatever is done with one need not
-//! check anything again; and as the body comes later, a client who asks for the impossible is told
-//! before it has sent any. Which right a task needs, and how large its body may be, are properties
-//! of the task, in one place each.
+//! An [`Operation`] exists only for a head that is valid, so the code that performs it checks
+//! nothing again. Because the head is decided before the body is read, a client with an invalid
+//! request learns so before it sends any. The right that an operation needs and its largest body are
+//! properties of the operation, in one place each.
 
-use super::params::QueryParams;
-#[cfg(feature = "streams")]
-use super::stream;
+use std::time::Duration;
+
+use super::poll_query::PollQuery;
+use super::publish_request::PublishRequest;
+use super::query_params::QueryParams;
+use super::static_files::FileRequest;
+use super::stream::StreamQuery;
+use super::topics::TopicListQuery;
 use super::transport::Transport;
-use super::{Api, poll, publish, topics, web};
 use crate::access::{RequiredRight, Right};
 use crate::config::Config;
 use crate::http::{HeaderName, Method, RequestHead, percent_decode};
 use crate::names::{NAME_RULE, Name, Pattern};
 use crate::problem::{Cause, Problem};
 
-/// A request whose head makes sense.
+/// A request whose head is valid.
 #[derive(Debug)]
 pub enum Operation {
-    Publish(publish::PublishRequest),
-    Poll(poll::PollQuery),
-    #[cfg(feature = "streams")]
-    Stream(stream::StreamQuery),
+    Publish(PublishRequest),
+    Poll(PollQuery),
+    Stream(StreamQuery),
     Trim(Name),
-    Topics(topics::TopicListQuery),
+    Topics(TopicListQuery),
     Health,
     Metrics,
-    /// The methods that there are.
+    /// `OPTIONS`; the methods of that path.
     Options(&'static str),
-    /// What a browser asks before it sends another site's request.
+    /// A browser's question before it sends a request of another site's page.
     Preflight,
-    File(web::FileRequest),
+    File(FileRequest),
 }
+
+const TOPIC_METHODS: &str = "GET, HEAD, POST, DELETE, OPTIONS";
+const PAGE_METHODS: &str = "GET, HEAD, OPTIONS";
 
 impl Operation {
-    /// The largest body that goes with it.
-    #[must_use]
-    pub fn body_limit(&self, config: &Config) -> usize {
-        match self {
-            Operation::Publish(ask) => ask.body_limit(config),
-            _ => 0,
-        }
-    }
-
-    /// The right that it needs, where tokens are asked for.
-    pub(super) fn need(&self) -> Option<RequiredRight> {
-        match self {
-            Operation::Publish(ask) => Some((Right::Publish, vec![ask.pattern()])),
-            Operation::Poll(query) => Some(query.need()),
-            #[cfg(feature = "streams")]
-            Operation::Stream(query) => Some(query.need()),
-            Operation::Trim(topic) => Some((Right::Admin, vec![Pattern::Topic(topic.clone())])),
-            Operation::Topics(query) => Some((Right::Admin, vec![query.pattern()])),
-            // What it counts belongs to no topic.
-            Operation::Metrics => Some((Right::Admin, Vec::new())),
-            Operation::Health
-            | Operation::File(_)
-            | Operation::Options(_)
-            | Operation::Preflight => None,
-        }
-    }
-}
-
-impl Api {
-    /// Reads a head.
-    pub(super) fn operation(&self, head: &RequestHead) -> Result<Operation, Problem> {
+    /// Parses a head. `max_wait` is `--max-wait`; `has_console` is whether `/` is served.
+    ///
+    /// # Errors
+    /// Names the part that is wrong, and what is expected.
+    pub fn parse(
+        head: &RequestHead,
+        max_wait: Duration,
+        has_console: bool,
+    ) -> Result<Operation, Problem> {
         let path = percent_decode(head.path())?;
         if head.method == Method::Options {
-            return options(head, &path);
+            return parse_options(head, &path);
         }
         if let Some(topics) = path.strip_prefix("/topics/") {
-            return match head.method {
-                Method::Get | Method::Head => match Transport::of(head) {
-                    Transport::Poll => {
-                        poll::PollQuery::read(topics, head, self.max_wait).map(Operation::Poll)
-                    }
-                    #[cfg(feature = "streams")]
-                    Transport::Sse => {
-                        stream::StreamQuery::read(topics, head).map(Operation::Stream)
-                    }
-                    #[cfg(feature = "websocket")]
-                    Transport::WebSocket => {
-                        stream::StreamQuery::upgrade(topics, head).map(Operation::Stream)
-                    }
-                    #[cfg(not(feature = "streams"))]
-                    Transport::Sse => Err(super::transport::not_built("streams")),
-                    #[cfg(not(feature = "websocket"))]
-                    Transport::WebSocket => Err(super::transport::not_built("websocket")),
-                },
-                Method::Post => publish::PublishRequest::read(topics, head).map(Operation::Publish),
-                Method::Delete => {
-                    QueryParams::read(head.query(), &[])?;
-                    let topic = Name::new(topics).ok_or_else(|| {
-                        Problem::bad(format!("topic {topics:?}: one topic is trimmed, {NAME_RULE}"))
-                    })?;
-                    Ok(Operation::Trim(topic))
-                }
-                _ => Err(wrong_method(head, TOPIC_METHODS)),
-            };
+            return parse_topic(topics, head, max_wait);
         }
         let operation = match &*path {
-            "/topics" => topics::TopicListQuery::read(head).map(Operation::Topics),
-            "/health" => QueryParams::read(head.query(), &[]).map(|_| Operation::Health),
-            "/metrics" => QueryParams::read(head.query(), &[]).map(|_| Operation::Metrics),
-            "/" => web::FileRequest::console(head, self.console).map(Operation::File),
-            "/longpoll.js" => web::FileRequest::module(head).map(Operation::File),
+            "/topics" => TopicListQuery::parse(head).map(Operation::Topics),
+            "/health" => QueryParams::parse(head.query(), &[]).map(|_| Operation::Health),
+            "/metrics" => QueryParams::parse(head.query(), &[]).map(|_| Operation::Metrics),
+            "/" => FileRequest::parse_console(head, has_console).map(Operation::File),
+            "/longpoll.js" => FileRequest::parse_module(head).map(Operation::File),
             path => {
                 let detail = format!(
-                    "there is no {path:?}; there are /, /longpoll.js, /topics, /topics/TOPIC, /health and /metrics"
+                    "there is no {path:?}; expected /, /longpoll.js, /topics, /topics/TOPIC, /health or /metrics"
                 );
                 return Err(Problem::new(Cause::NotFound, detail));
             }
@@ -118,14 +75,60 @@ impl Api {
             _ => Err(wrong_method(head, PAGE_METHODS)),
         }
     }
+
+    /// The largest body, in bytes.
+    #[must_use]
+    pub fn body_limit(&self, config: &Config) -> usize {
+        match self {
+            Operation::Publish(request) => request.body_limit(config),
+            _ => 0,
+        }
+    }
+
+    /// The right that the operation needs if the server has tokens.
+    pub(super) fn required_right(&self) -> Option<RequiredRight> {
+        match self {
+            Operation::Publish(request) => Some((Right::Publish, vec![request.pattern()])),
+            Operation::Poll(query) => Some(query.required_right()),
+            Operation::Stream(query) => Some(query.required_right()),
+            Operation::Trim(topic) => Some((Right::Admin, vec![Pattern::Topic(topic.clone())])),
+            Operation::Topics(query) => Some((Right::Admin, vec![query.pattern()])),
+            // Metrics belong to no topic.
+            Operation::Metrics => Some((Right::Admin, Vec::new())),
+            Operation::Health
+            | Operation::File(_)
+            | Operation::Options(_)
+            | Operation::Preflight => None,
+        }
+    }
 }
 
-const TOPIC_METHODS: &str = "GET, HEAD, POST, DELETE, OPTIONS";
-const PAGE_METHODS: &str = "GET, HEAD, OPTIONS";
+fn parse_topic(topics: &str, head: &RequestHead, max_wait: Duration) -> Result<Operation, Problem> {
+    match head.method {
+        Method::Get | Method::Head => match Transport::of(head) {
+            Transport::Poll => PollQuery::parse(topics, head, max_wait).map(Operation::Poll),
+            Transport::Sse => StreamQuery::parse_sse(topics, head).map(Operation::Stream),
+            Transport::WebSocket => {
+                StreamQuery::parse_websocket(topics, head).map(Operation::Stream)
+            }
+        },
+        Method::Post => PublishRequest::parse(topics, head).map(Operation::Publish),
+        Method::Delete => {
+            QueryParams::parse(head.query(), &[])?;
+            let topic = Name::new(topics).ok_or_else(|| {
+                Problem::bad(format!(
+                    "topic {topics:?}: DELETE takes one topic; expected {NAME_RULE}"
+                ))
+            })?;
+            Ok(Operation::Trim(topic))
+        }
+        _ => Err(wrong_method(head, TOPIC_METHODS)),
+    }
+}
 
-/// What may be asked here, whatever path it is: a preflight that was refused would tell a page's
-/// author less than the refusal of what comes after it.
-fn options(head: &RequestHead, path: &str) -> Result<Operation, Problem> {
+/// `OPTIONS` is answered for every path: if a preflight were refused, the author of a page would
+/// learn less from it than from the refusal of the request that follows.
+fn parse_options(head: &RequestHead, path: &str) -> Result<Operation, Problem> {
     let is_topic = path == "*" || path.starts_with("/topics/");
     Ok(match head.one(HeaderName::AccessControlRequestMethod)? {
         Some(_) => Operation::Preflight,
@@ -134,6 +137,6 @@ fn options(head: &RequestHead, path: &str) -> Result<Operation, Problem> {
 }
 
 fn wrong_method(head: &RequestHead, allowed: &'static str) -> Problem {
-    let detail = format!("{} does not take {}; it takes {allowed}", head.path(), head.method);
+    let detail = format!("{} does not accept {}; expected {allowed}", head.path(), head.method);
     Problem::new(Cause::MethodNotAllowed, detail).with_header("Allow", allowed)
 }

@@ -1,27 +1,17 @@
-//! Poll answers that are shared: rendered once, head included, for all equal polls.
-//!
-//! All polls at the same cursor with the same parameters get the same page. A page is true as long
-//! as the log has not changed since it was read, so the log's version is all that has to be
-//! compared.
-//!
-//! *Lock.* Each slot of [`PageCache`] has one, held for a comparison; pages are rendered outside.
+//! A page: the response of a poll or a part of a stream, and the key of all requests that get the
+//! same one.
 
-use std::hash::{Hash, Hasher};
 use std::sync::Arc;
-use std::time::{Instant, SystemTime};
+use std::time::Instant;
 
-use parking_lot::Mutex;
-
-use crate::access::AllowedOrigin;
-#[cfg(feature = "streams")]
-use crate::cursor::Cursor;
-use crate::cursor::Since;
-use crate::limits::{ANSWERS_BYTES, PAGE_BYTES, SHARED_PAGE_BYTES, SHARED_PAGES};
+use super::framing::StreamFraming;
+use crate::access::{AllowedOrigin, RequiredRight, Right};
+use crate::cursor::{Cursor, Since};
 use crate::log::{GapPolicy, GapReason, LogSlice};
 use crate::names::{TopicSet, TypeFilter};
-use crate::semaphore::{Permit, Semaphore};
+use crate::semaphore::Permit;
 
-/// How an answer shows events.
+/// The body of a poll's response.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
 pub enum BodyFormat {
     Json,
@@ -29,79 +19,77 @@ pub enum BodyFormat {
     Raw,
 }
 
-/// How a stream shows events.
-#[cfg(feature = "streams")]
-#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
-pub enum StreamFraming {
-    /// As server-sent events; to be ended by the end of the connection.
-    Sse,
-    /// The same in chunks.
-    ChunkedSse,
-    /// As frames of a WebSocket.
-    #[cfg(feature = "websocket")]
-    WebSocket,
-}
-
-/// What a page is.
+/// What a page is for.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
 pub enum PageShape {
-    /// A whole answer.
+    /// A whole response.
     Response(BodyFormat),
     /// A part of a stream.
-    #[cfg(feature = "streams")]
     Part(StreamFraming),
 }
 
-/// Everything that decides what a page says, at one version of the log.
+/// All that determines a page's bytes, at one version of the log.
 #[derive(Clone, PartialEq, Eq, Hash, Debug)]
 pub struct PageKey {
     pub topics: TopicSet,
     pub since: Since,
     pub types: TypeFilter,
+    /// Events at most.
     pub limit: usize,
     pub shape: PageShape,
     pub on_gap: GapPolicy,
-    /// `Prefer: wait` as it was honoured.
-    pub preferred: Option<u64>,
-    /// The site whose page may read it.
+    /// The seconds of `Prefer: wait`, when they are applied.
+    pub applied_wait: Option<u64>,
+    /// The origin whose page may read the response.
     pub cors: Option<AllowedOrigin>,
 }
 
 impl PageKey {
-    /// Whether the two differ at most in where they begin and in their topics.
+    /// Whether the two keys differ at most in `since` and `topics`.
     pub fn same_but_since_and_topics(&self, other: &PageKey) -> bool {
-        let PageKey { topics: _, since: _, types, limit, shape, on_gap, preferred, cors } = other;
+        let PageKey { topics: _, since: _, types, limit, shape, on_gap, applied_wait, cors } =
+            other;
         self.types == *types
             && self.limit == *limit
             && self.shape == *shape
             && self.on_gap == *on_gap
-            && self.preferred == *preferred
+            && self.applied_wait == *applied_wait
             && self.cors == *cors
+    }
+
+    /// The right that reading this page needs.
+    pub fn required_right(&self) -> RequiredRight {
+        (Right::Read, self.topics.patterns().to_vec())
     }
 }
 
-/// A rendered answer, or a part of a stream.
+/// A rendered response, or a rendered part of a stream.
 pub struct RenderedPage {
     pub(super) bytes: Vec<u8>,
-    /// The cursor of who has it.
-    #[cfg(feature = "streams")]
+    /// The cursor after the page's last event.
     pub(super) next: Cursor,
-    /// When its first event was appended.
+    /// When the page's first event was appended.
     pub(super) first_at: Option<Instant>,
-    /// The gap that it tells, and the sum of what was lost.
+    /// The gap that the page reports, and how many events were lost to it.
     pub(super) gap: Option<(GapReason, u64)>,
-    /// Its room among all answers in flight.
-    pub(super) _room: Permit,
+    /// Counts the page among the responses in memory; held only to be dropped with the page.
+    pub(super) _memory: Permit,
 }
 
 impl RenderedPage {
-    /// The whole message.
+    /// The whole message, head included.
     #[must_use]
     pub fn bytes(&self) -> &[u8] {
         &self.bytes
     }
 
-    /// Where its head ends.
+    /// The cursor to read on from.
+    #[must_use]
+    pub fn next(&self) -> Cursor {
+        self.next
+    }
+
+    /// The length of the message's head.
     #[must_use]
     pub fn head_length(&self) -> usize {
         let end = self.bytes.windows(4).position(|window| window == b"\r\n\r\n");
@@ -109,114 +97,11 @@ impl RenderedPage {
     }
 }
 
-/// `PageCache` that were rendered lately.
-pub struct PageCache {
-    slots: [Mutex<Option<CachedPage>>; SHARED_PAGES],
-    /// Room for rendered answers.
-    room: Semaphore,
-}
-
-struct CachedPage {
-    key: PageKey,
-    version: u64,
-    /// A page says when it was made; it is shared only within that second.
-    second: u64,
-    found: Lookup,
-}
-
-/// Chooses a slot. Whoever makes keys fall into one slot only keeps pages from being shared, so
-/// this need not withstand anybody: it is quick.
-#[derive(Default)]
-struct SlotHasher(u64);
-
-impl Hasher for SlotHasher {
-    fn write(&mut self, bytes: &[u8]) {
-        for chunk in bytes.chunks(8) {
-            let mut word = [0; 8];
-            word[..chunk.len()].copy_from_slice(chunk);
-            self.write_u64(u64::from_le_bytes(word));
-        }
-    }
-
-    fn write_u64(&mut self, word: u64) {
-        // The multiplier of Knuth's multiplicative hashing: 2^64 by the golden ratio.
-        self.0 = (self.0.rotate_left(5) ^ word).wrapping_mul(0x9e37_79b9_7f4a_7c15);
-    }
-
-    fn write_u8(&mut self, byte: u8) {
-        self.write_u64(byte.into());
-    }
-
-    fn write_usize(&mut self, word: usize) {
-        self.write_u64(word as u64);
-    }
-
-    fn finish(&self) -> u64 {
-        self.0
-    }
-}
-
-/// What a look at the log brought, at some version of it.
+/// The result of reading a page's events, at some version of the log.
 #[derive(Clone)]
 pub enum Lookup {
-    /// Something to tell.
+    /// Events, or a gap.
     Data(Arc<RenderedPage>),
-    /// Nothing; this slice says from where to look next.
+    /// No event matches; the slice has the cursor to go on from.
     Nothing(Arc<LogSlice>),
-}
-
-impl Default for PageCache {
-    fn default() -> PageCache {
-        PageCache {
-            slots: std::array::from_fn(|_| Mutex::new(None)),
-            room: Semaphore::new(ANSWERS_BYTES),
-        }
-    }
-}
-
-impl PageCache {
-    fn slot(&self, key: &PageKey) -> &Mutex<Option<CachedPage>> {
-        let mut slot = SlotHasher::default();
-        key.hash(&mut slot);
-        &self.slots[(slot.finish() >> 32) as usize % SHARED_PAGES]
-    }
-
-    /// What was found for this key at this version, if that is known.
-    pub fn get(&self, key: &PageKey, version: u64) -> Option<Lookup> {
-        let second = second();
-        let slot = self.slot(key).lock();
-        let shared = slot.as_ref()?;
-        let same = shared.version == version && shared.second == second && shared.key == *key;
-        same.then(|| shared.found.clone())
-    }
-
-    /// Room for the next page: as much as it may have, or whatever is left.
-    pub fn room_for_one(&self) -> Permit {
-        self.room.acquire_up_to(PAGE_BYTES)
-    }
-
-    /// Counts another answer among those in flight, for as long as the permit lives.
-    pub fn count(&self, bytes: usize) -> Permit {
-        self.room.acquire_over(bytes)
-    }
-
-    /// Bytes of answers in flight, shared ones included.
-    pub fn in_flight(&self) -> usize {
-        self.room.in_use()
-    }
-
-    /// Keeps what was found for the next equal poll, unless it is large.
-    pub fn keep(&self, key: &PageKey, version: u64, found: &Lookup) {
-        if matches!(found, Lookup::Data(page) if page.bytes.len() > SHARED_PAGE_BYTES) {
-            return;
-        }
-        let found = found.clone();
-        let shared = CachedPage { key: key.clone(), version, second: second(), found };
-        // What it replaces is freed outside of the lock.
-        let _replaced = self.slot(key).lock().replace(shared);
-    }
-}
-
-fn second() -> u64 {
-    SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).map_or(0, |since| since.as_secs())
 }

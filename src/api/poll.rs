@@ -1,219 +1,134 @@
-//! Poll: look at the log; if there is nothing, wait at the bell until there is, or until the
-//! deadline; then look again.
+//! A poll: answer at once if there is an event, or hold the request until there is one, until its
+//! deadline, or until the server drains.
 //!
-//! It promises that what was published after the reader's cursor is in the answer, whenever that
-//! was: before the poll came, while it was held, or in between. For the moment in between the order
-//! counts, and [`Api::hold`] keeps it: it takes its seat, *then* looks, then waits (see
-//! [`crate::waiters`]). The deadline is an instant, computed once: whatever wakes a poll in vain
-//! leaves it what is left of its time, and its cursor moved past what it did not want.
+//! It promises that every event after the reader's cursor is in the response, whether it was
+//! published before the poll arrived, while it was held, or between the two. For the last case the
+//! order matters, and [`Poller::hold`] keeps it: register as a waiter, *then* read the log, then
+//! wait. A publisher appends *before* it notifies, so either the poll reads the event, or its wait
+//! returns at once (see [`crate::waiters`]).
+//!
+//! The deadline is one instant, computed once in [`Poller::start`]; [`Waiter::wait`] enforces it. A
+//! poll that is woken for an event of another type waits for what is left of its time, with its
+//! cursor moved past that event.
+//!
+//! [`Waiter::wait`]: crate::waiters::Waiter::wait
 
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use parking_lot::Mutex;
 
-use super::page::{BodyFormat, Lookup, PageKey, PageShape, RenderedPage};
-use super::params::{QueryParams, whole};
-use super::render::{PollReason, gap_members, lost_in_all, render};
-use super::{Api, Caller, HeldPoll, Outcome, Reply};
-use crate::access::{RequiredRight, Right};
+use super::caller::Caller;
+use super::event_json::GapMembers;
+use super::held_poll::{HeldPoll, HeldPolls, PendingPoll};
+use super::page::{Lookup, PageKey, RenderedPage};
+use super::page_reader::PageReader;
+use super::poll_query::PollQuery;
+use super::render::{PollReason, total_lost};
+use super::reply::{Outcome, Reply};
 use crate::cursor::Since;
-use crate::http::{HeaderName, RequestHead};
-use crate::limits::{PAGE_EVENTS, PAGE_EVENTS_DEFAULT};
-use crate::log::{Gap, GapPolicy, GapReason, LogSlice, ReadRequest};
-use crate::names::{TopicSet, TypeFilter};
+use crate::log::{Gap, GapReason, LogSlice};
+use crate::metrics::Metrics;
 use crate::problem::{Cause, Problem};
-use crate::semaphore::Permit;
-use crate::time::parse_seconds;
+use crate::semaphore::{Permit, Semaphore};
+use crate::shutdown::Shutdown;
 use crate::waiters::Woken;
 
-const KNOWN: [&str; 6] = ["since", "wait", "limit", "type", "format", "gap"];
-const DEFAULT_WAIT: Duration = Duration::from_secs(25);
-
-/// A poll as it was asked for.
-#[derive(Debug)]
-pub struct PollQuery {
-    key: PageKey,
-    wait: Duration,
+/// Answers and holds polls.
+pub struct Poller {
+    pub(super) reader: Arc<PageReader>,
+    /// Shared with publishers, which answer the polls that wait here.
+    pub(super) waiters: Arc<HeldPolls>,
+    /// Limits the polls and streams that are held at one time (`--max-polls`).
+    pub(super) hold_permits: Semaphore,
+    pub(super) metrics: Arc<Metrics>,
+    pub(super) shutdown: Shutdown,
+    /// Percent by which a wait may be shortened (`--wait-jitter`).
+    pub(super) wait_jitter: u32,
 }
 
-impl PollQuery {
-    /// Reads a poll's topics, parameters and preferences.
+/// Checks again whether a held poll's token still has the right to read its page.
+pub type Recheck<'a> = &'a dyn Fn(&PageKey) -> Result<(), Problem>;
+
+impl Poller {
+    /// Answers a poll if there is an event, or if the poll is not to wait.
     ///
     /// # Errors
-    /// Names what is wrong, and what is allowed.
-    pub fn read(
-        topics: &str,
-        head: &RequestHead,
-        max_wait: Duration,
-    ) -> Result<PollQuery, Problem> {
-        let topics = TopicSet::parse(topics).map_err(Problem::bad)?;
-        let params = QueryParams::read(head.query(), &KNOWN)?;
-        let format = params.parsed("format", BodyFormat::Json, |text| match text {
-            "json" => Ok(BodyFormat::Json),
-            "ndjson" => Ok(BodyFormat::Ndjson),
-            "raw" => Ok(BodyFormat::Raw),
-            _ => Err("allowed are json, ndjson and raw".into()),
-        })?;
-        let limit =
-            params.parsed("limit", PAGE_EVENTS_DEFAULT, |text| whole(text, 1, PAGE_EVENTS))?;
-        // The query wins over the header.
-        let preferred = match params.get("wait") {
-            Some(_) => None,
-            // Nothing is honoured of a wait that is not done.
-            None if head.is_head() => None,
-            None => head.all(HeaderName::Prefer).find_map(preferred_wait),
-        };
-        let asked = match preferred {
-            Some(seconds) => Duration::from_secs(seconds),
-            None => params.parsed("wait", DEFAULT_WAIT, wait)?,
-        };
-        Ok(PollQuery {
-            wait: if head.is_head() { Duration::ZERO } else { asked.min(max_wait) },
-            key: PageKey {
-                topics,
-                since: params.parsed("since", Since::Start, since)?,
-                types: params.parsed("type", TypeFilter::default(), TypeFilter::parse)?,
-                limit: if format == BodyFormat::Raw { 1 } else { limit },
-                shape: PageShape::Response(format),
-                on_gap: params.parsed("gap", GapPolicy::Fail, |text| match text {
-                    "fail" => Ok(GapPolicy::Fail),
-                    "skip" => Ok(GapPolicy::Skip),
-                    _ => Err("allowed are fail and skip".into()),
-                })?,
-                preferred,
-                cors: None,
-            },
-        })
-    }
-
-    /// The right that it needs.
-    pub fn need(&self) -> RequiredRight {
-        self.key.need()
-    }
-}
-
-impl PageKey {
-    /// The right that a poll for this page needs.
-    pub fn need(&self) -> RequiredRight {
-        (Right::Read, self.topics.patterns().to_vec())
-    }
-}
-
-/// Where a reader begins.
-pub(super) fn since(text: &str) -> Result<Since, String> {
-    let last = text.strip_prefix("last:");
-    match text {
-        "start" => Ok(Since::Start),
-        "now" => Ok(Since::Now),
-        _ if last.is_some_and(|n| !n.is_empty()) => {
-            let n = last.unwrap_or_default();
-            let digits = n.bytes().all(|b| b.is_ascii_digit());
-            let number = if digits { n.parse().ok() } else { None };
-            number.map(Since::Last).ok_or_else(|| "allowed is last: and a whole number".into())
-        }
-        _ => text.parse().map(Since::After).map_err(|_| {
-            "allowed are a cursor that this server gave out, start, now and last:N".into()
-        }),
-    }
-}
-
-fn wait(text: &str) -> Result<Duration, String> {
-    let allowed = "allowed is a number of seconds, not negative, such as 25 or 0.5";
-    // What is too long for a Duration is clamped like everything above --max-wait.
-    parse_seconds(text).ok_or_else(|| allowed.into())
-}
-
-/// The wait that a `Prefer` header asks for (RFC 7240, section 4.3), if it does.
-fn preferred_wait(value: &str) -> Option<u64> {
-    value.split(',').find_map(|preference| {
-        let (name, value) = preference.split(';').next()?.split_once('=')?;
-        let seconds = value.trim().trim_matches('"');
-        let digits = !seconds.is_empty() && seconds.bytes().all(|b| b.is_ascii_digit());
-        let is_wait = name.trim().eq_ignore_ascii_case("wait") && digits;
-        is_wait.then(|| seconds.parse().unwrap_or(u64::MAX))
-    })
-}
-
-/// A poll that nothing answers yet.
-pub struct PendingPoll {
-    key: PageKey,
-    granted: Duration,
-    deadline: Instant,
-}
-
-impl Api {
-    /// Answers a poll if there is something to say, or it is not to wait.
-    pub(super) fn poll(&self, query: PollQuery, caller: &Caller<'_>) -> Result<Outcome, Problem> {
+    /// The gap, if events after the poll's cursor are gone.
+    pub fn start(&self, query: PollQuery, caller: &Caller<'_>) -> Result<Outcome, Problem> {
         let PollQuery { mut key, wait } = query;
         key.cors.clone_from(&caller.grant.cors);
-        let nothing = match self.look(&key).map_err(|gap| self.refuse_gap(&gap))? {
-            Lookup::Data(page) => return Ok(Outcome::Reply(self.data(page))),
+        let slice = match self.reader.read(&key).map_err(|gap| self.refuse_gap(&gap))? {
+            Lookup::Data(page) => return Ok(Outcome::Reply(self.reply_with_data(page))),
             Lookup::Nothing(slice) => slice,
         };
-        let granted = self.granted(wait);
+        let granted_wait = self.grant_wait(wait);
         let reason = if self.shutdown.is_triggered() {
             PollReason::Drain
         } else {
-            PollReason::Timeout(granted)
+            PollReason::Timeout(granted_wait)
         };
-        if granted.is_zero() || reason == PollReason::Drain {
-            return Ok(Outcome::Reply(self.empty(&key, &nothing, reason)));
+        if granted_wait.is_zero() || reason == PollReason::Drain {
+            return Ok(Outcome::Reply(self.reply_empty(&key, &slice, reason)));
         }
-        // From here on its position is fixed, whatever word it was asked for by.
-        key.since = Since::After(nothing.next(0));
-        let deadline = Instant::now() + granted;
-        Ok(Outcome::Hold(Box::new(PendingPoll { key, granted, deadline })))
+        // `now` and `last:N` mean this moment's position, not that of a later read.
+        key.since = Since::After(slice.next(0));
+        let deadline = Instant::now() + granted_wait;
+        Ok(Outcome::Hold(Box::new(PendingPoll { key, granted_wait, deadline })))
     }
 
-    /// Holds a poll until there is something to say, or its time is over.
+    /// Holds a poll until there is an event, or until its deadline.
     ///
     /// # Errors
-    /// When there is no place for it, its token has just been taken back, or events that it wants
-    /// are gone.
-    pub fn hold(&self, held: PendingPoll, caller: &Caller<'_>) -> Result<Reply, Problem> {
-        let PendingPoll { mut key, granted, deadline } = held;
-        let permit = self.may_hold()?;
-        let waiter = HeldPoll {
+    /// If too many polls are held, `recheck` refuses, or events after the poll's cursor are gone.
+    pub fn hold(
+        &self,
+        pending: PendingPoll,
+        caller: &Caller<'_>,
+        recheck: Recheck<'_>,
+    ) -> Result<Reply, Problem> {
+        let PendingPoll { mut key, granted_wait, deadline } = pending;
+        let permit = self.acquire_hold_permit()?;
+        let held = HeldPoll {
             conn: Arc::clone(caller.conn),
             key: key.clone(),
             takes_shared_page: caller.takes_shared_page,
             grant: caller.grant.clone(),
             permit: Mutex::new(Some(permit)),
         };
-        // The seat is taken before the log is looked at again: see `bell`.
-        let waiter = self.waiters.register(&key.topics, waiter);
-        // Nor can a token be taken back unseen: either this finds out, or it is found sitting.
-        self.access.recheck(caller.grant, || key.need())?;
+        // Register before reading the log again, so that no event is missed: see `waiters`.
+        let waiter = self.waiters.register(&key.topics, held);
+        // Check again after registering: a revocation either is seen here or wakes this waiter.
+        recheck(&key)?;
         let mut reason = None;
         loop {
-            // Also once more after the deadline: what came meanwhile does not wait for the next
-            // poll, and the cursor moves past everything that is of no interest here.
-            let nothing = match self.look(&key).map_err(|gap| self.refuse_gap(&gap))? {
+            // The log is read once more after the deadline: an event of the last moment is
+            // delivered, and the cursor moves past all events that do not match.
+            let slice = match self.reader.read(&key).map_err(|gap| self.refuse_gap(&gap))? {
                 Lookup::Data(page) => {
                     if let Some(at) = page.first_at {
                         self.metrics.wake.observe(at.elapsed());
                     }
-                    return Ok(self.data(page));
+                    return Ok(self.reply_with_data(page));
                 }
                 Lookup::Nothing(slice) => slice,
             };
             if let Some(reason) = reason {
-                return Ok(self.empty(&key, &nothing, reason));
+                return Ok(self.reply_empty(&key, &slice, reason));
             }
-            let cursor = nothing.next(0);
+            let cursor = slice.next(0);
             key.since = Since::After(cursor);
             reason = match waiter.wait(cursor.seq, deadline) {
                 Woken::Notified => None,
-                Woken::Deadline => Some(PollReason::Timeout(granted)),
+                Woken::Deadline => Some(PollReason::Timeout(granted_wait)),
                 Woken::Drained => Some(PollReason::Drain),
-                Woken::Answered(delivered) => {
-                    self.count_data(&delivered.page);
-                    return Ok(Reply::Delivered(delivered));
+                Woken::Answered(delivery) => {
+                    self.count_data(&delivery.page);
+                    return Ok(Reply::Delivered(delivery));
                 }
                 Woken::Cancelled => {
-                    // Its token was taken back, or its client has gone.
-                    self.access.recheck(caller.grant, || key.need())?;
+                    // Either the token was revoked, or the client has hung up.
+                    recheck(&key)?;
                     self.metrics.polls_hung_up.add(1);
                     return Ok(Reply::HungUp);
                 }
@@ -221,95 +136,71 @@ impl Api {
         }
     }
 
-    /// A place among the held polls.
-    pub(super) fn may_hold(&self) -> Result<Permit, Problem> {
-        let permit = self.held.try_acquire(1).ok_or_else(|| {
-            let most = self.held.capacity();
-            Problem::new(Cause::PollCap, format!("{most} polls are held already; poll again later"))
+    /// A permit to hold one more poll or stream.
+    ///
+    /// # Errors
+    /// If `--max-polls` are held.
+    pub(super) fn acquire_hold_permit(&self) -> Result<Permit, Problem> {
+        let permit = self.hold_permits.try_acquire(1).ok_or_else(|| {
+            let limit = self.hold_permits.capacity();
+            Problem::new(
+                Cause::PollCap,
+                format!("{limit} polls are held already; poll again later"),
+            )
         })?;
-        self.metrics.polls_held_peak.reach(self.held.in_use() as u64);
+        self.metrics.polls_held_peak.reach(self.hold_permits.in_use() as u64);
         Ok(permit)
     }
 
-    /// The wait that is really granted: a little shorter than asked, at random, so that clients
-    /// that started together do not return together.
-    fn granted(&self, wait: Duration) -> Duration {
+    /// The wait that is granted: up to `--wait-jitter` percent shorter than requested, at random,
+    /// so that clients which started together do not return together.
+    fn grant_wait(&self, wait: Duration) -> Duration {
         let micros = wait.as_micros() as u64;
         let cut = fastrand::u64(0..=micros / 100 * u64::from(self.wait_jitter));
         Duration::from_micros(micros - cut)
     }
 
-    /// Looks at the log, or at what an equal poll has found there.
-    // Not inlined: its stack is to be gone while the poll is held.
-    #[inline(never)]
-    pub(super) fn look(&self, key: &PageKey) -> Result<Lookup, Gap> {
-        if let Some(found) = self.pages.get(key, self.log.version()) {
-            return Ok(found);
-        }
-        // Taken before the log is read, so that all pages together stay within it.
-        let room = self.pages.room_for_one();
-        let ask = ReadRequest {
-            topics: &key.topics,
-            types: &key.types,
-            limit: key.limit,
-            bytes: room.size().max(1),
-            on_gap: key.on_gap,
-        };
-        let slice = self.log.read(&ask, key.since)?;
-        let version = slice.version;
-        let found = match (slice.events.is_empty(), &slice.gap) {
-            (true, None) => Lookup::Nothing(Arc::new(slice)),
-            // A gap is told at once, also when nothing has come after it.
-            (true, Some(_)) => {
-                let reason = PollReason::Timeout(Duration::ZERO);
-                Lookup::Data(render(key, &slice, reason, room))
-            }
-            (false, _) => Lookup::Data(render(key, &slice, PollReason::Data, room)),
-        };
-        self.pages.keep(key, version, &found);
-        Ok(found)
-    }
-
-    fn data(&self, page: Arc<RenderedPage>) -> Reply {
+    fn reply_with_data(&self, page: Arc<RenderedPage>) -> Reply {
         self.count_data(&page);
         Reply::Page(page)
     }
 
     fn count_data(&self, page: &RenderedPage) {
         self.metrics.polls_data.add(1);
-        self.count_told_gap(page);
+        self.count_gap_of(page);
     }
 
-    pub(super) fn count_told_gap(&self, page: &RenderedPage) {
+    /// Counts the gap that a page reports, if it does.
+    pub(super) fn count_gap_of(&self, page: &RenderedPage) {
         if let Some((why, lost)) = page.gap {
             self.count_gap(why, lost);
         }
     }
 
-    fn empty(&self, key: &PageKey, nothing: &LogSlice, reason: PollReason) -> Reply {
+    fn reply_empty(&self, key: &PageKey, slice: &LogSlice, reason: PollReason) -> Reply {
         match reason {
             PollReason::Drain => self.metrics.polls_drain.add(1),
             _ => self.metrics.polls_timeout.add(1),
         }
-        Reply::Page(render(key, nothing, reason, self.pages.count(0)))
+        Reply::Page(self.reader.empty_page(key, slice, reason))
     }
 
     fn refuse_gap(&self, gap: &Gap) -> Problem {
-        self.count_gap(gap.why, lost_in_all(gap));
+        self.count_gap(gap.why, total_lost(gap));
         let detail = match gap.why {
             GapReason::Trimmed => {
-                "events after this cursor were trimmed; go on from resume, or ask with gap=skip"
+                "events after this cursor were trimmed; continue from resume, or poll with gap=skip"
             }
             GapReason::Epoch => {
-                "this cursor belongs to another life of the log; go on from resume, or ask with gap=skip"
+                "this cursor is of another epoch of the log; continue from resume, or poll with gap=skip"
             }
             GapReason::Future => {
-                "this cursor is beyond the newest event; go on from resume, or ask with gap=skip"
+                "this cursor is beyond the newest event; continue from resume, or poll with gap=skip"
             }
         };
         let problem =
             Problem::new(Cause::Gap, detail).with_header("Next-Cursor", gap.resume.to_string());
-        let members = gap_members(gap).into_iter();
+        let members = GapMembers::of(gap).into_iter();
         members.fold(problem, |problem, (name, value)| problem.with_member(name, value))
     }
 
@@ -321,27 +212,5 @@ impl Api {
             GapReason::Future => metrics.gaps_future.add(1),
         }
         metrics.gap_lost_events.add(lost);
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn preferences_are_read_as_the_contract_says() {
-        assert_eq!(preferred_wait("respond-async, WAIT = \"7\"; x=y"), Some(7));
-        assert_eq!(preferred_wait("wait"), None);
-        assert_eq!(preferred_wait("wait=-1"), None);
-    }
-
-    #[test]
-    fn since_takes_four_forms_and_no_other() {
-        assert_eq!(since("start"), Ok(Since::Start));
-        assert_eq!(since("now"), Ok(Since::Now));
-        assert_eq!(since("last:0"), Ok(Since::Last(0)));
-        for text in ["", "last:", "last:-1", "last:x", "Start", "12", "2026-01-01T00:00:00Z"] {
-            assert!(since(text).is_err(), "{text}");
-        }
     }
 }

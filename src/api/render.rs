@@ -1,37 +1,31 @@
-//! What a poll is answered with, as bytes.
+//! Renders a page: the events of a slice as the bytes of a response, or of a part of a stream.
 //!
 //! Nothing is sent before all of it is known: status, length, events and cursor go out together, so
-//! that no status is ever a lie. An event's JSON goes out as it came in; it is not parsed again for
-//! each reader. How much fits is decided here too, by bytes, and the cursor is that of the last
-//! event that did.
+//! a status is never wrong. The response's cursor is that of the last event that fits into it.
 
 use std::sync::Arc;
 use std::time::Duration;
 
-use base64::Engine as _;
-use base64::engine::general_purpose::STANDARD as BASE64;
-
+use super::event_json::{GapMembers, push_event, push_events, push_gap};
 use super::page::{BodyFormat, PageKey, PageShape, RenderedPage};
-#[cfg(feature = "streams")]
-use super::stream;
 use crate::http::{EncodeOptions, Response};
-use crate::json::{self, JsonObject};
+use crate::json::JsonObject;
 use crate::limits::GAP_HEADER_BYTES;
 use crate::log::{BodyKind, Event, Gap, LogSlice};
 use crate::semaphore::Permit;
 use crate::time::Seconds;
 
-/// Why a poll was answered.
+/// Why a poll is answered.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum PollReason {
     Data,
-    /// After so long.
+    /// The granted wait is over; this is how long it was.
     Timeout(Duration),
     Drain,
 }
 
 impl PollReason {
-    /// As the wire says it.
+    /// The reason's name in the protocol.
     #[must_use]
     pub fn label(self) -> &'static str {
         match self {
@@ -42,102 +36,94 @@ impl PollReason {
     }
 }
 
-/// Renders a page of at most `room`, or of one event.
+/// Renders a page of at most as many bytes of events as `memory` has, but at least one event;
+/// `memory` then counts what the page really takes.
 pub fn render(
     key: &PageKey,
     slice: &LogSlice,
     reason: PollReason,
-    mut room: Permit,
+    mut memory: Permit,
 ) -> Arc<RenderedPage> {
-    let (bytes, taken) = match key.shape {
-        PageShape::Response(format) => answer(key, format, slice, reason, room.size()),
-        #[cfg(feature = "streams")]
-        PageShape::Part(wire) => stream::part(wire, slice, room.size()),
+    let (bytes, count) = match key.shape {
+        PageShape::Response(format) => response(key, format, slice, reason, memory.size()),
+        PageShape::Part(framing) => framing.part(slice, memory.size()),
     };
-    room.resize(bytes.capacity());
-    let gap = slice.gap.as_ref().map(|gap| (gap.why, lost_in_all(gap)));
+    memory.resize(bytes.capacity());
+    let gap = slice.gap.as_ref().map(|gap| (gap.why, total_lost(gap)));
     let first_at = slice.events.first().map(|event| event.at);
-    #[cfg(not(feature = "streams"))]
-    let _ = taken;
-    Arc::new(RenderedPage {
-        bytes,
-        #[cfg(feature = "streams")]
-        next: slice.next(taken),
-        first_at,
-        gap,
-        _room: room,
-    })
+    Arc::new(RenderedPage { bytes, next: slice.next(count), first_at, gap, _memory: memory })
 }
 
-/// A whole answer, and how many events it has.
-fn answer(
+/// A whole response, and how many events it has.
+fn response(
     key: &PageKey,
     format: BodyFormat,
     slice: &LogSlice,
     reason: PollReason,
-    most: usize,
+    max_bytes: usize,
 ) -> (Vec<u8>, usize) {
     let first = slice.events.first();
-    let (content_type, body, taken) = match format {
+    let (content_type, body, count) = match format {
         BodyFormat::Json => {
-            let (body, taken) = json_body(slice, reason, most);
-            ("application/json", body, taken)
+            let (body, count) = json_body(slice, reason, max_bytes);
+            ("application/json", body, count)
         }
         BodyFormat::Ndjson => {
             let mut body = Vec::new();
-            let taken = push_events(&mut body, slice, most, &|out, _, event| {
+            let count = push_events(&mut body, slice, max_bytes, &|out, _, event| {
                 push_event(out, event);
                 out.push(b'\n');
             });
-            ("application/x-ndjson", body, taken)
+            ("application/x-ndjson", body, count)
         }
         BodyFormat::Raw => {
             let body = first.map_or(Vec::new(), |event| event.content.body.to_vec());
             (raw_content_type(first), body, slice.events.len().min(1))
         }
     };
-    let mut answer = Response::new(200, content_type, body)
-        .with("Next-Cursor", &slice.next(taken).text())
+    let mut response = Response::new(200, content_type, body)
+        .with("Next-Cursor", &slice.next(count).text())
         .with("Poll-Reason", reason.label())
         .with("Cache-Control", "no-store, no-transform");
     if let PollReason::Timeout(granted) = reason {
-        answer = answer.with("Poll-Wait", &Seconds(granted).to_string());
+        response = response.with("Poll-Wait", &Seconds(granted).to_string());
     }
     if format == BodyFormat::Raw {
-        // What a publisher sent must not run in a reader's browser.
-        answer = answer.with("Content-Security-Policy", "sandbox");
+        // A publisher's content must not run as a script in a reader's browser.
+        response = response.with("Content-Security-Policy", "sandbox");
         if key.cors.is_none() {
-            // Nor be shown or run by another site's page, which needs no leave to ask for it.
-            answer = answer.with("Cross-Origin-Resource-Policy", "same-origin");
+            // Another site's page may load this without CORS, as an image or a script; browsers
+            // then withhold it from that page.
+            response = response.with("Cross-Origin-Resource-Policy", "same-origin");
         }
     }
     if let Some(gap) = slice.gap.as_ref().filter(|_| format != BodyFormat::Json) {
-        answer = answer.with("Poll-Gap", &gap_header(gap));
+        response = response.with("Poll-Gap", &gap_header(gap));
     }
-    if let Some(wait) = key.preferred {
-        answer = answer.with("Preference-Applied", &format!("wait={wait}"));
+    if let Some(wait) = key.applied_wait {
+        response = response.with("Preference-Applied", &format!("wait={wait}"));
     }
-    let frame = EncodeOptions { has_body: true, cors: key.cors.as_deref(), closes: false };
-    (answer.encode(frame), taken)
+    let options = EncodeOptions { has_body: true, cors: key.cors.as_deref(), closes: false };
+    (response.encode(options), count)
 }
 
-fn json_body(slice: &LogSlice, reason: PollReason, room: usize) -> (Vec<u8>, usize) {
+fn json_body(slice: &LogSlice, reason: PollReason, max_bytes: usize) -> (Vec<u8>, usize) {
     let mut body = Vec::new();
-    let mut taken = 0;
+    let mut count = 0;
     let mut object = JsonObject::open(&mut body);
     object.nested("events", |out| {
         out.push(b'[');
-        taken = push_events(out, slice, room, &|out, place, event| {
-            if place > 0 {
+        count = push_events(out, slice, max_bytes, &|out, index, event| {
+            if index > 0 {
                 out.push(b',');
             }
             push_event(out, event);
         });
         out.push(b']');
     });
-    let behind = slice.behind(taken);
+    let behind = slice.behind(count);
     object
-        .plain("next", &slice.next(taken).text())
+        .plain("next", &slice.next(count).text())
         .boolean("more", behind > 0)
         .number("behind", behind)
         .plain("reason", reason.label());
@@ -146,114 +132,32 @@ fn json_body(slice: &LogSlice, reason: PollReason, room: usize) -> (Vec<u8>, usi
     }
     object.close();
     body.push(b'\n');
-    (body, taken)
-}
-
-/// Appends events until the next would exceed `room`, at least one if there is one. `push` gets
-/// each with its place.
-pub fn push_events(
-    out: &mut Vec<u8>,
-    slice: &LogSlice,
-    room: usize,
-    push: &dyn Fn(&mut Vec<u8>, usize, &Event),
-) -> usize {
-    let start = out.len();
-    for (taken, event) in slice.events.iter().enumerate() {
-        let end = out.len();
-        push(out, taken, event);
-        if taken > 0 && out.len() - start > room {
-            out.truncate(end);
-            return taken;
-        }
-    }
-    slice.events.len()
-}
-
-/// Appends an event as an object, on one line.
-pub fn push_event(out: &mut Vec<u8>, event: &Event) {
-    let content = &event.content;
-    let mut object = JsonObject::open(out);
-    object.number("seq", event.seq.get()).plain("topic", event.topic()).time("time", event.time);
-    if let Some(event_type) = &content.event_type {
-        object.plain("type", event_type);
-    }
-    if let Some(content_type) =
-        content.content_type.as_ref().filter(|_| content.kind != BodyKind::Json)
-    {
-        object.string("content_type", content_type);
-    }
-    match (content.kind, std::str::from_utf8(&content.body)) {
-        (BodyKind::Json, _) => object.checked("data", &content.body),
-        (BodyKind::Text, Ok(text)) => object.string("data", text),
-        (BodyKind::Binary | BodyKind::Text, _) => {
-            object.string("data_base64", &BASE64.encode(&content.body))
-        }
-    };
-    object.close();
+    (body, count)
 }
 
 fn raw_content_type(event: Option<&Arc<Event>>) -> &str {
     let Some(event) = event else { return "text/plain; charset=utf-8" };
     match (&event.content.content_type, event.content.kind) {
-        (Some(own), _) => own,
+        (Some(published), _) => published,
         (None, BodyKind::Json) => "application/json",
         (None, BodyKind::Text) => "text/plain; charset=utf-8",
         (None, BodyKind::Binary) => "application/octet-stream",
     }
 }
 
-/// How many events a gap has lost, as far as that is known.
-pub fn lost_in_all(gap: &Gap) -> u64 {
+/// How many events are lost to a gap, as far as the log still knows.
+pub fn total_lost(gap: &Gap) -> u64 {
     gap.lost.iter().flatten().filter_map(|(_, count)| *count).sum()
 }
 
-/// The gap object's members, each as JSON.
-pub fn gap_members(gap: &Gap) -> [(&'static str, Vec<u8>); 4] {
-    let lost = gap.lost.as_ref().map(|lost| {
-        let mut out = Vec::new();
-        let mut object = JsonObject::open(&mut out);
-        for (topic, count) in lost {
-            match count {
-                Some(count) => object.number(topic, *count),
-                None => object.checked(topic, NULL),
-            };
-        }
-        object.close();
-        out
-    });
-    let oldest = gap.oldest.map(|oldest| json::string(&oldest.to_string()));
-    [
-        ("why", json::string(gap.why.label())),
-        ("lost", lost.unwrap_or_else(|| NULL.to_vec())),
-        ("oldest", oldest.unwrap_or_else(|| NULL.to_vec())),
-        ("resume", json::string(&gap.resume.to_string())),
-    ]
-}
-
-const NULL: &[u8] = b"null";
-
-/// Appends the gap object, on one line.
-pub fn push_gap(out: &mut Vec<u8>, gap: &Gap) {
-    push_members(out, &gap_members(gap));
-}
-
-fn push_members(out: &mut Vec<u8>, members: &[(&'static str, Vec<u8>)]) {
-    let mut object = JsonObject::open(out);
-    for (name, value) in members {
-        object.checked(name, value);
-    }
-    object.close();
-}
-
-/// The gap object on one line; without the counts where those would not fit into a header.
+/// The gap object on one line, without the counts if those would not fit into a header.
 fn gap_header(gap: &Gap) -> String {
-    let mut members = gap_members(gap);
+    let members = GapMembers::of(gap);
     let mut text = Vec::new();
-    push_members(&mut text, &members);
+    members.push(&mut text);
     if text.len() > GAP_HEADER_BYTES {
-        members[1].1 = NULL.to_vec();
         text.clear();
-        push_members(&mut text, &members);
+        members.without_counts().push(&mut text);
     }
     String::from_utf8_lossy(&text).into_owned()
 }

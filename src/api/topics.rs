@@ -1,20 +1,21 @@
-//! The list of topics.
+//! The list of topics, for people and for the console.
 //!
-//! For people and for the console: which topics there are, what is kept of each, and how many polls
-//! are held for it. It comes in pages, in the order of the names, since there may be thousands. It
-//! also gives the cursor of the moment, from which a reader of any of them can go on.
+//! It says which topics there are, what is kept of each, and how many polls are held for it. It has
+//! pages, in the order of the names, because there may be thousands of topics. Its `head` is the
+//! cursor of that moment, from which a reader of any topic can continue.
 
-use super::params::{QueryParams, whole};
-use super::{Api, Reply};
+use super::held_poll::HeldPolls;
+use super::query_params::{QueryParams, parse_integer};
+use super::receipt::PublishReceipt;
 use crate::cursor::Seq;
 use crate::http::{RequestHead, Response};
 use crate::json::{JsonObject, push_number};
 use crate::limits::LISTED_TOPICS;
-use crate::log::TopicStatus;
+use crate::log::{Log, TopicStatus};
 use crate::names::Pattern;
 use crate::problem::Problem;
 
-/// A list as it was asked for.
+/// The query parameters of a list.
 #[derive(Debug)]
 pub struct TopicListQuery {
     prefix: String,
@@ -23,64 +24,64 @@ pub struct TopicListQuery {
 }
 
 impl TopicListQuery {
-    /// Reads the parameters.
-    ///
     /// # Errors
-    /// Names what is wrong, and what is allowed.
-    pub fn read(head: &RequestHead) -> Result<TopicListQuery, Problem> {
-        let params = QueryParams::read(head.query(), &["prefix", "limit", "after"])?;
+    /// Names the parameter that is wrong, and what is expected.
+    pub fn parse(head: &RequestHead) -> Result<TopicListQuery, Problem> {
+        let params = QueryParams::parse(head.query(), &["prefix", "limit", "after"])?;
         let text = |name| params.get(name).unwrap_or_default().to_owned();
         Ok(TopicListQuery {
             prefix: text("prefix"),
             after: text("after"),
-            limit: params.parsed("limit", LISTED_TOPICS, |text| whole(text, 1, LISTED_TOPICS))?,
+            limit: params
+                .get_parsed("limit", LISTED_TOPICS, |text| parse_integer(text, 1, LISTED_TOPICS))?,
         })
     }
-}
 
-impl TopicListQuery {
-    /// The topics that it is about.
+    /// The topics of the list, for the right that it needs.
     pub fn pattern(&self) -> Pattern {
         Pattern::Prefix(self.prefix.as_str().into())
     }
 }
 
-impl Api {
-    pub(super) fn list_topics(&self, query: &TopicListQuery) -> Reply {
-        let (topics, head) = self.log.topics(&query.prefix, &query.after, query.limit);
-        let mut body = Vec::new();
-        let mut object = JsonObject::open(&mut body);
-        object.nested("topics", |out| {
-            out.push(b'[');
-            for (index, topic) in topics.iter().enumerate() {
-                if index > 0 {
-                    out.push(b',');
-                }
-                self.push_topic(out, topic);
+/// Lists topics.
+pub fn list_topics(
+    log: &Log<PublishReceipt>,
+    waiters: &HeldPolls,
+    query: &TopicListQuery,
+) -> Response {
+    let (topics, head) = log.topics(&query.prefix, &query.after, query.limit);
+    let mut body = Vec::new();
+    let mut object = JsonObject::open(&mut body);
+    object.nested("topics", |out| {
+        out.push(b'[');
+        for (index, topic) in topics.iter().enumerate() {
+            if index > 0 {
+                out.push(b',');
             }
-            out.push(b']');
-        });
-        object.string("head", &head.to_string());
-        object.close();
-        body.push(b'\n');
-        Reply::Response(Response::json(200, body))
-    }
+            push_topic(out, topic, waiters.held_for(&topic.topic));
+        }
+        out.push(b']');
+    });
+    object.string("head", &head.to_string());
+    object.close();
+    body.push(b'\n');
+    Response::json(200, body)
+}
 
-    fn push_topic(&self, out: &mut Vec<u8>, status: &TopicStatus) {
-        let seq = |seq: Option<Seq>| {
-            move |out: &mut Vec<u8>| match seq {
-                Some(seq) => push_number(out, seq.get()),
-                None => out.extend_from_slice(b"null"),
-            }
-        };
-        let mut object = JsonObject::open(out);
-        object
-            .string("topic", &status.topic)
-            .number("events", status.events)
-            .number("bytes", status.bytes)
-            .nested("oldest", seq(status.oldest))
-            .nested("newest", seq(status.newest))
-            .number("held", self.waiters.held_for(&status.topic) as u64);
-        object.close();
-    }
+fn push_topic(out: &mut Vec<u8>, status: &TopicStatus, held: usize) {
+    let seq = |seq: Option<Seq>| {
+        move |out: &mut Vec<u8>| match seq {
+            Some(seq) => push_number(out, seq.get()),
+            None => out.extend_from_slice(b"null"),
+        }
+    };
+    let mut object = JsonObject::open(out);
+    object
+        .string("topic", &status.topic)
+        .number("events", status.events)
+        .number("bytes", status.bytes)
+        .nested("oldest", seq(status.oldest))
+        .nested("newest", seq(status.newest))
+        .number("held", held as u64);
+    object.close();
 }

@@ -1,45 +1,36 @@
-//! In which way a poll's URL is asked for: as a poll, or as a poll that goes on.
+//! The transport that a reader asks for: a poll, server-sent events or a WebSocket.
 //!
-//! The URL is the same for a poll, a stream and a WebSocket, with the same words for where to
-//! begin: who can do one can do the others, and a cursor of one is good for all. The request's head
-//! decides, by what every client of that kind says by itself.
+//! All three have the same URL, the same `since` and the same cursors, so a client can change from
+//! one to another and go on where it was. The request's header fields decide, by what every client
+//! of that kind sends without being told to.
 
 use crate::http::{HeaderName, Method, RequestHead};
-#[cfg(not(feature = "websocket"))]
-use crate::problem::{Cause, Problem};
 
-/// In which way.
+/// How a reader receives events.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum Transport {
-    /// One answer.
+    /// One response.
     Poll,
     /// Server-sent events.
     Sse,
-    /// A WebSocket.
     WebSocket,
 }
 
 impl Transport {
-    /// What a request asks for. Every `EventSource` asks for events, and nothing else by accident.
+    /// The transport that a request asks for. Every `EventSource` accepts `text/event-stream`, and
+    /// no other client does so by accident.
     pub fn of(head: &RequestHead) -> Transport {
         let list = |field| head.all(field).flat_map(|value| value.split(','));
         let is_websocket = |name: &str| name.trim().eq_ignore_ascii_case("websocket");
         if head.method == Method::Get && list(HeaderName::Upgrade).any(is_websocket) {
             return Transport::WebSocket;
         }
-        let events = |range: &str| {
+        let accepts_sse = |range: &str| {
             let mut parts = range.split(';').map(str::trim);
-            let refuses = |quality: &str| quality.trim_matches(['0', '.']).is_empty();
+            let is_zero = |quality: &str| quality.trim_matches(['0', '.']).is_empty();
             parts.next().is_some_and(|name| name.eq_ignore_ascii_case("text/event-stream"))
-                && !parts.filter_map(|part| part.strip_prefix("q=")).any(refuses)
+                && !parts.filter_map(|part| part.strip_prefix("q=")).any(is_zero)
         };
-        if list(HeaderName::Accept).any(events) { Transport::Sse } else { Transport::Poll }
+        if list(HeaderName::Accept).any(accepts_sse) { Transport::Sse } else { Transport::Poll }
     }
-}
-
-/// Says that this build does not have what is asked for.
-#[cfg(not(feature = "websocket"))]
-pub fn not_built(feature: &str) -> Problem {
-    let detail = format!("this build is without {feature} (a cargo feature); a poll will do");
-    Problem::new(Cause::NotBuilt, detail)
 }

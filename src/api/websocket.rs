@@ -1,115 +1,31 @@
-//! WebSocket (RFC 6455): a stream whose client may talk back, by publishing.
-//!
-//! Frames are `tungstenite`'s. Those of a page are shared as any page is.
+//! Messages from a WebSocket's client: each is published, and answered with one frame.
 
-use tungstenite::handshake::derive_accept_key;
-use tungstenite::protocol::CloseFrame;
-use tungstenite::protocol::frame::Frame;
-use tungstenite::protocol::frame::coding::{CloseCode, Data, OpCode};
-
-use super::publish::PublishRequest;
-use super::render::{push_event, push_events, push_gap};
-use super::{Api, Caller, Reply};
+use super::caller::Caller;
+use super::framing::websocket::text_frame;
+use super::publish_request::PublishRequest;
+use super::router::Api;
 use crate::access::Right;
-use crate::cursor::Cursor;
-use crate::http::{HeaderName, RequestHead, Response};
+use crate::http::Response;
 use crate::json::JsonObject;
-use crate::log::LogSlice;
 use crate::names::{Pattern, TopicSet};
-use crate::problem::{Cause, Problem};
-use crate::semaphore::Permit;
+use crate::problem::Problem;
 
-/// The only version that there is.
-const VERSION: &str = "13";
-/// Characters of the handshake's key: 16 bytes as base64.
-const KEY_CHARS: usize = 24;
-
-/// The answer to a handshake.
-///
-/// # Errors
-/// When it is none, or of another version.
-pub fn opening(head: &RequestHead) -> Result<Response, Problem> {
-    if head.one(HeaderName::SecWebSocketVersion)? != Some(VERSION) {
-        let detail = "header Sec-WebSocket-Version has to be 13";
-        return Err(Problem::new(Cause::UpgradeRequired, detail)
-            .with_header("Sec-WebSocket-Version", VERSION)
-            .with_header("Upgrade", "websocket")
-            .with_header("Connection", "Upgrade"));
-    }
-    let key = head.one(HeaderName::SecWebSocketKey)?.filter(|key| key.len() == KEY_CHARS);
-    let key = key.ok_or_else(|| {
-        Problem::bad("header Sec-WebSocket-Key has to be 16 random bytes in base64")
-    })?;
-    Ok(Response::bare(101)
-        .with("Upgrade", "websocket")
-        .with("Connection", "Upgrade")
-        .with("Sec-WebSocket-Accept", &derive_accept_key(key.as_bytes())))
-}
-
-/// A gap if one was found, then events, a frame each: at most `room`, or one; and how many.
-pub fn part(slice: &LogSlice, room: usize) -> (Vec<u8>, usize) {
-    let mut frames = Vec::new();
-    if let Some(gap) = &slice.gap {
-        let mut json = Vec::new();
-        let mut object = JsonObject::open(&mut json);
-        object.nested("gap", |out| push_gap(out, gap));
-        object.close();
-        frames = text(json);
-    }
-    let taken = push_events(&mut frames, slice, room, &|out, place, event| {
-        let mut json = Vec::new();
-        push_event(&mut json, event);
-        // One member more.
-        json.pop();
-        json.extend_from_slice(b",\"cursor\":\"");
-        json.extend_from_slice(slice.next(place + 1).text().as_bytes());
-        json.extend_from_slice(b"\"}");
-        out.extend_from_slice(&text(json));
-    });
-    (frames, taken)
-}
-
-fn bytes(frame: Frame) -> Vec<u8> {
-    let mut bytes = Vec::with_capacity(frame.len());
-    // Writing to a Vec cannot fail.
-    let _ = frame.format(&mut bytes);
-    bytes
-}
-
-/// A text as a frame.
-#[must_use]
-pub fn text(json: Vec<u8>) -> Vec<u8> {
-    bytes(Frame::message(json, OpCode::Data(Data::Text), true))
-}
-
-/// A ping that says the cursor, to those who can see it.
-pub fn ping(cursor: Cursor) -> Vec<u8> {
-    bytes(Frame::ping(cursor.text().into_bytes()))
-}
-
-/// The last frame.
-#[must_use]
-pub fn close(code: CloseCode) -> Vec<u8> {
-    bytes(Frame::close(Some(CloseFrame { code, reason: "".into() })))
-}
+pub use super::framing::websocket::close_frame;
 
 impl Api {
-    /// A place among the `WebSocket`s.
-    pub(super) fn may_open_socket(&self) -> Result<Permit, Problem> {
-        self.sockets.try_acquire(1).ok_or_else(|| {
-            let most = self.sockets.capacity();
-            let detail = format!("{most} WebSockets are open already; poll, or come back later");
-            Problem::new(Cause::PollCap, detail)
-        })
-    }
-
-    /// Publishes what a client says on its WebSocket, and returns the frame that answers it.
+    /// Publishes a client's message, and returns the frame that answers it. `topics` are those of
+    /// the WebSocket's URL.
     #[must_use]
-    pub fn publish_said(&self, topics: &TopicSet, said: Vec<u8>, caller: &Caller<'_>) -> Vec<u8> {
-        let (member, json) = match self.try_publish_said(topics, said, caller) {
-            Ok(answer) => ("published", answer.text().to_vec()),
+    pub fn publish_message(
+        &self,
+        topics: &TopicSet,
+        message: Vec<u8>,
+        caller: &Caller<'_>,
+    ) -> Vec<u8> {
+        let (member, json) = match self.try_publish_message(topics, message, caller) {
+            Ok(response) => ("published", response.text().to_vec()),
             Err(problem) => {
-                self.metrics.refused(problem.cause());
+                self.metrics().refused(problem.cause());
                 ("error", problem.body().trim_ascii_end().to_vec())
             }
         };
@@ -117,25 +33,22 @@ impl Api {
         let mut object = JsonObject::open(&mut out);
         object.checked(member, &json);
         object.close();
-        text(out)
+        text_frame(out)
     }
 
-    fn try_publish_said(
+    fn try_publish_message(
         &self,
         topics: &TopicSet,
-        said: Vec<u8>,
+        message: Vec<u8>,
         caller: &Caller<'_>,
     ) -> Result<Response, Problem> {
         let [Pattern::Topic(topic)] = topics.patterns() else {
             return Err(Problem::bad(
-                "a publish goes to one topic: only where the URL names a single one, without *",
+                "this WebSocket is open for several topics; expected one topic, without *, to publish",
             ));
         };
-        let need = || (Right::Publish, vec![Pattern::Topic(topic.clone())]);
-        self.access.recheck(caller.grant, need)?;
-        match self.publish(&PublishRequest::text(topic.clone()), said, caller)? {
-            Reply::Response(answer) => Ok(answer),
-            _ => Err(Problem::new(Cause::Internal, "a publish was answered with something else")),
-        }
+        let required = || (Right::Publish, vec![Pattern::Topic(topic.clone())]);
+        self.access.recheck(caller.grant, required)?;
+        self.publisher.publish(&PublishRequest::plain_text(topic.clone()), message, caller)
     }
 }

@@ -235,7 +235,7 @@ impl Handler {
             let status = answer.status;
             let opening = answer.encode(to.frame(after));
             let counted =
-                (opening.len() > SMALL_ANSWER).then(|| self.api.count_answer(opening.len()));
+                (opening.len() > SMALL_ANSWER).then(|| self.api.count_response(opening.len()));
             (status, OutgoingMessage { sent: 0, opening, shared: None, _counted: counted })
         };
         let page = |page: Arc<RenderedPage>, opening: Vec<u8>, rest: Range<usize>| {

@@ -118,7 +118,7 @@ impl Server {
     /// all workers busy, for as long as they like: another start would not change that.
     #[must_use]
     pub fn lives(&self) -> bool {
-        self.api.pass_locks();
+        self.api.probe_locks();
         let live = self.turns.iter().all(|turned| turned.load(Ordering::Relaxed));
         if live {
             self.turns.iter().for_each(|turned| turned.store(false, Ordering::Relaxed));

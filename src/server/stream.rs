@@ -25,7 +25,7 @@ impl Handler {
         begun: Option<Instant>,
     ) -> Result<Persistence, Problem> {
         let caller = Caller { conn: to.conn, takes_shared_page: true, grant: &to.grant };
-        let stream = self.api.begin(query, &caller)?;
+        let stream = self.api.open_stream(query, &caller)?;
         // It has no deadline as a poll has; what it says when it is silent shows who has gone.
         to.conn.set_user_timeout(self.config.write_timeout);
         // The buffer can go. It is empty, unless a WebSocket's client has begun to speak.
@@ -36,7 +36,7 @@ impl Handler {
                 self.send_events(to, opening, stream, begun)
             }
             #[cfg(feature = "websocket")]
-            StartedStream::Socket(opening, stream, place) => {
+            StartedStream::WebSocket(opening, stream, place) => {
                 self.converse(to, opening, stream, place, early, begun)
             }
         })
@@ -56,12 +56,12 @@ impl Handler {
         let mut written = self.write(to.conn, &opening);
         let in_order = loop {
             if let Err(error) = written {
-                stream.broke(&error);
+                stream.write_failed(&error);
                 break false;
             }
-            let piece = stream.next_piece();
+            let piece = stream.next_part();
             bytes += piece.length();
-            written = self.write(to.conn, piece.rest());
+            written = self.write(to.conn, piece.unsent());
             if matches!(piece, StreamPart::End(_)) {
                 break written.is_ok();
             }

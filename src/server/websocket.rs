@@ -16,13 +16,14 @@ use tungstenite::{Error as SocketError, Message};
 
 use super::connection::{Exchange, Handler, Persistence};
 use crate::access::Grant;
-use crate::api::{Api, Caller, Delivery, EventStream, HeldPoll, StreamPart, websocket};
+use crate::api::{
+    Api, Caller, Delivery, EventStream, HeldPoll, StreamPart, WebSocketPermit, websocket,
+};
 use crate::conn::Conn;
 use crate::http::Response;
 use crate::limits::{LINGER, WEBSOCKET_INPUT_BYTES};
 use crate::names::TopicSet;
 use crate::problem::{Cause, Problem};
-use crate::semaphore::Permit;
 use crate::threads::{self, Mailbox};
 use crate::waiters::WaiterHandle;
 
@@ -127,7 +128,7 @@ impl FrameReader {
                     let conn = &self.pen.conn;
                     let caller = Caller { conn, takes_shared_page: false, grant: &self.grant };
                     let said = said.as_str().as_bytes().to_vec();
-                    let publish = || self.api.publish_said(&self.topics, said, &caller);
+                    let publish = || self.api.publish_message(&self.topics, said, &caller);
                     if self.pen.write_answer(publish).is_err() {
                         return;
                     }
@@ -144,7 +145,7 @@ impl FrameReader {
                 Err(_) => return,
             }
         };
-        self.pen.write_last(&websocket::close(code));
+        self.pen.write_last(&websocket::close_frame(code));
     }
 }
 
@@ -155,7 +156,7 @@ impl Handler {
         to: &Exchange<'_>,
         opening: Response,
         mut stream: EventStream<'_>,
-        _place: Permit,
+        _place: WebSocketPermit,
         early: Vec<u8>,
         begun: Option<Instant>,
     ) -> Persistence {
@@ -182,17 +183,17 @@ impl Handler {
         drop(writing);
         loop {
             if let Err(error) = written {
-                stream.broke(&error);
+                stream.write_failed(&error);
                 to.conn.close();
                 break;
             }
-            let piece = stream.next_piece();
+            let piece = stream.next_part();
             bytes += piece.length();
             if matches!(piece, StreamPart::End(_)) {
-                pen.write_last(piece.rest());
+                pen.write_last(piece.unsent());
                 break;
             }
-            written = pen.write(piece.rest());
+            written = pen.write(piece.unsent());
         }
         self.tell(to, 101, bytes, begun);
         // The client is to see the end, and may say that it has; then the listener hears its own.

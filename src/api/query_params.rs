@@ -1,8 +1,11 @@
-//! Query parameters: each known by name, each at most once.
+//! Query strings: each parameter known by name, each at most once.
 //!
-//! Strictness is a kindness here. A mistyped `since` that was passed over would replay everything,
-//! and of two that contradict each other a proxy may have meant the other one. So both are refused,
-//! and the refusal lists what is known.
+//! Strictness helps the client. A mistyped `since` that was ignored would replay everything, and of
+//! two values of one parameter a proxy may have meant the other one. Both are refused, and the
+//! refusal lists the parameters that are known.
+//!
+//! The lists of known parameters are where they are read: [`super::poll_query`] for a poll,
+//! [`super::stream`] for a stream, [`super::publish_request`] and [`super::topics`].
 
 use std::borrow::Cow;
 
@@ -13,14 +16,13 @@ use crate::problem::Problem;
 pub struct QueryParams<'a>(Vec<(&'static str, Cow<'a, str>)>);
 
 impl<'a> QueryParams<'a> {
-    /// Reads a query string. Whatever is not known is refused: a mistyped `since` would otherwise
-    /// replay everything.
+    /// Parses a query string that may contain the parameters `known`.
     ///
     /// # Errors
-    /// Names the parameter at fault, and those that are known.
-    pub fn read(query: &'a str, known: &[&'static str]) -> Result<QueryParams<'a>, Problem> {
+    /// Names the unknown or repeated parameter, and those that are known.
+    pub fn parse(query: &'a str, known: &[&'static str]) -> Result<QueryParams<'a>, Problem> {
         let mut params: Vec<(&'static str, Cow<'a, str>)> = Vec::new();
-        // Nearly every publish has none, and is done sooner than that would be found out below.
+        // Nearly every publish has no query; this test is cheaper than the loop's.
         if query.is_empty() {
             return Ok(QueryParams(params));
         }
@@ -36,7 +38,7 @@ impl<'a> QueryParams<'a> {
             })?;
             if params.iter().any(|(before, _)| before == name) {
                 return Err(Problem::bad(format!(
-                    "parameter {name} is repeated; it may come once"
+                    "parameter {name} is repeated; expected at most once"
                 )));
             }
             params.push((name, percent_decode(value)?));
@@ -44,17 +46,16 @@ impl<'a> QueryParams<'a> {
         Ok(QueryParams(params))
     }
 
-    /// A parameter's value.
+    /// The value of a parameter, decoded.
     pub fn get(&self, name: &str) -> Option<&str> {
-        let found = self.0.iter().find(|(known, _)| *known == name);
-        found.map(|(_, value)| &**value)
+        self.0.iter().find(|(known, _)| *known == name).map(|(_, value)| &**value)
     }
 
-    /// A parameter's value as `parse` reads it, or the default.
+    /// The value of a parameter as `parse` reads it, or the default.
     ///
     /// # Errors
-    /// Names the parameter, its value, and what is allowed.
-    pub fn parsed<T>(
+    /// Names the parameter and its value, and what `parse` expects.
+    pub fn get_parsed<T>(
         &self,
         name: &str,
         default: T,
@@ -69,12 +70,12 @@ impl<'a> QueryParams<'a> {
     }
 }
 
-/// A whole number in a range.
+/// Parses a whole number from `min` to `max`.
 ///
 /// # Errors
-/// Says what is allowed.
-pub fn whole(text: &str, least: usize, most: usize) -> Result<usize, String> {
-    let digits = text.bytes().all(|b| b.is_ascii_digit());
-    let number = text.parse().ok().filter(|n| digits && (least..=most).contains(n));
-    number.ok_or_else(|| format!("allowed is a whole number from {least} to {most}"))
+/// Says what is expected.
+pub fn parse_integer(text: &str, min: usize, max: usize) -> Result<usize, String> {
+    let only_digits = text.bytes().all(|b| b.is_ascii_digit());
+    let number = text.parse().ok().filter(|n| only_digits && (min..=max).contains(n));
+    number.ok_or_else(|| format!("expected a whole number from {min} to {max}"))
 }

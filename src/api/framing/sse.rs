@@ -1,17 +1,18 @@
 //! Server-sent events (WHATWG HTML, section 9.2) as bytes.
 //!
-//! Every event's `id` is a cursor, and browsers send the last one back by themselves: so the format
-//! has built in what a long poll's client has to do by hand. JSON is written without line ends, so
-//! an event is always one `data` line.
+//! Every event's `id` is a cursor, and a browser sends the last one back when it reconnects. The
+//! format thus includes what a long-polling client has to do itself. JSON is written without line
+//! breaks, so an event is always one `data` line.
 
-use super::render::{push_event, push_events, push_gap};
+use crate::api::event_json::{push_event, push_events, push_gap};
 use crate::cursor::Cursor;
 use crate::json::push_number;
 use crate::limits::RETRY_AFTER;
 use crate::log::LogSlice;
 
-/// A gap if one was found, then events: at most `room`, or one; and how many.
-pub fn part(slice: &LogSlice, room: usize) -> (Vec<u8>, usize) {
+/// The gap of a slice, if it has one, then its events up to `max_bytes`, at least one; and how many
+/// events that is.
+pub fn part(slice: &LogSlice, max_bytes: usize) -> (Vec<u8>, usize) {
     let mut text = Vec::new();
     if let Some(gap) = &slice.gap {
         push_id(&mut text, gap.resume);
@@ -19,8 +20,8 @@ pub fn part(slice: &LogSlice, room: usize) -> (Vec<u8>, usize) {
         push_gap(&mut text, gap);
         text.extend_from_slice(END);
     }
-    let taken = push_events(&mut text, slice, room, &|out, place, event| {
-        push_id(out, slice.next(place + 1));
+    let count = push_events(&mut text, slice, max_bytes, &|out, index, event| {
+        push_id(out, slice.next(index + 1));
         if let Some(event_type) = &event.content.event_type {
             out.extend_from_slice(b"event: ");
             out.extend_from_slice(event_type.as_bytes());
@@ -30,18 +31,18 @@ pub fn part(slice: &LogSlice, room: usize) -> (Vec<u8>, usize) {
         push_event(out, event);
         out.extend_from_slice(END);
     });
-    (text, taken)
+    (text, count)
 }
 
-/// A cursor alone: a browser keeps it, and no event is seen.
-pub fn cursor(cursor: Cursor) -> Vec<u8> {
+/// An `id` without data: a browser remembers it and dispatches no event.
+pub fn heartbeat(cursor: Cursor) -> Vec<u8> {
     let mut text = Vec::new();
     push_id(&mut text, cursor);
     text.push(b'\n');
     text
 }
 
-/// When to come back, at random: a browser would otherwise do so at once, as all others do.
+/// A random `retry`, in milliseconds: without it, all browsers would reconnect at the same moment.
 pub fn retry() -> Vec<u8> {
     let mut text = b"retry: ".to_vec();
     push_number(&mut text, fastrand::u64(RETRY_AFTER.start() * 1_000..=RETRY_AFTER.end() * 1_000));

@@ -1,0 +1,13 @@
+//! Stands for `framing/` in a build without streams: the framing type has no value, so every page
+//! is a whole response.
+
+use crate::log::LogSlice;
+
+#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
+pub enum StreamFraming {}
+
+impl StreamFraming {
+    pub fn part(self, _: &LogSlice, _: usize) -> (Vec<u8>, usize) {
+        match self {}
+    }
+}

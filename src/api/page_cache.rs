@@ -1,0 +1,65 @@
+//! Rendered pages that are shared: rendered once, head included, for all equal requests.
+//!
+//! All polls at the same cursor with the same parameters get the same page. A page stays true as
+//! long as the log has not changed since it was read, so comparing the log's version is enough.
+//!
+//! *Lock.* Each slot of [`PageCache`] has one, held for a comparison; pages are rendered outside.
+
+use std::hash::{DefaultHasher, Hash, Hasher};
+use std::time::SystemTime;
+
+use parking_lot::Mutex;
+
+use super::page::{Lookup, PageKey};
+use crate::limits::{SHARED_PAGE_BYTES, SHARED_PAGES};
+
+/// The pages that were rendered last, one for each slot.
+pub struct PageCache {
+    slots: [Mutex<Option<CachedPage>>; SHARED_PAGES],
+}
+
+struct CachedPage {
+    key: PageKey,
+    version: u64,
+    /// A response has a `Date`, so it is shared only within that second.
+    second: u64,
+    found: Lookup,
+}
+
+impl Default for PageCache {
+    fn default() -> PageCache {
+        PageCache { slots: std::array::from_fn(|_| Mutex::new(None)) }
+    }
+}
+
+impl PageCache {
+    fn slot(&self, key: &PageKey) -> &Mutex<Option<CachedPage>> {
+        let mut hasher = DefaultHasher::new();
+        key.hash(&mut hasher);
+        &self.slots[hasher.finish() as usize % SHARED_PAGES]
+    }
+
+    /// The cached result for this key at this version of the log.
+    pub fn get(&self, key: &PageKey, version: u64) -> Option<Lookup> {
+        let second = current_second();
+        let slot = self.slot(key).lock();
+        let cached = slot.as_ref()?;
+        let is_current = cached.version == version && cached.second == second && cached.key == *key;
+        is_current.then(|| cached.found.clone())
+    }
+
+    /// Caches a result for the next equal request, unless its page is large.
+    pub fn insert(&self, key: &PageKey, version: u64, found: &Lookup) {
+        if matches!(found, Lookup::Data(page) if page.bytes().len() > SHARED_PAGE_BYTES) {
+            return;
+        }
+        let found = found.clone();
+        let cached = CachedPage { key: key.clone(), version, second: current_second(), found };
+        // The replaced page is freed after the slot is unlocked.
+        let _replaced = self.slot(key).lock().replace(cached);
+    }
+}
+
+fn current_second() -> u64 {
+    SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).map_or(0, |since| since.as_secs())
+}
