@@ -38,6 +38,8 @@ mod open_log;
 mod router;
 #[cfg(feature = "websocket")]
 pub mod websocket;
+#[cfg(test)]
+mod tests;
 
 pub use caller::Caller;
 pub use held_poll::{Delivery, HeldPoll, PendingPoll};
