@@ -3,10 +3,12 @@
 
 use crate::log::LogSlice;
 
-#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
-pub enum StreamFraming {}
+pub use self::NoStreamFraming as StreamFraming;
 
-impl StreamFraming {
+#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
+pub enum NoStreamFraming {}
+
+impl NoStreamFraming {
     pub fn part(self, _: &LogSlice, _: usize) -> (Vec<u8>, usize) {
         match self {}
     }

@@ -5,7 +5,7 @@
 //!
 //! *Lock.* Each slot of [`PageCache`] has one, held for a comparison; pages are rendered outside.
 
-use std::hash::{DefaultHasher, Hash, Hasher};
+use std::hash::{Hash, Hasher};
 use std::time::SystemTime;
 
 use parking_lot::Mutex;
@@ -26,6 +26,39 @@ struct CachedPage {
     found: Lookup,
 }
 
+/// Chooses a slot. With std's `DefaultHasher` a poll took 11 % more instructions. Its resistance to
+/// chosen keys is not needed: a client whose keys all fall into one slot only keeps pages from being
+/// shared.
+#[derive(Default)]
+struct SlotHasher(u64);
+
+impl Hasher for SlotHasher {
+    fn write(&mut self, bytes: &[u8]) {
+        for chunk in bytes.chunks(8) {
+            let mut word = [0; 8];
+            word[..chunk.len()].copy_from_slice(chunk);
+            self.write_u64(u64::from_le_bytes(word));
+        }
+    }
+
+    fn write_u64(&mut self, word: u64) {
+        // The multiplier of Knuth's multiplicative hashing: 2^64 by the golden ratio.
+        self.0 = (self.0.rotate_left(5) ^ word).wrapping_mul(0x9e37_79b9_7f4a_7c15);
+    }
+
+    fn write_u8(&mut self, byte: u8) {
+        self.write_u64(byte.into());
+    }
+
+    fn write_usize(&mut self, word: usize) {
+        self.write_u64(word as u64);
+    }
+
+    fn finish(&self) -> u64 {
+        self.0
+    }
+}
+
 impl Default for PageCache {
     fn default() -> PageCache {
         PageCache { slots: std::array::from_fn(|_| Mutex::new(None)) }
@@ -34,9 +67,9 @@ impl Default for PageCache {
 
 impl PageCache {
     fn slot(&self, key: &PageKey) -> &Mutex<Option<CachedPage>> {
-        let mut hasher = DefaultHasher::new();
+        let mut hasher = SlotHasher::default();
         key.hash(&mut hasher);
-        &self.slots[hasher.finish() as usize % SHARED_PAGES]
+        &self.slots[(hasher.finish() >> 32) as usize % SHARED_PAGES]
     }
 
     /// The cached result for this key at this version of the log.

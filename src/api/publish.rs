@@ -8,7 +8,7 @@
 //!
 //! If a response is lost, retrying with the same idempotency key does not publish again.
 //! [`crate::log`] recognises the key in `idempotency.rs`, under the lock of the append; the second
-//! publisher then waits here, in [`Publisher::repeat`], for the first one's receipt.
+//! publisher then waits here, in [`EventPublisher::repeat`], for the first one's receipt.
 
 use std::sync::Arc;
 
@@ -29,7 +29,7 @@ use crate::problem::{Cause, Problem};
 use crate::shutdown::Shutdown;
 
 /// Publishes events.
-pub struct Publisher {
+pub struct EventPublisher {
     pub(super) writer: Arc<dyn LogWriter<PublishReceipt>>,
     pub(super) fingerprints: Fingerprinter,
     /// Renders the pages for the polls that a publish releases.
@@ -45,7 +45,7 @@ pub struct Publisher {
     pub(super) max_topics: usize,
 }
 
-impl Publisher {
+impl EventPublisher {
     /// Appends the events of a body and answers the polls that wait for them.
     ///
     /// # Errors

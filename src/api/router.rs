@@ -11,7 +11,7 @@ use super::log_handle::LogHandle;
 use super::operation::Operation;
 use super::page_reader::PageReader;
 use super::poll::Poller;
-use super::publish::Publisher;
+use super::publish::EventPublisher;
 use super::receipt::PublishReceipt;
 use super::reply::{Outcome, Reply};
 use super::stream::{StartedStream, StreamQuery, Streams};
@@ -35,7 +35,7 @@ pub struct Api {
     waiters: Arc<HeldPolls>,
     poller: Poller,
     streams: Streams,
-    pub(super) publisher: Publisher,
+    pub(super) publisher: EventPublisher,
     metrics: Arc<Metrics>,
     /// Open connections. The server acquires the permits; `/metrics` shows them.
     connections: Semaphore,
@@ -70,7 +70,7 @@ impl Api {
             shutdown: shutdown.clone(),
             wait_jitter: config.wait_jitter,
         };
-        let publisher = Publisher {
+        let publisher = EventPublisher {
             writer,
             fingerprints,
             reader: Arc::clone(&reader),

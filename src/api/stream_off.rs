@@ -15,20 +15,24 @@ use crate::access::{Access, RequiredRight};
 use crate::http::{RequestHead, Response};
 use crate::problem::Problem;
 
+pub use self::{
+    NoStartedStream as StartedStream, NoStreamQuery as StreamQuery, NoStreams as Streams,
+};
+
 /// Has no value, so no function that takes one can be called.
 #[derive(Debug)]
-pub enum StreamQuery {}
+pub enum NoStreamQuery {}
 
-impl StreamQuery {
+impl NoStreamQuery {
     /// # Errors
     /// Always: a `501`.
-    pub fn parse_sse(_: &str, _: &RequestHead) -> Result<StreamQuery, Problem> {
+    pub fn parse_sse(_: &str, _: &RequestHead) -> Result<NoStreamQuery, Problem> {
         Err(not_built("streams"))
     }
 
     /// # Errors
     /// Always: a `501`.
-    pub fn parse_websocket(_: &str, _: &RequestHead) -> Result<StreamQuery, Problem> {
+    pub fn parse_websocket(_: &str, _: &RequestHead) -> Result<NoStreamQuery, Problem> {
         Err(not_built("websocket"))
     }
 
@@ -43,16 +47,16 @@ impl StreamQuery {
     }
 }
 
-pub struct Streams;
+pub struct NoStreams;
 
 /// Has no value either.
-pub enum StartedStream<'a> {
-    Never(StreamQuery, &'a Poller),
+pub enum NoStartedStream<'a> {
+    Never(NoStreamQuery, &'a Poller),
 }
 
-impl Streams {
-    pub fn new(_: Duration) -> Streams {
-        Streams
+impl NoStreams {
+    pub fn new(_: Duration) -> NoStreams {
+        NoStreams
     }
 
     /// # Errors
@@ -61,9 +65,9 @@ impl Streams {
         &self,
         _: &'a Poller,
         _: &'a Access,
-        query: StreamQuery,
+        query: NoStreamQuery,
         _: &Caller<'_>,
-    ) -> Result<StartedStream<'a>, Problem> {
+    ) -> Result<NoStartedStream<'a>, Problem> {
         match query {}
     }
 }

@@ -11,7 +11,7 @@ use super::held_poll::{HeldPolls, PendingPoll};
 use super::page_reader::PageReader;
 use super::poll::Poller;
 use super::poll_query::PollQuery;
-use super::publish::Publisher;
+use super::publish::EventPublisher;
 use super::publish_request::PublishRequest;
 use super::reply::{Outcome, Reply};
 use crate::access::Grant;
@@ -26,7 +26,7 @@ use crate::shutdown::Shutdown;
 
 struct Parts {
     poller: Poller,
-    publisher: Publisher,
+    publisher: EventPublisher,
 }
 
 fn parts(max_polls: usize) -> Parts {
@@ -45,7 +45,7 @@ fn parts(max_polls: usize) -> Parts {
         shutdown: shutdown.clone(),
         wait_jitter: 0,
     };
-    let publisher = Publisher {
+    let publisher = EventPublisher {
         writer: log,
         fingerprints: Fingerprinter(0),
         reader,
@@ -93,7 +93,11 @@ fn pending(outcome: Outcome) -> PendingPoll {
     }
 }
 
-fn publish(publisher: &Publisher, key: Option<&str>, caller: &Caller<'_>) -> serde_json::Value {
+fn publish(
+    publisher: &EventPublisher,
+    key: Option<&str>,
+    caller: &Caller<'_>,
+) -> serde_json::Value {
     let mut head = RequestHead::new(Method::Post, "/topics/news", "");
     if let Some(key) = key {
         head.push(HeaderName::IdempotencyKey, key);

@@ -5,17 +5,19 @@ use super::end::StreamEnd;
 use crate::cursor::Cursor;
 use crate::log::LogSlice;
 
+pub use self::NoWebSocketFraming as WebSocketFraming;
+
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
-pub enum WebSocketFraming {}
+pub enum NoWebSocketFraming {}
 
-pub fn part(framing: WebSocketFraming, _: &LogSlice, _: usize) -> (Vec<u8>, usize) {
+pub fn part(framing: NoWebSocketFraming, _: &LogSlice, _: usize) -> (Vec<u8>, usize) {
     match framing {}
 }
 
-pub fn heartbeat(framing: WebSocketFraming, _: Cursor) -> Vec<u8> {
+pub fn heartbeat(framing: NoWebSocketFraming, _: Cursor) -> Vec<u8> {
     match framing {}
 }
 
-pub fn end(framing: WebSocketFraming, _: StreamEnd) -> Vec<u8> {
+pub fn end(framing: NoWebSocketFraming, _: StreamEnd) -> Vec<u8> {
     match framing {}
 }
