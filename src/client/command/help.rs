@@ -17,7 +17,7 @@ Usage: longpoll follow [flags] URL TOPICS
                       a line end; json: one line per response, with its cursor;
                       or a template line with {seq} {topic} {time} {type} {data}
                       {json} and the escapes \\t, \\n, \\\\, {{ and }} [ndjson]
-  --exec COMMAND      runs COMMAND (sh -c) for each event and prints nothing:
+  --exec COMMAND      instead of printing, runs COMMAND (sh -c) for each event:
                       stdin is the event as --format says, the environment has
                       LONGPOLL_SEQ, _TOPIC, _TIME and _TYPE; a failed COMMAND
                       runs again until it succeeds, and later events wait
