@@ -25,7 +25,7 @@ pub enum Error {
     Invalid(String),
     /// The token file cannot be read.
     Token(String),
-    /// All attempts within the time of [`retry_for`](super::Publisher::retry_for) failed.
+    /// All attempts within the time that `Publisher::retry_for` set failed.
     GaveUp { after: Duration, last: Box<Error> },
     /// The shutdown signal was given before the server answered.
     Stopped,
