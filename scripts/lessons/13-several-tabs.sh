@@ -12,7 +12,7 @@
 #
 # Run:     scripts/lessons/13-several-tabs.sh        (NODE names another Node; empty: without)
 # See:     a comment that is sent late, behind six held polls; then six readers and one held poll.
-# Where:   src/web/longpoll.js: #join, src/web/longpoll.js: #lead, src/web/longpoll.js: #take
+# Where:   src/web/longpoll.js: #requestLock, src/web/longpoll.js: #lead, src/web/longpoll.js: #accept
 # Without: six tabs freeze the site, and cost the server six times as much.
 set -euo pipefail
 # shellcheck source=/dev/null

@@ -8,7 +8,7 @@
 # Run:     scripts/lessons/16-follow-and-publish.sh
 # See:     a reader that goes on as if nothing had happened, a publish that takes as long as the
 #          server is away, and a state file that is one cursor.
-# Where:   src/client/follow.rs: Follow::page, src/client/publish.rs: Publisher::publish,
+# Where:   src/client/follow.rs: Follow::next_page, src/client/publish.rs: Publisher::publish,
 #          src/client/backoff.rs: Backoff::next, src/client/command/state.rs: StateFile::save
 # Without: everybody writes lesson 1.
 set -euo pipefail

@@ -42,14 +42,14 @@ struct Case {
 fn ask(fake: &Fake) -> JoinHandle<String> {
     let mut subscription = Subscription::new(fake.url().parse().unwrap(), "news").unwrap();
     let stop = Shutdown::new().unwrap();
-    subscription.stop = Some(stop.clone());
+    subscription.shutdown = Some(stop.clone());
     let told = Arc::new(Mutex::new(String::new()));
     let tell = Arc::clone(&told);
-    let mut follow = Follow::start(subscription).unwrap().on_trouble(move |error, _| {
+    let mut follow = Follow::start(subscription).unwrap().on_retry(move |error, _| {
         *tell.lock().unwrap() = format!("{error:?}");
         stop.trigger();
     });
-    std::thread::spawn(move || match follow.page() {
+    std::thread::spawn(move || match follow.next_page() {
         Ok(Some(page)) => page.json,
         Ok(None) => told.lock().unwrap().clone(),
         Err(error) => format!("{error:?}"),
@@ -84,7 +84,7 @@ const LINES: &[Row] = &[
     ("HTTP/1.0", "HTTP/1.0 200 OK", Stays, PAGE),
     ("an empty line in front", "\r\nHTTP/1.1 200 OK", Stays, PAGE),
     ("an interim answer", "HTTP/1.1 100 Continue\r\n\r\nHTTP/1.1 200 OK", Stays, PAGE),
-    ("another protocol", "HTTP/1.1 101 Switching Protocols", Stays, "answers 101 and not"),
+    ("another protocol", "HTTP/1.1 101 Switching Protocols", Stays, "status 101 instead"),
     ("HTTP/2", "HTTP/2.0 200 OK", Stays, "does not speak HTTP: invalid HTTP version"),
     ("a status below all", "HTTP/1.1 099 Low", Stays, "status 099"),
     ("a status above all", "HTTP/1.1 600 High", Stays, "status 600"),
@@ -100,10 +100,10 @@ const FIELDS: &[Row] = &[
     ("a length", "Content-Length: 66\r\n", Stays, PAGE),
     ("in small letters, with blanks", "content-length: \t 66 \r\n", Stays, PAGE),
     ("a line that ends in LF alone", "CONTENT-LENGTH:66\n", Stays, PAGE),
-    ("less than there is", "Content-Length: 6\r\n", Stays, "not as a longpoll server does"),
+    ("less than there is", "Content-Length: 6\r\n", Stays, "not that of a longpoll server"),
     ("more than there is", "Content-Length: 67\r\n", Ends, "hangs up"),
-    ("none", "", Ends, "without saying how much"),
-    ("none, and no end", "Connection: close\r\n", Stays, "without saying how much"),
+    ("none", "", Ends, "without a length"),
+    ("none, and no end", "Connection: close\r\n", Stays, "without a length"),
     ("a sign", "Content-Length: +66\r\n", Stays, "decimal number"),
     ("a negative length", "Content-Length: -1\r\n", Stays, "decimal number"),
     ("a length in hex", "Content-Length: 0x42\r\n", Stays, "decimal number"),
@@ -223,7 +223,7 @@ fn at_the_limits() -> Vec<Case> {
     let longest = |more: usize| format!("42;{}\r\n{PAGE}\r\n0\r\n\r\n", "x".repeat(253 + more));
     let cases = [
         ("interim answers", interim(INTERIM_ANSWERS), PAGE),
-        ("one too many", interim(INTERIM_ANSWERS + 1), "answers 103 and not"),
+        ("one too many", interim(INTERIM_ANSWERS + 1), "status 103 instead"),
         ("fields", fields(ANSWER_FIELDS), PAGE),
         ("one field too many", fields(ANSWER_FIELDS + 1), "more than 128 header fields"),
         ("a head", head(ANSWER_HEAD_BYTES), PAGE),

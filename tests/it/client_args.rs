@@ -32,8 +32,8 @@ fn help_fits_one_screen_and_names_what_there_is() {
 #[test]
 fn what_is_wrong_is_named_with_what_is_allowed() {
     for (args, says) in [
-        (&["follow"][..], &["0 words given", "URL TOPICS", "--help"][..]),
-        (&["follow", "x", "a", "b"], &["3 words given"]),
+        (&["follow"][..], &["0 arguments given", "URL TOPICS", "--help"][..]),
+        (&["follow", "x", "a", "b"], &["3 arguments given"]),
         (&["follow", "x", "a b"], &["topic \"a b\"", "A-Z"]),
         (&["follow", "https://x", "a"], &["TLS belongs to a proxy", "unix:/PATH"]),
         (&["follow", "ftp://x", "a"], &["ftp: is unknown"]),
@@ -47,7 +47,7 @@ fn what_is_wrong_is_named_with_what_is_allowed() {
         (&["follow", "--state"], &["--state", "--help"]),
         (&["follow", "--josn", "x", "a"], &["unknown flag --josn", "longpoll follow --help"]),
         (&["follow", "-x"], &["unknown flag -x"]),
-        (&["publish", "x"], &["1 words given", "URL TOPIC [DATA]"]),
+        (&["publish", "x"], &["1 arguments given", "URL TOPIC [DATA]"]),
         (&["publish", "x", "a*", "b"], &["topic \"a*\"", "A-Z"]),
         (&["publish", "--type", "", "x", "a", "b"], &["--type", "A-Z"]),
         (&["publish", "--stdin", "xml", "x", "a"], &["--stdin xml", "json, text or whole"]),

@@ -17,15 +17,15 @@ fn subscription(fake: &Fake) -> Subscription {
 fn follow(fake: &Fake, pages: usize) -> JoinHandle<Result<(), String>> {
     let mut subscription = subscription(fake);
     let stop = Shutdown::new().unwrap();
-    subscription.stop = Some(stop.clone());
+    subscription.shutdown = Some(stop.clone());
     let (tell, told) = std::sync::mpsc::channel();
-    let mut follow = Follow::start(subscription).unwrap().on_trouble(move |error, _| {
+    let mut follow = Follow::start(subscription).unwrap().on_retry(move |error, _| {
         tell.send(error.to_string()).unwrap();
         stop.trigger();
     });
     std::thread::spawn(move || {
         for _ in 0..pages {
-            if follow.page().map_err(|error| error.to_string())?.is_none() {
+            if follow.next_page().map_err(|error| error.to_string())?.is_none() {
                 return Err(told.recv().unwrap());
             }
         }
@@ -36,7 +36,7 @@ fn follow(fake: &Fake, pages: usize) -> JoinHandle<Result<(), String>> {
 /// Publishes so many times; the first trouble panics.
 fn publish(fake: &Fake, count: usize) -> JoinHandle<()> {
     let publisher = Publisher::new(&fake.url().parse().unwrap()).unwrap();
-    let mut publisher = publisher.on_trouble(|error, _| panic!("{error}"));
+    let mut publisher = publisher.on_retry(|error, _| panic!("{error}"));
     std::thread::spawn(move || {
         for _ in 0..count {
             publisher.publish("news", &Message::text("hello")).unwrap();
@@ -200,9 +200,9 @@ fn the_order_to_stop_ends_the_wait_for_the_rest_of_an_answer() {
     let fake = Fake::new();
     let mut subscription = subscription(&fake);
     let stop = Shutdown::new().unwrap();
-    subscription.stop = Some(stop.clone());
+    subscription.shutdown = Some(stop.clone());
     let mut follow = Follow::start(subscription).unwrap();
-    let reader = std::thread::spawn(move || follow.page().is_ok_and(|page| page.is_none()));
+    let reader = std::thread::spawn(move || follow.next_page().is_ok_and(|page| page.is_none()));
     let mut caller = fake.accept();
     caller.request();
     let whole = page(&[1], "e.1", "data");
@@ -217,7 +217,7 @@ fn a_wait_that_no_clock_can_hold_is_as_good_as_a_long_one() {
     let mut subscription = subscription(&fake);
     subscription.wait = Duration::MAX;
     let mut follow = Follow::start(subscription).unwrap();
-    let reader = std::thread::spawn(move || [1, 2].map(|_| follow.page().unwrap().is_some()));
+    let reader = std::thread::spawn(move || [1, 2].map(|_| follow.next_page().unwrap().is_some()));
     let mut caller = fake.accept();
     caller.request();
     caller.send(page(&[1], "e.1", "data"));

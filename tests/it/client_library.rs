@@ -57,7 +57,7 @@ fn another_thread_can_end_it() {
     let mut subscription = subscription(&server);
     subscription.wait = Duration::from_secs(50);
     let stop = Shutdown::new().unwrap();
-    subscription.stop = Some(stop.clone());
+    subscription.shutdown = Some(stop.clone());
     let mut follow = Follow::start(subscription).unwrap();
     let reader = std::thread::spawn(move || follow.next().is_none());
     server.until_held(1);

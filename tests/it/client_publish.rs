@@ -169,7 +169,7 @@ fn a_signal_ends_the_tries() {
     publish.signal(SIGTERM);
     let (code, _, errors) = publish.end();
     assert_eq!(code, Some(1));
-    assert!(errors.contains("stopped before there was an answer"), "{errors}");
+    assert!(errors.contains("stopped before the server answered"), "{errors}");
 }
 
 #[test]

@@ -148,8 +148,8 @@ fn the_place_among_other_topics_or_types_is_refused() {
     // The order is the same to the server.
     assert_eq!(follow("a,b", &["--type", "x,y"]).status.code(), Some(0));
     let before = place.kept();
-    failed(&follow("a", &["--type", "x,y"]), 1, &[&state, "topics a,b", "asked is for a;"]);
-    failed(&follow("a,b", &[]), 1, &[&state, "types x,y", "asked is for all"]);
+    failed(&follow("a", &["--type", "x,y"]), 1, &[&state, "topics a,b", "is for a;"]);
+    failed(&follow("a,b", &[]), 1, &[&state, "types x,y", "is for all;"]);
     assert_eq!(place.kept(), before);
 }
 

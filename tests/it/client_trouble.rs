@@ -49,7 +49,7 @@ fn a_server_that_is_gone_is_waited_for() {
     second.publish("news", "two");
     proxy.lead_to(second.address);
     assert_eq!(follow.line(), "two");
-    assert!(follow.error("gap").contains("begun anew"));
+    assert!(follow.error("gap").contains("new epoch"));
     second.until_held(1);
     second.publish("news", "three");
     assert_eq!(follow.line(), "three");
@@ -67,7 +67,7 @@ fn another_life_of_the_log_ends_it_unless_it_may_skip() {
     drop(first);
     let (code, lines, errors) = follow.end();
     assert_eq!((code, lines.len()), (Some(3), 0), "{errors}");
-    assert!(errors.contains("begun anew"), "{errors}");
+    assert!(errors.contains("new epoch"), "{errors}");
 }
 
 #[test]
