@@ -13,7 +13,7 @@
 #          src/waiters.rs: Waiters::notify (for_topic), src/conn.rs: Conn::send_within (send_until),
 #          src/server/housekeeping.rs: cancel_disconnected (RDHUP),
 #          src/log/read.rs: LogState::check_cursor (self.epoch),
-#          src/server/pool.rs: WorkerPool::admit (ensure_workers)
+#          src/server/pool.rs: WorkerPool::admit (try_send)
 # Without: the real server answers questions that you have not asked yet.
 set -euo pipefail
 # shellcheck source=/dev/null
@@ -106,7 +106,7 @@ say "With 5,000 polls, 5,000 threads compete for one lock at every publish. The 
 say "Second, slow readers. First, a log full of large events:"
 head -c 65536 /dev/zero | tr '\0' x >"$TMP/large"
 show curl -o "$TMP/ignored" --data-binary "@$TMP/large" "$URL/topics/big#[1-$kept]"
-say "The memory is bounded: older events are gone by now, and an old cursor is told so."
+say "The memory is bounded: older events are gone by now, and an old cursor gets 410."
 show curl "$URL/topics/news?since=$next"
 check 'gone' "$(values status)" = 410
 

@@ -10,7 +10,7 @@
 # See:     an order that is booked twice, and `"duplicate":true`, which saves the next one from
 #          that.
 # Where:   src/api/publish.rs: Api::publish (append), src/log/idempotency.rs:
-#          IdempotencyTable::look_up (Repeat), src/client/publish.rs: Publisher::publish
+#          IdempotencyTable::look_up (fingerprint), src/client/publish.rs: Publisher::publish
 #          (random_key)
 # Without: a retry is a second event, or the publisher does not dare to retry.
 set -euo pipefail
