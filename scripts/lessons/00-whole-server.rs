@@ -34,7 +34,7 @@ use tiny_http::{Header, Method, Request, Response, Server};
 
 const WORKERS: usize = 4; // threads of the pool; a held poll keeps one, so this limits those too
 const QUEUE: usize = 4; // requests that wait for a thread; more would only delay the refusal
-const KEPT_EVENTS: usize = 256; // with BODY_LIMIT, bounds the log and any response to 16 MiB
+const KEPT_EVENTS: usize = 256; // with BODY_LIMIT, bounds the log to 16 MiB of data
 const BODY_LIMIT: u64 = 64 * 1024; // bytes, generous for a notification
 const DEFAULT_WAIT: u64 = 25; // seconds
 const MAX_WAIT: u64 = 55; // seconds; many proxies cut a silent connection after 60
@@ -113,7 +113,7 @@ impl EventLog {
     }
 }
 
-/// Queues requests for the pool until the drain; a full queue is 503, so that this never waits.
+/// Queues requests for the pool until the drain. It waits for no thread: a full queue is 503.
 fn accept(server: &Server, queue: &Sender<Request>, log: &EventLog) -> io::Result<()> {
     loop {
         match server.recv() {
@@ -191,7 +191,7 @@ fn main() -> Result<(), Box<dyn Error + Send + Sync>> {
     writeln!(io::stdout(), "listening on http://{}", server.server_addr())?;
     let (sender, queue) = bounded(QUEUE);
     thread::scope(|scope| {
-        let sender = sender; // Dropped here, it lets the threads answer what is queued, and end.
+        let sender = sender; // When it is dropped, the threads answer what is queued, and end.
         for _ in 0..WORKERS {
             thread::Builder::new().spawn_scoped(scope, || work(&queue, &log))?;
         }
