@@ -1,19 +1,21 @@
 //! Goal: a page of another site can neither publish nor read, unless it was let in by name.
 
-use std::io::{Read as _, Write as _};
+use std::io::Write as _;
 use std::os::unix::net::UnixStream;
 
-use crate::support::{Answer, Client, Server, program};
+use crate::support::Server;
+use crate::support::http_reader::HttpReader;
+use crate::support::{Client, Response, program};
 
 const APP: &str = "https://app.example";
 
-fn ask(client: &mut Client, request: &str, fields: &str) -> Answer {
+fn ask(client: &mut Client, request: &str, fields: &str) -> Response {
     client.send(format!("{request} HTTP/1.1\r\n{fields}\r\n"));
-    if request.starts_with("HEAD") { client.head() } else { client.answer() }
+    if request.starts_with("HEAD") { client.response_head() } else { client.response() }
 }
 
 /// With the server's own name as Host.
-fn own(server: &Server, request: &str, fields: &str) -> Answer {
+fn own(server: &Server, request: &str, fields: &str) -> Response {
     ask(&mut server.connect(), request, &format!("Host: {}\r\n{fields}", server.address))
 }
 
@@ -72,7 +74,7 @@ fn a_site_that_is_named_may_and_reads_every_answer_and_its_headers() {
     let server =
         Server::start(&["--allow-origin", APP, "--allow-origin", "http://other.example:81"]);
     server.publish("news", "hello");
-    let cursor = server.get("/topics/news").next().to_owned();
+    let cursor = server.get("/topics/news").next_cursor().to_owned();
     let stale = "/topics/news?since=1111111111111111.5";
     for (request, status) in [
         ("GET /topics/news".to_owned(), 200),
@@ -116,19 +118,19 @@ fn a_site_that_is_named_may_and_reads_every_answer_and_its_headers() {
 fn a_held_poll_of_a_named_site_is_answered_for_that_site_and_others_are_not() {
     let server = Server::start(&["--allow-origin", APP]);
     let mut plain: Vec<Client> =
-        (0..5).map(|_| server.hold("/topics/news?since=now&wait=60")).collect();
+        (0..5).map(|_| server.hold_poll("/topics/news?since=now&wait=60")).collect();
     let mut page = server.connect();
     let host = server.address;
     page.send(format!(
         "GET /topics/news?since=now&wait=60 HTTP/1.1\r\nHost: {host}\r\nOrigin: {APP}\r\n\r\n"
     ));
-    server.until_held(6);
+    server.wait_until_held(6);
     server.publish("news", "hello");
-    let answer = page.answer();
+    let answer = page.response();
     assert_eq!(answer.data(), ["hello"]);
     assert_eq!(answer.header("Access-Control-Allow-Origin"), Some(APP));
     for client in &mut plain {
-        let answer = client.answer();
+        let answer = client.response();
         assert_eq!(answer.data(), ["hello"]);
         assert_eq!(answer.header("Access-Control-Allow-Origin"), None);
     }
@@ -243,9 +245,8 @@ fn over_a_unix_socket_any_name_will_do() {
     stream
         .write_all(b"GET /health HTTP/1.1\r\nHost: whatever\r\nConnection: close\r\n\r\n")
         .unwrap();
-    let mut answer = String::new();
-    stream.read_to_string(&mut answer).unwrap();
-    assert!(answer.starts_with("HTTP/1.1 200"), "{answer}");
+    let response = HttpReader::new(stream).response().expect("a response");
+    assert_eq!(response.status, 200, "{response:?}");
     drop(server);
     let _ = std::fs::remove_file(path);
 }
@@ -260,6 +261,6 @@ fn no_answer_lets_a_browser_guess_its_type() {
         let answer = server.get(target);
         assert_eq!(answer.header("X-Content-Type-Options"), Some("nosniff"), "{target}");
     }
-    let refused = server.connect().send("nonsense\r\n\r\n").answer();
+    let refused = server.connect().send("nonsense\r\n\r\n").response();
     assert_eq!(refused.header("X-Content-Type-Options"), Some("nosniff"));
 }

@@ -1,52 +1,15 @@
 //! Goal: with `--tokens` each client may do what its token says, and nothing else.
 
 use std::io::{BufRead as _, BufReader};
-use std::path::PathBuf;
 use std::process::{Command, Stdio};
 
-use crate::support::{Answer, Client, Server, program, until};
+use crate::support::tokens::{TokenFile, bearer, new_token};
+use crate::support::{Client, Response, Server, program, wait_until};
 
-/// A file of tokens; removed when dropped.
-pub struct File(PathBuf);
-
-impl File {
-    pub fn new(name: &str, text: &str) -> File {
-        let path = std::env::temp_dir().join(format!("longpoll-{}-{name}", std::process::id()));
-        std::fs::write(&path, text).unwrap();
-        File(path)
-    }
-
-    pub fn write(&self, text: &str) {
-        std::fs::write(&self.0, text).unwrap();
-    }
-
-    pub fn path(&self) -> &str {
-        self.0.to_str().unwrap()
-    }
-}
-
-impl Drop for File {
-    fn drop(&mut self) {
-        let _ = std::fs::remove_file(&self.0);
-    }
-}
-
-/// What `longpoll token` says: the line and the secret.
-pub fn new_token(name: &str, rights: &str, topics: &str) -> (String, String) {
-    let made = program().args(["token", name, rights, topics]).output().unwrap();
-    assert!(made.status.success());
-    let (line, told) = (String::from_utf8(made.stdout), String::from_utf8(made.stderr).unwrap());
-    (line.unwrap(), told.trim().rsplit(' ').next().unwrap().to_owned())
-}
-
-pub fn bearer(secret: &str) -> String {
-    format!("Authorization: Bearer {secret}\r\n")
-}
-
-fn ask(server: &Server, request: &str, fields: &str) -> Answer {
+fn ask(server: &Server, request: &str, fields: &str) -> Response {
     let mut client = server.connect();
     client.send(format!("{request} HTTP/1.1\r\nHost: localhost\r\n{fields}\r\n"));
-    if request.starts_with("HEAD") { client.head() } else { client.answer() }
+    if request.starts_with("HEAD") { client.response_head() } else { client.response() }
 }
 
 fn hold(server: &Server, target: &str, secret: &str) -> Client {
@@ -100,7 +63,7 @@ fn right_by_pattern_by_verb_a_token_may_what_its_line_says() {
         })
         .collect();
     let text: String = tokens.iter().map(|(.., (line, _))| line.as_str()).collect();
-    let file = File::new("matrix", &text);
+    let file = TokenFile::new("matrix", &text);
     let server = Server::start(&["--tokens", file.path()]);
     let mut rows = 0;
     for (request, right, patterns) in VERBS {
@@ -137,7 +100,7 @@ fn right_by_pattern_by_verb_a_token_may_what_its_line_says() {
 #[test]
 fn a_key_belongs_to_its_token() {
     let (a, b) = (new_token("a", "publish,read", "*"), new_token("b", "publish", "*"));
-    let file = File::new("keys", &format!("{}{}", a.0, b.0));
+    let file = TokenFile::new("keys", &format!("{}{}", a.0, b.0));
     let server = Server::start(&["--tokens", file.path()]);
     let publish = |secret: &str, body: &str| {
         let fields = format!("{}Idempotency-Key: k\r\n", bearer(secret));
@@ -152,7 +115,7 @@ fn a_held_poll_ends_when_its_token_is_taken_back_and_others_go_on() {
     let (a, b, c) =
         (new_token("a", "read", "*"), new_token("b", "read", "*"), new_token("c", "read", "*"));
     let admin = new_token("root", "admin,publish", "*");
-    let file = File::new("revoke", &format!("{}{}{}{}", a.0, b.0, c.0, admin.0));
+    let file = TokenFile::new("revoke", &format!("{}{}{}{}", a.0, b.0, c.0, admin.0));
     let server = Server::start(&["--tokens", file.path()]);
     let target = "/topics/news?since=now&wait=60";
     let [mut first, mut second, mut third] = [&a.1, &b.1, &c.1].map(|s| hold(&server, target, s));
@@ -160,22 +123,22 @@ fn a_held_poll_ends_when_its_token_is_taken_back_and_others_go_on() {
         let page = ask(&server, "GET /metrics", &bearer(&admin.1));
         page.text().contains("longpoll_polls_held 3\n")
     };
-    until("three polls are held", held);
+    wait_until("three polls are held", held);
     // The first is gone, the second may read something else, the third stays.
     let other = b.0.replace('*', "other");
     file.write(&format!("{other}{}{}", c.0, admin.0));
-    assert_eq!(first.answer().status, 401);
-    assert_eq!(second.answer().status, 403);
+    assert_eq!(first.response().status, 401);
+    assert_eq!(second.response().status, 403);
     assert_eq!(ask(&server, "GET /topics/news?wait=0", &bearer(&a.1)).status, 401);
     let fields = bearer(&admin.1);
     assert_eq!(server.connect().post("/topics/news", &fields, "hello").status, 201);
-    assert_eq!(third.answer().data(), ["hello"]);
+    assert_eq!(third.response().data(), ["hello"]);
 }
 
 #[test]
 fn a_wrong_change_of_the_file_is_told_and_changes_nothing() {
     let (a, b) = (new_token("a", "read", "*"), new_token("b", "read", "*"));
-    let file = File::new("reload", &a.0);
+    let file = TokenFile::new("reload", &a.0);
     let mut command = program();
     command.args(["--listen", "127.0.0.1:0", "--tokens", file.path()]).stderr(Stdio::piped());
     let mut server = Server::spawn(&mut command);
@@ -202,7 +165,7 @@ fn a_wrong_change_of_the_file_is_told_and_changes_nothing() {
 #[test]
 fn secrets_are_in_no_line_on_stderr() {
     let (line, secret) = new_token("a", "read", "*");
-    let file = File::new("quiet", &line);
+    let file = TokenFile::new("quiet", &line);
     let mut command = program();
     command.args(["--listen", "127.0.0.1:0", "--log", "requests", "--tokens", file.path()]);
     let mut server = Server::spawn(command.stderr(Stdio::piped()));
@@ -227,7 +190,7 @@ fn a_file_that_is_wrong_keeps_the_server_from_starting_and_is_named_with_its_lin
         (format!("#\n{}", line.replace("read", "write")), "line 2: rights"),
         ("x".repeat(600 << 10), "larger than"),
     ] {
-        let file = File::new("wrong", &text);
+        let file = TokenFile::new("wrong", &text);
         let args = ["--listen", "127.0.0.1:0", "--tokens", file.path()];
         let ended = program().args(args).output().unwrap();
         let told = String::from_utf8(ended.stderr).unwrap();
@@ -268,7 +231,7 @@ fn a_token_is_made_only_when_a_server_would_take_it() {
 #[test]
 fn a_token_that_is_taken_back_while_a_body_arrives_does_not_publish_it() {
     let (a, b) = (new_token("a", "publish", "*"), new_token("b", "read", "*"));
-    let file = File::new("late", &format!("{}{}", a.0, b.0));
+    let file = TokenFile::new("late", &format!("{}{}", a.0, b.0));
     let server = Server::start(&["--tokens", file.path()]);
     let mut client = server.connect();
     client.send(format!(
@@ -277,27 +240,27 @@ fn a_token_that_is_taken_back_while_a_body_arrives_does_not_publish_it() {
     ));
     file.write(&b.0);
     let gone = || ask(&server, "POST /topics/x", &format!("{}Content-Length: 0\r\n", bearer(&a.1)));
-    until("the token is gone", || gone().status == 401);
-    assert_eq!(client.send("lo").answer().status, 401);
+    wait_until("the token is gone", || gone().status == 401);
+    assert_eq!(client.send("lo").response().status, 401);
     assert_eq!(ask(&server, "GET /topics/news?wait=0", &bearer(&b.1)).seqs(), [0; 0]);
 }
 
 #[test]
 fn tokens_come_from_a_regular_file_only() {
     let (line, secret) = new_token("a", "read", "*");
-    let file = File::new("pipe", &line);
+    let file = TokenFile::new("pipe", &line);
     let server = Server::start(&["--tokens", file.path()]);
     std::fs::remove_file(file.path()).unwrap();
     assert!(Command::new("mkfifo").arg(file.path()).status().unwrap().success());
     // Whoever opened it would wait for ever, and look after nothing else.
     let mut left = hold(&server, "/topics/news?since=now&wait=60", &secret);
-    until("it is looked at", || ask(&server, "GET /health", "").status == 200);
+    wait_until("it is looked at", || ask(&server, "GET /health", "").status == 200);
     let ended = program().args(["--listen", "127.0.0.1:0", "--tokens", file.path()]).output();
     let ended = ended.unwrap();
     assert_eq!(ended.status.code(), Some(1));
     assert!(String::from_utf8(ended.stderr).unwrap().contains("no regular file"));
     server.signal(15);
-    assert_eq!(left.answer().json()["reason"], "drain");
+    assert_eq!(left.response().json()["reason"], "drain");
     let mut server = server;
     assert!(server.wait().0.success(), "its watch has ended");
 }

@@ -5,17 +5,17 @@ use std::thread;
 
 use serde_json::{Value, json};
 
-use crate::support::{Answer, Client, Server};
+use crate::support::{Client, Response, Server};
 
 /// Repeats that are sent at the same moment.
 const AT_ONCE: usize = 8;
 
-fn post(client: &mut Client, target: &str, key: &str, headers: &str, body: &str) -> Answer {
+fn post(client: &mut Client, target: &str, key: &str, headers: &str, body: &str) -> Response {
     let headers = format!("Idempotency-Key: {key}\r\n{headers}");
     client.post(&format!("/topics/{target}"), &headers, body)
 }
 
-fn without_duplicate(answer: &Answer) -> Value {
+fn without_duplicate(answer: &Response) -> Value {
     let mut json = answer.json();
     json.as_object_mut().unwrap().remove("duplicate");
     json
@@ -24,17 +24,17 @@ fn without_duplicate(answer: &Answer) -> Value {
 #[test]
 fn a_repeat_gets_the_first_answer_marked_as_a_duplicate() {
     let server = Server::start(&[]);
-    let mut poll = server.hold("/topics/news?since=now&wait=60");
+    let mut poll = server.hold_poll("/topics/news?since=now&wait=60");
     let mut client = server.connect();
     let first = post(&mut client, "news?type=alert", "k-1", "", "hello");
     assert_eq!((first.status, &first.json()["released"]), (201, &json!(1)));
     assert_eq!(first.json().get("duplicate"), None);
-    assert_eq!(poll.answer().data(), ["hello"]);
+    assert_eq!(poll.response().data(), ["hello"]);
     for _ in 0..2 {
         let repeat = post(&mut server.connect(), "news?type=alert", "k-1", "", "hello");
         assert_eq!((repeat.status, &repeat.json()["duplicate"]), (200, &json!(true)));
         assert_eq!(without_duplicate(&repeat), first.json());
-        assert_eq!(repeat.next(), first.next());
+        assert_eq!(repeat.next_cursor(), first.next_cursor());
     }
     assert_eq!(server.get("/topics/news?wait=0").seqs(), [1]);
 }
@@ -89,7 +89,7 @@ fn a_key_outlives_its_event() {
     let mut client = server.connect();
     let first = post(&mut client, "news", "k", "", "hello");
     server.publish_many("news", 3);
-    client.ask("DELETE", "/topics/news").answer();
+    client.send_request("DELETE", "/topics/news").response();
     let repeat = post(&mut client, "news", "k", "", "hello");
     assert_eq!((repeat.status, repeat.json()["seq"].as_u64()), (200, Some(1)));
     assert_eq!(without_duplicate(&repeat), first.json());
@@ -103,7 +103,7 @@ fn a_refused_publish_does_not_use_its_key_up() {
     assert_eq!(post(&mut client, "news", "k", json, "{").status, 400);
     assert_eq!(post(&mut client, "news", "k", json, "{}").status, 201);
     assert_eq!(post(&mut client, "other", "k", "", "x").status, 429);
-    client.ask("DELETE", "/topics/news").answer();
+    client.send_request("DELETE", "/topics/news").response();
     assert_eq!(post(&mut client, "other", "k", "", "y").status, 201);
 }
 
@@ -112,7 +112,7 @@ fn repeats_at_the_same_moment_are_one_event_and_one_answer() {
     let server = Server::start(&[]);
     for round in 0..25 {
         let start = Barrier::new(AT_ONCE);
-        let answers: Vec<Answer> = thread::scope(|scope| {
+        let answers: Vec<Response> = thread::scope(|scope| {
             let tries: Vec<_> = (0..AT_ONCE)
                 .map(|_| {
                     scope.spawn(|| {

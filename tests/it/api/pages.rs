@@ -2,7 +2,7 @@
 
 use serde_json::{Value, json};
 
-use crate::support::{Answer, Client, Server};
+use crate::support::{Client, Response, Server};
 
 /// `a` 1, `b.x` 2, `b.y` 3, `a` 4, `c` 5, `b.x` 6; even ones are alerts.
 fn six_events(server: &Server) {
@@ -15,14 +15,14 @@ fn six_events(server: &Server) {
     }
 }
 
-fn publish_as(client: &mut Client, content_type: &str, body: impl AsRef<[u8]>) -> Answer {
+fn publish_as(client: &mut Client, content_type: &str, body: impl AsRef<[u8]>) -> Response {
     let answer =
         client.post("/topics/news", &format!("Content-Type: {content_type}\r\n"), body.as_ref());
     assert_eq!(answer.status, 201, "{answer:?}");
     answer
 }
 
-fn lines(answer: &Answer) -> Vec<Value> {
+fn lines(answer: &Response) -> Vec<Value> {
     answer.text().lines().map(|line| serde_json::from_str(line).expect("JSON")).collect()
 }
 
@@ -30,7 +30,7 @@ fn lines(answer: &Answer) -> Vec<Value> {
 fn since_takes_start_now_last_and_a_cursor() {
     let server = Server::start(&[]);
     six_events(&server);
-    let second = server.get("/topics/*?limit=2").next().to_owned();
+    let second = server.get("/topics/*?limit=2").next_cursor().to_owned();
     for (query, seqs) in [
         ("", &[1, 2, 3, 4, 5, 6][..]),
         ("since=start&", &[1, 2, 3, 4, 5, 6]),
@@ -71,10 +71,10 @@ fn pages_say_how_much_is_left_and_lead_through_all_of_it() {
         assert_eq!(page.seqs(), seqs);
         assert_eq!(page.json()["behind"], behind);
         assert_eq!(page.json()["more"], behind > 0);
-        page.next().clone_into(&mut since);
+        page.next_cursor().clone_into(&mut since);
     }
     let end = server.get(&format!("/topics/*?since={since}&wait=0"));
-    assert_eq!((end.json()["reason"].as_str(), end.next()), (Some("timeout"), &*since));
+    assert_eq!((end.json()["reason"].as_str(), end.next_cursor()), (Some("timeout"), &*since));
 }
 
 #[test]
@@ -127,13 +127,13 @@ fn a_type_filter_keeps_what_it_names_and_moves_past_the_rest() {
         let page = server.get(&format!("/topics/*?{query}&wait=0"));
         assert_eq!((page.seqs(), &page.json()["behind"]), (seqs.to_vec(), &behind.into()));
         if behind == 0 {
-            assert_eq!(page.next(), last.next(), "{query}: all was looked at");
+            assert_eq!(page.next_cursor(), last.next_cursor(), "{query}: all was looked at");
         }
     }
     let nothing = server.get("/topics/*?type=none&wait=0");
-    assert_eq!((nothing.seqs(), nothing.next()), (vec![], last.next()));
+    assert_eq!((nothing.seqs(), nothing.next_cursor()), (vec![], last.next_cursor()));
     let page = server.get("/topics/*?type=alert&limit=2&wait=0");
-    let rest = server.get(&format!("/topics/*?type=alert&since={}&wait=0", page.next()));
+    let rest = server.get(&format!("/topics/*?type=alert&since={}&wait=0", page.next_cursor()));
     assert_eq!(rest.seqs(), [6]);
 }
 
@@ -194,11 +194,11 @@ fn ndjson_is_one_event_a_line_with_the_cursor_in_the_header() {
     assert_eq!(page.header("Poll-Reason"), Some("data"));
     assert_eq!(lines(&page), *json.json()["events"].as_array().unwrap());
     assert!(page.text().ends_with('\n'));
-    assert_eq!(page.next(), json.next());
-    let rest = server.get(&format!("/topics/*?since={}&format=ndjson", page.next()));
+    assert_eq!(page.next_cursor(), json.next_cursor());
+    let rest = server.get(&format!("/topics/*?since={}&format=ndjson", page.next_cursor()));
     assert_eq!(lines(&rest).iter().map(|e| e["seq"].clone()).collect::<Vec<_>>(), [5, 6]);
-    let end = server.get(&format!("/topics/*?since={}&format=ndjson&wait=0", rest.next()));
-    assert_eq!((end.status, end.text(), end.next()), (200, "", rest.next()));
+    let end = server.get(&format!("/topics/*?since={}&format=ndjson&wait=0", rest.next_cursor()));
+    assert_eq!((end.status, end.text(), end.next_cursor()), (200, "", rest.next_cursor()));
     assert_eq!(end.header("Poll-Reason"), Some("timeout"));
 }
 
@@ -225,10 +225,10 @@ fn raw_is_one_events_own_bytes_with_its_own_content_type() {
         assert_eq!(answer.header("Content-Security-Policy"), Some("sandbox"));
         assert_eq!(answer.header("X-Content-Type-Options"), Some("nosniff"));
         assert_eq!(answer.header("Poll-Reason"), Some("data"));
-        answer.next().clone_into(&mut since);
+        answer.next_cursor().clone_into(&mut since);
     }
     let end = client.get(&format!("/topics/news?since={since}&format=raw&wait=0"));
-    assert_eq!((end.status, end.text(), end.next()), (200, "", &*since));
+    assert_eq!((end.status, end.text(), end.next_cursor()), (200, "", &*since));
     assert_eq!(end.header("Poll-Reason"), Some("timeout"));
     assert_eq!(end.header("Content-Security-Policy"), Some("sandbox"));
 }
@@ -267,7 +267,7 @@ fn a_page_is_cut_at_a_mebibyte_and_the_next_ones_bring_the_rest() {
                 assert_eq!(page.json()["behind"], 40 - seen);
                 assert_eq!(page.json()["more"], seen < 40);
             }
-            page.next().clone_into(&mut since);
+            page.next_cursor().clone_into(&mut since);
         }
     }
 }
@@ -282,7 +282,7 @@ fn a_page_holds_one_event_even_when_that_is_larger_than_a_page() {
     let page = client.get("/topics/news");
     assert_eq!((page.seqs(), &page.json()["behind"]), (vec![1], &json!(1)));
     assert_eq!(page.data()[0].as_str().map(str::len), Some(300_000));
-    let rest = client.get(&format!("/topics/news?since={}", page.next()));
+    let rest = client.get(&format!("/topics/news?since={}", page.next_cursor()));
     assert_eq!(rest.data(), ["small"]);
 }
 

@@ -2,16 +2,16 @@
 
 use std::time::{Duration, Instant};
 
-use crate::support::{Answer, Client, Server, until};
+use crate::support::{Client, Response, Server, wait_until};
 
 const SIGTERM: i32 = 15;
 
-fn seconds(answer: &Answer) -> f64 {
+fn seconds(answer: &Response) -> f64 {
     answer.header("Poll-Wait").expect("a Poll-Wait header").parse().unwrap()
 }
 
 /// The head without its date, which may differ by a second.
-fn undated(answer: &Answer) -> Vec<&str> {
+fn undated(answer: &Response) -> Vec<&str> {
     answer.head.split("\r\n").filter(|line| !line.starts_with("Date:")).collect()
 }
 
@@ -22,14 +22,14 @@ fn poll_preferring(client: &mut Client, target: &str, prefer: &str) {
 #[test]
 fn a_held_poll_gets_the_event_that_is_published_while_it_waits() {
     let server = Server::start(&[]);
-    let mut poll = server.hold("/topics/news?since=now&wait=60");
-    assert!(poll.has_nothing());
+    let mut poll = server.hold_poll("/topics/news?since=now&wait=60");
+    assert!(poll.has_received_nothing());
     let published = server.publish("news", "hello");
     assert_eq!(published.json()["released"], 1);
-    let answer = poll.answer();
+    let answer = poll.response();
     assert_eq!(answer.data(), ["hello"]);
     assert_eq!(answer.header("Poll-Reason"), Some("data"));
-    assert_eq!(answer.next(), published.json()["cursor"]);
+    assert_eq!(answer.next_cursor(), published.json()["cursor"]);
 }
 
 #[test]
@@ -42,7 +42,7 @@ fn a_poll_that_finds_nothing_says_so_when_its_time_is_over() {
     assert_eq!(
         answer.json(),
         serde_json::json!({
-            "events": [], "next": answer.next(), "more": false, "behind": 0, "reason": "timeout",
+            "events": [], "next": answer.next_cursor(), "more": false, "behind": 0, "reason": "timeout",
         })
     );
     assert_eq!(answer.header("Content-Type"), Some("application/json"));
@@ -63,7 +63,7 @@ fn an_answer_with_data_is_of_the_same_shape_and_waited_for_nothing() {
     assert_eq!(members, ["behind", "events", "more", "next", "reason"]);
     assert_eq!((&json["more"], &json["behind"]), (&false.into(), &0.into()));
     assert_eq!(json["reason"], "data");
-    assert_eq!(json["next"], answer.next());
+    assert_eq!(json["next"], answer.next_cursor());
     assert_eq!(answer.header("Poll-Reason"), Some("data"));
     assert_eq!(answer.header("Poll-Wait"), None);
     assert_eq!(answer.header("Cache-Control"), Some("no-store, no-transform"));
@@ -83,20 +83,20 @@ fn a_wait_of_zero_is_answered_at_once() {
 #[test]
 fn a_cursor_moves_past_the_traffic_of_other_topics_when_its_poll_times_out() {
     let server = Server::start(&[]);
-    let before = server.get("/topics/quiet?wait=0").next().to_owned();
+    let before = server.get("/topics/quiet?wait=0").next_cursor().to_owned();
     let busy = server.publish_many("busy", 3);
     for wait in ["0", "0.01"] {
         let answer = server.get(&format!("/topics/quiet?since={before}&wait={wait}"));
         assert_eq!(answer.json()["reason"], "timeout");
-        assert_eq!(answer.next(), busy.next());
+        assert_eq!(answer.next_cursor(), busy.next_cursor());
     }
 }
 
 #[test]
 fn a_held_poll_sleeps_through_other_topics_and_unwanted_types_but_its_cursor_moves() {
     let server = Server::start(&[]);
-    let mut other = server.hold("/topics/quiet?since=now&wait=60");
-    let mut unwanted = server.hold("/topics/busy?since=now&wait=60&type=alert,alarm");
+    let mut other = server.hold_poll("/topics/quiet?since=now&wait=60");
+    let mut unwanted = server.hold_poll("/topics/busy?since=now&wait=60&type=alert,alarm");
     let mut client = server.connect();
     for query in ["", "?type=notice", "?type=alert2"] {
         let published = client.post(&format!("/topics/busy{query}"), "", "x");
@@ -104,27 +104,27 @@ fn a_held_poll_sleeps_through_other_topics_and_unwanted_types_but_its_cursor_mov
     }
     let last = server.publish("quieter", "x");
     assert_eq!(last.json()["released"], 0);
-    server.until_held(2);
-    assert!(other.has_nothing() && unwanted.has_nothing());
+    server.wait_until_held(2);
+    assert!(other.has_received_nothing() && unwanted.has_received_nothing());
     server.signal(SIGTERM);
     for poll in [&mut other, &mut unwanted] {
-        let answer = poll.answer();
+        let answer = poll.response();
         assert_eq!(answer.json()["reason"], "drain");
         assert_eq!(answer.json()["events"], serde_json::json!([]));
-        assert_eq!(answer.next(), last.next());
+        assert_eq!(answer.next_cursor(), last.next_cursor());
     }
 }
 
 #[test]
 fn a_held_poll_gets_the_wanted_type_and_nothing_of_what_came_before_it() {
     let server = Server::start(&[]);
-    let mut poll = server.hold("/topics/news?since=now&wait=60&type=alert");
+    let mut poll = server.hold_poll("/topics/news?since=now&wait=60&type=alert");
     server.publish("news", "not this");
     let published = server.connect().post("/topics/news", "Event-Type: alert\r\n", "this");
     assert_eq!(published.json()["released"], 1);
-    let answer = poll.answer();
+    let answer = poll.response();
     assert_eq!(answer.data(), ["this"]);
-    assert_eq!(answer.next(), published.next());
+    assert_eq!(answer.next_cursor(), published.next_cursor());
 }
 
 #[test]
@@ -143,9 +143,9 @@ fn a_wait_is_up_to_a_tenth_shorter_than_asked_and_never_longer() {
     let begun = Instant::now();
     let mut polls: Vec<_> = (0..40).map(|_| server.connect()).collect();
     for poll in &mut polls {
-        poll.ask("GET", "/topics/news?wait=0.2");
+        poll.send_request("GET", "/topics/news?wait=0.2");
     }
-    let waits: Vec<_> = polls.iter_mut().map(|poll| seconds(&poll.answer())).collect();
+    let waits: Vec<_> = polls.iter_mut().map(|poll| seconds(&poll.response())).collect();
     assert!(begun.elapsed() >= Duration::from_millis(180));
     assert!(waits.iter().all(|wait| (0.18..=0.2).contains(wait)), "{waits:?}");
     assert!(waits.iter().any(|wait| (wait - waits[0]).abs() > 0.001), "all alike: {waits:?}");
@@ -156,14 +156,14 @@ fn prefer_wait_means_the_same_as_the_parameter() {
     let server = Server::start(&[]);
     let mut poll = server.connect();
     poll_preferring(&mut poll, "/topics/news", "respond-async, wait=50");
-    server.until_held(1);
+    server.wait_until_held(1);
     server.publish("news", "hello");
-    let answer = poll.answer();
+    let answer = poll.response();
     assert_eq!(answer.data(), ["hello"]);
     assert_eq!(answer.header("Preference-Applied"), Some("wait=50"));
 
     poll_preferring(&mut poll, "/topics/other", "wait=0");
-    let answer = poll.answer();
+    let answer = poll.response();
     assert_eq!(answer.header("Preference-Applied"), Some("wait=0"));
     assert_eq!(seconds(&answer), 0.0);
 }
@@ -173,7 +173,7 @@ fn the_query_wins_over_prefer() {
     let server = Server::start(&[]);
     let mut poll = server.connect();
     poll_preferring(&mut poll, "/topics/news?wait=0", "wait=60");
-    let answer = poll.answer();
+    let answer = poll.response();
     assert_eq!((seconds(&answer), answer.header("Preference-Applied")), (0.0, None));
 }
 
@@ -184,7 +184,7 @@ fn a_preference_that_makes_no_sense_is_let_go() {
     let mut poll = server.connect();
     for prefer in ["wait", "wait=soon", "wait=-1", "handling=lenient", ""] {
         poll_preferring(&mut poll, "/topics/news", prefer);
-        let answer = poll.answer();
+        let answer = poll.response();
         assert_eq!((answer.status, answer.header("Preference-Applied")), (200, None), "{prefer}");
     }
 }
@@ -200,7 +200,7 @@ fn head_gives_the_headers_of_a_poll_that_does_not_wait() {
         let got = client.get(&format!("{target}wait=0"));
         for query in ["wait=0", "wait=60", ""] {
             // Without a wait it would be 25 s, but HEAD never waits.
-            let head = client.ask("HEAD", &format!("{target}{query}")).head();
+            let head = client.send_request("HEAD", &format!("{target}{query}")).response_head();
             assert_eq!(undated(&head), undated(&got), "{target}{query}");
         }
     }
@@ -212,7 +212,7 @@ fn head_does_not_apply_a_preferred_wait() {
     let server = Server::start(&[]);
     let mut client = server.connect();
     client.send("HEAD /topics/news HTTP/1.1\r\nHost: localhost\r\nPrefer: wait=60\r\n\r\n");
-    let head = client.head();
+    let head = client.response_head();
     assert_eq!((head.status, seconds(&head)), (200, 0.0));
     assert_eq!(head.header("Preference-Applied"), None, "it did not wait 60 s");
 }
@@ -222,7 +222,7 @@ fn one_connection_carries_polls_of_every_outcome() {
     let server = Server::start(&[]);
     server.publish("news", "hello");
     let mut client = server.connect();
-    let future = format!("{}99", client.get("/topics/news?wait=0").next());
+    let future = format!("{}99", client.get("/topics/news?wait=0").next_cursor());
     for _ in 0..2 {
         assert_eq!(client.get("/topics/none?wait=0").json()["reason"], "timeout");
         assert_eq!(client.get("/topics/none?wait=0.01").json()["reason"], "timeout");
@@ -231,47 +231,47 @@ fn one_connection_carries_polls_of_every_outcome() {
         assert_eq!(client.get("/topics/none?format=raw&wait=0").text(), "");
         assert_eq!(client.get(&format!("/topics/news?since={future}")).status, 410);
         assert_eq!(client.get("/topics/news?limit=0").status, 400);
-        assert_eq!(client.ask("HEAD", "/topics/news").head().status, 200);
+        assert_eq!(client.send_request("HEAD", "/topics/news").response_head().status, 200);
     }
-    client.ask("GET", "/topics/news?since=now&wait=60");
-    server.until_held(1);
+    client.send_request("GET", "/topics/news?since=now&wait=60");
+    server.wait_until_held(1);
     server.publish("news", "more");
-    assert_eq!(client.answer().data(), ["more"]);
+    assert_eq!(client.response().data(), ["more"]);
     assert_eq!(client.get("/health").status, 200);
 }
 
 #[test]
 fn a_client_that_hangs_up_gives_its_place_back() {
     let server = Server::start(&[]);
-    drop(server.hold("/topics/news?since=now&wait=3000"));
-    server.until_held(0);
+    drop(server.hold_poll("/topics/news?since=now&wait=3000"));
+    server.wait_until_held(0);
     assert_eq!(server.publish("news", "hello").json()["released"], 0);
 }
 
 #[test]
 fn the_end_of_input_is_a_hang_up_even_behind_another_request() {
     let server = Server::start(&[]);
-    let mut half = server.hold("/topics/news?since=now&wait=3000");
-    half.end_output();
-    server.until_held(0);
+    let mut half = server.hold_poll("/topics/news?since=now&wait=3000");
+    half.close_write();
+    server.wait_until_held(0);
     assert!(half.is_closed());
 
-    let mut half = server.hold("/topics/news?since=now&wait=3000");
-    half.ask("GET", "/health").end_output();
-    server.until_held(0);
+    let mut half = server.hold_poll("/topics/news?since=now&wait=3000");
+    half.send_request("GET", "/health").close_write();
+    server.wait_until_held(0);
 }
 
 #[test]
 fn bytes_that_arrive_while_a_poll_is_held_are_no_hang_up() {
     let server = Server::start(&[]);
-    let mut poll = server.hold("/topics/news?since=now&wait=60");
-    poll.ask("GET", "/health");
+    let mut poll = server.hold_poll("/topics/news?since=now&wait=60");
+    poll.send_request("GET", "/health");
     // Longer than the server takes to notice one that left.
-    drop(server.hold("/topics/other?since=now&wait=3000"));
-    server.until_held(1);
+    drop(server.hold_poll("/topics/other?since=now&wait=3000"));
+    server.wait_until_held(1);
     server.publish("news", "hello");
-    assert_eq!(poll.answer().data(), ["hello"]);
-    assert_eq!(poll.answer().json()["status"], "ok");
+    assert_eq!(poll.response().data(), ["hello"]);
+    assert_eq!(poll.response().json()["status"], "ok");
 }
 
 #[test]
@@ -279,11 +279,11 @@ fn equal_requests_get_the_same_bytes() {
     let server = Server::start(&[]);
     let mut polls: Vec<_> = (0..8).map(|_| server.connect()).collect();
     for poll in &mut polls {
-        poll.ask("GET", "/topics/news?since=now&wait=60");
+        poll.send_request("GET", "/topics/news?since=now&wait=60");
     }
-    server.until_held(8);
+    server.wait_until_held(8);
     assert_eq!(server.publish("news", "hello").json()["released"], 8);
-    let answers: Vec<_> = polls.iter_mut().map(Client::answer).collect();
+    let answers: Vec<_> = polls.iter_mut().map(Client::response).collect();
     for answer in &answers {
         assert_eq!(undated(answer), undated(&answers[0]));
         assert_eq!(answer.body, answers[0].body);
@@ -298,8 +298,8 @@ fn a_publish_says_how_many_held_polls_it_answers() {
     let _held: Vec<_> = ["news", "n*", "*", "news,other", "other,ne*", "new*&type=alert", "other"]
         .iter()
         .map(|topics| match topics.split_once('&') {
-            Some((topics, query)) => server.hold(&format!("/topics/{topics}?{query}&wait=60")),
-            None => server.hold(&format!("/topics/{topics}?wait=60")),
+            Some((topics, query)) => server.hold_poll(&format!("/topics/{topics}?{query}&wait=60")),
+            None => server.hold_poll(&format!("/topics/{topics}?wait=60")),
         })
         .collect();
     assert_eq!(server.publish("news", "1").json()["released"], 5);
@@ -307,36 +307,36 @@ fn a_publish_says_how_many_held_polls_it_answers() {
     let alert = server.connect().post("/topics/news?type=alert", "", "3");
     assert_eq!(alert.json()["released"], 1);
     assert_eq!(server.publish("other", "4").json()["released"], 1);
-    server.until_held(0);
+    server.wait_until_held(0);
 }
 
 #[test]
 fn a_held_poll_gets_a_whole_batch_in_one_answer() {
     let server = Server::start(&[]);
-    let mut poll = server.hold("/topics/n*?since=now&wait=60");
+    let mut poll = server.hold_poll("/topics/n*?since=now&wait=60");
     let batch = server.connect().post(
         "/topics/news",
         "Content-Type: application/x-ndjson\r\n",
         "1\n2\n3\n",
     );
     assert_eq!(batch.json()["released"], 1);
-    assert_eq!(poll.answer().data(), [1, 2, 3]);
+    assert_eq!(poll.response().data(), [1, 2, 3]);
 }
 
 #[test]
 fn polls_by_reason_and_the_peak_of_those_held_are_counted() {
     let server = Server::start(&[]);
-    let mut polls = [(); 3].map(|()| server.hold("/topics/news?since=now&wait=60"));
+    let mut polls = [(); 3].map(|()| server.hold_poll("/topics/news?since=now&wait=60"));
     assert_eq!(server.metric("polls_held_peak"), 3.0);
     server.publish("news", "hello");
     for poll in &mut polls {
-        poll.answer();
+        poll.response();
     }
     server.get("/topics/none?wait=0");
-    drop(server.hold("/topics/none?wait=60"));
-    server.until_held(0);
+    drop(server.hold_poll("/topics/none?wait=60"));
+    server.wait_until_held(0);
     assert_eq!(server.metric("polls_total{reason=\"data\"}"), 3.0);
     assert_eq!(server.metric("polls_total{reason=\"timeout\"}"), 1.0);
-    until("the wake is measured", || server.metric("wake_seconds_count") == 3.0);
+    wait_until("the wake is measured", || server.metric("wake_seconds_count") == 3.0);
     assert_eq!(server.metric("polls_held_peak"), 3.0);
 }

@@ -4,10 +4,10 @@
 use std::io::{Read, Write};
 use std::net::TcpStream;
 
-use crate::support::{Answer, Client, Server};
+use crate::support::{Client, Response, Server};
 
 /// Checks a refusal's status and shape, and that its detail says all of this.
-fn refused(answer: &Answer, status: u16, says: &[&str]) {
+fn refused(answer: &Response, status: u16, says: &[&str]) {
     assert_eq!(answer.status, status, "{answer:?}");
     let detail = answer.detail();
     assert!(!answer.json()["title"].as_str().unwrap().is_empty());
@@ -16,12 +16,12 @@ fn refused(answer: &Answer, status: u16, says: &[&str]) {
     }
 }
 
-fn goes_on(client: &mut Client, answer: &Answer) {
+fn goes_on(client: &mut Client, answer: &Response) {
     assert_eq!(answer.header("Connection"), None, "{answer:?}");
     assert_eq!(client.get("/health").status, 200);
 }
 
-fn ends(client: &mut Client, answer: &Answer) {
+fn ends(client: &mut Client, answer: &Response) {
     assert_eq!(answer.header("Connection"), Some("close"), "{answer:?}");
     assert!(client.is_closed());
 }
@@ -60,7 +60,7 @@ fn a_bad_parameter_is_named_with_its_value_and_what_is_allowed() {
 fn a_cursor_that_was_never_given_out_is_refused() {
     let server = Server::start(&[]);
     let mut client = server.connect();
-    let cursor = client.get("/topics/news?wait=0").next().to_owned();
+    let cursor = client.get("/topics/news?wait=0").next_cursor().to_owned();
     for changed in [
         cursor.to_ascii_uppercase().replace('.', "F."),
         format!("{cursor}."),
@@ -92,7 +92,7 @@ fn an_unknown_parameter_is_refused_with_a_list_of_the_known() {
     refused(&client.get("/topics?since=now"), 400, &["since", "prefix", "limit", "after"]);
     refused(&client.get("/health?x=1"), 400, &["x"]);
     refused(&client.get("/metrics?x=1"), 400, &["x"]);
-    refused(&client.ask("DELETE", "/topics/news?x=1").answer(), 400, &["x"]);
+    refused(&client.send_request("DELETE", "/topics/news?x=1").response(), 400, &["x"]);
     assert_eq!(client.get("/topics/news?wait=0").seqs(), [0; 0]);
 }
 
@@ -117,7 +117,7 @@ fn a_path_that_is_not_there_is_named() {
         refused(&answer, 404, &[path, "/topics"]);
         goes_on(&mut client, &answer);
     }
-    let head = client.ask("HEAD", "/nope").head();
+    let head = client.send_request("HEAD", "/nope").response_head();
     assert_eq!(head.status, 404);
     assert_eq!(client.get("/health").status, 200);
 }
@@ -135,7 +135,7 @@ fn a_path_without_that_method_says_which_it_has() {
         ("POST", "/health", &["GET", "HEAD"]),
         ("PUT", "/metrics", &["GET", "HEAD"]),
     ] {
-        let answer = client.ask(method, path).answer();
+        let answer = client.send_request(method, path).response();
         refused(&answer, 405, &[method, path]);
         let allow = answer.header("Allow").expect("an Allow header");
         let listed: Vec<_> = allow.split(',').map(str::trim).collect();
@@ -150,24 +150,24 @@ fn a_request_line_or_head_that_is_too_large_is_refused() {
     let server = Server::start(&["--max-head", "2KiB"]);
     let filler = "x".repeat(3000);
     let mut client = server.connect();
-    let answer = client.ask("GET", &format!("/topics/{filler}")).answer();
+    let answer = client.send_request("GET", &format!("/topics/{filler}")).response();
     refused(&answer, 414, &["2048"]);
     ends(&mut client, &answer);
     let many = "A: b\r\n".repeat(200);
     for fields in [format!("X: {filler}\r\n"), format!("{filler}: x\r\n"), many] {
         let mut client = server.connect();
         client.send(format!("GET /health HTTP/1.1\r\nHost: localhost\r\n{fields}\r\n"));
-        let answer = client.answer();
+        let answer = client.response();
         refused(&answer, 431, &[]);
         ends(&mut client, &answer);
     }
     let mut client = server.connect();
     // Before the end of either: the client learns it as early as the server.
     client.send(format!("GET /topics/{filler}"));
-    refused(&client.answer(), 414, &["2048"]);
+    refused(&client.response(), 414, &["2048"]);
     let mut client = server.connect();
     client.send(format!("GET /health HTTP/1.1\r\nHost: localhost\r\nX: {filler}"));
-    refused(&client.answer(), 431, &["2048"]);
+    refused(&client.response(), 431, &["2048"]);
 }
 
 #[test]
@@ -202,7 +202,7 @@ fn garbage_is_answered_at_the_first_byte_that_shows_it() {
     ] {
         let mut client = server.connect();
         // Not a byte more is sent.
-        let answer = client.send(begins).send(shows).answer();
+        let answer = client.send(begins).send(shows).response();
         refused(&answer, 400, &[]);
         ends(&mut client, &answer);
     }
@@ -256,11 +256,11 @@ fn a_body_where_none_belongs_is_not_taken_for_the_next_request() {
         client.send(format!(
             "{method} /topics/other?wait=0 HTTP/1.1\r\nHost: localhost\r\nContent-Length: {length}\r\n\r\n{smuggled}"
         ));
-        let answer = client.head();
+        let answer = client.response_head();
         if answer.status >= 400 {
             assert_eq!(answer.header("Connection"), Some("close"), "{method}");
         }
-        client.end_output().rest();
+        client.close_write().read_to_end();
     }
     let mut client = server.connect();
     let answer = client.post("/nope", "", "POST /topics/news HTTP/1.1\r\nHost: localhost\r\n\r\n");
@@ -307,8 +307,8 @@ fn refusals_are_counted_by_cause() {
     client.get("/nope");
     client.get("/nope");
     client.get("/topics/news?wait=x");
-    client.ask("PUT", "/topics/news").answer();
-    client.send("nonsense\r\n\r\n").answer();
+    client.send_request("PUT", "/topics/news").response();
+    client.send("nonsense\r\n\r\n").response();
     for (cause, count) in [
         ("not_found", 2.0),
         ("bad_request", 1.0),

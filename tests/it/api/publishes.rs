@@ -6,12 +6,12 @@ use std::thread;
 
 use serde_json::{Value, json};
 
-use crate::support::{Answer, Server};
+use crate::support::{Response, Server};
 
 const JSON: &str = "Content-Type: application/json\r\n";
 const NDJSON: &str = "Content-Type: application/x-ndjson\r\n";
 
-fn post(server: &Server, headers: &str, body: impl AsRef<[u8]>) -> Answer {
+fn post(server: &Server, headers: &str, body: impl AsRef<[u8]>) -> Response {
     server.connect().post("/topics/news", headers, body)
 }
 
@@ -20,7 +20,7 @@ fn events(server: &Server) -> Vec<Value> {
     page["events"].as_array().unwrap().clone()
 }
 
-fn raw(server: &Server) -> Answer {
+fn raw(server: &Server) -> Response {
     server.get("/topics/news?since=last:1&format=raw&wait=0")
 }
 
@@ -34,12 +34,12 @@ fn a_publish_is_acknowledged_with_what_became_of_it() {
     assert_eq!(
         answer.json(),
         json!({
-            "topic": "news", "seq": 1, "cursor": answer.next(), "time": event["time"],
+            "topic": "news", "seq": 1, "cursor": answer.next_cursor(), "time": event["time"],
             "released": 0, "durable": false,
         })
     );
-    assert!(answer.next().ends_with(".1"));
-    let page = server.get(&format!("/topics/news?since={}&wait=0", answer.next()));
+    assert!(answer.next_cursor().ends_with(".1"));
+    let page = server.get(&format!("/topics/news?since={}&wait=0", answer.next_cursor()));
     assert_eq!(page.seqs(), [0; 0]);
 }
 
@@ -138,7 +138,7 @@ fn an_empty_body_is_an_event_with_empty_text() {
     let server = Server::start(&[]);
     let mut client = server.connect();
     client.send("POST /topics/news HTTP/1.1\r\nHost: localhost\r\n\r\n");
-    assert_eq!(client.answer().status, 201);
+    assert_eq!(client.response().status, 201);
     assert_eq!(post(&server, "", "").status, 201);
     let data: Vec<_> = events(&server).iter().map(|event| event["data"].clone()).collect();
     assert_eq!(data, ["", ""]);
@@ -183,8 +183,8 @@ fn a_batch_is_one_event_a_line_with_consecutive_seqs() {
     let answer = server.connect().post("/topics/news?type=alert", NDJSON, body);
     assert_eq!(answer.status, 201);
     assert_eq!((&answer.json()["count"], &answer.json()["seq"]), (&json!(3), &json!(4)));
-    assert_eq!(answer.json()["cursor"], answer.next());
-    assert!(answer.next().ends_with(".4"));
+    assert_eq!(answer.json()["cursor"], answer.next_cursor());
+    assert!(answer.next_cursor().ends_with(".4"));
     let events = events(&server);
     let shown = |name: &str| events.iter().map(|e| e[name].clone()).collect::<Vec<_>>();
     assert_eq!(shown("data"), [json!({"a": 1}), json!([2]), json!("three")]);
@@ -263,24 +263,24 @@ fn a_body_that_is_too_large_is_refused_before_it_is_sent() {
     let server = Server::start(&[]);
     let mut client = server.connect();
     client.send("POST /topics/news HTTP/1.1\r\nHost: localhost\r\nContent-Length: 65537\r\n\r\n");
-    assert_eq!(client.answer().status, 413);
+    assert_eq!(client.response().status, 413);
     let mut client = server.connect();
     let length = "99999999999999999999999";
     client.send(format!(
         "POST /topics/news HTTP/1.1\r\nHost: localhost\r\nContent-Length: {length}\r\n\r\n"
     ));
-    assert_eq!(client.answer().status, 413);
+    assert_eq!(client.response().status, 413);
     let mut client = server.connect();
     let chunked = "Transfer-Encoding: chunked\r\n\r\nFFFF\r\n";
     client.send(format!("POST /topics/news HTTP/1.1\r\nHost: localhost\r\n{chunked}"));
     client.send(vec![b'x'; 65535]).send("\r\n2\r\n");
-    assert_eq!(client.answer().status, 413);
+    assert_eq!(client.response().status, 413);
 }
 
 #[test]
 fn a_batch_wakes_and_counts_each_held_poll_once() {
     let server = Server::start(&[]);
-    let _polls = [(); 2].map(|()| server.hold("/topics/news?wait=60"));
+    let _polls = [(); 2].map(|()| server.hold_poll("/topics/news?wait=60"));
     assert_eq!(post(&server, NDJSON, "1\n2\n3\n").json()["released"], 2);
     assert_eq!(server.metric("publishes_total"), 1.0);
     assert_eq!(server.metric("events_published_total"), 3.0);

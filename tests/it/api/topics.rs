@@ -54,7 +54,7 @@ fn the_head_is_a_cursor_to_go_on_from() {
     let server = Server::start(&[]);
     let last = server.publish_many("news", 3);
     let head = server.get("/topics").json()["head"].clone();
-    assert_eq!(head, last.next());
+    assert_eq!(head, last.next_cursor());
     server.publish("other", "x");
     let since = head.as_str().unwrap();
     assert_eq!(server.get(&format!("/topics/*?since={since}&wait=0")).seqs(), [4]);
@@ -68,7 +68,7 @@ fn a_topic_whose_events_are_gone_has_none_to_name() {
         (&list(&server, "")[0]["oldest"], &list(&server, "")[0]["events"]),
         (&4.into(), &2.into())
     );
-    server.connect().ask("DELETE", "/topics/news").answer();
+    server.connect().send_request("DELETE", "/topics/news").response();
     for topic in list(&server, "") {
         assert_eq!((&topic["events"], &topic["bytes"]), (&0.into(), &0.into()));
         assert_eq!((&topic["oldest"], &topic["newest"]), (&Value::Null, &Value::Null));
@@ -106,12 +106,12 @@ fn held_polls_are_counted_at_every_topic_that_would_answer_them() {
     }
     let polls: Vec<Client> = ["a", "a,b.1", "b.*,a", "*", "none", "b.2,none"]
         .iter()
-        .map(|topics| server.hold(&format!("/topics/{topics}?since=now&wait=60")))
+        .map(|topics| server.hold_poll(&format!("/topics/{topics}?since=now&wait=60")))
         .collect();
     let expected = [("a", 4), ("b.1", 3), ("b.2", 3)].map(|(topic, n)| (topic.to_owned(), n));
     assert_eq!(held(&server), BTreeMap::from(expected));
     drop(polls);
-    server.until_held(0);
+    server.wait_until_held(0);
     assert!(held(&server).values().all(|held| *held == 0));
 }
 
@@ -130,7 +130,7 @@ fn head_has_the_headers_of_get_and_no_body() {
     let mut client = server.connect();
     for path in ["/topics", "/health", "/metrics"] {
         let got = client.get(path);
-        let head = client.ask("HEAD", path).head();
+        let head = client.send_request("HEAD", path).response_head();
         assert_eq!(head.status, 200);
         assert_eq!(head.header("Content-Type"), got.header("Content-Type"));
         let length: usize = head.header("Content-Length").unwrap().parse().unwrap();
@@ -195,9 +195,9 @@ fn families(text: &str) -> BTreeMap<&str, (&str, Samples<'_>)> {
 #[test]
 fn the_metrics_are_well_formed() {
     let server = Server::start(&[]);
-    let mut poll = server.hold("/topics/news?since=now&wait=60");
+    let mut poll = server.hold_poll("/topics/news?since=now&wait=60");
     server.publish("news", "hello");
-    poll.answer();
+    poll.response();
     let answer = server.get("/metrics");
     let content_type = answer.header("Content-Type").unwrap();
     assert!(content_type.starts_with("text/plain; version=0.0.4"), "{content_type}");

@@ -3,7 +3,7 @@
 
 use longpoll::client::command::{FOLLOW_HELP, PUBLISH_HELP};
 
-use crate::support::command::{failed, run};
+use crate::support::command::{assert_failure, run};
 
 #[test]
 fn help_fits_one_screen_and_names_what_there_is() {
@@ -59,7 +59,7 @@ fn what_is_wrong_is_named_with_what_is_allowed() {
         (&["publish", "http://me@x", "a", "b"], &["--token-file"]),
     ] {
         let output = run(args);
-        failed(&output, 2, says);
+        assert_failure(&output, 2, says);
         assert!(output.stdout.is_empty());
     }
 }

@@ -5,8 +5,9 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering::SeqCst};
 
 use crate::support::Server;
-use crate::support::command::{Folder, Running, numbers, run_with};
-use crate::support::proxy::{Fate, Proxy};
+use crate::support::command::{RunningCommand, numbered_lines, run_with_stdin};
+use crate::support::proxy::{FaultyProxy, ProxyMode};
+use crate::support::temp_dir::TempDir;
 
 fn url(server: &Server) -> String {
     format!("http://{}", server.address)
@@ -14,9 +15,15 @@ fn url(server: &Server) -> String {
 
 /// Cuts each connection after a random number of bytes: sometimes before an answer, sometimes
 /// after a few.
-fn cuts(seed: u64) -> impl FnMut() -> Fate + Send {
+fn cuts(seed: u64) -> impl FnMut() -> ProxyMode + Send {
     let mut random = fastrand::Rng::with_seed(seed);
-    move || if random.u8(0..8) == 0 { Fate::Eaten } else { Fate::Cut(random.usize(0..4_000)) }
+    move || {
+        if random.u8(0..8) == 0 {
+            ProxyMode::DropResponse
+        } else {
+            ProxyMode::CutAfter(random.usize(0..4_000))
+        }
+    }
 }
 
 #[test]
@@ -24,8 +31,8 @@ fn a_follower_behind_a_bad_network_prints_everything_once_in_order() {
     let server = Server::start(&["--retain-events", "10000"]);
     for seed in 0..3 {
         let topic = format!("t{seed}");
-        let proxy = Proxy::start(server.address, cuts(seed));
-        let follow = Running::start(&["follow", "--format", "raw", &proxy.url(), &topic]);
+        let proxy = FaultyProxy::start(server.address, cuts(seed));
+        let follow = RunningCommand::start(&["follow", "--format", "raw", &proxy.url(), &topic]);
         let mut printed = Vec::new();
         // A few at a time, so that there are many answers to be cut.
         for _ in 0..10 {
@@ -34,7 +41,11 @@ fn a_follower_behind_a_bad_network_prints_everything_once_in_order() {
         }
         let expected: Vec<String> = (0..100).map(|n| (n % 10).to_string()).collect();
         assert_eq!(printed, expected, "seed {seed}");
-        assert!(proxy.broken() >= 5, "seed {seed}: only {} were cut", proxy.broken());
+        assert!(
+            proxy.broken_connections() >= 5,
+            "seed {seed}: only {} were cut",
+            proxy.broken_connections()
+        );
         assert!(!follow.has_line());
     }
 }
@@ -42,9 +53,9 @@ fn a_follower_behind_a_bad_network_prints_everything_once_in_order() {
 #[test]
 fn a_follower_that_is_killed_again_and_again_loses_nothing_that_it_had_not_kept() {
     let server = Server::start(&["--retain-events", "10000"]);
-    let folder = Folder::new();
+    let folder = TempDir::new();
     let state = folder.path("state");
-    let proxy = Proxy::start(server.address, cuts(7));
+    let proxy = FaultyProxy::start(server.address, cuts(7));
     let mut random = fastrand::Rng::with_seed(7);
     let mut newest = 0;
     for _ in 0..12 {
@@ -53,7 +64,7 @@ fn a_follower_that_is_killed_again_and_again_loses_nothing_that_it_had_not_kept(
         let before = kept(&state);
         let proxy = proxy.url();
         let args = ["follow", "--format", "{seq}", "--state", &state, &proxy, "news"];
-        let follow = Running::start(&args);
+        let follow = RunningCommand::start(&args);
         let mut lines = follow.take(random.usize(1..=10));
         lines.extend(follow.kill());
         let seqs: Vec<u64> = lines.iter().map(|line| line.parse().unwrap()).collect();
@@ -66,7 +77,7 @@ fn a_follower_that_is_killed_again_and_again_loses_nothing_that_it_had_not_kept(
     let url = url(&server);
     let last = ["follow", "--wait", "0", "--format", "{seq}", "--state", &state, &url, "news"];
     let before = kept(&state);
-    let (_, rest, _) = Running::start(&last).end();
+    let (_, rest, _) = RunningCommand::start(&last).finish();
     let expected: Vec<String> = (before + 1..=newest).map(|seq| seq.to_string()).collect();
     assert_eq!((rest, kept(&state)), (expected, newest));
 }
@@ -83,8 +94,8 @@ fn what_breaks_large_answers_is_passed_with_small_ones() {
     let server = Server::start(&["--retain-events", "10000"]);
     server.publish_many("news", 200);
     // Room for a head and a few events.
-    let proxy = Proxy::start(server.address, || Fate::Cut(1_500));
-    let follow = Running::start(&["follow", "--format", "{seq}", &proxy.url(), "news"]);
+    let proxy = FaultyProxy::start(server.address, || ProxyMode::CutAfter(1_500));
+    let follow = RunningCommand::start(&["follow", "--format", "{seq}", &proxy.url(), "news"]);
     let expected: Vec<String> = (1..=200).map(|seq| seq.to_string()).collect();
     assert_eq!(follow.take(200), expected);
 }
@@ -95,19 +106,23 @@ fn a_publisher_behind_a_bad_network_publishes_everything_once_in_order() {
     let eaten = Arc::new(AtomicUsize::new(0));
     let count = Arc::clone(&eaten);
     // Every other answer does not arrive.
-    let proxy = Proxy::start(server.address, move || {
-        if count.fetch_add(1, SeqCst) % 2 == 0 { Fate::Eaten } else { Fate::Cut(400) }
+    let proxy = FaultyProxy::start(server.address, move || {
+        if count.fetch_add(1, SeqCst) % 2 == 0 {
+            ProxyMode::DropResponse
+        } else {
+            ProxyMode::CutAfter(400)
+        }
     });
-    let lines = numbers(5_500);
-    let output = run_with(&["publish", &proxy.url(), "news"], &lines);
+    let lines = numbered_lines(5_500);
+    let output = run_with_stdin(&["publish", &proxy.url(), "news"], &lines);
     let errors = String::from_utf8_lossy(&output.stderr);
     assert!(output.status.success(), "{errors}");
     assert!(errors.contains("trying again"), "{errors}");
     let summary: serde_json::Value = serde_json::from_slice(&output.stdout).unwrap();
     assert_eq!((&summary["count"], &summary["seq"]), (&5_500.into(), &5_500.into()));
     let url = url(&server);
-    let follow = Running::start(&["follow", "--wait", "0", "--format", "raw", &url, "news"]);
-    let (_, printed, _) = follow.end();
+    let follow = RunningCommand::start(&["follow", "--wait", "0", "--format", "raw", &url, "news"]);
+    let (_, printed, _) = follow.finish();
     let expected: Vec<String> = (0..5_500).map(|n| n.to_string()).collect();
     assert_eq!(printed, expected);
     assert!(server.metric("publish_repeats_total") >= 6.0, "no answer was eaten");

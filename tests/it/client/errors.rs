@@ -3,14 +3,17 @@
 
 use std::time::{Duration, Instant};
 
-use crate::support::command::{Fake, Folder, Running, answer, failed, page, run};
-use crate::support::proxy::{Fate, Proxy};
-use crate::support::{Server, until};
+use crate::support::Server;
+use crate::support::command::{RunningCommand, assert_failure, run};
+use crate::support::fake_server::{FakeServer, http_response, page_response};
+use crate::support::proxy::{FaultyProxy, ProxyMode};
+use crate::support::temp_dir::TempDir;
+use crate::support::wait_until;
 
 const SIGTERM: i32 = 15;
 
-fn follow(url: &str, args: &[&str]) -> Running {
-    Running::start(&[&["follow", "--format", "raw"], args, &[url, "news"]].concat())
+fn follow(url: &str, args: &[&str]) -> RunningCommand {
+    RunningCommand::start(&[&["follow", "--format", "raw"], args, &[url, "news"]].concat())
 }
 
 /// The `since` of a request.
@@ -20,37 +23,39 @@ fn since(request: &str) -> &str {
 
 #[test]
 fn a_drain_is_followed_by_the_next_server_at_once() {
-    let fake = Fake::new();
+    let fake = FakeServer::new();
     let follow = follow(&fake.url(), &[]);
-    assert_eq!(since(&fake.serve(page(&[], "e.1", "timeout"))), "start");
+    assert_eq!(since(&fake.serve(page_response(&[], "e.1", "timeout"))), "start");
     let mut held = fake.accept();
     assert_eq!(since(&held.request()), "e.1");
-    held.send(page(&[2], "e.2", "drain").replace("\r\n\r\n", "\r\nConnection: close\r\n\r\n"));
+    held.send(
+        page_response(&[2], "e.2", "drain").replace("\r\n\r\n", "\r\nConnection: close\r\n\r\n"),
+    );
     assert_eq!(follow.line(), "2");
-    assert_eq!(since(&fake.serve(page(&[3], "e.3", "data"))), "e.2");
+    assert_eq!(since(&fake.serve(page_response(&[3], "e.3", "data"))), "e.2");
     assert_eq!(follow.line(), "3");
-    assert!(follow.error("shutting down").contains("at once"));
+    assert!(follow.error_line("shutting down").contains("at once"));
 }
 
 #[test]
 fn a_server_that_is_gone_is_waited_for() {
     let mut first = Server::start(&[]);
-    let proxy = Proxy::start(first.address, || Fate::Honest);
+    let proxy = FaultyProxy::start(first.address, || ProxyMode::PassThrough);
     let follow = follow(&proxy.url(), &["--on-gap", "skip"]);
-    first.until_held(1);
+    first.wait_until_held(1);
     first.publish("news", "one");
     assert_eq!(follow.line(), "one");
-    first.until_held(1);
+    first.wait_until_held(1);
     first.signal(SIGTERM);
     first.wait();
-    follow.error("hangs up");
+    follow.error_line("hangs up");
     // Without a store, the next server is another life of the log: that is told.
     let second = Server::start(&[]);
     second.publish("news", "two");
-    proxy.lead_to(second.address);
+    proxy.set_upstream(second.address);
     assert_eq!(follow.line(), "two");
-    assert!(follow.error("gap").contains("begun anew"));
-    second.until_held(1);
+    assert!(follow.error_line("gap").contains("begun anew"));
+    second.wait_until_held(1);
     second.publish("news", "three");
     assert_eq!(follow.line(), "three");
 }
@@ -58,78 +63,83 @@ fn a_server_that_is_gone_is_waited_for() {
 #[test]
 fn another_life_of_the_log_ends_it_unless_it_may_skip() {
     let first = Server::start(&[]);
-    let proxy = Proxy::start(first.address, || Fate::Honest);
+    let proxy = FaultyProxy::start(first.address, || ProxyMode::PassThrough);
     let follow = follow(&proxy.url(), &[]);
-    first.until_held(1);
+    first.wait_until_held(1);
     let second = Server::start(&[]);
     second.publish("news", "two");
-    proxy.lead_to(second.address);
+    proxy.set_upstream(second.address);
     drop(first);
-    let (code, lines, errors) = follow.end();
+    let (code, lines, errors) = follow.finish();
     assert_eq!((code, lines.len()), (Some(3), 0), "{errors}");
     assert!(errors.contains("begun anew"), "{errors}");
 }
 
 #[test]
 fn it_comes_back_when_the_server_says() {
-    let fake = Fake::new();
+    let fake = FakeServer::new();
     let follow = follow(&fake.url(), &[]);
     let refused = Instant::now();
-    fake.serve(answer("503 Service Unavailable", "Retry-After: 2\r\nConnection: close\r\n", ""));
-    fake.serve(page(&[1], "e.1", "data"));
+    fake.serve(http_response(
+        "503 Service Unavailable",
+        "Retry-After: 2\r\nConnection: close\r\n",
+        "",
+    ));
+    fake.serve(page_response(&[1], "e.1", "data"));
     assert!(refused.elapsed() >= Duration::from_secs(2));
     assert_eq!(follow.line(), "1");
-    follow.error("503");
+    follow.error_line("503");
 }
 
 #[test]
 fn a_network_that_went_silent_is_left() {
     let server = Server::start(&[]);
     server.publish("news", "hello");
-    let mut fates = [Fate::Silent].into_iter();
-    let proxy = Proxy::start(server.address, move || fates.next().unwrap_or(Fate::Honest));
+    let mut fates = [ProxyMode::Silent].into_iter();
+    let proxy =
+        FaultyProxy::start(server.address, move || fates.next().unwrap_or(ProxyMode::PassThrough));
     let follow = follow(&proxy.url(), &["--wait", "0.1s"]);
     assert_eq!(follow.line(), "hello");
-    assert_eq!(proxy.broken(), 1);
-    follow.error("in time");
+    assert_eq!(proxy.broken_connections(), 1);
+    follow.error_line("in time");
 }
 
 #[test]
 fn an_answer_that_stops_in_the_middle_is_left_and_asked_for_again() {
-    let fake = Fake::new();
+    let fake = FakeServer::new();
     let follow = follow(&fake.url(), &["--wait", "0.1s"]);
-    let whole = page(&[1, 2], "e.2", "data");
+    let whole = page_response(&[1, 2], "e.2", "data");
     let mut caller = fake.accept();
     caller.request();
     caller.send(&whole[..whole.len() - 30]);
     let request = fake.serve(&whole);
     assert_eq!(since(&request), "start");
     assert_eq!(follow.take(2), ["1", "2"]);
-    follow.error("in time");
+    follow.error_line("in time");
 }
 
 #[test]
 fn what_is_not_of_a_longpoll_server_is_not_taken_for_events() {
-    let good = page(&[1], "e.1", "data");
+    let good = page_response(&[1], "e.1", "data");
     let body = good.split_once("\r\n\r\n").unwrap().1;
     let json = "Content-Type: application/json\r\nConnection: close\r\n";
     for strange in [
-        answer("200 OK", "Content-Type: text/html\r\nConnection: close\r\n", "<p>Log in!"),
-        answer("200 OK", json, ""),
-        answer("200 OK", json, "{}"),
-        answer("200 OK", json, &body[..body.len() - 1]),
-        answer("200 OK", json, &body.replace("e.1", "e 1&wait=0")),
-        answer("200 OK", json, &body.replace("\"data\":", "\"date\":")),
-        answer("200 OK", json, &body.replace("\"news\"", "\"$(reboot)\"")),
+        http_response("200 OK", "Content-Type: text/html\r\nConnection: close\r\n", "<p>Log in!"),
+        http_response("200 OK", json, ""),
+        http_response("200 OK", json, "{}"),
+        http_response("200 OK", json, &body[..body.len() - 1]),
+        http_response("200 OK", json, &body.replace("e.1", "e 1&wait=0")),
+        http_response("200 OK", json, &body.replace("\"data\":", "\"date\":")),
+        http_response("200 OK", json, &body.replace("\"news\"", "\"$(reboot)\"")),
         // Cut off where a line ends, nobody could tell.
         format!("HTTP/1.1 200 OK\r\n{json}\r\n{body}"),
         "SSH-2.0-OpenSSH_9.2\r\n".into(),
-        answer("200 OK", json, &" ".repeat(9 << 20)),
+        http_response("200 OK", json, &" ".repeat(9 << 20)),
     ] {
-        let fake = Fake::new();
+        let fake = FakeServer::new();
         let follow = follow(&fake.url(), &[]);
         fake.serve(&strange);
-        follow.error("trying again");
+        follow.error_line("trying again");
         assert!(!follow.has_line(), "{strange}");
         assert_eq!(since(&fake.serve(&good)), "start");
         assert_eq!(follow.line(), "1");
@@ -138,9 +148,9 @@ fn what_is_not_of_a_longpoll_server_is_not_taken_for_events() {
 
 #[test]
 fn chunked_answers_of_a_proxy_are_read_to_their_end() {
-    let fake = Fake::new();
+    let fake = FakeServer::new();
     let follow = follow(&fake.url(), &[]);
-    let whole = page(&[1], "e.1", "data");
+    let whole = page_response(&[1], "e.1", "data");
     let body = whole.split_once("\r\n\r\n").unwrap().1;
     let head = "HTTP/1.1 200 OK\r\nContent-Type: application/json\r\n\
                 Transfer-Encoding: chunked\r\n\r\n";
@@ -157,16 +167,16 @@ fn what_will_not_pass_ends_it_and_says_why() {
     let problem = "{\"title\":\"t\",\"status\":403,\"detail\":\"no right to\\u001b[2J news\"}";
     let json = "Content-Type: application/problem+json\r\n";
     for (refusal, says) in [
-        (answer("403 Forbidden", json, problem), "403: no right to [2J news"),
-        (answer("404 Not Found", "", "<html>"), "404: Not Found"),
-        (answer("301 Moved", "Location: https://x/\r\n", ""), "go to https://x/"),
-        (answer("410 Gone", "", ""), "410: Gone"),
+        (http_response("403 Forbidden", json, problem), "403: no right to [2J news"),
+        (http_response("404 Not Found", "", "<html>"), "404: Not Found"),
+        (http_response("301 Moved", "Location: https://x/\r\n", ""), "go to https://x/"),
+        (http_response("410 Gone", "", ""), "410: Gone"),
         ("HTTP/1.1 401 Unauthorized\r\n\r\nno end is said".into(), "401: Unauthorized"),
     ] {
-        let fake = Fake::new();
+        let fake = FakeServer::new();
         let follow = follow(&fake.url(), &[]);
         fake.serve(refusal);
-        let (code, lines, errors) = follow.end();
+        let (code, lines, errors) = follow.finish();
         assert_eq!((code, lines.len()), (Some(1), 0), "{errors}");
         assert!(errors.contains(says), "{errors}");
     }
@@ -176,17 +186,21 @@ fn what_will_not_pass_ends_it_and_says_why() {
 fn the_real_server_says_what_is_wrong_with_a_request() {
     let server = Server::start(&[]);
     let url = format!("http://{}", server.address);
-    failed(&run(&["follow", "--since", "yesterday", &url, "news"]), 1, &["400", "since=yesterday"]);
+    assert_failure(
+        &run(&["follow", "--since", "yesterday", &url, "news"]),
+        1,
+        &["400", "since=yesterday"],
+    );
 }
 
 #[test]
 fn a_token_is_shown_as_the_file_says_it_at_the_time() {
-    let folder = Folder::new();
+    let folder = TempDir::new();
     let file = folder.path("token");
     std::fs::write(&file, "first-secret\n").unwrap();
-    let fake = Fake::new();
+    let fake = FakeServer::new();
     let follow = follow(&fake.url(), &["--token-file", &file]);
-    let request = fake.serve(page(&[1], "e.1", "data"));
+    let request = fake.serve(page_response(&[1], "e.1", "data"));
     assert!(
         request.to_ascii_lowercase().contains("authorization: bearer first-secret\r\n"),
         "{request}"
@@ -195,14 +209,14 @@ fn a_token_is_shown_as_the_file_says_it_at_the_time() {
     let mut held = fake.accept();
     held.request();
     std::fs::write(&file, "second-secret").unwrap();
-    held.send(page(&[2], "e.2", "data"));
+    held.send(page_response(&[2], "e.2", "data"));
     let request = held.request();
     assert!(request.to_ascii_lowercase().contains("bearer second-secret\r\n"), "{request}");
 }
 
 #[test]
 fn a_server_with_tokens_lets_in_who_shows_one() {
-    let folder = Folder::new();
+    let folder = TempDir::new();
     let (tokens, secret) = (folder.path("tokens"), folder.path("secret"));
     let made = run(&["token", "reader", "read", "news"]);
     std::fs::write(&tokens, &made.stdout).unwrap();
@@ -210,31 +224,31 @@ fn a_server_with_tokens_lets_in_who_shows_one() {
     std::fs::write(&secret, told.trim().rsplit(' ').next().unwrap()).unwrap();
     let server = Server::start(&["--tokens", &tokens]);
     let url = format!("http://{}", server.address);
-    failed(&run(&["follow", &url, "news"]), 1, &["401"]);
+    assert_failure(&run(&["follow", &url, "news"]), 1, &["401"]);
     let with_token =
         |topic| run(&["follow", "--wait", "0", "--token-file", &secret, &url, topic]).status.code();
     assert_eq!((with_token("news"), with_token("other")), (Some(0), Some(1)));
     let publish = ["publish", "--token-file", &secret, &url, "news", "hello"];
-    failed(&run(&publish), 1, &["403"]);
+    assert_failure(&run(&publish), 1, &["403"]);
 }
 
 #[test]
 fn a_token_that_cannot_be_one_is_refused_before_anything_is_sent() {
-    let folder = Folder::new();
+    let folder = TempDir::new();
     let file = folder.path("token");
     let args = ["follow", "--token-file", &file, "127.0.0.1:1", "news"];
-    failed(&run(&args), 1, &["token file", &file, "No such file"]);
+    assert_failure(&run(&args), 1, &["token file", &file, "No such file"]);
     for token in ["", "\n", "two words", "a\r\nEvil: yes", "\u{e9}", &"x".repeat(5_000)] {
         std::fs::write(&file, token).unwrap();
-        failed(&run(&args), 1, &["token file", &file]);
+        assert_failure(&run(&args), 1, &["token file", &file]);
     }
 }
 
 #[test]
 fn a_prefix_of_a_proxy_is_kept() {
-    let fake = Fake::new();
+    let fake = FakeServer::new();
     let follow = follow(&format!("{}/events/", fake.url()), &["--type", "b,a"]);
-    let request = fake.serve(page(&[1], "e.1", "data"));
+    let request = fake.serve(page_response(&[1], "e.1", "data"));
     assert!(request.starts_with("GET /events/topics/news?since=start&"), "{request}");
     assert!(request.contains("&type=a,b "), "{request}");
     assert_eq!(follow.line(), "1");
@@ -246,7 +260,7 @@ fn a_server_that_answers_with_nothing_at_once_is_not_asked_without_end() {
     let asked = || server.metric("polls_total{reason=\"timeout\"}");
     let started = Instant::now();
     let follow = follow(&format!("http://{}", server.address), &[]);
-    until("it has asked three times", || asked() >= 3.0);
+    wait_until("it has asked three times", || asked() >= 3.0);
     // The first one only finds out where it is; between the others there is a second.
     assert!(started.elapsed() >= Duration::from_secs(1));
     drop(follow);
@@ -254,10 +268,14 @@ fn a_server_that_answers_with_nothing_at_once_is_not_asked_without_end() {
 
 #[test]
 fn a_signal_ends_it_while_it_waits_for_a_server() {
-    let fake = Fake::new();
+    let fake = FakeServer::new();
     let follow = follow(&fake.url(), &[]);
-    fake.serve(answer("503 Service Unavailable", "Retry-After: 500\r\nConnection: close\r\n", ""));
-    follow.error("503");
+    fake.serve(http_response(
+        "503 Service Unavailable",
+        "Retry-After: 500\r\nConnection: close\r\n",
+        "",
+    ));
+    follow.error_line("503");
     follow.signal(SIGTERM);
-    assert_eq!(follow.end().0, Some(0));
+    assert_eq!(follow.finish().0, Some(0));
 }

@@ -3,8 +3,9 @@
 
 use std::path::Path;
 
-use crate::support::command::{Folder, Running, run};
-use crate::support::{Server, until};
+use crate::support::command::{RunningCommand, run};
+use crate::support::temp_dir::TempDir;
+use crate::support::{Server, wait_until};
 
 const SIGTERM: i32 = 15;
 
@@ -15,7 +16,7 @@ fn url(server: &Server) -> String {
 #[test]
 fn the_event_is_on_stdin_and_its_fields_are_in_the_environment() {
     let server = Server::start(&[]);
-    let folder = Folder::new();
+    let folder = TempDir::new();
     let touched = folder.path("touched");
     let evil = format!("$(touch {touched}) `touch {touched}`; touch {touched} '\" \n{touched}");
     let path = "/topics/news?type=alert";
@@ -38,28 +39,28 @@ fn the_event_is_on_stdin_and_its_fields_are_in_the_environment() {
 #[test]
 fn while_the_command_fails_later_events_wait_and_the_place_stays() {
     let server = Server::start(&[]);
-    let folder = Folder::new();
+    let folder = TempDir::new();
     let (state, may, log) = (folder.path("state"), folder.path("may"), folder.path("log"));
     server.publish_many("news", 4);
     // Event 3 fails until there is a file.
     let command = format!("read n; echo $n >> {log}; [ $LONGPOLL_SEQ -ne 3 ] || [ -e {may} ]");
     let url = url(&server);
     let args = ["follow", "--format", "raw", "--state", &state, "--exec", &command, &url, "news"];
-    let follow = Running::start(&args);
+    let follow = RunningCommand::start(&args);
     for _ in 0..3 {
-        assert!(follow.error("event 3").contains("exit status: 1"));
+        assert!(follow.error_line("event 3").contains("exit status: 1"));
     }
     let kept = std::fs::read_to_string(&state).unwrap();
     assert!(kept.contains(".2\""), "{kept}");
     follow.signal(SIGTERM);
-    assert_eq!(follow.end().0, Some(0));
+    assert_eq!(follow.finish().0, Some(0));
     assert_eq!(std::fs::read_to_string(&state).unwrap(), kept);
     let seen = std::fs::read_to_string(&log).unwrap();
     assert!(seen.starts_with("0\n1\n2\n2\n2\n") && !seen.contains('3'), "{seen:?}");
     std::fs::write(&may, "").unwrap();
     std::fs::remove_file(&log).unwrap();
-    let follow = Running::start(&args);
-    until("the last one is dealt with", || {
+    let follow = RunningCommand::start(&args);
+    wait_until("the last one is dealt with", || {
         std::fs::read_to_string(&state).unwrap().contains(".4\"")
     });
     assert_eq!(std::fs::read_to_string(&log).unwrap(), "2\n3\n");
@@ -69,7 +70,7 @@ fn while_the_command_fails_later_events_wait_and_the_place_stays() {
 #[test]
 fn killed_while_the_command_runs_it_runs_it_again() {
     let server = Server::start(&[]);
-    let folder = Folder::new();
+    let folder = TempDir::new();
     let (state, pipe) = (folder.path("state"), folder.path("pipe"));
     assert!(std::process::Command::new("mkfifo").arg(&pipe).status().unwrap().success());
     server.publish_many("news", 2);
@@ -77,17 +78,17 @@ fn killed_while_the_command_runs_it_runs_it_again() {
     // It tells its event, and is not done until somebody writes into the pipe.
     let command = format!("cat; echo; read go < {pipe}");
     let args = ["follow", "--format", "raw", "--state", &state, "--exec", &command, &url, "news"];
-    let follow = Running::start(&args);
+    let follow = RunningCommand::start(&args);
     assert_eq!(follow.line(), "0");
     std::fs::write(&pipe, "go\n").unwrap();
     assert_eq!(follow.line(), "1");
     follow.signal(9);
     std::fs::write(&pipe, "go\n").unwrap();
-    let _ = follow.end();
-    let follow = Running::start(&args);
+    let _ = follow.finish();
+    let follow = RunningCommand::start(&args);
     assert_eq!(follow.line(), "1");
     std::fs::write(&pipe, "go\n").unwrap();
-    until("it is kept", || std::fs::read_to_string(&state).unwrap().contains(".2\""));
+    wait_until("it is kept", || std::fs::read_to_string(&state).unwrap().contains(".2\""));
     assert!(!follow.has_line());
 }
 
@@ -107,17 +108,17 @@ fn a_command_need_not_read_what_it_is_given() {
 #[test]
 fn a_command_is_let_finish_when_the_follower_is_to_stop() {
     let server = Server::start(&[]);
-    let folder = Folder::new();
+    let folder = TempDir::new();
     let (state, pipe) = (folder.path("state"), folder.path("pipe"));
     assert!(std::process::Command::new("mkfifo").arg(&pipe).status().unwrap().success());
     server.publish_many("news", 2);
     let command = format!("cat; echo; read go < {pipe}");
     let url = url(&server);
     let args = ["follow", "--format", "raw", "--state", &state, "--exec", &command, &url, "news"];
-    let follow = Running::start(&args);
+    let follow = RunningCommand::start(&args);
     assert_eq!(follow.line(), "0");
     follow.signal(SIGTERM);
     std::fs::write(&pipe, "go\n").unwrap();
-    assert_eq!(follow.end(), (Some(0), vec![], String::new()));
+    assert_eq!(follow.finish(), (Some(0), vec![], String::new()));
     assert!(std::fs::read_to_string(&state).unwrap().contains(".1\""));
 }

@@ -3,7 +3,9 @@
 use std::net::SocketAddr;
 
 use crate::support::Server;
-use crate::support::command::{Fake, Folder, Running, end_of, numbers, page, run};
+use crate::support::command::{RunningCommand, numbered_lines, run, wait_for_exit};
+use crate::support::fake_server::{FakeServer, page_response};
+use crate::support::temp_dir::TempDir;
 
 const SIGTERM: i32 = 15;
 
@@ -11,9 +13,9 @@ fn url(address: SocketAddr) -> String {
     format!("http://{address}")
 }
 
-fn follow(server: &Server, args: &[&str]) -> Running {
+fn follow(server: &Server, args: &[&str]) -> RunningCommand {
     let url = url(server.address);
-    Running::start(&[&["follow", "--format", "raw"], args, &[&url, "news"]].concat())
+    RunningCommand::start(&[&["follow", "--format", "raw"], args, &[&url, "news"]].concat())
 }
 
 /// What a follow prints that ends when it has caught up.
@@ -32,7 +34,7 @@ fn events_are_printed_from_the_oldest_that_is_kept_and_then_as_they_come() {
     let follow = follow(&server, &[]);
     assert_eq!(follow.take(2), ["one", "two"]);
     for text in ["three", "four"] {
-        server.until_held(1);
+        server.wait_until_held(1);
         server.publish("news", text);
         assert_eq!(follow.line(), text);
     }
@@ -41,7 +43,7 @@ fn events_are_printed_from_the_oldest_that_is_kept_and_then_as_they_come() {
 #[test]
 fn it_begins_where_it_is_told_to() {
     let server = Server::start(&[]);
-    let cursor = server.publish_many("news", 3).next().to_owned();
+    let cursor = server.publish_many("news", 3).next_cursor().to_owned();
     server.publish_many("news", 2);
     for (since, expected) in
         [("last:2", "0\n1\n"), ("start", "0\n1\n2\n0\n1\n"), ("now", ""), (&*cursor, "0\n1\n")]
@@ -51,24 +53,28 @@ fn it_begins_where_it_is_told_to() {
         assert_eq!(printed, expected, "{since}");
     }
     let now = follow(&server, &["--since", "now"]);
-    server.until_held(1);
+    server.wait_until_held(1);
     server.publish("news", "later");
     assert_eq!(now.line(), "later");
 }
 
 #[test]
 fn now_is_found_out_before_it_waits() {
-    let fake = Fake::new();
-    let follow = Running::start(&["follow", "--since", "now", &fake.url(), "news"]);
+    let fake = FakeServer::new();
+    let follow = RunningCommand::start(&["follow", "--since", "now", &fake.url(), "news"]);
     // The answer to this gets lost: later than that is not meant by now.
     let request = fake.serve("");
     assert!(request.contains("since=now&wait=0&"), "{request}");
-    fake.serve(page(&[], "e.1", "timeout").replacen("\r\n", "\r\nConnection: close\r\n", 1));
+    fake.serve(page_response(&[], "e.1", "timeout").replacen(
+        "\r\n",
+        "\r\nConnection: close\r\n",
+        1,
+    ));
     for _ in 0..2 {
         let request = fake.serve("");
         assert!(request.contains("since=e.1&wait=25&"), "{request}");
     }
-    fake.serve(page(&[2], "e.2", "data"));
+    fake.serve(page_response(&[2], "e.2", "data"));
     assert!(follow.line().contains("\"seq\":2"));
 }
 
@@ -77,14 +83,14 @@ fn it_ends_after_as_many_events_as_were_asked_for() {
     let server = Server::start(&[]);
     server.publish_many("news", 5);
     for count in 1..5 {
-        let (code, lines, errors) = follow(&server, &["--count", &count.to_string()]).end();
+        let (code, lines, errors) = follow(&server, &["--count", &count.to_string()]).finish();
         assert_eq!((code, lines.len(), &*errors), (Some(0), count, ""));
     }
     // More than there are: it waits for the rest.
     let follow = follow(&server, &["--count", "6"]);
-    server.until_held(1);
+    server.wait_until_held(1);
     server.publish("news", "last");
-    let (code, lines, _) = follow.end();
+    let (code, lines, _) = follow.finish();
     assert_eq!((code, lines.len()), (Some(0), 6));
 }
 
@@ -142,11 +148,11 @@ fn only_the_types_that_are_wanted_are_printed() {
 
 #[test]
 fn a_unix_socket_is_as_good_as_an_address() {
-    let folder = Folder::new();
+    let folder = TempDir::new();
     let url = format!("unix:{}", folder.path("socket"));
     let server = Server::start(&["--listen", &url]);
-    let follow = Running::start(&["follow", "--format", "raw", &url, "news"]);
-    server.until_held(1);
+    let follow = RunningCommand::start(&["follow", "--format", "raw", &url, "news"]);
+    server.wait_until_held(1);
     let published = run(&["publish", &url, "news", "hello"]);
     assert!(published.status.success(), "{published:?}");
     assert_eq!(follow.line(), "hello");
@@ -166,7 +172,7 @@ fn the_largest_event_arrives_whole() {
 #[test]
 fn many_pages_are_read_in_order() {
     let server = Server::start(&["--retain-events", "100000"]);
-    let lines = numbers(1_000);
+    let lines = numbered_lines(1_000);
     for _ in 0..5 {
         let answer =
             server.connect().post("/topics/news", "Content-Type: application/x-ndjson\r\n", &lines);
@@ -182,9 +188,9 @@ fn a_signal_ends_it_at_once_and_well() {
     for signal in [2, SIGTERM] {
         let server = Server::start(&[]);
         let follow = follow(&server, &["--wait", "50s"]);
-        server.until_held(1);
+        server.wait_until_held(1);
         follow.signal(signal);
-        assert_eq!(follow.end(), (Some(0), vec![], String::new()));
+        assert_eq!(follow.finish(), (Some(0), vec![], String::new()));
     }
 }
 
@@ -196,10 +202,10 @@ fn it_ends_when_nobody_reads_it_any_more() {
     let mut command = crate::support::program();
     command.args(["follow", "--format", "raw", &url, "news"]);
     let mut child = command.stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
-    server.until_held(1);
+    server.wait_until_held(1);
     // As when head has seen enough; there need not come another event.
     drop(child.stdout.take());
-    let output = end_of(child);
+    let output = wait_for_exit(child);
     assert_eq!((output.status.code(), &*output.stderr), (Some(0), &b""[..]));
 }
 
@@ -216,21 +222,21 @@ fn an_event_that_nobody_takes_is_not_an_error() {
     drop(command);
     // It is blocked in writing when the reader goes, or comes to it later.
     drop(reader);
-    let output = end_of(child);
+    let output = wait_for_exit(child);
     assert_eq!((output.status.code(), &*output.stderr), (Some(0), &b""[..]));
 }
 
 #[test]
 fn a_gap_ends_it_with_a_status_of_its_own_or_is_told_and_passed() {
     let server = Server::start(&["--retain-events", "3"]);
-    let cursor = server.publish("news", "0").next().to_owned();
+    let cursor = server.publish("news", "0").next_cursor().to_owned();
     server.publish_many("news", 10);
-    let (code, lines, errors) = follow(&server, &["--since", &cursor]).end();
+    let (code, lines, errors) = follow(&server, &["--since", &cursor]).finish();
     assert_eq!((code, lines.len()), (Some(3), 0));
     assert!(errors.contains("gap") && errors.contains("7 in news"), "{errors}");
     assert!(errors.contains("--on-gap skip"), "{errors}");
     let args = ["--since", &cursor, "--on-gap", "skip", "--wait", "0"];
-    let (code, lines, errors) = follow(&server, &args).end();
+    let (code, lines, errors) = follow(&server, &args).finish();
     assert_eq!((code, lines), (Some(0), vec!["7".to_owned(), "8".into(), "9".into()]));
     assert!(errors.contains("7 in news") && errors.contains("going on"), "{errors}");
 }

@@ -42,7 +42,7 @@ fn events_come_in_order_with_the_cursor_to_keep() {
 fn a_gap_is_told_and_the_next_event_is_behind_it() {
     let server = Server::start(&["--retain-events", "2"]);
     let mut subscription = subscription(&server);
-    subscription.since = server.publish("news", "0").next().to_owned();
+    subscription.since = server.publish("news", "0").next_cursor().to_owned();
     server.publish_many("news", 4);
     let mut follow = Follow::start(subscription).unwrap();
     let Some(Err(Error::Gap(gap))) = follow.next() else { panic!("no gap") };
@@ -60,7 +60,7 @@ fn another_thread_can_end_it() {
     subscription.stop = Some(stop.clone());
     let mut follow = Follow::start(subscription).unwrap();
     let reader = std::thread::spawn(move || follow.next().is_none());
-    server.until_held(1);
+    server.wait_until_held(1);
     stop.give();
     assert!(reader.join().unwrap());
 }

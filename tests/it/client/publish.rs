@@ -3,10 +3,13 @@
 use std::io::{Read, Write};
 use std::os::fd::OwnedFd;
 
+use crate::support::Server;
 use crate::support::command::{
-    Fake, Folder, Running, answer, end_of, failed, numbers, run, run_with,
+    RunningCommand, assert_failure, numbered_lines, run, run_with_stdin, wait_for_exit,
 };
-use crate::support::{Answer, Server, program};
+use crate::support::fake_server::{FakeServer, http_response};
+use crate::support::temp_dir::TempDir;
+use crate::support::{Response, program};
 
 const SIGTERM: i32 = 15;
 
@@ -18,7 +21,7 @@ fn json(bytes: &[u8]) -> serde_json::Value {
     serde_json::from_slice(bytes).unwrap_or_else(|e| panic!("{e}: {bytes:?}"))
 }
 
-fn all(server: &Server) -> Answer {
+fn all(server: &Server) -> Response {
     server.get("/topics/news?limit=1000&wait=0")
 }
 
@@ -31,11 +34,11 @@ fn one_event_is_published_as_it_is_given() {
     assert_eq!((output.status.code(), &*output.stderr), (Some(0), &b""[..]));
     let receipt = json(&output.stdout);
     assert_eq!((&receipt["topic"], &receipt["seq"]), (&"news".into(), &1.into()));
-    assert_eq!(receipt["cursor"], all(&server).next());
+    assert_eq!(receipt["cursor"], all(&server).next_cursor());
     publish(&["--json", &url, "news", "{\"a\": [1.0]}"]);
     publish(&[&url, "news", "--", "--json"]);
     publish(&[&url, "news", ""]);
-    let whole = run_with(&["publish", "--stdin", "whole", &url, "news"], b"\xff\n\x00");
+    let whole = run_with_stdin(&["publish", "--stdin", "whole", &url, "news"], b"\xff\n\x00");
     assert_eq!(json(&whole.stdout)["seq"], 5);
     let page = all(&server).json();
     assert_eq!(page["events"][0]["type"], "alert");
@@ -53,14 +56,14 @@ fn one_event_is_published_as_it_is_given() {
 fn lines_go_out_in_batches_within_the_bounds() {
     let server = Server::start(&["--retain-events", "100000"]);
     let url = url(&server);
-    let lines = numbers(2_500).replace('\n', "\n\n");
-    let output = run_with(&["publish", "--type", "t", &url, "news", "-"], &lines);
+    let lines = numbered_lines(2_500).replace('\n', "\n\n");
+    let output = run_with_stdin(&["publish", "--type", "t", &url, "news", "-"], &lines);
     let sum = json(&output.stdout);
     assert_eq!((&sum["count"], &sum["seq"]), (&2_500.into(), &2_500.into()), "{output:?}");
     assert_eq!(server.metric("publishes_total"), 3.0);
     // 40 lines of 60,000 bytes: 17 fit into 1 MiB.
     let lines = format!("\"{}\"\n", "x".repeat(60_000)).repeat(40);
-    let output = run_with(&["publish", &url, "large"], &lines);
+    let output = run_with_stdin(&["publish", &url, "large"], &lines);
     assert_eq!(json(&output.stdout)["count"], 40, "{output:?}");
     assert_eq!(server.metric("publishes_total"), 6.0);
     let last = server.get("/topics/news?since=last:1").json();
@@ -69,7 +72,7 @@ fn lines_go_out_in_batches_within_the_bounds() {
         (&2_499.into(), &"t".into())
     );
     // Nothing is nothing.
-    let output = run_with(&["publish", &url, "news"], "\n \n");
+    let output = run_with_stdin(&["publish", &url, "news"], "\n \n");
     assert_eq!((output.status.code(), &json(&output.stdout)["count"]), (Some(0), &0.into()));
 }
 
@@ -78,27 +81,27 @@ fn lines_of_text_are_events_of_text() {
     let server = Server::start(&[]);
     let url = url(&server);
     let output =
-        run_with(&["publish", "--stdin", "text", &url, "news"], "a \"b\"\n\n\tc\u{7}\nend");
+        run_with_stdin(&["publish", "--stdin", "text", &url, "news"], "a \"b\"\n\n\tc\u{7}\nend");
     assert_eq!(json(&output.stdout)["count"], 4, "{output:?}");
     assert_eq!(all(&server).data(), ["a \"b\"", "", "\tc\u{7}", "end"]);
-    let output = run_with(&["publish", "--stdin", "text", &url, "news"], b"fine\n\xff\n");
-    failed(&output, 1, &["line 2", "not UTF-8", "--stdin whole", "1 events are published"]);
+    let output = run_with_stdin(&["publish", "--stdin", "text", &url, "news"], b"fine\n\xff\n");
+    assert_failure(&output, 1, &["line 2", "not UTF-8", "--stdin whole", "1 events are published"]);
 }
 
 #[test]
 fn a_line_is_published_as_soon_as_it_is_there() {
     let server = Server::start(&[]);
     let url = url(&server);
-    let mut publish = Running::start(&["publish", &url, "news", "-"]);
+    let mut publish = RunningCommand::start(&["publish", &url, "news", "-"]);
     for n in 0..5 {
-        let mut poll = server.hold("/topics/news?since=now");
+        let mut poll = server.hold_poll("/topics/news?since=now");
         // In two halves: what is no whole line yet waits.
         publish.stdin().write_all(format!("[{n}").as_bytes()).unwrap();
         publish.stdin().write_all(b"]\n").unwrap();
-        assert_eq!(poll.answer().data(), [serde_json::json!([n])]);
+        assert_eq!(poll.response().data(), [serde_json::json!([n])]);
     }
     publish.close_stdin();
-    let (code, lines, errors) = publish.end();
+    let (code, lines, errors) = publish.finish();
     assert_eq!((code, &*errors), (Some(0), ""));
     assert_eq!(json(lines[0].as_bytes())["count"], 5);
 }
@@ -107,29 +110,37 @@ fn a_line_is_published_as_soon_as_it_is_there() {
 fn a_signal_between_two_lines_is_an_end_like_any_other() {
     let server = Server::start(&[]);
     let url = url(&server);
-    let mut publish = Running::start(&["publish", &url, "news", "-"]);
-    let mut poll = server.hold("/topics/news?since=now");
+    let mut publish = RunningCommand::start(&["publish", &url, "news", "-"]);
+    let mut poll = server.hold_poll("/topics/news?since=now");
     publish.stdin().write_all(b"1\n").unwrap();
-    poll.answer();
+    poll.response();
     publish.signal(SIGTERM);
     assert!(publish.line().contains("\"count\":1"));
-    assert_eq!(publish.end().0, Some(0));
+    assert_eq!(publish.finish().0, Some(0));
 }
 
 #[test]
 fn what_was_not_published_is_said() {
     let server = Server::start(&["--max-event", "100"]);
     let url = url(&server);
-    let publish = |lines: &str| run_with(&["publish", &url, "news"], lines);
-    failed(&publish("1\n2\n\nx\n5\n"), 1, &["line 4 of the input is not JSON", "2 events are"]);
+    let publish = |lines: &str| run_with_stdin(&["publish", &url, "news"], lines);
+    assert_failure(
+        &publish("1\n2\n\nx\n5\n"),
+        1,
+        &["line 4 of the input is not JSON", "2 events are"],
+    );
     assert_eq!(all(&server).data(), [1, 2]);
     let long = format!("3\n\"{}\"\n", "x".repeat(200));
-    failed(&publish(&long), 1, &["lines 1 to 2", "413", "line 2 has 202 bytes", "0 events"]);
+    assert_failure(
+        &publish(&long),
+        1,
+        &["lines 1 to 2", "413", "line 2 has 202 bytes", "0 events"],
+    );
     let endless = format!("4\n\"{}", "x".repeat(2 << 20));
-    failed(&publish(&endless), 1, &["line 2 of the input has", "1 events are"]);
-    let whole = run_with(&["publish", "--stdin", "whole", &url, "news"], &endless);
-    failed(&whole, 1, &["too many for one event"]);
-    failed(&run(&["publish", "--json", &url, "news", "{"]), 1, &["400", "not JSON"]);
+    assert_failure(&publish(&endless), 1, &["line 2 of the input has", "1 events are"]);
+    let whole = run_with_stdin(&["publish", "--stdin", "whole", &url, "news"], &endless);
+    assert_failure(&whole, 1, &["too many for one event"]);
+    assert_failure(&run(&["publish", "--json", &url, "news", "{"]), 1, &["400", "not JSON"]);
     assert_eq!(all(&server).data(), [1, 2, 4]);
 }
 
@@ -141,50 +152,51 @@ fn the_same_command_with_a_key_publishes_once() {
     assert_eq!(json(&publish("a").stdout)["seq"], 1);
     let again = json(&publish("a").stdout);
     assert_eq!((&again["seq"], &again["duplicate"]), (&1.into(), &true.into()));
-    failed(&publish("b"), 1, &["422"]);
+    assert_failure(&publish("b"), 1, &["422"]);
     assert_eq!(all(&server).data(), ["a"]);
 }
 
 #[test]
 fn it_gives_up_in_time_and_says_what_the_last_try_said() {
-    let fake = Fake::new();
+    let fake = FakeServer::new();
     let url = fake.url();
-    let publish = Running::start(&["publish", "--retry-for", "2s", &url, "news", "x"]);
-    let busy = answer("503 Busy", "Connection: close\r\nRetry-After: 1\r\n", "");
+    let publish = RunningCommand::start(&["publish", "--retry-for", "2s", &url, "news", "x"]);
+    let busy = http_response("503 Busy", "Connection: close\r\nRetry-After: 1\r\n", "");
     let key = |request: String| {
         let lower = request.to_ascii_lowercase();
         lower.split("idempotency-key: ").nth(1).unwrap().split('\r').next().unwrap().to_owned()
     };
     let first = key(fake.serve(&busy));
     assert_eq!((key(fake.serve(&busy)), first.len()), (first, 32));
-    let (code, lines, errors) = publish.end();
+    let (code, lines, errors) = publish.finish();
     assert_eq!((code, lines.len()), (Some(1), 0));
     assert!(errors.contains("gave up after 2 s") && errors.contains("503"), "{errors}");
 }
 
 #[test]
 fn a_signal_ends_the_tries() {
-    let publish = Running::start(&["publish", "127.0.0.1:1", "news", "x"]);
-    publish.error("trying again");
+    let publish = RunningCommand::start(&["publish", "127.0.0.1:1", "news", "x"]);
+    publish.error_line("trying again");
     publish.signal(SIGTERM);
-    let (code, _, errors) = publish.end();
+    let (code, _, errors) = publish.finish();
     assert_eq!(code, Some(1));
     assert!(errors.contains("stopped before there was an answer"), "{errors}");
 }
 
 #[test]
 fn a_token_is_shown() {
-    let folder = Folder::new();
+    let folder = TempDir::new();
     let file = folder.path("token");
     std::fs::write(&file, "secret\n").unwrap();
-    let fake = Fake::new();
+    let fake = FakeServer::new();
     let url = fake.url();
-    let publish = Running::start(&["publish", "--token-file", &file, &url, "news", "x"]);
+    let publish = RunningCommand::start(&["publish", "--token-file", &file, &url, "news", "x"]);
     let receipt = "{\"topic\":\"news\",\"seq\":1,\"cursor\":\"e.1\"}\n";
-    let request = fake.serve(answer("201 Created", "Content-Type: application/json\r\n", receipt));
+    let request =
+        fake.serve(http_response("201 Created", "Content-Type: application/json\r\n", receipt));
     assert!(request.to_ascii_lowercase().contains("authorization: bearer secret\r\n"), "{request}");
     assert_eq!(publish.line(), receipt.trim_end());
-    assert_eq!(publish.end().0, Some(0));
+    assert_eq!(publish.finish().0, Some(0));
 }
 
 /// A terminal: what the program sees of it, and what a person sees.
@@ -227,7 +239,7 @@ fn a_long_publish_shows_on_a_terminal_how_far_it_is() {
     drop(stdin);
     let (seen, _person) = reader.join().unwrap();
     assert!(seen.starts_with("\r\x1b[K") && seen.contains(" KiB, "), "{seen:?}");
-    let output = end_of(child);
+    let output = wait_for_exit(child);
     assert_eq!(output.status.code(), Some(0));
     assert_eq!(json(&output.stdout)["topic"], "news");
 }

@@ -10,7 +10,7 @@ use longpoll::client::{Follow, Subscription};
 use longpoll::limits::{ANSWER_BYTES, ANSWER_FIELDS, ANSWER_HEAD_BYTES, INTERIM_ANSWERS};
 use longpoll::shutdown::Shutdown;
 
-use crate::support::command::Fake;
+use crate::support::fake_server::FakeServer;
 
 /// A page, and its length.
 const PAGE: &str = r#"{"events":[],"next":"e.1","more":false,"behind":0,"reason":"data"}"#;
@@ -39,7 +39,7 @@ struct Case {
 }
 
 /// Asks once, and says what came of it: a page's text or an error.
-fn ask(fake: &Fake) -> JoinHandle<String> {
+fn ask(fake: &FakeServer) -> JoinHandle<String> {
     let mut subscription = Subscription::new(fake.url().parse().unwrap(), "news").unwrap();
     let stop = Shutdown::new().unwrap();
     subscription.stop = Some(stop.clone());
@@ -58,7 +58,7 @@ fn ask(fake: &Fake) -> JoinHandle<String> {
 
 /// The client's verdict on an answer that comes in these pieces.
 fn verdict<'a>(answer: impl Iterator<Item = &'a [u8]>, then: Then) -> String {
-    let fake = Fake::new();
+    let fake = FakeServer::new();
     let asked = ask(&fake);
     let mut caller = fake.accept();
     caller.request();

@@ -4,13 +4,15 @@
 use std::io::Read;
 
 use crate::support::Server;
-use crate::support::command::{Folder, Running, end_of, failed, run};
+use crate::support::command::{RunningCommand, wait_for_exit};
+use crate::support::command::{assert_failure, run};
+use crate::support::temp_dir::TempDir;
 
 const SIGTERM: i32 = 15;
 
 struct Place {
     server: Server,
-    folder: Folder,
+    folder: TempDir,
     url: String,
 }
 
@@ -18,7 +20,7 @@ impl Place {
     fn new(flags: &[&str]) -> Place {
         let server = Server::start(flags);
         let url = format!("http://{}", server.address);
-        Place { server, folder: Folder::new(), url }
+        Place { server, folder: TempDir::new(), url }
     }
 
     fn state(&self) -> String {
@@ -29,15 +31,15 @@ impl Place {
         serde_json::from_slice(&std::fs::read(self.state()).unwrap()).unwrap()
     }
 
-    fn follow(&self, args: &[&str]) -> Running {
+    fn follow(&self, args: &[&str]) -> RunningCommand {
         let state = self.state();
         let first = ["follow", "--format", "raw", "--state", &state];
-        Running::start(&[&first, args, &[&self.url, "news"]].concat())
+        RunningCommand::start(&[&first, args, &[&self.url, "news"]].concat())
     }
 
     /// What is new since the last time.
     fn news(&self) -> Vec<String> {
-        let (code, lines, errors) = self.follow(&["--wait", "0"]).end();
+        let (code, lines, errors) = self.follow(&["--wait", "0"]).finish();
         assert_eq!((code, &*errors), (Some(0), ""));
         lines
     }
@@ -52,16 +54,16 @@ fn each_run_goes_on_where_the_last_one_ended() {
     place.server.publish("news", "three");
     let follow = place.follow(&[]);
     assert_eq!(follow.line(), "three");
-    place.server.until_held(1);
+    place.server.wait_until_held(1);
     place.server.publish("news", "four");
     assert_eq!(follow.line(), "four");
-    place.server.until_held(1);
+    place.server.wait_until_held(1);
     follow.signal(SIGTERM);
-    assert_eq!(follow.end().0, Some(0));
+    assert_eq!(follow.finish().0, Some(0));
     assert_eq!(place.news(), [""; 0]);
     place.server.publish("news", "five");
     // --since is for the first run.
-    let (_, lines, _) = place.follow(&["--wait", "0", "--since", "start"]).end();
+    let (_, lines, _) = place.follow(&["--wait", "0", "--since", "start"]).finish();
     assert_eq!(lines, ["five"]);
 }
 
@@ -69,7 +71,7 @@ fn each_run_goes_on_where_the_last_one_ended() {
 fn a_run_that_takes_some_leaves_the_rest() {
     let place = Place::new(&[]);
     place.server.publish_many("news", 5);
-    let (_, lines, _) = place.follow(&["--count", "2"]).end();
+    let (_, lines, _) = place.follow(&["--count", "2"]).finish();
     assert_eq!(lines, ["0", "1"]);
     assert_eq!(place.news(), ["2", "3", "4"]);
 }
@@ -80,7 +82,7 @@ fn the_place_moves_on_while_nothing_comes_that_is_wanted() {
     for _ in 0..3 {
         // It would be gone the next time, if it had stayed where it was.
         place.server.publish_many("news", 2);
-        let (code, lines, errors) = place.follow(&["--type", "x", "--wait", "0"]).end();
+        let (code, lines, errors) = place.follow(&["--type", "x", "--wait", "0"]).finish();
         assert_eq!((code, lines.len(), &*errors), (Some(0), 0, ""));
     }
 }
@@ -118,7 +120,7 @@ fn what_could_not_be_printed_is_not_kept() {
     let mut reader = std::fs::File::from(reader);
     reader.read_exact(&mut [0; 1_000]).unwrap();
     drop(reader);
-    assert_eq!(end_of(child).status.code(), Some(0));
+    assert_eq!(wait_for_exit(child).status.code(), Some(0));
     assert_eq!(place.news().concat().len(), 120_000);
 }
 
@@ -129,9 +131,9 @@ fn a_gap_moves_the_place_only_when_it_may_be_skipped() {
     assert_eq!(place.news(), ["first"]);
     place.server.publish_many("news", 5);
     for _ in 0..2 {
-        assert_eq!(place.follow(&["--wait", "0"]).end().0, Some(3));
+        assert_eq!(place.follow(&["--wait", "0"]).finish().0, Some(3));
     }
-    let (code, lines, _) = place.follow(&["--wait", "0", "--on-gap", "skip"]).end();
+    let (code, lines, _) = place.follow(&["--wait", "0", "--on-gap", "skip"]).finish();
     assert_eq!((code, lines), (Some(0), vec!["3".to_owned(), "4".into()]));
     assert_eq!(place.news(), [""; 0]);
 }
@@ -148,8 +150,8 @@ fn the_place_among_other_topics_or_types_is_refused() {
     // The order is the same to the server.
     assert_eq!(follow("a,b", &["--type", "x,y"]).status.code(), Some(0));
     let before = place.kept();
-    failed(&follow("a", &["--type", "x,y"]), 1, &[&state, "topics a,b", "asked is for a;"]);
-    failed(&follow("a,b", &[]), 1, &[&state, "types x,y", "asked is for all"]);
+    assert_failure(&follow("a", &["--type", "x,y"]), 1, &[&state, "topics a,b", "asked is for a;"]);
+    assert_failure(&follow("a,b", &[]), 1, &[&state, "types x,y", "asked is for all"]);
     assert_eq!(place.kept(), before);
 }
 
@@ -163,14 +165,14 @@ fn a_file_of_something_else_is_left_as_it_is() {
         ["precious", "{}", "[]", "{\"topics\":\"news\",\"types\":\"\",\"cursor\":\"a b\"}", &long]
     {
         std::fs::write(&state, text).unwrap();
-        let (code, lines, errors) = place.follow(&[]).end();
+        let (code, lines, errors) = place.follow(&[]).finish();
         assert_eq!((code, lines.len()), (Some(1), 0), "{errors}");
         assert!(errors.contains(&state), "{errors}");
         assert_eq!(std::fs::read_to_string(&state).unwrap(), text);
     }
     for path in ["/", "/nowhere/state", "/dev/null"] {
         let output = run(&["follow", "--state", path, &place.url, "news"]);
-        failed(&output, 1, &["state file", path]);
+        assert_failure(&output, 1, &["state file", path]);
         assert!(output.stdout.is_empty());
     }
 }
@@ -179,15 +181,15 @@ fn a_file_of_something_else_is_left_as_it_is() {
 fn two_at_the_same_place_are_not_let() {
     let place = Place::new(&[]);
     let first = place.follow(&[]);
-    place.server.until_held(1);
+    place.server.wait_until_held(1);
     for text in ["one", "two"] {
         // Also after the file was replaced.
-        let (code, _, errors) = place.follow(&[]).end();
+        let (code, _, errors) = place.follow(&[]).finish();
         assert_eq!(code, Some(1));
         assert!(errors.contains("in use by another"), "{errors}");
         place.server.publish("news", text);
         assert_eq!(first.line(), text);
-        place.server.until_held(1);
+        place.server.wait_until_held(1);
     }
     drop(first);
     assert_eq!(place.news(), [""; 0]);

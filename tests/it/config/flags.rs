@@ -7,7 +7,7 @@ use std::os::unix::net::{UnixListener, UnixStream};
 use std::path::PathBuf;
 use std::process::{Child, Output, Stdio};
 
-use crate::support::{Client, Server, program, service, until};
+use crate::support::{Client, Server, program, systemd_command, wait_until};
 
 /// Each flag with a value that it takes and one that it doesn't.
 const FLAGS: [(&str, &str, &str); 16] = [
@@ -48,19 +48,19 @@ fn refused(output: &Output, code: i32, says: &[&str]) {
 }
 
 /// A running program with listeners of any kind; killed when dropped.
-struct Running(Child);
+struct ChildGuard(Child);
 
-impl Running {
+impl ChildGuard {
     /// Starts it and reads this many lines from its stdout.
-    fn start(args: &[&str], lines: usize) -> (Running, Vec<String>) {
+    fn start(args: &[&str], lines: usize) -> (ChildGuard, Vec<String>) {
         let mut child = program().args(args).stdout(Stdio::piped()).spawn().unwrap();
         let stdout = BufReader::new(child.stdout.take().unwrap());
         let lines = stdout.lines().take(lines).map(Result::unwrap).collect();
-        (Running(child), lines)
+        (ChildGuard(child), lines)
     }
 }
 
-impl Drop for Running {
+impl Drop for ChildGuard {
     fn drop(&mut self) {
         let _ = self.0.kill();
         let _ = self.0.wait();
@@ -185,7 +185,7 @@ fn several_listeners_serve_the_same_topics() {
     let unix = path.listen();
     let tcp = "127.0.0.1:0";
     let args = ["--log", "error", "--listen", tcp, "--listen", &unix, "--listen", tcp];
-    let (_running, lines) = Running::start(&args, 3);
+    let (_running, lines) = ChildGuard::start(&args, 3);
     assert_eq!(lines[1], format!("listening on {unix}"));
     let [first, third] = [0, 2].map(|line| {
         let address = lines[line].strip_prefix("listening on http://").unwrap();
@@ -203,7 +203,7 @@ fn the_environment_lists_listeners_with_commas_and_an_argument_replaces_them_all
     command.env("LONGPOLL_LISTEN", "127.0.0.1:0,127.0.0.1:0").env("LONGPOLL_LOG", "error");
     let mut child = command.stdout(Stdio::piped()).spawn().unwrap();
     let stdout = BufReader::new(child.stdout.take().unwrap());
-    let _running = Running(child);
+    let _running = ChildGuard(child);
     assert!(stdout.lines().take(2).all(|line| line.unwrap().starts_with("listening on http://")));
 
     let mut command = program();
@@ -216,13 +216,13 @@ fn the_environment_lists_listeners_with_commas_and_an_argument_replaces_them_all
 fn a_unix_socket_is_removed_at_the_end_and_replaced_when_nobody_listens_on_it() {
     let path = SocketPath::new("stale");
     let args = ["--log", "error", "--listen", &path.listen()];
-    let (running, _) = Running::start(&args, 1);
+    let (running, _) = ChildGuard::start(&args, 1);
     assert!(path.get("/health").starts_with("HTTP/1.1 200 "));
     // One is listening.
     refused(&run(&args), 1, &[&path.listen()]);
     drop(running);
     assert!(path.0.exists(), "a program that was killed leaves it");
-    let (mut running, lines) = Running::start(&args, 1);
+    let (mut running, lines) = ChildGuard::start(&args, 1);
     assert_eq!(lines, [format!("listening on {}", path.listen())]);
     assert!(path.get("/health").starts_with("HTTP/1.1 200 "));
     let pid = rustix::process::Pid::from_child(&running.0);
@@ -250,14 +250,14 @@ fn an_address_that_cannot_be_had_is_named() {
 }
 
 /// Starts the program as systemd does.
-fn passed(socket: OwnedFd) -> (Running, String) {
-    let mut command = service(socket, "");
+fn passed(socket: OwnedFd) -> (ChildGuard, String) {
+    let mut command = systemd_command(socket, "");
     // Nobody could listen there.
     command.args(["--log", "error", "--listen", "192.0.2.1:1"]);
     let mut child = command.stdout(Stdio::piped()).spawn().unwrap();
     let mut line = String::new();
     BufReader::new(child.stdout.take().unwrap()).read_line(&mut line).unwrap();
-    (Running(child), line)
+    (ChildGuard(child), line)
 }
 
 #[test]
@@ -282,7 +282,7 @@ fn the_log_has_a_line_per_request_when_asked_to_and_none_otherwise() {
         let mut child = command.stderr(Stdio::piped()).spawn().unwrap();
         let mut stdout = BufReader::new(child.stdout.take().unwrap());
         let mut stderr = child.stderr.take().unwrap();
-        let mut running = Running(child);
+        let mut running = ChildGuard(child);
         let mut line = String::new();
         stdout.read_line(&mut line).unwrap();
         let address = line.trim().strip_prefix("listening on http://").unwrap().parse().unwrap();
@@ -291,7 +291,7 @@ fn the_log_has_a_line_per_request_when_asked_to_and_none_otherwise() {
         client.get("/topics/two?wait=0");
         let pid = rustix::process::Pid::from_child(&running.0);
         rustix::process::kill_process(pid, rustix::process::Signal::TERM).unwrap();
-        until("it ends", || running.0.try_wait().unwrap().is_some());
+        wait_until("it ends", || running.0.try_wait().unwrap().is_some());
         let mut log = String::new();
         stderr.read_to_string(&mut log).unwrap();
         let requests = log
@@ -342,9 +342,9 @@ fn the_line_about_a_poll_has_the_bytes_of_its_whole_answer_whoever_wrote_it() {
         let line = line.expect("a line about the poll");
         line.split(' ').find_map(|word| word.strip_suffix('B')?.parse::<u32>().ok()).unwrap()
     };
-    let mut held = server.hold("/topics/news?since=now&wait=60");
+    let mut held = server.hold_poll("/topics/news?since=now&wait=60");
     server.publish("news", "hello");
-    let by_the_publisher = held.answer();
+    let by_the_publisher = held.response();
     let written = bytes();
     assert!(written as usize > by_the_publisher.text().len(), "{written}");
     assert_eq!(server.get("/topics/news").text(), by_the_publisher.text());

@@ -7,13 +7,13 @@ use std::process::{Command, Stdio};
 
 use longpoll::config::FLAGS;
 
-use crate::support::{program, scratch};
+use crate::support::{fresh_path, program};
 
-#[path = "../docs/commands.rs"]
+#[path = "../../docs/commands.rs"]
 mod commands;
-#[path = "../docs/completions.rs"]
+#[path = "../../docs/completions.rs"]
 mod completions;
-#[path = "../docs/man.rs"]
+#[path = "../../docs/man.rs"]
 mod man;
 
 use commands::{CHOICES, commands};
@@ -145,7 +145,7 @@ fn offered(place: &Path, line: &str) -> Vec<String> {
 
 #[test]
 fn bash_completes_commands_flags_and_their_words() {
-    let folder = scratch("docs-bash");
+    let folder = fresh_path("docs-bash");
     std::fs::create_dir(&folder).unwrap();
     let place = folder.join("longpoll.bash");
     std::fs::write(&place, completions::bash()).unwrap();

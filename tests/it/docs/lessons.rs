@@ -8,7 +8,7 @@ use std::process::{Child, Command, Stdio};
 use rustix::process::{Pid, Signal, kill_process};
 
 /// Seconds after which a lesson hangs.
-const HANG: &str = "120";
+const TEST_TIMEOUT: &str = "120";
 
 /// Lessons about what a build may be without.
 const NEEDS: [(&str, bool); 4] = [
@@ -46,7 +46,7 @@ fn name(file: &Path) -> &str {
 }
 
 /// An empty directory for one run's temporary files.
-fn scratch(name: &str) -> PathBuf {
+fn fresh_path(name: &str) -> PathBuf {
     let place = Path::new(env!("CARGO_TARGET_TMPDIR")).join(name);
     if place.exists() {
         std::fs::remove_dir_all(&place).unwrap();
@@ -65,11 +65,11 @@ fn left_in(place: &Path) -> Vec<PathBuf> {
 }
 
 /// Runs a lesson from a directory that is not the repository's, on the program under test.
-fn start(command: &mut Command, scratch: &Path) -> Child {
+fn start(command: &mut Command, fresh_path: &Path) -> Child {
     command
-        .current_dir(scratch)
+        .current_dir(fresh_path)
         .env("LONGPOLL", env!("CARGO_BIN_EXE_longpoll"))
-        .env("TMPDIR", scratch)
+        .env("TMPDIR", fresh_path)
         .stdin(Stdio::null())
         .stdout(Stdio::piped())
         .stderr(Stdio::piped())
@@ -89,16 +89,16 @@ fn the_lessons_are_numbered_from_1() {
 #[test]
 fn every_lesson_finds_what_it_shows_and_cleans_up() {
     let run = |lesson: &PathBuf| {
-        let scratch = scratch(name(lesson));
-        let child = start(Command::new("timeout").args([HANG]).arg(lesson), &scratch);
-        (child, scratch)
+        let fresh_path = fresh_path(name(lesson));
+        let child = start(Command::new("timeout").args([TEST_TIMEOUT]).arg(lesson), &fresh_path);
+        (child, fresh_path)
     };
     let lessons = lessons();
     let running: Vec<_> = lessons.iter().map(run).collect();
     let mut failed = Vec::new();
-    for (lesson, (child, scratch)) in lessons.iter().zip(running) {
+    for (lesson, (child, fresh_path)) in lessons.iter().zip(running) {
         let done = child.wait_with_output().unwrap();
-        let left = left_in(&scratch);
+        let left = left_in(&fresh_path);
         if !done.status.success() || !left.is_empty() {
             let out = String::from_utf8_lossy(&done.stdout);
             let err = String::from_utf8_lossy(&done.stderr);
@@ -112,28 +112,28 @@ fn every_lesson_finds_what_it_shows_and_cleans_up() {
 #[test]
 fn an_interrupted_lesson_takes_its_server_with_it() {
     for signal in [Signal::TERM, Signal::HUP] {
-        let scratch = scratch("interrupted");
-        let mut lesson = start(&mut Command::new(lesson(3)), &scratch);
+        let fresh_path = fresh_path("interrupted");
+        let mut lesson = start(&mut Command::new(lesson(3)), &fresh_path);
         let mut lines = BufReader::new(lesson.stdout.take().unwrap()).lines();
         lines
             .find(|line| line.as_ref().is_ok_and(|line| line.starts_with("listening on ")))
             .expect("the server starts")
             .unwrap();
-        assert!(left_in(&scratch).len() > 1, "the lesson and its server run there");
+        assert!(left_in(&fresh_path).len() > 1, "the lesson and its server run there");
         let pid = Pid::from_raw(lesson.id() as i32).unwrap();
         kill_process(pid, signal).unwrap();
         // To the end: whoever holds the pipe still runs.
         lines.for_each(drop);
         assert_eq!(lesson.wait().unwrap().code(), Some(128 + signal.as_raw()));
-        assert!(left_in(&scratch).is_empty(), "{:?}", left_in(&scratch));
+        assert!(left_in(&fresh_path).is_empty(), "{:?}", left_in(&fresh_path));
     }
 }
 
 /// `begin` runs functions, too, and those run commands of their own.
 #[test]
 fn an_interrupted_lesson_takes_with_it_what_its_jobs_have_started() {
-    let scratch = scratch("interrupted-jobs");
-    let script = scratch.join("held.sh");
+    let fresh_path = fresh_path("interrupted-jobs");
+    let script = fresh_path.join("held.sh");
     let lib = Path::new(env!("CARGO_MANIFEST_DIR")).join("scripts/lessons/lib.sh");
     let text = format!(
         "set -euo pipefail\n. '{}'\nmkfifo \"$TMP/up\"\n\
@@ -142,7 +142,7 @@ fn an_interrupted_lesson_takes_with_it_what_its_jobs_have_started() {
         lib.display()
     );
     std::fs::write(&script, text).unwrap();
-    let mut lesson = start(Command::new("bash").arg(&script), &scratch);
+    let mut lesson = start(Command::new("bash").arg(&script), &fresh_path);
     let mut lines = BufReader::new(lesson.stdout.take().unwrap()).lines();
     lines.find(|line| line.as_ref().is_ok_and(|line| line == "it is up")).unwrap().unwrap();
     let pid = Pid::from_raw(lesson.id() as i32).unwrap();
@@ -151,14 +151,16 @@ fn an_interrupted_lesson_takes_with_it_what_its_jobs_have_started() {
     let ended = lesson.wait_with_output().unwrap();
     assert_eq!(ended.status.code(), Some(128 + Signal::TERM.as_raw()), "{ended:?}");
     // What was killed may take a moment to go.
-    crate::support::until("nothing is left", || left_in(&scratch) == [script.clone()]);
+    crate::support::wait_until("nothing is left", || left_in(&fresh_path) == [script.clone()]);
 }
 
 #[test]
 fn the_lesson_on_tabs_has_something_to_show_without_node() {
-    let scratch = scratch("without-node");
-    let child =
-        start(Command::new("timeout").args([HANG]).arg(lesson(13)).env("NODE", ""), &scratch);
+    let fresh_path = fresh_path("without-node");
+    let child = start(
+        Command::new("timeout").args([TEST_TIMEOUT]).arg(lesson(13)).env("NODE", ""),
+        &fresh_path,
+    );
     let done = child.wait_with_output().unwrap();
     let out = String::from_utf8_lossy(&done.stdout);
     assert!(done.status.success(), "{out}{}", String::from_utf8_lossy(&done.stderr));

@@ -2,9 +2,9 @@
 //!
 //! The invariants are those of the fuzz targets, in the same source; so is what they found.
 
-#[path = "../fuzz/query.rs"]
+#[path = "../../fuzz/query.rs"]
 mod query;
-#[path = "../fuzz/request.rs"]
+#[path = "../../fuzz/request.rs"]
 mod request;
 
 use std::panic::{AssertUnwindSafe, catch_unwind};
@@ -78,7 +78,7 @@ fn what_the_fuzzer_found_in_queries_holds() {
 
 #[test]
 fn the_strictness_table_holds_for_the_fuzzer_too() {
-    for case in crate::strictness::table() {
+    for case in super::strictness::table() {
         holds(request::check, &case.bytes, &case.name);
     }
 }

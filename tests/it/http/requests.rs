@@ -35,13 +35,13 @@ fn requests_sent_at_once_are_answered_in_order() {
     }
     client.send(requests);
     for n in 0..50 {
-        assert_eq!(client.answer().json()["seq"], 2 * n + 1);
-        assert_eq!(client.answer().text(), format!("event {n}"));
-        assert!(client.answer().detail().contains(&format!("/nope/{n}")));
-        assert_eq!(client.head().status, 200);
-        assert_eq!(client.answer().json()["seq"], 2 * n + 2);
+        assert_eq!(client.response().json()["seq"], 2 * n + 1);
+        assert_eq!(client.response().text(), format!("event {n}"));
+        assert!(client.response().detail().contains(&format!("/nope/{n}")));
+        assert_eq!(client.response_head().status, 200);
+        assert_eq!(client.response().json()["seq"], 2 * n + 2);
     }
-    assert!(client.has_nothing());
+    assert!(client.has_received_nothing());
 }
 
 #[test]
@@ -53,10 +53,10 @@ fn a_request_that_arrives_byte_by_byte_is_the_same_request() {
             &mut client,
             "POST /topics/news?type=a HTTP/1.1\r\nHost: localhost\r\nContent-Length: 5\r\n\r\nhello",
         );
-        assert_eq!(client.answer().status, 201);
+        assert_eq!(client.response().status, 201);
         send_byte_by_byte(&mut client, CHUNKED);
         send_byte_by_byte(&mut client, "3;x=y\r\nhel\r\n2\r\nlo\r\n0\r\nA: b\r\n\r\n");
-        assert_eq!(client.answer().status, 201);
+        assert_eq!(client.response().status, 201);
     }
     assert_eq!(texts(&server), ["hello"; 4]);
 }
@@ -71,10 +71,10 @@ fn a_client_that_expects_100_continue_gets_it_before_it_sends_the_body() {
         client.send(format!(
             "POST /topics/news HTTP/1.1\r\nHost: localhost\r\nExpect: 100-Continue\r\n{framing}\r\n\r\n"
         ));
-        let interim = client.head();
+        let interim = client.response_head();
         assert_eq!((interim.status, interim.header("Content-Length")), (100, None));
-        assert!(client.has_nothing());
-        assert_eq!(client.send(body).answer().status, 201);
+        assert!(client.has_received_nothing());
+        assert_eq!(client.send(body).response().status, 201);
     }
     assert_eq!(texts(&server), ["hello", "hello"]);
 }
@@ -93,7 +93,7 @@ fn a_client_that_expects_100_continue_is_refused_without_it() {
         client.send(format!(
             "POST {target} HTTP/1.1\r\nHost: localhost\r\nExpect: 100-continue\r\nContent-Length: {length}\r\n\r\n"
         ));
-        let answer = client.answer();
+        let answer = client.response();
         assert_eq!(answer.status, status, "{answer:?}");
         // Whether the body comes all the same cannot be known.
         assert!(client.is_closed());
@@ -109,13 +109,13 @@ fn a_body_in_chunks_is_put_together() {
         "1\r\nh\r\n1\r\ne\r\n3\r\nllo\r\n0\r\n\r\n",
         "0005;name=\"value\"\r\nhello\r\n0;last\r\nTrailer: x\r\nAnother: y\r\n\r\n",
     ] {
-        assert_eq!(client.send(CHUNKED).send(body).answer().status, 201, "{body}");
+        assert_eq!(client.send(CHUNKED).send(body).response().status, 201, "{body}");
     }
     assert_eq!(texts(&server), ["hello"; 3]);
-    assert_eq!(client.send(CHUNKED).send("0\r\n\r\n").answer().status, 201);
+    assert_eq!(client.send(CHUNKED).send("0\r\n\r\n").response().status, 201);
     let long = "x".repeat(0xABC);
     client.send(CHUNKED).send(format!("AbC\r\n{long}\r\n0\r\n\r\n"));
-    assert_eq!(client.answer().status, 201);
+    assert_eq!(client.response().status, 201);
     assert_eq!(texts(&server)[3..], ["", &long]);
 }
 
@@ -124,16 +124,16 @@ fn a_client_of_http_1_0_gets_one_answer() {
     let server = Server::start(&[]);
     let mut client = server.connect();
     client.send("GET /topics/news?wait=60 HTTP/1.0\r\n\r\n");
-    server.until_held(1);
+    server.wait_until_held(1);
     server.publish("news", "hello");
-    let answer = client.answer();
+    let answer = client.response();
     assert_eq!((answer.data(), answer.header("Transfer-Encoding")), (vec!["hello".into()], None));
     assert!(client.is_closed());
 
     let mut client = server.connect();
     let expecting = "Expect: 100-continue\r\nContent-Length: 1\r\n\r\nx";
     client.send(format!("POST /topics/news HTTP/1.0\r\n{expecting}"));
-    assert_eq!(client.answer().status, 201, "HTTP/1.0 knows no interim answer");
+    assert_eq!(client.response().status, 201, "HTTP/1.0 knows no interim answer");
     assert!(client.is_closed());
 }
 
@@ -148,7 +148,7 @@ fn connection_close_is_honoured_and_nothing_after_it_is_read() {
                 "GET {target} HTTP/1.1\r\nHost: localhost\r\nConnection: {value}\r\n\r\n"
             ));
             let after = "DELETE /topics/news HTTP/1.1\r\nHost: localhost\r\n\r\n";
-            let answer = client.send(after).answer();
+            let answer = client.send(after).response();
             assert_eq!((answer.status, answer.header("Connection")), (status, Some("close")));
             assert!(client.is_closed());
         }
@@ -161,10 +161,10 @@ fn a_client_may_end_its_output_after_a_request_that_is_answered_at_once() {
     let server = Server::start(&[]);
     let mut client = server.connect();
     client.send("POST /topics/news HTTP/1.1\r\nHost: localhost\r\nContent-Length: 5\r\n\r\nhello");
-    client.ask("GET", "/topics/news").ask("GET", "/health").end_output();
-    assert_eq!(client.answer().status, 201);
-    assert_eq!(client.answer().data(), ["hello"]);
-    assert_eq!(client.answer().json()["status"], "ok");
+    client.send_request("GET", "/topics/news").send_request("GET", "/health").close_write();
+    assert_eq!(client.response().status, 201);
+    assert_eq!(client.response().data(), ["hello"]);
+    assert_eq!(client.response().json()["status"], "ok");
     assert!(client.is_closed());
 }
 
@@ -177,7 +177,7 @@ fn a_request_that_breaks_off_leaves_nothing_behind() {
         "DELETE /topics/news HTTP/1.1\r\nHost: localhost\r\n",
     ] {
         let mut client = server.connect();
-        client.send(request).end_output().rest();
+        client.send(request).close_write().read_to_end();
     }
     assert_eq!(server.publish("news", "x").json()["seq"], 1);
 }
@@ -190,7 +190,7 @@ fn a_path_is_decoded_once() {
         assert_eq!(server.get(&format!("{target}?wait=0")).data(), ["hello"], "{target}");
     }
     assert_eq!(server.get("/topics/news?%77ait=%30").status, 200);
-    let options = server.connect().ask("OPTIONS", "/%74opics/news").answer();
+    let options = server.connect().send_request("OPTIONS", "/%74opics/news").response();
     assert!(options.header("Allow").is_some_and(|allow| allow.contains("POST")), "{options:?}");
     assert_eq!(server.get("/topics/n%2565ws?wait=0").status, 400);
     assert_eq!(server.get("/topics/news?type=a+b").status, 400, "+ is no space");
@@ -214,7 +214,7 @@ fn field_names_have_no_case_and_values_no_edges() {
         "\r\nPOST /topics/news HTTP/1.1\r\nhOST:localhost\r\nCONTENT-length: \t5 \t\r\ncontent-TYPE:text/plain\r\n\
          EVENT-type:  alert  \r\n\r\nhello",
     );
-    assert_eq!(client.answer().status, 201);
+    assert_eq!(client.response().status, 201);
     let event = &client.get("/topics/news?type=alert").json()["events"][0];
     assert_eq!(event["data"], "hello");
 }
@@ -232,6 +232,6 @@ fn every_answer_says_how_long_it_is_and_when_it_was_made() {
         assert!(answer.header("Date").is_some_and(|date| date.ends_with(" GMT")), "{answer:?}");
         assert!(answer.header("Content-Type").is_some());
     }
-    let deleted = client.ask("DELETE", "/topics/news").answer();
+    let deleted = client.send_request("DELETE", "/topics/news").response();
     assert_eq!((deleted.status, deleted.header("Content-Length")), (204, None));
 }

@@ -10,7 +10,7 @@ mod streams;
 use std::borrow::Cow;
 use std::collections::HashSet;
 
-use crate::support::{Answer, Client, Server};
+use crate::support::{Client, Response, Server};
 use Expected::{Declined, Fine, Last, Refused};
 
 /// One row: a sentence, the bytes that matter, and the answer.
@@ -75,18 +75,22 @@ fn answered(case: &Case, client: &mut Client) -> Answered {
     }
     let ends = answer.header("Connection") == Some("close");
     if !ends {
-        let next = client.answer();
+        let next = client.response();
         assert!(next.status == 404 && next.detail().contains("/next"), "{name}: {next:?}");
-        client.end_output();
+        client.close_write();
     }
-    assert_eq!(String::from_utf8_lossy(&client.rest()), "", "{name}: more than was asked for");
+    assert_eq!(
+        String::from_utf8_lossy(&client.read_to_end()),
+        "",
+        "{name}: more than was asked for"
+    );
     let is_problem = answer.status >= 400 && !is_head;
     let detail = if is_problem { answer.detail() } else { String::new() };
     Answered { status: answer.status, ends, detail }
 }
 
-fn next_answer(client: &mut Client, is_head: bool) -> Answer {
-    if is_head { client.head() } else { client.answer() }
+fn next_answer(client: &mut Client, is_head: bool) -> Response {
+    if is_head { client.response_head() } else { client.response() }
 }
 
 fn check(case: &Case, answered: &Answered) {

@@ -3,18 +3,18 @@
 
 use serde_json::{Value, json};
 
-use crate::support::{Answer, Server, until};
+use crate::support::{Response, Server, wait_until};
 
 fn cursor_now(server: &Server) -> String {
-    server.get("/topics/*?since=now&wait=0").next().to_owned()
+    server.get("/topics/*?since=now&wait=0").next_cursor().to_owned()
 }
 
-fn poll(server: &Server, topics: &str, since: &str) -> Answer {
+fn poll(server: &Server, topics: &str, since: &str) -> Response {
     server.get(&format!("/topics/{topics}?since={since}&limit=1000&wait=0"))
 }
 
 /// The gap object of a refusal.
-fn gap(answer: &Answer) -> Value {
+fn gap(answer: &Response) -> Value {
     assert_eq!(answer.status, 410, "{}", answer.text());
     assert!(!answer.detail().is_empty());
     let mut json = answer.json();
@@ -39,7 +39,7 @@ fn batch(server: &Server, topic: &str, events: usize) -> String {
     let headers = "Content-Type: application/x-ndjson\r\n";
     let answer = server.connect().post(&format!("/topics/{topic}"), headers, body);
     assert_eq!(answer.status, 201, "{answer:?}");
-    answer.next().to_owned()
+    answer.next_cursor().to_owned()
 }
 
 #[test]
@@ -144,7 +144,7 @@ fn who_skips_gaps_gets_the_same_object_and_the_events_in_one_answer() {
         let header = answer.header("Poll-Gap").expect("a Poll-Gap header");
         assert_eq!(serde_json::from_str::<Value>(header).unwrap(), told);
     }
-    let next = server.get(&format!("/topics/news?since={}&gap=skip&format=raw", raw.next()));
+    let next = server.get(&format!("/topics/news?since={}&gap=skip&format=raw", raw.next_cursor()));
     assert_eq!((next.text(), next.header("Poll-Gap")), ("6", None));
 }
 
@@ -158,13 +158,13 @@ fn who_skips_gaps_is_told_of_the_other_kinds_too_and_is_not_held_for_it() {
         assert_eq!((answer.seqs(), &answer.json()["gap"]["why"]), (vec![1], &json!(why)));
     }
     let zero = format!("{}0", cursor_now(&server).trim_end_matches('1'));
-    server.connect().ask("DELETE", "/topics/news").answer();
+    server.connect().send_request("DELETE", "/topics/news").response();
     let target = format!("/topics/news?since={zero}&gap=skip&wait=60");
     let answer = server.get(&target);
     assert_eq!((answer.seqs(), &answer.json()["gap"]["lost"]), (vec![], &json!({"news": 1})));
     let raw = server.get(&format!("{target}&format=raw"));
     assert!(raw.body.is_empty() && raw.header("Poll-Gap").is_some());
-    assert_eq!(poll(&server, "news", raw.next()).status, 200);
+    assert_eq!(poll(&server, "news", raw.next_cursor()).status, 200);
 }
 
 #[test]
@@ -173,7 +173,7 @@ fn a_reader_of_a_quiet_and_a_busy_topic_is_told_once_and_loses_nothing_of_the_qu
     server.publish_many("quiet", 3);
     let first = server.get("/topics/quiet,busy?limit=1");
     server.publish_many("busy", 10);
-    let told = gap(&poll(&server, "quiet,busy", first.next()));
+    let told = gap(&poll(&server, "quiet,busy", first.next_cursor()));
     assert_eq!(told["lost"], json!({"busy": 7}));
     assert_eq!((seq(&told["oldest"]), seq(&told["resume"])), (2, 1));
     let (mut since, mut seen) = (resume(&told).to_owned(), Vec::new());
@@ -182,7 +182,7 @@ fn a_reader_of_a_quiet_and_a_busy_topic_is_told_once_and_loses_nothing_of_the_qu
         let page = server.get(&target);
         assert_eq!(page.status, 200, "told again: {}", page.text());
         seen.extend(page.seqs());
-        page.next().clone_into(&mut since);
+        page.next_cursor().clone_into(&mut since);
     }
     assert_eq!(seen, [2, 3, 11, 12, 13]);
     assert_eq!(since, cursor_now(&server), "a cursor at the head has no third part");
@@ -194,13 +194,13 @@ fn what_is_trimmed_after_it_was_told_is_a_gap_of_its_own() {
     server.publish_many("quiet", 3);
     let first = server.get("/topics/quiet,busy?limit=1");
     server.publish_many("busy", 10);
-    let told = gap(&poll(&server, "quiet,busy", first.next()));
+    let told = gap(&poll(&server, "quiet,busy", first.next_cursor()));
     // Trims 11 and 12.
     server.publish_many("busy", 2);
     let again = gap(&poll(&server, "quiet,busy", resume(&told)));
     assert_eq!(again["lost"], json!({"busy": 2}));
     assert_eq!(poll(&server, "quiet,busy", resume(&again)).seqs(), [2, 3, 13, 14, 15]);
-    assert_eq!(gap(&poll(&server, "busy", first.next()))["lost"], json!({"busy": 9}));
+    assert_eq!(gap(&poll(&server, "busy", first.next_cursor()))["lost"], json!({"busy": 9}));
 }
 
 #[test]
@@ -211,14 +211,14 @@ fn who_begins_at_the_start_is_told_nothing_of_what_was_trimmed_before() {
     for since in ["start", "last:2", "last:6"] {
         let first = server.get(&format!("/topics/*?since={since}&limit=1"));
         assert_eq!(first.status, 200);
-        let rest = poll(&server, "*", first.next());
+        let rest = poll(&server, "*", first.next_cursor());
         assert_eq!(rest.status, 200, "{since}: {}", rest.text());
         assert_eq!(rest.seqs().last(), Some(&13));
     }
     // But of what is trimmed after.
     let first = server.get("/topics/*?limit=1");
     server.publish("busy", "x");
-    assert_eq!(gap(&poll(&server, "*", first.next()))["lost"], json!({"busy": 1}));
+    assert_eq!(gap(&poll(&server, "*", first.next_cursor()))["lost"], json!({"busy": 1}));
 }
 
 #[test]
@@ -226,11 +226,11 @@ fn a_deleted_topic_is_a_gap_for_those_behind_and_its_seqs_are_not_used_again() {
     let server = Server::start(&[]);
     let zero = cursor_now(&server);
     server.publish_many("news", 3);
-    let two = server.get("/topics/news?limit=2").next().to_owned();
+    let two = server.get("/topics/news?limit=2").next_cursor().to_owned();
     let head = cursor_now(&server);
     let mut client = server.connect();
-    client.ask("DELETE", "/topics/news");
-    let deleted = client.answer();
+    client.send_request("DELETE", "/topics/news");
+    let deleted = client.response();
     assert_eq!((deleted.status, deleted.body.len()), (204, 0));
     assert_eq!(client.get("/topics/news?wait=0").seqs(), [0; 0]);
     for (cursor, lost) in [(&zero, 3), (&two, 1)] {
@@ -242,17 +242,17 @@ fn a_deleted_topic_is_a_gap_for_those_behind_and_its_seqs_are_not_used_again() {
     assert_eq!(server.publish("news", "x").json()["seq"], 4);
     assert_eq!(poll(&server, "news", &head).seqs(), [4]);
     assert_eq!(gap(&poll(&server, "news", &two))["lost"], json!({"news": 1}));
-    assert_eq!(client.ask("DELETE", "/topics/unknown").answer().status, 204);
+    assert_eq!(client.send_request("DELETE", "/topics/unknown").response().status, 204);
 }
 
 #[test]
 fn a_deleted_topic_does_not_disturb_who_is_waiting_for_more() {
     let server = Server::start(&[]);
     server.publish_many("news", 3);
-    let mut poll = server.hold("/topics/news?since=now&wait=60");
-    server.connect().ask("DELETE", "/topics/news").answer();
+    let mut poll = server.hold_poll("/topics/news?since=now&wait=60");
+    server.connect().send_request("DELETE", "/topics/news").response();
     server.publish("news", "x");
-    assert_eq!(poll.answer().seqs(), [4]);
+    assert_eq!(poll.response().seqs(), [4]);
 }
 
 #[test]
@@ -261,7 +261,8 @@ fn a_forgotten_topic_never_hides_a_gap() {
     let zero = cursor_now(&server);
     server.publish("a", "lost");
     server.publish("b", "kept");
-    let delete = |topic| server.connect().ask("DELETE", &format!("/topics/{topic}")).answer();
+    let delete =
+        |topic| server.connect().send_request("DELETE", &format!("/topics/{topic}")).response();
     delete("a");
     server.publish("c", "takes the place of a");
     let zero_of = |topics| gap(&poll(&server, topics, &zero));
@@ -309,7 +310,7 @@ fn events_are_trimmed_when_they_are_too_old() {
     let server = Server::start(&["--retain-age", "50ms"]);
     let zero = cursor_now(&server);
     server.publish_many("news", 2);
-    until("the events are trimmed", || server.metric("retained_events") == 0.0);
+    wait_until("the events are trimmed", || server.metric("retained_events") == 0.0);
     assert_eq!(poll(&server, "news", "start").seqs(), [0; 0]);
     assert_eq!(gap(&poll(&server, "news", &zero))["lost"], json!({"news": 2}));
 }
@@ -321,13 +322,13 @@ fn a_held_poll_is_not_made_stale_by_other_topics_that_are_busy() {
     server.publish("quiet", "x");
     let targets = ["quiet", "quiet,other", "qui*"];
     let mut polls =
-        targets.map(|topics| server.hold(&format!("/topics/{topics}?since=now&wait=60")));
+        targets.map(|topics| server.hold_poll(&format!("/topics/{topics}?since=now&wait=60")));
     for topic in ["a", "b", "c", "d", "e", "f", "g", "h", "i", "j"] {
         server.publish_many(topic, 20);
     }
     assert_eq!(server.publish("quiet", "at last").json()["released"], 3);
     for poll in &mut polls {
-        let answer = poll.answer();
+        let answer = poll.response();
         assert_eq!((answer.status, answer.data()), (200, vec![json!("at last")]));
     }
 }

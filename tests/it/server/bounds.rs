@@ -5,7 +5,7 @@ use std::os::unix::net::UnixStream;
 
 use rustix::process::{Pid, Resource, Rlimit, prlimit};
 
-use crate::support::{Server, program, until};
+use crate::support::{Server, program, wait_until};
 
 const NDJSON: &str = "Content-Type: application/x-ndjson\r\n";
 
@@ -33,11 +33,11 @@ fn a_page_counts_as_in_flight_until_its_last_byte_has_gone_even_when_the_connect
             reader
         })
         .into();
-    until("both pages are counted", || {
+    wait_until("both pages are counted", || {
         server.metric("answers_in_flight_bytes") - before > 2_000_000.0
     });
     drop(readers);
-    until("they are given back", || server.metric("answers_in_flight_bytes") <= before);
+    wait_until("they are given back", || server.metric("answers_in_flight_bytes") <= before);
 }
 
 #[test]
@@ -60,7 +60,7 @@ fn what_is_pipelined_behind_a_large_body_stays_in_the_socket() {
         // One after the other: bodies being received have a budget of their own.
         clients.push(server.connect());
         clients.last_mut().unwrap().send(&bytes);
-        server.until_held(clients.len());
+        server.wait_until_held(clients.len());
     }
     // The events are one batch each, and only the last 1,000 are kept.
     let grown = server.status_number("VmRSS:") - before;
@@ -70,11 +70,11 @@ fn what_is_pipelined_behind_a_large_body_stays_in_the_socket() {
 #[test]
 fn a_gap_over_more_topics_than_a_poll_can_name_is_told_without_counts() {
     let server = Server::start(&[]);
-    let start = server.publish("other", "x").next().to_owned();
+    let start = server.publish("other", "x").next_cursor().to_owned();
     let mut client = server.connect();
     for topic in 0..65 {
         client.post(&format!("/topics/t{topic}"), "", "x");
-        client.ask("DELETE", &format!("/topics/t{topic}")).answer();
+        client.send_request("DELETE", &format!("/topics/t{topic}")).response();
     }
     let all = server.get(&format!("/topics/*?since={start}"));
     assert_eq!((all.status, &all.json()["lost"]), (410, &serde_json::Value::Null));
@@ -85,9 +85,9 @@ fn a_gap_over_more_topics_than_a_poll_can_name_is_told_without_counts() {
 #[test]
 fn a_gap_that_nothing_has_followed_is_told_as_a_time_out() {
     let server = Server::start(&[]);
-    let start = server.publish("other", "x").next().to_owned();
+    let start = server.publish("other", "x").next_cursor().to_owned();
     server.publish("news", "x");
-    server.connect().ask("DELETE", "/topics/news").answer();
+    server.connect().send_request("DELETE", "/topics/news").response();
     let target = format!("/topics/news?since={start}&gap=skip&wait=60");
     let raw = server.get(&format!("{target}&format=raw"));
     assert_eq!((raw.status, raw.text()), (200, ""));
@@ -100,7 +100,7 @@ fn a_gap_that_nothing_has_followed_is_told_as_a_time_out() {
 #[test]
 fn held_polls_are_answered_at_a_drain_while_descriptors_are_short() {
     let mut server = Server::start(&[]);
-    let mut polls = [(); 3].map(|()| server.hold("/topics/news?wait=60"));
+    let mut polls = [(); 3].map(|()| server.hold_poll("/topics/news?wait=60"));
     let pid = Pid::from_raw(server.pid() as i32);
     let open = std::fs::read_dir(format!("/proc/{}/fd", server.pid())).unwrap().count() as u64;
     let limit = Rlimit { current: Some(open), maximum: Some(open) };
@@ -109,7 +109,7 @@ fn held_polls_are_answered_at_a_drain_while_descriptors_are_short() {
     let waiting = server.connect();
     server.signal(15);
     for poll in &mut polls {
-        assert_eq!(poll.answer().header("Poll-Reason"), Some("drain"));
+        assert_eq!(poll.response().header("Poll-Reason"), Some("drain"));
     }
     assert!(server.wait().0.success());
     drop(waiting);
@@ -118,14 +118,14 @@ fn held_polls_are_answered_at_a_drain_while_descriptors_are_short() {
 #[test]
 fn every_gap_is_counted_as_often_as_it_is_told() {
     let server = Server::start(&["--retain-events", "3"]);
-    let start = server.publish("news", "x").next().to_owned();
+    let start = server.publish("news", "x").next_cursor().to_owned();
     let target = format!("/topics/news?since={start}&wait=60");
     // Equal polls share a page, and each is told all the same.
-    let mut polls = [(); 2].map(|()| server.hold(&target));
+    let mut polls = [(); 2].map(|()| server.hold_poll(&target));
     let batch = "1\n".repeat(5);
     assert_eq!(server.connect().post("/topics/news", NDJSON, batch).json()["released"], 2);
     for poll in &mut polls {
-        assert_eq!(poll.answer().json()["lost"]["news"], 2);
+        assert_eq!(poll.response().json()["lost"]["news"], 2);
     }
     for _ in 0..3 {
         assert_eq!(server.get(&format!("{target}&gap=skip")).json()["gap"]["lost"]["news"], 2);
@@ -147,7 +147,7 @@ fn a_poll_is_answered_with_one_event_when_answers_in_flight_exceed_their_room() 
         assert_eq!(server.connect().post("/topics/big", "", &event).status, 201);
     }
     let mut readers = Vec::new();
-    until("more is in flight than there is room for", || {
+    wait_until("more is in flight than there is room for", || {
         let mut reader = UnixStream::connect(&path).unwrap();
         reader.write_all(b"GET /topics/big HTTP/1.1\r\nHost: localhost\r\n\r\n").unwrap();
         readers.push(reader);

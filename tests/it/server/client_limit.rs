@@ -4,7 +4,7 @@ use std::io::{BufRead as _, BufReader};
 use std::net::{SocketAddr, UdpSocket};
 use std::process::Stdio;
 
-use crate::support::{Answer, Client, Server, program, until};
+use crate::support::{Client, Response, Server, program, wait_until};
 
 const BEHIND_PROXY: [&str; 4] = ["--trust-proxy", "127.0.0.1", "--max-connections-per-client", "2"];
 
@@ -15,10 +15,10 @@ fn send(client: &mut Client, target: &str, forwarded: &str) {
     ));
 }
 
-fn ask(server: &Server, target: &str, forwarded: &str) -> Answer {
+fn ask(server: &Server, target: &str, forwarded: &str) -> Response {
     let mut client = server.connect();
     send(&mut client, target, forwarded);
-    client.answer()
+    client.response()
 }
 
 #[test]
@@ -29,27 +29,29 @@ fn behind_a_proxy_each_request_counts_for_its_client_while_it_is_answered() {
     for (count, forwarded) in ["6.6.6.6, 198.51.100.7", "198.51.100.7"].iter().enumerate() {
         let mut client = server.connect();
         send(&mut client, wait, forwarded);
-        server.until_held(count + 1);
+        server.wait_until_held(count + 1);
         held.push(client);
     }
     // One connection of a proxy carries many clients: being refused does not end it.
     let mut proxy = server.connect();
     send(&mut proxy, "/health", "198.51.100.7");
-    let refused = proxy.answer();
+    let refused = proxy.response();
     assert_eq!(refused.status, 429);
     assert!(refused.detail().contains("--max-connections-per-client"), "{refused:?}");
     assert!(refused.header("Retry-After").is_some());
     for other in ["198.51.100.8", "198.51.100.7, 198.51.100.9", "2001:db8::1"] {
         send(&mut proxy, "/health", other);
-        assert_eq!(proxy.answer().status, 200, "{other}");
+        assert_eq!(proxy.response().status, 200, "{other}");
     }
     assert_eq!(server.metric("refusals_total{cause=\"client_cap\"}"), 1.0);
     server.publish("news", "hello");
     for client in &mut held {
-        assert_eq!(client.answer().data(), ["hello"]);
+        assert_eq!(client.response().data(), ["hello"]);
     }
     // A share comes back after the answer is out, which its reader may be faster to see.
-    until("the client may ask again", || ask(&server, "/health", "198.51.100.7").status == 200);
+    wait_until("the client may ask again", || {
+        ask(&server, "/health", "198.51.100.7").status == 200
+    });
 }
 
 #[test]
@@ -58,7 +60,7 @@ fn a_slash_64_is_one_client() {
     for (count, address) in ["2001:db8:0:1::1", "2001:db8:0:1:ffff::2"].iter().enumerate() {
         let mut client = server.connect();
         send(&mut client, "/topics/news?since=now&wait=60", address);
-        server.until_held(count + 1);
+        server.wait_until_held(count + 1);
         std::mem::forget(client);
     }
     assert_eq!(ask(&server, "/health", "2001:db8:0:1::3").status, 429);
@@ -72,7 +74,7 @@ fn whoever_is_no_proxy_cannot_speak_for_others() {
         .map(|count| {
             let mut client = server.connect();
             send(&mut client, "/topics/news?since=now&wait=60", "198.51.100.7");
-            server.until_held(count + 1);
+            server.wait_until_held(count + 1);
             client
         })
         .collect();
@@ -102,14 +104,14 @@ fn a_client_that_comes_directly_has_so_many_connections_and_the_log_says_whose_w
         assert_eq!(client.get("/health").status, 200);
     }
     for _ in 0..50 {
-        let refused = server.connect().answer();
+        let refused = server.connect().response();
         assert_eq!((refused.status, refused.header("Connection")), (429, Some("close")));
     }
     drop(both);
-    until("its places are free again", || {
+    wait_until("its places are free again", || {
         let mut client = server.connect();
-        client.ask("GET", "/health");
-        client.answer().status == 200
+        client.send_request("GET", "/health");
+        client.response().status == 200
     });
     server.signal(15);
     assert!(server.wait().0.success());

@@ -3,14 +3,14 @@
 use std::net::TcpStream;
 use std::time::{Duration, Instant};
 
-use crate::support::{Client, Server, until};
+use crate::support::{Client, Server, wait_until};
 
 const SIGINT: i32 = 2;
 const SIGTERM: i32 = 15;
 
 /// Waits until the server takes no new connections: it is draining, or gone.
 fn until_draining(server: &Server) {
-    until("it takes nothing new", || TcpStream::connect(server.address).is_err());
+    wait_until("it takes nothing new", || TcpStream::connect(server.address).is_err());
 }
 
 /// A client whose publish has begun to arrive.
@@ -18,7 +18,7 @@ fn publishing(server: &Server) -> Client {
     let mut client = server.connect();
     client.send("POST /topics/news HTTP/1.1\r\nHost: localhost\r\nExpect: 100-continue\r\n");
     client.send("Content-Length: 5\r\n\r\n");
-    assert_eq!(client.head().status, 100);
+    assert_eq!(client.response_head().status, 100);
     client
 }
 
@@ -26,18 +26,18 @@ fn publishing(server: &Server) -> Client {
 fn every_held_poll_is_answered_and_the_program_ends_well() {
     for signal in [SIGTERM, SIGINT] {
         let mut server = Server::start(&[]);
-        let head = server.publish("news", "hello").next().to_owned();
+        let head = server.publish("news", "hello").next_cursor().to_owned();
         let mut polls: Vec<_> =
             ["news?", "*?", "n*,other?", "none?format=raw&", "news?format=ndjson&"]
                 .iter()
-                .map(|target| server.hold(&format!("/topics/{target}since=now&wait=3000")))
+                .map(|target| server.hold_poll(&format!("/topics/{target}since=now&wait=3000")))
                 .collect();
         server.signal(signal);
         for (index, poll) in polls.iter_mut().enumerate() {
-            let answer = poll.answer();
+            let answer = poll.response();
             assert_eq!((answer.status, answer.header("Poll-Reason")), (200, Some("drain")));
             assert_eq!(answer.header("Connection"), Some("close"));
-            assert_eq!((answer.next(), answer.header("Poll-Wait")), (&*head, None));
+            assert_eq!((answer.next_cursor(), answer.header("Poll-Wait")), (&*head, None));
             if index < 3 {
                 let json = answer.json();
                 assert_eq!(json["reason"], "drain");
@@ -67,7 +67,7 @@ fn idle_connections_are_closed_without_a_word() {
     let mut server = Server::start(&[]);
     let (mut silent, mut idle) = (server.connect(), server.connect());
     assert_eq!(idle.get("/health").status, 200);
-    until("both are open", || server.metric("connections") >= 3.0);
+    wait_until("both are open", || server.metric("connections") >= 3.0);
     server.signal(SIGTERM);
     assert!(silent.is_closed() && idle.is_closed());
     assert_eq!(server.wait().0.code(), Some(0));
@@ -80,7 +80,7 @@ fn nothing_new_is_accepted_while_it_drains() {
     server.signal(SIGTERM);
     until_draining(&server);
     client.send("hello");
-    let answer = client.answer();
+    let answer = client.response();
     assert_eq!(answer.header("Connection"), Some("close"));
     assert!(client.is_closed());
     assert_eq!(server.wait().0.code(), Some(0));
@@ -90,10 +90,10 @@ fn nothing_new_is_accepted_while_it_drains() {
 fn a_publish_that_is_on_its_way_gets_an_answer_that_is_true() {
     let mut server = Server::start(&[]);
     let mut publisher = publishing(&server);
-    let mut poll = server.hold("/topics/news?since=now&wait=3000");
+    let mut poll = server.hold_poll("/topics/news?since=now&wait=3000");
     server.signal(SIGTERM);
-    assert_eq!(poll.answer().header("Poll-Reason"), Some("drain"));
-    let answer = publisher.send("hello").answer();
+    assert_eq!(poll.response().header("Poll-Reason"), Some("drain"));
+    let answer = publisher.send("hello").response();
     // Its event would end with the program: to say so is as good as to take it.
     match answer.status {
         201 => assert_eq!(answer.json()["seq"], 1),
@@ -110,10 +110,10 @@ fn a_publish_that_is_on_its_way_gets_an_answer_that_is_true() {
 #[test]
 fn requests_that_had_arrived_are_answered_before_the_connection_ends() {
     let mut server = Server::start(&[]);
-    let mut client = server.hold("/topics/news?since=now&wait=3000");
-    client.ask("GET", "/health");
+    let mut client = server.hold_poll("/topics/news?since=now&wait=3000");
+    client.send_request("GET", "/health");
     server.signal(SIGTERM);
-    let answer = client.answer();
+    let answer = client.response();
     assert_eq!(answer.header("Poll-Reason"), Some("drain"));
     // The first answer says that it is the last one.
     assert_eq!(answer.header("Connection"), Some("close"));
@@ -132,8 +132,8 @@ fn a_request_that_never_arrives_whole_does_not_keep_the_program() {
     assert_eq!(server.wait().0.code(), Some(0));
     // Far below the 10 and 30 s that head and body have otherwise.
     assert!(signalled.elapsed() < Duration::from_secs(9));
-    client.rest();
-    other.rest();
+    client.read_to_end();
+    other.read_to_end();
 }
 
 #[test]
@@ -143,8 +143,8 @@ fn a_second_signal_ends_the_program_at_once() {
     let mut blocked = server.connect();
     // More than fits into any buffer: its answers keep the drain waiting.
     let request = "GET /topics/large?format=raw HTTP/1.1\r\nHost: localhost\r\n\r\n";
-    blocked.receive_little().send(request.repeat(200));
-    assert_eq!(blocked.answer().status, 200);
+    blocked.shrink_receive_buffer().send(request.repeat(200));
+    assert_eq!(blocked.response().status, 200);
     server.signal(SIGTERM);
     until_draining(&server);
     let again = Instant::now();
@@ -159,12 +159,12 @@ fn a_drain_is_over_when_the_last_of_many_polls_was_answered() {
     let mut server = Server::start(&["--max-connections", "300"]);
     let mut polls: Vec<_> = (0..200).map(|_| server.connect()).collect();
     for (index, poll) in polls.iter_mut().enumerate() {
-        poll.ask("GET", &format!("/topics/t{index}?since=now&wait=3000"));
+        poll.send_request("GET", &format!("/topics/t{index}?since=now&wait=3000"));
     }
-    server.until_held(200);
+    server.wait_until_held(200);
     server.signal(SIGTERM);
     for poll in &mut polls {
-        assert_eq!(poll.answer().json()["reason"], "drain");
+        assert_eq!(poll.response().json()["reason"], "drain");
     }
     drop(polls);
     assert_eq!(server.wait().0.code(), Some(0));
@@ -178,15 +178,15 @@ fn a_request_that_was_begun_is_answered_and_health_says_draining() {
     let mut other = server.connect();
     client.send("GET /topics/news HTTP/1.1\r\nHost: localhost\r\nX-Begun: ");
     other.send("GET /health HTTP/1.1\r\nHost: localhost\r\nX-Begun: ");
-    until("both have begun", || server.metric("connections") >= 3.0);
+    wait_until("both have begun", || server.metric("connections") >= 3.0);
     server.signal(SIGTERM);
     until_draining(&server);
     client.send("yes\r\n\r\n");
     other.send("yes\r\n\r\n");
-    let answer = client.answer();
+    let answer = client.response();
     assert_eq!(answer.data(), ["hello"]);
     assert_eq!(answer.header("Connection"), Some("close"));
-    let answer = other.answer();
+    let answer = other.response();
     assert_eq!((answer.status, &answer.json()["status"]), (503, &"draining".into()));
     assert_eq!(answer.header("Connection"), Some("close"));
     assert_eq!(server.wait().0.code(), Some(0));

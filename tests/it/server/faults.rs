@@ -17,7 +17,7 @@ use longpoll::door::{Door, listener};
 use longpoll::metrics::Metrics;
 use longpoll::shutdown::Shutdown;
 
-use crate::support::{Client, Server, program, until};
+use crate::support::{Client, Server, program, wait_until};
 
 /// Requests that fit into no buffer together once they are answered: each answer has 15,000 bytes.
 const MUCH: usize = 600;
@@ -45,7 +45,7 @@ fn beginnings() -> Vec<String> {
 /// Nothing is taken any more, and all places there are can be used at once.
 pub fn everything_is_back(server: &Server, places: usize) {
     let mut asking = server.connect();
-    until("nothing but the one that asks is left", || {
+    wait_until("nothing but the one that asks is left", || {
         let page = asking.get("/metrics");
         if page.header("Connection").is_some() {
             // There was no room for it, or somebody else wants its place.
@@ -59,10 +59,10 @@ pub fn everything_is_back(server: &Server, places: usize) {
     // The second time shows that none of them had to give way to another.
     for round in 0..2 {
         for client in &mut clients {
-            client.ask("GET", "/health");
+            client.send_request("GET", "/health");
         }
         for (place, client) in clients.iter_mut().enumerate() {
-            assert_eq!(client.answer().status, 200, "round {round}, place {place} of {places}");
+            assert_eq!(client.response().status, 200, "round {round}, place {place} of {places}");
         }
     }
     let cursor = clients[0].post("/topics/after", "", "all is well").json()["seq"].clone();
@@ -83,21 +83,21 @@ fn reset_connections_leave_nothing_behind() {
     let in_flight = server.metric("answers_in_flight_bytes");
     for begun in beginnings() {
         for round in 0..3 {
-            until("the last ones are gone", || server.metric("connections") == 1.0);
+            wait_until("the last ones are gone", || server.metric("connections") == 1.0);
             let mut clients: Vec<_> = (0..6).map(|_| server.connect()).collect();
             for client in &mut clients {
-                client.receive_little().send(&begun);
+                client.shrink_receive_buffer().send(&begun);
             }
             // Once before the server has seen them, and then after it has.
             if round > 0 && begun.starts_with(HELD) {
-                server.until_held(6);
+                server.wait_until_held(6);
             } else if round > 0 && begun.starts_with(LARGE) {
-                assert!(clients.iter_mut().all(|client| client.head().status == 200));
+                assert!(clients.iter_mut().all(|client| client.response_head().status == 200));
             }
             clients.into_iter().for_each(Client::reset);
         }
     }
-    until("no answer is in flight", || server.metric("answers_in_flight_bytes") <= in_flight);
+    wait_until("no answer is in flight", || server.metric("answers_in_flight_bytes") <= in_flight);
     assert_eq!(server.get("/topics/lost?wait=0").seqs(), [0; 0]);
     everything_is_back(&server, 8);
 }
@@ -108,10 +108,10 @@ fn half_closed_connections_are_answered_and_leave_nothing_behind() {
     for begun in beginnings() {
         let mut clients: Vec<_> = (0..6).map(|_| server.connect()).collect();
         for client in &mut clients {
-            client.send(&begun).end_output();
+            client.send(&begun).close_write();
         }
         for client in &mut clients {
-            let answers = String::from_utf8(client.rest()).unwrap();
+            let answers = String::from_utf8(client.read_to_end()).unwrap();
             let answered = answers.matches("HTTP/1.1 200 OK").count();
             if begun.starts_with(LARGE) {
                 assert_eq!(answered, MUCH);
@@ -137,7 +137,7 @@ fn a_broken_pipe_stops_nothing() {
     let mut lines = BufReader::new(stderr);
     assert_eq!(server.get("/health").status, 200);
     let mut line = String::new();
-    until("a request is told", || {
+    wait_until("a request is told", || {
         line.clear();
         lines.read_line(&mut line).unwrap();
         line.contains("/health")
@@ -159,10 +159,10 @@ fn the_server_survives_a_table_of_descriptors_that_is_full() {
     shell.args(["--listen", "127.0.0.1:0", "--log", "error", "--max-event", "1MiB"]);
     let server = Server::spawn(shell.stderr(OwnedFd::from(stderr_of_server)));
     drop(shell);
-    server.publish_much();
+    server.publish_large_event();
     // Two connections are all that so few descriptors allow. Both are taken by clients that read
     // nothing: all others are refused, and each of those lingers for a moment.
-    let blocked: Vec<_> = (0..2).map(|_| server.take_a_place()).collect();
+    let blocked: Vec<_> = (0..2).map(|_| server.occupy_connection()).collect();
     let crowd: Vec<_> = (0..200).map(|_| server.connect()).collect();
     let mut line = String::new();
     BufReader::new(stderr).read_line(&mut line).unwrap();
@@ -170,9 +170,11 @@ fn the_server_survives_a_table_of_descriptors_that_is_full() {
     drop((blocked, crowd));
     // Until then whoever is in the way of a descriptor is closed without an answer.
     let descriptors = format!("/proc/{}/fd", server.pid());
-    until("there are descriptors", || std::fs::read_dir(&descriptors).unwrap().count() < 32);
-    until("it serves again", || server.get("/health").status == 200);
-    until("it takes events", || server.connect().post("/topics/news", "", "hello").status == 201);
+    wait_until("there are descriptors", || std::fs::read_dir(&descriptors).unwrap().count() < 32);
+    wait_until("it serves again", || server.get("/health").status == 200);
+    wait_until("it takes events", || {
+        server.connect().post("/topics/news", "", "hello").status == 201
+    });
     everything_is_back(&server, 2);
 }
 
@@ -232,7 +234,7 @@ fn a_panic_in_the_door_itself_costs_one_connection_and_no_worker() {
         client.get("/metrics").text().contains(&line)
     };
     let mut first = Client::connect(address);
-    until("all places are free", || shows(&mut first, 1));
+    wait_until("all places are free", || shows(&mut first, 1));
     let mut clients: Vec<_> = (1..4).map(|_| Client::connect(address)).collect();
     clients.push(first);
     for _ in 0..2 {

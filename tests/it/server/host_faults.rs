@@ -6,8 +6,8 @@ use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::sync::atomic::{AtomicU32, Ordering};
 
-use crate::faults::everything_is_back;
-use crate::support::{Answer, Client, Server, program, until};
+use super::faults::everything_is_back;
+use crate::support::{Client, Response, Server, program, wait_until};
 
 /// Threads that a user of these tests may have.
 const THREADS: u64 = 32;
@@ -62,7 +62,7 @@ impl Somebody {
 }
 
 /// A refusal that passes by itself.
-fn is_refused_for_lack_of_threads(answer: &Answer) -> bool {
+fn is_refused_for_lack_of_threads(answer: &Response) -> bool {
     answer.status == 503
         && answer.detail().contains("thread")
         && answer.header("Retry-After").is_some()
@@ -77,7 +77,7 @@ fn a_thread_that_is_refused_costs_its_connection_at_most() {
     // are for two polls and for whoever asks.
     let others = THREADS - server.status_number("Threads:") - 2;
     let mut others: Vec<_> = (0..others).map(|_| somebody.does_something_else()).collect();
-    let mut held = [(); 2].map(|()| server.hold("/topics/news?since=now&wait=60"));
+    let mut held = [(); 2].map(|()| server.hold_poll("/topics/news?since=now&wait=60"));
     // Whoever waits for a request gives way, as if the cap had been reached.
     let mut idle = server.connect();
     assert_eq!(idle.get("/health").status, 200);
@@ -85,16 +85,16 @@ fn a_thread_that_is_refused_costs_its_connection_at_most() {
     assert!(idle.is_closed());
     // With all of them busy there is only a refusal, again and again.
     let mut third = server.connect();
-    third.ask("GET", "/topics/news?since=now&wait=60");
+    third.send_request("GET", "/topics/news?since=now&wait=60");
     for _ in 0..20 {
         let answer = server.get("/health");
         assert!(is_refused_for_lack_of_threads(&answer), "{answer:?}");
     }
-    assert!(third.has_nothing() && held.iter_mut().all(Client::has_nothing));
+    assert!(third.has_received_nothing() && held.iter_mut().all(Client::has_received_nothing));
     drop(third);
-    until("there is a place", || server.get("/health").status == 200);
+    wait_until("there is a place", || server.get("/health").status == 200);
     assert_eq!(server.publish("news", "hello").json()["released"], 2);
-    assert!(held.iter_mut().all(|poll| poll.answer().data() == ["hello"]));
+    assert!(held.iter_mut().all(|poll| poll.response().data() == ["hello"]));
     drop(held);
     for other in &mut others {
         drop(other.stdin.take());
@@ -114,12 +114,12 @@ fn publishes_get_through_where_few_threads_are_allowed() {
     let mut held: Vec<Client> = Vec::new();
     while (held.len() as f64) < polls {
         let mut poll = server.connect();
-        poll.ask("GET", "/topics/news?since=now&wait=60");
+        poll.send_request("GET", "/topics/news?since=now&wait=60");
         held.push(poll);
-        server.until_held(held.len());
+        server.wait_until_held(held.len());
     }
     assert_eq!(server.publish("news", "hello").json()["released"].as_f64(), Some(polls));
-    assert!(held.iter_mut().all(|poll| poll.answer().data() == ["hello"]));
+    assert!(held.iter_mut().all(|poll| poll.response().data() == ["hello"]));
 }
 
 #[test]
@@ -173,10 +173,10 @@ fn a_clock_that_jumps_trims_nothing_and_stops_nothing() {
     let mut times = Vec::new();
     // Tomorrow, in ten years, twenty years ago, before 1970, after 9999, and today again.
     for (jump, by) in ["+1d", "+3650d", "-7300d", "-36500d", "+3650000d", "+0"].iter().enumerate() {
-        let mut poll = server.hold("/topics/news?since=now&wait=60");
+        let mut poll = server.hold_poll("/topics/news?since=now&wait=60");
         turn_clock(by);
         assert_eq!(server.publish("news", "x").status, 201, "{by}");
-        let answer = poll.answer();
+        let answer = poll.response();
         assert_eq!(answer.seqs(), [jump as u64 + 2], "{by}");
         assert_eq!(answer.header("Date").map(str::len), Some(29), "{by}");
         times.push(answer.json()["events"][0]["time"].as_str().unwrap().to_owned());
@@ -184,8 +184,8 @@ fn a_clock_that_jumps_trims_nothing_and_stops_nothing() {
         // A hang-up is noticed where what is too old is let go: by the second one that has been
         // done.
         for _ in 0..2 {
-            drop(server.hold("/topics/news?since=now&wait=60"));
-            server.until_held(0);
+            drop(server.hold_poll("/topics/news?since=now&wait=60"));
+            server.wait_until_held(0);
         }
         let all: Vec<u64> = (1..=jump as u64 + 2).collect();
         assert_eq!(server.get("/topics/news").seqs(), all, "{by}");

@@ -3,11 +3,10 @@
 use std::collections::BTreeSet;
 use std::time::{Duration, Instant};
 
-use crate::races::allow_many_descriptors;
-use crate::support::{Answer, Client, Server, until};
+use crate::support::{Client, Response, Server, raise_descriptor_limit, wait_until};
 
 /// Checks a refusal that passes by itself, and returns when to come back.
-fn retry_after(answer: &Answer, status: u16) -> u64 {
+fn retry_after(answer: &Response, status: u16) -> u64 {
     assert_eq!(answer.status, status, "{answer:?}");
     assert!(!answer.detail().is_empty());
     let seconds = answer.header("Retry-After").expect("a Retry-After header").parse().unwrap();
@@ -24,13 +23,15 @@ fn shows(server: &Server, metric: &str) -> bool {
 fn hold(server: &Server, polls: usize) -> Client {
     let mut poll = server.connect();
     let held = format!("polls_held {polls}\n");
-    until("it is held", || {
-        if !poll.has_nothing() {
+    wait_until("it is held", || {
+        if !poll.has_received_nothing() {
             poll = server.connect();
         }
-        poll.ask("GET", "/topics/news?since=now&wait=60");
-        until("it is held or refused", || shows(server, &held) || !poll.has_nothing());
-        poll.has_nothing()
+        poll.send_request("GET", "/topics/news?since=now&wait=60");
+        wait_until("it is held or refused", || {
+            shows(server, &held) || !poll.has_received_nothing()
+        });
+        poll.has_received_nothing()
     });
     poll
 }
@@ -47,7 +48,7 @@ fn ask_for_much(client: &mut Client) {
 fn never_reads(server: &Server) -> Client {
     server.publish("large", &"x".repeat(15_000));
     let mut client = server.connect();
-    ask_for_much(client.receive_little());
+    ask_for_much(client.shrink_receive_buffer());
     client
 }
 
@@ -55,21 +56,21 @@ fn never_reads(server: &Server) -> Client {
 fn a_connection_beyond_the_cap_is_refused_while_all_are_held_or_being_answered() {
     let server =
         Server::start(&["--max-connections", "3", "--max-polls", "2", "--max-event", "1MiB"]);
-    server.publish_much();
+    server.publish_large_event();
     let [mut first, mut second] = [1, 2].map(|polls| hold(&server, polls));
-    let _blocked = server.take_a_place();
+    let _blocked = server.occupy_connection();
     let mut refused = server.connect();
     let answer = refused.get("/health");
     retry_after(&answer, 503);
     assert_eq!(answer.header("Connection"), Some("close"));
     assert!(refused.is_closed());
-    assert!(first.has_nothing() && second.has_nothing());
+    assert!(first.has_received_nothing() && second.has_received_nothing());
     let times: BTreeSet<_> = (0..20).map(|_| retry_after(&server.get("/health"), 503)).collect();
     assert!(times.len() > 1, "all are to come back at once: {times:?}");
     // One hangs up, and there is a place again.
     drop(first);
-    until("there is a place", || server.get("/health").status == 200);
-    until("the refusals are counted", || {
+    wait_until("there is a place", || server.get("/health").status == 200);
+    wait_until("the refusals are counted", || {
         shows(&server, "refusals_total{cause=\"connection_cap\"} ")
     });
 }
@@ -87,7 +88,7 @@ fn a_connection_that_waits_for_its_next_request_gives_way() {
         let (mut silent, mut client) = (server.connect(), server.connect());
         silent.send(begun);
         let rested = Instant::now();
-        until("the silent one has waited long enough", || {
+        wait_until("the silent one has waited long enough", || {
             assert_eq!(client.get("/health").status, 200);
             rested.elapsed() > Duration::from_millis(300)
         });
@@ -124,7 +125,7 @@ fn an_idle_connection_gives_way_before_one_that_came_to_rest_later() {
     let (mut early, mut late) = (server.connect(), server.connect());
     assert_eq!(early.get("/health").status, 200);
     let rested = Instant::now();
-    until("the early one is older", || {
+    wait_until("the early one is older", || {
         assert_eq!(late.get("/health").status, 200);
         rested.elapsed() > Duration::from_millis(300)
     });
@@ -139,19 +140,19 @@ fn an_idle_connection_gives_way_before_one_that_came_to_rest_later() {
 fn a_held_poll_does_not_give_way() {
     let server = Server::start(&["--max-connections", "2"]);
     let mut poll = server.connect();
-    poll.ask("GET", "/topics/news?since=now&wait=60");
-    until("it is held", || shows(&server, "polls_held 1"));
+    poll.send_request("GET", "/topics/news?since=now&wait=60");
+    wait_until("it is held", || shows(&server, "polls_held 1"));
     for _ in 0..5 {
         let _idle = server.connect();
-        until("the idle one gives way", || server.get("/health").status == 200);
+        wait_until("the idle one gives way", || server.get("/health").status == 200);
     }
-    assert!(poll.has_nothing());
+    assert!(poll.has_received_nothing());
     let mut publisher = None;
-    until("it is published", || {
+    wait_until("it is published", || {
         publisher = Some(server.connect().post("/topics/news", "", "hello"));
         publisher.as_ref().is_some_and(|answer| answer.status == 201)
     });
-    assert_eq!(poll.answer().data(), ["hello"]);
+    assert_eq!(poll.response().data(), ["hello"]);
 }
 
 #[test]
@@ -166,7 +167,7 @@ fn clients_that_come_one_after_the_other_need_one_place() {
 #[test]
 fn a_poll_beyond_the_cap_is_refused_and_everything_else_gets_through() {
     let server = Server::start(&["--max-connections", "16", "--max-polls", "2"]);
-    let mut held = [(); 2].map(|()| server.hold("/topics/news?since=now&wait=60"));
+    let mut held = [(); 2].map(|()| server.hold_poll("/topics/news?since=now&wait=60"));
     let mut client = server.connect();
     let answer = client.get("/topics/news?since=now&wait=60");
     retry_after(&answer, 503);
@@ -176,10 +177,10 @@ fn a_poll_beyond_the_cap_is_refused_and_everything_else_gets_through() {
     assert_eq!(client.get("/health").status, 200);
     assert_eq!(server.metric("polls_held"), 2.0);
     assert_eq!(client.post("/topics/news", "", "hello").json()["released"], 2);
-    assert!(held.iter_mut().all(|poll| poll.answer().data() == ["hello"]));
+    assert!(held.iter_mut().all(|poll| poll.response().data() == ["hello"]));
     assert_eq!(client.get("/topics/news?wait=60").data(), ["hello"]);
-    client.ask("GET", "/topics/news?since=now&wait=60");
-    server.until_held(1);
+    client.send_request("GET", "/topics/news?since=now&wait=60");
+    server.wait_until_held(1);
     assert_eq!(server.metric("refusals_total{cause=\"poll_cap\"}"), 1.0);
 }
 
@@ -195,7 +196,7 @@ fn a_topic_beyond_the_cap_is_refused_until_one_is_empty() {
     retry_after(&answer, 429);
     assert!(answer.detail().contains("--max-topics"), "{}", answer.detail());
     assert_eq!(client.post("/topics/a", "", "x").status, 201);
-    assert_eq!(client.ask("DELETE", "/topics/b").answer().status, 204);
+    assert_eq!(client.send_request("DELETE", "/topics/b").response().status, 204);
     assert_eq!(client.post("/topics/c", "", "x").status, 201);
     assert_eq!(client.post("/topics/b", "", "x").status, 429);
     assert_eq!(server.metric("topics"), 2.0);
@@ -213,7 +214,7 @@ fn a_head_or_body_that_does_not_arrive_in_time_is_refused() {
     ] {
         let mut client = server.connect();
         let sent = Instant::now();
-        let answer = client.send(begun).answer();
+        let answer = client.send(begun).response();
         assert!(sent.elapsed() >= Duration::from_millis(100));
         assert_eq!(answer.status, 408, "{begun:?}");
         let what = if begun.starts_with("POST") { "body" } else { "head" };
@@ -234,12 +235,12 @@ fn a_byte_now_and_then_does_not_extend_the_time_for_a_head_or_a_body() {
         let mut client = server.connect();
         let mut pace = server.connect();
         client.send(begun);
-        until("the time is over", || {
+        wait_until("the time is over", || {
             client.send("x");
             pace.get("/health");
-            !client.has_nothing()
+            !client.has_received_nothing()
         });
-        assert_eq!(client.answer().status, 408, "{begun:?}");
+        assert_eq!(client.response().status, 408, "{begun:?}");
     }
 }
 
@@ -262,7 +263,7 @@ fn a_reader_that_never_reads_is_closed_when_its_time_is_over() {
     let server = Server::start(&["--write-timeout", "200ms"]);
     let _client = never_reads(&server);
     // The one that asks is open, too.
-    until("it is closed", || server.metric("connections") == 1.0);
+    wait_until("it is closed", || server.metric("connections") == 1.0);
     assert_eq!(server.get("/health").status, 200);
 }
 
@@ -277,13 +278,13 @@ fn a_reader_that_is_slow_to_begin_gets_all_of_its_answers() {
         assert_eq!(other.get("/health").status, 200);
     }
     for _ in 0..MUCH {
-        assert_eq!(client.answer().body.len(), 15_000);
+        assert_eq!(client.response().body.len(), 15_000);
     }
 }
 
 #[test]
 fn whoever_asks_comes_before_a_crowd_that_does_not() {
-    allow_many_descriptors();
+    raise_descriptor_limit();
     for begun in [
         "",
         "GET /metrics HTTP/1.1\r\nHost: localhost\r\nX-More: ",
@@ -308,16 +309,16 @@ fn whoever_asks_comes_before_a_crowd_that_does_not() {
 fn those_who_queue_at_a_full_server_are_all_told_at_once_that_it_is_full() {
     let server =
         Server::start(&["--max-connections", "3", "--max-polls", "2", "--max-event", "1MiB"]);
-    server.publish_much();
+    server.publish_large_event();
     let _polls = [1, 2].map(|polls| hold(&server, polls));
-    let _blocked = server.take_a_place();
+    let _blocked = server.occupy_connection();
     // More than queue at the door.
     let mut crowd: Vec<_> = (0..400).map(|_| server.connect()).collect();
     for one in &mut crowd {
-        one.ask("GET", "/health");
+        one.send_request("GET", "/health");
     }
     for one in &mut crowd {
-        retry_after(&one.answer(), 503);
+        retry_after(&one.response(), 503);
     }
 }
 
@@ -327,9 +328,9 @@ fn a_burst_of_connections_is_answered_to_the_last() {
     let mut clients: Vec<_> = (0..300).map(|_| server.connect()).collect();
     for _ in 0..2 {
         for client in &mut clients {
-            client.ask("GET", "/health");
+            client.send_request("GET", "/health");
         }
-        assert!(clients.iter_mut().all(|client| client.answer().status == 200));
+        assert!(clients.iter_mut().all(|client| client.response().status == 200));
     }
 }
 
@@ -338,21 +339,21 @@ fn descriptors_are_given_back_and_threads_are_used_again() {
     let server = Server::start(&["--max-connections", "40"]);
     let descriptors = || std::fs::read_dir(format!("/proc/{}/fd", server.pid())).unwrap().count();
     server.get("/health");
-    until("alone", || server.metric("connections") == 1.0);
+    wait_until("alone", || server.metric("connections") == 1.0);
     // Those of the connection that asked may be closing still.
     let before = descriptors();
     for _ in 0..3 {
         let polls: Vec<_> = (0..30)
             .map(|_| {
                 let mut client = server.connect();
-                client.ask("GET", "/topics/news?since=now&wait=60");
+                client.send_request("GET", "/topics/news?since=now&wait=60");
                 client
             })
             .collect();
-        server.until_held(30);
+        server.wait_until_held(30);
         drop(polls);
-        server.until_held(0);
-        until("the descriptors are back", || descriptors() <= before);
+        server.wait_until_held(0);
+        wait_until("the descriptors are back", || descriptors() <= before);
         assert!(server.status_number("Threads:") <= 40 + 8);
     }
 }

@@ -2,7 +2,7 @@
 
 use std::sync::atomic::{AtomicBool, Ordering};
 
-use crate::support::{Client, Server, until};
+use crate::support::{Client, Server, wait_until};
 
 fn ask(client: &mut Client) -> &mut Client {
     client.send("GET /health HTTP/1.1\r\nHost: localhost\r\n\r\n")
@@ -18,7 +18,9 @@ fn connections_that_ask_without_a_pause_do_not_keep_others_out() {
                 while !enough.load(Ordering::Relaxed) {
                     let mut client = server.connect();
                     // Until it is thrown out.
-                    while !(enough.load(Ordering::Relaxed) || ask(&mut client).ends()) {
+                    while !(enough.load(Ordering::Relaxed)
+                        || ask(&mut client).closes_without_response())
+                    {
                         std::hint::spin_loop();
                     }
                 }
@@ -52,10 +54,10 @@ fn bodies_that_stop_half_way_give_their_room_to_others() {
     // The large ones leave a rest, which the small ones fill.
     let mut stopped: Vec<Client> =
         (0..40).map(|_| stop_half_way(&server, "application/x-ndjson", 1 << 20)).collect();
-    until("there is no room for a large one", || refused() > 0.0);
+    wait_until("there is no room for a large one", || refused() > 0.0);
     let before = refused();
     stopped.extend((0..60).map(|_| stop_half_way(&server, "text/plain", 60_000)));
-    until("there is no room for a small one", || refused() > before);
+    wait_until("there is no room for a small one", || refused() > before);
     for _ in 0..5 {
         server.publish("news", &"x".repeat(60_000));
     }

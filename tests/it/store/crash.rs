@@ -2,7 +2,7 @@
 //! acknowledged and missing 0, shown and then changed 0, twice 0, same seqs, same epoch.
 
 use std::collections::BTreeMap;
-use std::io::{Read, Write};
+use std::io::Write;
 use std::net::{SocketAddr, TcpStream};
 use std::path::Path;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -11,7 +11,9 @@ use std::thread;
 
 use serde_json::Value;
 
-use crate::support::{HANG, Server, scratch};
+use crate::support::data_dir::{StopOnDrop, start_with_data};
+use crate::support::http_reader::HttpReader;
+use crate::support::{Server, TEST_TIMEOUT, fresh_path};
 
 /// How often the server is killed; `LONGPOLL_CRASHES` says otherwise.
 const CRASHES: u32 = 30;
@@ -38,12 +40,9 @@ impl Known {
 fn ask(address: SocketAddr, request: &str) -> Option<Value> {
     let mut stream = TcpStream::connect(address).ok()?;
     stream.write_all(request.as_bytes()).ok()?;
-    let mut answer = String::new();
-    stream.read_to_string(&mut answer).ok()?;
-    let (head, body) = answer.split_once("\r\n\r\n")?;
-    let length: usize =
-        head.split("Content-Length: ").nth(1)?.split("\r\n").next()?.parse().ok()?;
-    (body.len() == length).then(|| serde_json::from_str(body).unwrap())
+    let mut reader = HttpReader::new(stream);
+    let response = reader.response()?;
+    reader.rest().is_empty().then(|| response.json())
 }
 
 fn publish(address: SocketAddr, body: &str) -> Option<Value> {
@@ -117,7 +116,7 @@ fn poller(address: &Mutex<SocketAddr>, known: &Mutex<Known>, stop: &AtomicBool) 
 
 fn start(place: &Path) -> Server {
     let flags = ["--retain-events", "100000000", "--retain-bytes", "1GiB"];
-    Server::start(&[&["--data", place.to_str().unwrap()], &flags[..]].concat())
+    start_with_data(place, &flags)
 }
 
 #[test]
@@ -125,7 +124,7 @@ fn a_server_that_is_killed_again_and_again_loses_and_changes_nothing() {
     let crashes = std::env::var("LONGPOLL_CRASHES").ok().and_then(|n| n.parse().ok());
     let crashes = crashes.unwrap_or(CRASHES);
     // A long run may go on beside the ordinary tests.
-    let place = scratch(&format!("store-crash-{}", std::process::id()));
+    let place = fresh_path(&format!("store-crash-{}", std::process::id()));
     let mut server = start(&place);
     let address = Mutex::new(server.address);
     let (known, stop) = (Mutex::new(Known::default()), AtomicBool::new(false));
@@ -140,12 +139,12 @@ fn a_server_that_is_killed_again_and_again_loses_and_changes_nothing() {
         }
         scope.spawn(|| poller(&address, &known, &stop));
         // However this ends, the others do too.
-        let _stop = Stop(&stop);
+        let _stop = StopOnDrop(&stop);
         for _ in 0..crashes {
             let some = known.lock().unwrap().acknowledged.len() + random.usize(1..40);
             let mut now = known.lock().unwrap();
             while now.acknowledged.len() < some {
-                let (again, late) = more.wait_timeout(now, HANG).unwrap();
+                let (again, late) = more.wait_timeout(now, TEST_TIMEOUT).unwrap();
                 assert!(!late.timed_out(), "nothing is acknowledged any more");
                 now = again;
             }
@@ -189,12 +188,4 @@ fn a_server_that_is_killed_again_and_again_loses_and_changes_nothing() {
     assert!(known.acknowledged.len() > crashes as usize);
     drop(server);
     std::fs::remove_dir_all(&place).unwrap();
-}
-
-struct Stop<'a>(&'a AtomicBool);
-
-impl Drop for Stop<'_> {
-    fn drop(&mut self) {
-        self.0.store(true, Ordering::Relaxed);
-    }
 }

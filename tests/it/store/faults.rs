@@ -7,15 +7,17 @@ use longpoll::config::Sync;
 use longpoll::log::Refusal;
 use longpoll::log::{Appended, Refused};
 
-use crate::support::{Fault, LEFT, NAMES, Names, Ram, Shelf, Step, View, script, start};
+use crate::support::simulated_disk::{Fault, SimulatedDisk, SurvivingRenames, SurvivingWrites};
+use crate::support::test_store::Step;
+use crate::support::test_store::{LogView, TestStore, scenario, start_time};
 
 /// What the log was before the script and after each of its steps, and the operations it took.
-fn undisturbed(sync: Sync) -> (Vec<View>, usize) {
-    let ram = Ram::default();
-    let mut shelf = Shelf::open(&ram, sync, start()).unwrap();
+fn undisturbed(sync: Sync) -> (Vec<LogView>, usize) {
+    let ram = SimulatedDisk::default();
+    let mut shelf = TestStore::open(&ram, sync, start_time()).unwrap();
     let mut views = vec![shelf.view()];
-    for step in script() {
-        shelf.step(&step).unwrap();
+    for step in scenario() {
+        shelf.run_step(&step).unwrap();
         views.push(shelf.view());
     }
     (views, ram.operations())
@@ -23,15 +25,18 @@ fn undisturbed(sync: Sync) -> (Vec<View>, usize) {
 
 /// Runs the script until the power goes at an operation. Returns how many steps were acknowledged
 /// in how many epochs' worth of disk.
-fn until_power_cut(sync: Sync, operation: usize) -> (Ram, usize, Option<longpoll::cursor::Epoch>) {
-    let ram = Ram::default();
+fn until_power_cut(
+    sync: Sync,
+    operation: usize,
+) -> (SimulatedDisk, usize, Option<longpoll::cursor::Epoch>) {
+    let ram = SimulatedDisk::default();
     ram.fail_at(operation, Fault::PowerCut);
-    let Ok(mut shelf) = Shelf::open(&ram, sync, start()) else { return (ram, 0, None) };
+    let Ok(mut shelf) = TestStore::open(&ram, sync, start_time()) else { return (ram, 0, None) };
     let epoch = shelf.epoch();
     let mut done = 0;
-    for step in script() {
-        let passed = matches!(step, Step::Pass(_) | Step::Reopen);
-        if shelf.step(&step).is_err() || passed && ram.is_off() {
+    for step in scenario() {
+        let passed = matches!(step, Step::AdvanceClock(_) | Step::Reopen);
+        if shelf.run_step(&step).is_err() || passed && ram.is_off() {
             break;
         }
         done += 1;
@@ -41,15 +46,15 @@ fn until_power_cut(sync: Sync, operation: usize) -> (Ram, usize, Option<longpoll
 }
 
 /// Times in the views do not matter, and the clock of the one that is opened again is later.
-fn opened(ram: &Ram, sync: Sync, done: usize) -> Shelf {
-    let mut now = start();
-    for step in script().iter().take(done) {
-        if let Step::Pass(seconds) = step {
+fn opened(ram: &SimulatedDisk, sync: Sync, done: usize) -> TestStore {
+    let mut now = start_time();
+    for step in scenario().iter().take(done) {
+        if let Step::AdvanceClock(seconds) = step {
             now.at += std::time::Duration::from_secs(*seconds);
             now.wall += std::time::Duration::from_secs(*seconds);
         }
     }
-    Shelf::open(ram, sync, now).unwrap_or_else(|failure| panic!("refused: {failure}"))
+    TestStore::open(ram, sync, now).unwrap_or_else(|failure| panic!("refused: {failure}"))
 }
 
 #[test]
@@ -58,8 +63,8 @@ fn what_was_acknowledged_survives_a_power_cut_at_any_operation() {
     assert!(operations > 60, "only {operations} operations");
     for operation in 0..operations {
         let (ram, done, epoch) = until_power_cut(Sync::Always, operation);
-        for left in LEFT {
-            for names in NAMES {
+        for left in SurvivingWrites::EACH {
+            for names in SurvivingRenames::EACH {
                 let what = format!("operation {operation}, {left:?}, {names:?}, {done} done");
                 let disk = ram.after_power_cut(left, names);
                 let mut shelf = opened(&disk, Sync::Always, done);
@@ -84,8 +89,8 @@ fn without_a_sync_a_power_cut_begins_a_new_epoch_with_whole_steps_only() {
         let (views, operations) = undisturbed(sync);
         for operation in 0..operations {
             let (ram, done, epoch) = until_power_cut(sync, operation);
-            for left in LEFT {
-                for names in NAMES {
+            for left in SurvivingWrites::EACH {
+                for names in SurvivingRenames::EACH {
                     let what = format!("operation {operation}, {left:?}, {names:?}");
                     let shelf = opened(&ram.after_power_cut(left, names), sync, done);
                     let view = shelf.view();
@@ -102,38 +107,38 @@ fn without_a_sync_a_power_cut_begins_a_new_epoch_with_whole_steps_only() {
 #[test]
 fn a_refusal_changes_nothing_and_the_next_try_does_it() {
     let (views, operations) = undisturbed(Sync::Always);
-    for fault in [Fault::Refused, Fault::Short] {
+    for fault in [Fault::Error, Fault::ShortWrite] {
         for operation in 0..operations {
-            let ram = Ram::default();
+            let ram = SimulatedDisk::default();
             ram.fail_at(operation, fault);
-            let Ok(mut shelf) = Shelf::open(&ram, Sync::Always, start()) else { continue };
-            for (done, step) in script().iter().enumerate() {
+            let Ok(mut shelf) = TestStore::open(&ram, Sync::Always, start_time()) else { continue };
+            for (done, step) in scenario().iter().enumerate() {
                 let what = format!("{fault:?} at operation {operation}, step {done}");
-                let mut again = shelf.step(step);
+                let mut again = shelf.run_step(step);
                 if again.is_err() && matches!(step, Step::Reopen) {
                     // What cannot be opened can be opened later.
-                    shelf = Shelf::open(&ram, Sync::Always, shelf.now).expect(&what);
+                    shelf = TestStore::open(&ram, Sync::Always, shelf.now).expect(&what);
                     again = Ok(());
                 }
                 if let Err(refusal) = again {
                     assert!(matches!(refusal, Refusal::Disk(_)), "{what}: {refusal:?}");
                     assert_eq!(shelf.view().events, views[done].events, "{what}");
                     // Seldom enough that a disk in trouble is left in peace.
-                    shelf.pass(1);
-                    shelf.step(step).unwrap_or_else(|e| panic!("{what}, once more: {e:?}"));
+                    shelf.advance_clock(1);
+                    shelf.run_step(step).unwrap_or_else(|e| panic!("{what}, once more: {e:?}"));
                 }
-                if let Step::Pass(_) = step {
-                    shelf.pass(1);
-                    shelf.step(&Step::Pass(0)).unwrap();
+                if let Step::AdvanceClock(_) = step {
+                    shelf.advance_clock(1);
+                    shelf.run_step(&Step::AdvanceClock(0)).unwrap();
                 }
                 assert_eq!(shelf.view(), views[done + 1], "{what}");
             }
             let (now, view) = (shelf.now, shelf.view());
             drop(shelf);
-            for left in LEFT {
-                let disk = ram.after_power_cut(left, Names::All);
+            for left in SurvivingWrites::EACH {
+                let disk = ram.after_power_cut(left, SurvivingRenames::All);
                 let what = format!("{fault:?} at operation {operation}, {left:?}");
-                let again = Shelf::open(&disk, Sync::Always, now);
+                let again = TestStore::open(&disk, Sync::Always, now);
                 let again = again.unwrap_or_else(|failure| panic!("{what}: {failure}"));
                 assert_eq!(again.view(), view, "{what}");
             }
@@ -143,10 +148,11 @@ fn a_refusal_changes_nothing_and_the_next_try_does_it() {
 
 #[test]
 fn a_repeat_that_comes_while_the_first_is_written_is_the_same_event_or_the_first_try() {
-    let ram = Ram::default();
-    let mut shelf = Shelf::open(&ram, Sync::Always, start()).unwrap();
-    let (first, repeat) = (shelf.wanted("news", "k", "x"), shelf.wanted("news", "k", "x"));
-    let other = shelf.wanted("news", "k", "something else");
+    let ram = SimulatedDisk::default();
+    let mut shelf = TestStore::open(&ram, Sync::Always, start_time()).unwrap();
+    let (first, repeat) =
+        (shelf.publish_command("news", "k", "x"), shelf.publish_command("news", "k", "x"));
+    let other = shelf.publish_command("news", "k", "something else");
     let mut wishes = VecDeque::from([first.0, repeat.0, other.0]);
     // Together they wait; the first is written alone, and the others look again.
     shelf.store.round(&mut wishes, shelf.now.at);
@@ -156,12 +162,13 @@ fn a_repeat_that_comes_while_the_first_is_written_is_the_same_event_or_the_first
     assert!(matches!(repeat.1.try_take(), Some(Ok(Appended::Before(_)))));
     assert!(matches!(other.1.try_take(), Some(Err(Refusal::Log(Refused::KeyReused)))));
 
-    let (first, repeat) = (shelf.wanted("news", "l", "y"), shelf.wanted("news", "l", "y"));
+    let (first, repeat) =
+        (shelf.publish_command("news", "l", "y"), shelf.publish_command("news", "l", "y"));
     let mut wishes = VecDeque::from([first.0, repeat.0]);
-    ram.fail_at(0, Fault::Short);
+    ram.fail_at(0, Fault::ShortWrite);
     shelf.store.round(&mut wishes, shelf.now.at);
     assert!(matches!(first.1.try_take(), Some(Err(Refusal::Disk(_)))));
-    shelf.pass(1);
+    shelf.advance_clock(1);
     shelf.store.round(&mut wishes, shelf.now.at);
     assert!(matches!(repeat.1.try_take(), Some(Ok(Appended::Now(_)))));
     let seqs: Vec<u64> = shelf.view().events.iter().map(|event| event.0).collect();
@@ -170,25 +177,26 @@ fn a_repeat_that_comes_while_the_first_is_written_is_the_same_event_or_the_first
 
 #[test]
 fn what_a_failed_sync_has_lost_is_not_built_upon() {
-    let ram = Ram::default();
+    let ram = SimulatedDisk::default();
     let sync = Sync::Every(std::time::Duration::from_secs(1));
-    let mut shelf = Shelf::open(&ram, sync, start()).unwrap();
+    let mut shelf = TestStore::open(&ram, sync, start_time()).unwrap();
     shelf.publish("news", 1, "safe", None).unwrap();
     let (now, metrics) = (shelf.now.at, shelf.store.metrics.clone());
     shelf.store.journal.sync(now, &metrics.store).unwrap();
     shelf.publish("news", 1, "acknowledged before its sync", None).unwrap();
-    ram.fail_at(0, Fault::Refused);
+    ram.fail_at(0, Fault::Error);
     shelf.store.journal.sync(now, &metrics.store).unwrap_err();
     // The disk works again, but it does not have what was written.
     for _ in 0..3 {
-        shelf.pass(1);
+        shelf.advance_clock(1);
         let refused = shelf.publish("news", 1, "after", None);
         assert!(matches!(refused, Err(Refusal::Disk(_))), "it goes on over a hole");
     }
-    let bodies = |shelf: &Shelf| shelf.view().events.into_iter().map(|e| e.2).collect::<Vec<_>>();
+    let bodies =
+        |shelf: &TestStore| shelf.view().events.into_iter().map(|e| e.2).collect::<Vec<_>>();
     assert_eq!(bodies(&shelf), ["safe0", "acknowledged before its sync0"], "what it has is served");
     let epoch = shelf.epoch();
-    let shelf = Shelf::open(&ram, sync, shelf.now).unwrap();
+    let shelf = TestStore::open(&ram, sync, shelf.now).unwrap();
     assert_eq!(bodies(&shelf), ["safe0"]);
     assert_ne!(shelf.epoch(), epoch, "its seq will be given out again");
 }

@@ -9,16 +9,17 @@ use longpoll::store::disk::Disk;
 use longpoll::store::header::{file_name, first_seq};
 use longpoll::store::scan::Failure;
 
-use crate::support::{Fault, RETENTION, Ram, Shelf, start};
+use crate::support::simulated_disk::{Fault, SimulatedDisk};
+use crate::support::test_store::{RETENTION, TestStore, start_time};
 
-fn segments(ram: &Ram) -> Vec<u64> {
+fn segments(ram: &SimulatedDisk) -> Vec<u64> {
     ram.names().iter().filter_map(|name| first_seq(name)).collect()
 }
 
 #[test]
 fn what_was_safe_and_is_torn_all_the_same_begins_a_new_epoch() {
-    let ram = Ram::default();
-    let mut shelf = Shelf::open(&ram, Sync::Always, start()).unwrap();
+    let ram = SimulatedDisk::default();
+    let mut shelf = TestStore::open(&ram, Sync::Always, start_time()).unwrap();
     shelf.publish("news", 1, "first", None).unwrap();
     let before = shelf.view();
     shelf.publish("news", 1, "seen by everybody", None).unwrap();
@@ -26,15 +27,16 @@ fn what_was_safe_and_is_torn_all_the_same_begins_a_new_epoch() {
     drop(shelf);
     // A bit of it, and all of it.
     let name = file_name(1);
-    let end = ram.with(&name, |bytes| bytes.len());
-    let last = ram.with(&name, |b| b[..end - 1].iter().rposition(|b| *b == b'\n').unwrap() + 1);
+    let end = ram.with_file(&name, |bytes| bytes.len());
+    let last =
+        ram.with_file(&name, |b| b[..end - 1].iter().rposition(|b| *b == b'\n').unwrap() + 1);
     for spoil in [&|bytes: &mut Vec<u8>| bytes[end - 9] ^= 1, &|bytes: &mut Vec<u8>| {
         bytes.truncate(last);
     }] as [&dyn Fn(&mut Vec<u8>); 2]
     {
         let disk = ram.copy();
-        disk.with(&name, |bytes| spoil(bytes));
-        let mut shelf = Shelf::open(&disk, Sync::Always, now).unwrap();
+        disk.with_file(&name, |bytes| spoil(bytes));
+        let mut shelf = TestStore::open(&disk, Sync::Always, now).unwrap();
         assert_eq!(shelf.view().events, before.events);
         // Its seq will be given out again, and somebody may have seen it.
         assert_ne!(shelf.epoch(), epoch);
@@ -45,51 +47,51 @@ fn what_was_safe_and_is_torn_all_the_same_begins_a_new_epoch() {
         assert_eq!(again.seq, 2);
         // Told once.
         let epoch = shelf.epoch();
-        assert_eq!(Shelf::open(&disk, Sync::Always, now).unwrap().epoch(), epoch);
+        assert_eq!(TestStore::open(&disk, Sync::Always, now).unwrap().epoch(), epoch);
     }
 }
 
 #[test]
 fn who_needs_the_place_of_an_empty_topic_gets_it_while_others_age() {
-    let ram = Ram::default();
-    let mut shelf = Shelf::open(&ram, Sync::Always, start()).unwrap();
+    let ram = SimulatedDisk::default();
+    let mut shelf = TestStore::open(&ram, Sync::Always, start_time()).unwrap();
     // As many topics as there may be, one of them empty; and events that age one after the other.
     for topic in 0..RETENTION.topics {
         shelf.publish(&format!("t{topic}"), 1, "x", None).unwrap();
-        shelf.pass(1);
+        shelf.advance_clock(1);
     }
     for _ in 0..4 {
         shelf.publish("t1", 1, "x", None).unwrap();
-        shelf.pass(1);
+        shelf.advance_clock(1);
     }
-    shelf.pass(RETENTION.age.as_secs() - 8);
-    let (wish, answer) = shelf.wanted("new", "k", "y");
+    shelf.advance_clock(RETENTION.age.as_secs() - 8);
+    let (wish, answer) = shelf.publish_command("new", "k", "y");
     let mut wishes = VecDeque::from([wish]);
     for _ in 0..3 {
         shelf.store.round(&mut wishes, shelf.now.at);
-        shelf.pass(1);
+        shelf.advance_clock(1);
     }
     assert!(matches!(answer.try_take(), Some(Ok(Appended::Now(_)))), "it waits and waits");
 }
 
 #[test]
 fn no_segment_stays_behind_that_nobody_needs_any_more() {
-    let life = |ram: &Ram| {
-        let mut shelf = Shelf::open(ram, Sync::Always, start()).unwrap();
+    let life = |ram: &SimulatedDisk| {
+        let mut shelf = TestStore::open(ram, Sync::Always, start_time()).unwrap();
         for n in 0..60 {
             while shelf.publish("news", 1, &format!("{n}{}", "x".repeat(150)), None).is_err() {
-                shelf.pass(1);
+                shelf.advance_clock(1);
             }
-            shelf.pass(1);
+            shelf.advance_clock(1);
         }
         shelf
     };
-    let ram = Ram::default();
+    let ram = SimulatedDisk::default();
     life(&ram);
     let operations = ram.operations();
     for operation in 10..operations - 60 {
-        for fault in [Fault::Refused, Fault::Short] {
-            let ram = Ram::default();
+        for fault in [Fault::Error, Fault::ShortWrite] {
+            let ram = SimulatedDisk::default();
             ram.fail_at(operation, fault);
             let shelf = life(&ram);
             let known: Vec<u64> = shelf.store.journal.segments.0.iter().map(|s| s.first).collect();
@@ -102,23 +104,23 @@ fn no_segment_stays_behind_that_nobody_needs_any_more() {
 
 #[test]
 fn a_store_whose_segments_are_all_gone_says_so() {
-    let ram = Ram::default();
-    let mut shelf = Shelf::open(&ram, Sync::Always, start()).unwrap();
+    let ram = SimulatedDisk::default();
+    let mut shelf = TestStore::open(&ram, Sync::Always, start_time()).unwrap();
     assert_eq!(shelf.report.new_epoch, None, "there never was another");
     shelf.publish("news", 1, "x", None).unwrap();
     let now = shelf.now;
     drop(shelf);
     Disk::remove(&ram, &file_name(1)).unwrap();
-    let shelf = Shelf::open(&ram, Sync::Always, now).unwrap();
+    let shelf = TestStore::open(&ram, Sync::Always, now).unwrap();
     assert!(shelf.report.new_epoch.is_some_and(|why| why.contains("gone")));
 }
 
 #[test]
 fn a_seq_that_cannot_be_counted_on_from_is_damage() {
     // No program has come so far, but a file may say so.
-    let ram = Ram::default();
+    let ram = SimulatedDisk::default();
     let name = file_name(u64::MAX);
-    let shelf = Shelf::open(&Ram::default(), Sync::Always, start()).unwrap();
+    let shelf = TestStore::open(&SimulatedDisk::default(), Sync::Always, start_time()).unwrap();
     let begun = longpoll::store::header::Begun {
         next: u64::MAX,
         first: u64::MAX,
@@ -126,7 +128,7 @@ fn a_seq_that_cannot_be_counted_on_from_is_damage() {
     };
     let bytes = longpoll::store::header::begin(&begun, &longpoll::log::Snapshot::default());
     Disk::create(&ram, &name).unwrap().write_at(&bytes, 0).unwrap();
-    match Shelf::open(&ram, Sync::Always, start()) {
+    match TestStore::open(&ram, Sync::Always, start_time()) {
         Err(Failure::Damaged(_)) => {}
         Err(failure) => panic!("{failure}"),
         // Not a segment at all.
@@ -139,22 +141,22 @@ fn a_seq_that_cannot_be_counted_on_from_is_damage() {
 
 #[test]
 fn a_disk_that_is_full_is_known_to_be_until_what_was_refused_would_fit() {
-    let ram = Ram::default();
-    let mut shelf = Shelf::open(&ram, Sync::Always, start()).unwrap();
+    let ram = SimulatedDisk::default();
+    let mut shelf = TestStore::open(&ram, Sync::Always, start_time()).unwrap();
     shelf.publish("news", 1, "before", None).unwrap();
-    ram.fill_up(100);
+    ram.limit_free_bytes(100);
     assert!(shelf.publish("news", 1, &"x".repeat(200), None).is_err());
     for _ in 0..3 {
         // Nobody publishes, and so the store looks by itself.
-        shelf.pass(1);
+        shelf.advance_clock(1);
         shelf.store.round(&mut VecDeque::from([Wish::Expire]), shelf.now.at);
         assert!(shelf.store.journal.refused.is_some(), "it believes in 100 bytes");
     }
-    ram.fill_up(1_000_000);
-    shelf.pass(1);
+    ram.limit_free_bytes(1_000_000);
+    shelf.advance_clock(1);
     shelf.store.round(&mut VecDeque::from([Wish::Expire]), shelf.now.at);
     assert!(shelf.store.journal.refused.is_none(), "there is room, and it does not know");
-    let end = ram.with(&file_name(1), |bytes| bytes.len() as u64);
+    let end = ram.with_file(&file_name(1), |bytes| bytes.len() as u64);
     assert_eq!(end, shelf.store.journal.active.end, "what it tried with stays behind");
     shelf.publish("news", 1, "after", None).unwrap();
 }

@@ -12,31 +12,32 @@ use longpoll::store::header::first_seq;
 use longpoll::store::repair::mend;
 use longpoll::store::scan::Failure;
 
-use crate::support::{Fault, LEFT, Left, NAMES, Names, Ram, Shelf, script, start};
+use crate::support::simulated_disk::{Fault, SimulatedDisk, SurvivingRenames, SurvivingWrites};
+use crate::support::test_store::{TestStore, scenario, start_time};
 
 /// A small store of several segments, one of them rewritten, that ended as by `kill -9`.
-fn small() -> (Ram, Shelf) {
-    let ram = Ram::default();
-    let mut shelf = Shelf::open(&ram, Sync::Always, start()).unwrap();
-    for step in &script()[..14] {
-        shelf.step(step).unwrap();
+fn small() -> (SimulatedDisk, TestStore) {
+    let ram = SimulatedDisk::default();
+    let mut shelf = TestStore::open(&ram, Sync::Always, start_time()).unwrap();
+    for step in &scenario()[..14] {
+        shelf.run_step(step).unwrap();
     }
     shelf.publish("quiet", 2, "before the last commit", Some("k9")).unwrap();
     shelf.publish("quiet", 1, "the last commit", None).unwrap();
     (ram, shelf)
 }
 
-fn segments(ram: &Ram) -> Vec<String> {
+fn segments(ram: &SimulatedDisk) -> Vec<String> {
     ram.names().into_iter().filter(|name| first_seq(name).is_some()).collect()
 }
 
 /// What was set aside.
-fn aside(ram: &Ram) -> BTreeMap<String, Vec<u8>> {
+fn aside(ram: &SimulatedDisk) -> BTreeMap<String, Vec<u8>> {
     let names = ram.names().into_iter().filter(|name| name.contains(".damaged"));
-    names.map(|name| (name.clone(), ram.with(&name, |bytes| bytes.clone()))).collect()
+    names.map(|name| (name.clone(), ram.with_file(&name, |bytes| bytes.clone()))).collect()
 }
 
-fn repair(ram: &Ram, asked: RepairAsked) -> Result<(), Failure> {
+fn repair(ram: &SimulatedDisk, asked: RepairAsked) -> Result<(), Failure> {
     let disk: Arc<dyn Disk> = Arc::new(ram.clone());
     mend::<Cursor>(disk, "here", asked, |cursor, _, _| cursor).map(|_| ())
 }
@@ -50,9 +51,9 @@ struct Kept {
 }
 
 /// Opens it as a server would.
-fn kept(ram: &Ram, then: &Shelf) -> Result<(Kept, Epoch), Failure> {
+fn kept(ram: &SimulatedDisk, then: &TestStore) -> Result<(Kept, Epoch), Failure> {
     let ram = ram.copy();
-    let mut shelf = Shelf::open(&ram, Sync::Always, then.now)?;
+    let mut shelf = TestStore::open(&ram, Sync::Always, then.now)?;
     let (view, epoch) = (shelf.view(), shelf.epoch());
     let trims = view.snapshot.topics.iter();
     let trimmed_through = trims.map(|t| (t.topic.to_string(), t.last.seq)).collect();
@@ -76,9 +77,9 @@ fn damages(names: &[String]) -> Vec<(&'static str, Vec<(String, usize)>)> {
     ]
 }
 
-fn damage(ram: &Ram, places: &[(String, usize)]) {
+fn damage(ram: &SimulatedDisk, places: &[(String, usize)]) {
     for (name, from_end) in places {
-        ram.with(name, |bytes| {
+        ram.with_file(name, |bytes| {
             let place = bytes.len().checked_sub(*from_end);
             // The header is the second line.
             let header = bytes.iter().position(|b| *b == b'\n').unwrap() + 20;
@@ -88,10 +89,13 @@ fn damage(ram: &Ram, places: &[(String, usize)]) {
 }
 
 /// In which states a disk may be found after a fault.
-fn remains(fault: Fault) -> Vec<(Left, Names)> {
+fn remains(fault: Fault) -> Vec<(SurvivingWrites, SurvivingRenames)> {
     match fault {
-        Fault::PowerCut => LEFT.into_iter().flat_map(|l| NAMES.map(|n| (l, n))).collect(),
-        _ => vec![(Left::All, Names::All)],
+        Fault::PowerCut => SurvivingWrites::EACH
+            .into_iter()
+            .flat_map(|l| SurvivingRenames::EACH.map(|n| (l, n)))
+            .collect(),
+        _ => vec![(SurvivingWrites::All, SurvivingRenames::All)],
     }
 }
 
@@ -120,7 +124,7 @@ fn a_repair_that_is_cut_short_anywhere_is_finished_by_the_next_one() {
         files.dedup();
         assert_eq!(set_aside.len(), files.len(), "{which}");
         for operation in 0..operations {
-            for fault in [Fault::PowerCut, Fault::Refused, Fault::Short] {
+            for fault in [Fault::PowerCut, Fault::Error, Fault::ShortWrite] {
                 let disk = damaged.copy();
                 disk.fail_at(operation, fault);
                 let cut_short = repair(&disk, RepairAsked::Damage).is_err();
@@ -156,7 +160,7 @@ fn a_new_epoch_that_is_cut_short_anywhere_is_begun_by_the_next_try() {
     assert_eq!(expected.events, shelf.view().events);
     assert!(expected.knows_key);
     for operation in 0..undisturbed.operations() {
-        for fault in [Fault::PowerCut, Fault::Refused, Fault::Short] {
+        for fault in [Fault::PowerCut, Fault::Error, Fault::ShortWrite] {
             let disk = ram.copy();
             disk.fail_at(operation, fault);
             let told = repair(&disk, RepairAsked::NewEpoch).is_ok();
@@ -182,7 +186,7 @@ fn what_the_lock_file_knows_does_not_keep_a_store_from_being_repaired() {
     let names = segments(&ram);
     // The newest segment is gone, which only the lock file and the header of no other know.
     Disk::remove(&ram, names.last().unwrap()).unwrap();
-    assert!(matches!(Shelf::open(&ram, Sync::Always, shelf.now), Err(Failure::Damaged(_))));
+    assert!(matches!(TestStore::open(&ram, Sync::Always, shelf.now), Err(Failure::Damaged(_))));
     repair(&ram, RepairAsked::Damage).unwrap();
     let (kept, epoch) = kept(&ram, &shelf).unwrap();
     assert!(!kept.events.is_empty());
@@ -194,8 +198,9 @@ fn a_store_of_a_newer_program_is_not_repaired() {
     let (ram, _) = small();
     for name in segments(&ram) {
         let disk = ram.copy();
-        disk.with(&name, |bytes| bytes.splice(..17, *b"longpoll store 2\n").count());
-        let files = || disk.names().iter().map(|n| disk.with(n, |b| b.clone())).collect::<Vec<_>>();
+        disk.with_file(&name, |bytes| bytes.splice(..17, *b"longpoll store 2\n").count());
+        let files =
+            || disk.names().iter().map(|n| disk.with_file(n, |b| b.clone())).collect::<Vec<_>>();
         let before = files();
         let refused = repair(&disk, RepairAsked::Damage).unwrap_err();
         assert!(refused.to_string().contains("newer longpoll"), "{refused}");
@@ -206,13 +211,15 @@ fn a_store_of_a_newer_program_is_not_repaired() {
 
 #[test]
 fn a_segment_that_was_rewritten_and_stayed_behind_is_no_matter_for_a_repair() {
-    let ram = Ram::default();
-    let mut shelf = Shelf::open(&ram, Sync::Always, start()).unwrap();
+    let ram = SimulatedDisk::default();
+    let mut shelf = TestStore::open(&ram, Sync::Always, start_time()).unwrap();
     let mut tried = 0;
-    for step in script() {
-        let before: BTreeMap<_, _> =
-            segments(&ram).into_iter().map(|n| (n.clone(), ram.with(&n, |b| b.clone()))).collect();
-        shelf.step(&step).unwrap();
+    for step in scenario() {
+        let before: BTreeMap<_, _> = segments(&ram)
+            .into_iter()
+            .map(|n| (n.clone(), ram.with_file(&n, |b| b.clone())))
+            .collect();
+        shelf.run_step(&step).unwrap();
         let now = segments(&ram);
         let oldest = first_seq(&now[0]);
         let behind = |name: &&String| !now.contains(name) && first_seq(name) > oldest;

@@ -7,11 +7,8 @@ use std::sync::atomic::{AtomicBool, Ordering};
 
 use serde_json::json;
 
-use crate::support::{Answer, Server, program, scratch, until};
-
-pub fn start(place: &Path, flags: &[&str]) -> Server {
-    Server::start(&[&["--data", place.to_str().unwrap()], flags].concat())
-}
+use crate::support::data_dir::{StopOnDrop, mount_small_file_system, start_with_data};
+use crate::support::{Response, Server, fresh_path, program, wait_until};
 
 fn run(args: &[&str]) -> Output {
     program().args(args).output().unwrap()
@@ -25,11 +22,11 @@ fn segments(place: &Path) -> Vec<PathBuf> {
     names
 }
 
-fn epoch(answer: &Answer) -> String {
-    answer.next().split('.').next().unwrap().to_owned()
+fn epoch(answer: &Response) -> String {
+    answer.next_cursor().split('.').next().unwrap().to_owned()
 }
 
-fn keyed(server: &Server, topic: &str, key: &str, body: &str) -> Answer {
+fn keyed(server: &Server, topic: &str, key: &str, body: &str) -> Response {
     let headers = format!("Idempotency-Key: {key}\r\n");
     server.connect().post(&format!("/topics/{topic}"), &headers, body)
 }
@@ -43,23 +40,14 @@ fn copy(from: &Path, to: &Path) {
             .iter()
             .all(|segment| std::fs::copy(segment, to.join(segment.file_name().unwrap())).is_ok())
     };
-    until("nothing is removed while it is copied", copied);
-}
-
-/// Lets others stop, however a test ends.
-struct Stop<'a>(&'a AtomicBool);
-
-impl Drop for Stop<'_> {
-    fn drop(&mut self) {
-        self.0.store(true, Ordering::Relaxed);
-    }
+    wait_until("nothing is removed while it is copied", copied);
 }
 
 #[test]
 fn after_a_kill_everything_is_there_again_under_the_same_seqs_and_epoch() {
-    let place = scratch("store-kill");
-    let server = start(&place, &["--retain-events", "3"]);
-    let behind = server.publish("news", "0").next().to_owned();
+    let place = fresh_path("store-kill");
+    let server = start_with_data(&place, &["--retain-events", "3"]);
+    let behind = server.publish("news", "0").next_cursor().to_owned();
     server.publish_many("news", 5);
     let first = keyed(&server, "other", "k", "keyed");
     assert_eq!(first.json()["durable"], true);
@@ -71,22 +59,22 @@ fn after_a_kill_everything_is_there_again_under_the_same_seqs_and_epoch() {
     assert_eq!(batch.status, 201);
     let binary = server.connect().post("/topics/bytes", "Content-Type: image/png\r\n", b"\xff\x00");
     assert_eq!(binary.status, 201);
-    assert_eq!(server.connect().ask("DELETE", "/topics/gone").answer().status, 204);
+    assert_eq!(server.connect().send_request("DELETE", "/topics/gone").response().status, 204);
     server.publish("gone", "x");
-    let trimmed = server.publish("gone", "y").next().to_owned();
-    assert_eq!(server.connect().ask("DELETE", "/topics/gone").answer().status, 204);
+    let trimmed = server.publish("gone", "y").next_cursor().to_owned();
+    assert_eq!(server.connect().send_request("DELETE", "/topics/gone").response().status, 204);
     let all = server.get("/topics/*?wait=0");
     let gap = server.get(&format!("/topics/news?since={behind}&wait=0"));
     assert_eq!(gap.status, 410);
     let topics = server.get("/topics").json();
     drop(server);
 
-    let server = start(&place, &["--retain-events", "3"]);
+    let server = start_with_data(&place, &["--retain-events", "3"]);
     assert_eq!(server.get("/topics/*?wait=0").json(), all.json());
     assert_eq!(server.get("/topics").json(), topics);
     let again = server.get(&format!("/topics/news?since={behind}&wait=0"));
     assert_eq!((again.status, again.json()), (410, gap.json()), "the gap is told as before");
-    let next = all.next();
+    let next = all.next_cursor();
     assert_eq!(server.get(&format!("/topics/*?since={next}&wait=0")).seqs(), [0; 0]);
     assert_eq!(server.get(&format!("/topics/gone?since={trimmed}&wait=0")).status, 200);
     let repeat = keyed(&server, "other", "k", "keyed");
@@ -101,12 +89,12 @@ fn after_a_kill_everything_is_there_again_under_the_same_seqs_and_epoch() {
 
 #[test]
 fn a_poll_is_held_over_nothing_and_released_by_what_is_durable() {
-    let place = scratch("store-poll");
-    let server = start(&place, &[]);
-    let mut poll = server.hold("/topics/news?since=now&wait=60");
+    let place = fresh_path("store-poll");
+    let server = start_with_data(&place, &[]);
+    let mut poll = server.hold_poll("/topics/news?since=now&wait=60");
     let published = server.publish("news", "hello").json();
     assert_eq!((&published["released"], &published["durable"]), (&json!(1), &json!(true)));
-    assert_eq!(poll.answer().data(), ["hello"]);
+    assert_eq!(poll.response().data(), ["hello"]);
     assert!(server.metric("store_fsync_seconds_count") >= 1.0);
     assert!(server.metric("store_bytes") > 100.0);
 }
@@ -114,18 +102,18 @@ fn a_poll_is_held_over_nothing_and_released_by_what_is_durable() {
 #[test]
 fn without_sync_an_end_in_order_keeps_the_epoch_and_another_does_not() {
     for sync in ["never", "1h", "10ms"] {
-        let place = scratch(&format!("store-sync-{sync}"));
-        let mut server = start(&place, &["--sync", sync]);
+        let place = fresh_path(&format!("store-sync-{sync}"));
+        let mut server = start_with_data(&place, &["--sync", sync]);
         let published = server.publish("news", "one");
         assert_eq!(published.json()["durable"], false);
         server.signal(15);
         assert!(server.wait().0.success());
-        let server = start(&place, &["--sync", sync]);
+        let server = start_with_data(&place, &["--sync", sync]);
         let second = server.publish("news", "two");
         assert_eq!(epoch(&published), epoch(&second), "{sync}: it ended in order");
         drop(server);
-        let server = start(&place, &["--sync", sync]);
-        let gap = server.get(&format!("/topics/news?since={}&wait=0", second.next()));
+        let server = start_with_data(&place, &["--sync", sync]);
+        let gap = server.get(&format!("/topics/news?since={}&wait=0", second.next_cursor()));
         assert_eq!((gap.status, &gap.json()["why"]), (410, &json!("epoch")), "{sync}");
     }
 }
@@ -145,7 +133,7 @@ fn when_to_sync_and_what_to_look_at_are_checked_before_anything_is_done() {
         assert_eq!(refused.status.code(), Some(2), "{args:?}: {message}");
         assert!(message.contains(says), "{args:?}: {message}");
     }
-    let place = scratch("store-nowhere").join("deeper");
+    let place = fresh_path("store-nowhere").join("deeper");
     for args in [&["inspect", place.to_str().unwrap()][..], &["repair", place.to_str().unwrap()]] {
         let refused = run(args);
         let message = String::from_utf8_lossy(&refused.stderr).into_owned();
@@ -157,8 +145,8 @@ fn when_to_sync_and_what_to_look_at_are_checked_before_anything_is_done() {
 
 #[test]
 fn a_second_process_is_told_that_the_directory_is_in_use() {
-    let place = scratch("store-two");
-    let server = start(&place, &[]);
+    let place = fresh_path("store-two");
+    let server = start_with_data(&place, &[]);
     let data = place.to_str().unwrap();
     for args in [&["--listen", "127.0.0.1:0", "--data", data][..], &["repair", data]] {
         let second = run(args);
@@ -172,8 +160,8 @@ fn a_second_process_is_told_that_the_directory_is_in_use() {
 
 #[test]
 fn a_copy_of_a_directory_in_use_is_valid_and_begins_a_new_epoch() {
-    let (place, to) = (scratch("store-live"), scratch("store-copy"));
-    let server = start(&place, &["--retain-bytes", "2MiB", "--retain-events", "1000000"]);
+    let (place, to) = (fresh_path("store-live"), fresh_path("store-copy"));
+    let server = start_with_data(&place, &["--retain-bytes", "2MiB", "--retain-events", "1000000"]);
     let body = "x".repeat(10_000);
     let stop = AtomicBool::new(false);
     std::thread::scope(|scope| {
@@ -183,8 +171,8 @@ fn a_copy_of_a_directory_in_use_is_valid_and_begins_a_new_epoch() {
                 assert_eq!(client.post("/topics/news", "", &body).status, 201);
             }
         });
-        let _stop = Stop(&stop);
-        until("a few segments", || server.metric("store_segments") >= 4.0);
+        let _stop = StopOnDrop(&stop);
+        wait_until("a few segments", || server.metric("store_segments") >= 4.0);
         for _ in 0..5 {
             copy(&place, &to);
             let said = run(&["inspect", to.to_str().unwrap()]);
@@ -193,19 +181,19 @@ fn a_copy_of_a_directory_in_use_is_valid_and_begins_a_new_epoch() {
             assert!(text.contains("copied"), "{text}");
         }
     });
-    let copied = start(&to, &["--retain-bytes", "2MiB", "--retain-events", "1000000"]);
+    let copied = start_with_data(&to, &["--retain-bytes", "2MiB", "--retain-events", "1000000"]);
     let old = server.get("/topics/news?since=last:1&wait=0");
     assert_ne!(epoch(&copied.get("/topics/news?since=last:1&wait=0")), epoch(&old));
     assert!(copied.metric("retained_events") > 50.0);
-    let gap = copied.get(&format!("/topics/news?since={}&wait=0", old.next()));
+    let gap = copied.get(&format!("/topics/news?since={}&wait=0", old.next_cursor()));
     assert_eq!(gap.json()["why"], "epoch");
 }
 
 #[test]
 fn the_disk_follows_retention() {
-    let place = scratch("store-retention");
+    let place = fresh_path("store-retention");
     let flags = ["--retain-bytes", "1MiB", "--retain-events", "1000000"];
-    let server = start(&place, &flags);
+    let server = start_with_data(&place, &flags);
     let (mut client, body) = (server.connect(), "y".repeat(8_000));
     // A quiet topic whose few events keep old segments alive, and a busy one.
     let most = 2 * (1 << 20) + 2 * (256 << 10) + 20_000;
@@ -222,15 +210,15 @@ fn the_disk_follows_retention() {
     assert!(largest > 1 << 20, "only {largest} bytes on disk");
     let before = server.get("/topics/*?wait=0&limit=1000").json();
     drop(server);
-    let server = start(&place, &flags);
+    let server = start_with_data(&place, &flags);
     assert_eq!(server.get("/topics/*?wait=0&limit=1000").json(), before);
 }
 
 #[test]
 fn damage_is_refused_with_its_place_and_repair_keeps_the_rest() {
-    let place = scratch("store-damage");
+    let place = fresh_path("store-damage");
     let data = place.to_str().unwrap();
-    let server = start(&place, &[]);
+    let server = start_with_data(&place, &[]);
     let old = server.publish_many("news", 10);
     drop(server);
     let segment = &segments(&place)[0];
@@ -256,7 +244,7 @@ fn damage_is_refused_with_its_place_and_repair_keeps_the_rest() {
     let aside: PathBuf = format!("{}.damaged-1", segment.display()).into();
     assert_eq!(std::fs::read(aside).unwrap(), bytes, "what was there is set aside");
     assert!(run(&["inspect", data]).status.success());
-    let server = start(&place, &[]);
+    let server = start_with_data(&place, &[]);
     let answer = server.get("/topics/news?wait=0");
     assert_eq!(answer.seqs(), [1, 2, 3, 4, 6, 7, 8, 9, 10]);
     assert_ne!(epoch(&answer), epoch(&old));
@@ -265,15 +253,15 @@ fn damage_is_refused_with_its_place_and_repair_keeps_the_rest() {
 
 #[test]
 fn a_rolled_back_disk_gets_a_new_epoch_when_asked_for() {
-    let place = scratch("store-rollback");
+    let place = fresh_path("store-rollback");
     let data = place.to_str().unwrap();
-    let mut server = start(&place, &[]);
+    let mut server = start_with_data(&place, &[]);
     let first = server.publish("news", "one");
     server.signal(15);
     server.wait();
     let repaired = run(&["repair", "--new-epoch", data]);
     assert!(repaired.status.success());
-    let server = start(&place, &[]);
+    let server = start_with_data(&place, &[]);
     let answer = server.get("/topics/news?wait=0");
     assert_eq!(answer.data(), ["one"]);
     assert_ne!(epoch(&answer), epoch(&first));
@@ -281,14 +269,14 @@ fn a_rolled_back_disk_gets_a_new_epoch_when_asked_for() {
 
 #[test]
 fn a_full_disk_refuses_publishes_and_takes_them_again_when_there_is_room() {
-    let Some(place) = mounted("store-full") else {
+    let Some(place) = mount_small_file_system("store-full") else {
         println!("no tmpfs can be mounted here; the fault layer alone has shown this");
         return;
     };
     let data = place.join("data");
     let filler = place.join("filler");
-    let server = start(&data, &[]);
-    let before = server.publish("news", "before").next().to_owned();
+    let server = start_with_data(&data, &[]);
+    let before = server.publish("news", "before").next_cursor().to_owned();
     std::fs::write(&filler, vec![0; 1 << 20]).unwrap_err();
     let mut client = server.connect();
     let full = client.post("/topics/news", "Idempotency-Key: k\r\n", "x".repeat(20_000));
@@ -303,25 +291,15 @@ fn a_full_disk_refuses_publishes_and_takes_them_again_when_there_is_room() {
     assert_eq!(server.metric("store_failing"), 1.0);
     std::fs::remove_file(&filler).unwrap();
     // By itself, without a publish.
-    until("it is well again", || server.get("/health").json()["store"] == "ok");
+    wait_until("it is well again", || server.get("/health").json()["store"] == "ok");
     assert_eq!(server.get("/health").json().get("store_failure"), None);
     assert_eq!(server.metric("store_failing"), 0.0);
     let again = client.post("/topics/news", "Idempotency-Key: k\r\n", "x".repeat(20_000));
     assert_eq!(again.status, 201);
     assert_eq!(server.get(&format!("/topics/news?since={before}&wait=0")).seqs(), [2]);
     drop(server);
-    let server = start(&data, &[]);
+    let server = start_with_data(&data, &[]);
     assert_eq!(server.get("/topics/news?wait=0").seqs(), [1, 2]);
     drop(server);
     let _ = std::process::Command::new("umount").arg(&place).status();
-}
-
-/// A file system of one MiB, where the test may mount one.
-pub fn mounted(name: &str) -> Option<PathBuf> {
-    let place = Path::new(env!("CARGO_TARGET_TMPDIR")).join(name);
-    let _ = std::process::Command::new("umount").arg(&place).output();
-    std::fs::create_dir_all(&place).unwrap();
-    let mut mount = std::process::Command::new("mount");
-    mount.args(["-t", "tmpfs", "-o", "size=1m", "tmpfs"]).arg(&place);
-    mount.output().is_ok_and(|output| output.status.success()).then_some(place)
 }

@@ -1,9 +1,9 @@
 //! Goal: a stream is a held poll to everybody else: it counts as one, and it ends when its client
 //! goes, its token is taken back, its reader does not read, or the server stops.
 
-use crate::support::sse::Events;
-use crate::support::{Server, until};
-use crate::tokens::{File, bearer, new_token};
+use crate::support::sse::SseReader;
+use crate::support::tokens::{TokenFile, bearer, new_token};
+use crate::support::{Server, wait_until};
 
 /// Texts that are more than any buffer on the way holds.
 const LARGE: usize = 400;
@@ -17,8 +17,8 @@ fn publish_large(server: &Server, fields: &str) {
 }
 
 /// A stream of those; its client reads nothing yet.
-fn unread(server: &Server, fields: &str) -> Events {
-    Events::open(server, "/topics/large", fields)
+fn unread(server: &Server, fields: &str) -> SseReader {
+    SseReader::open(server, "/topics/large", fields)
 }
 
 /// The number at the beginning of an event's data.
@@ -29,12 +29,12 @@ fn number(data: &serde_json::Value) -> usize {
 #[test]
 fn a_stream_takes_a_place_among_the_held_polls_and_gives_it_back() {
     let server = Server::start(&["--max-polls", "1"]);
-    let mut events = Events::open(&server, "/topics/news", "");
+    let mut events = SseReader::open(&server, "/topics/news", "");
     assert!(events.next().id.is_some());
-    server.until_held(1);
+    server.wait_until_held(1);
     let listed = server.publish("other", "x");
     assert_eq!(listed.json()["released"], 0);
-    let refused = Events::open(&server, "/topics/news", "");
+    let refused = SseReader::open(&server, "/topics/news", "");
     assert_eq!(refused.opening.status, 503);
     assert!(refused.opening.header("Retry-After").is_some());
     assert_eq!(server.get("/topics/none?wait=20").status, 503);
@@ -42,13 +42,13 @@ fn a_stream_takes_a_place_among_the_held_polls_and_gives_it_back() {
     for n in 0..3 {
         server.publish("news", &n.to_string());
         assert_eq!(events.data(1), [n.to_string()]);
-        server.until_held(1);
+        server.wait_until_held(1);
         assert_eq!(server.get("/topics/none?wait=20").status, 503);
     }
     events.into_client().reset();
-    server.until_held(0);
-    until("it is counted", || server.metric("streams_total{reason=\"hung_up\"}") == 1.0);
-    let mut next = Events::open(&server, "/topics/news?since=now", "");
+    server.wait_until_held(0);
+    wait_until("it is counted", || server.metric("streams_total{reason=\"hung_up\"}") == 1.0);
+    let mut next = SseReader::open(&server, "/topics/news?since=now", "");
     assert!(next.next().id.is_some());
     assert_eq!(server.metric("streams_begun_total"), 2.0);
 }
@@ -56,13 +56,13 @@ fn a_stream_takes_a_place_among_the_held_polls_and_gives_it_back() {
 #[test]
 fn a_client_that_says_no_more_has_gone() {
     let server = Server::start(&[]);
-    let mut events = Events::open(&server, "/topics/news", "");
+    let mut events = SseReader::open(&server, "/topics/news", "");
     events.next();
-    server.until_held(1);
+    server.wait_until_held(1);
     let mut client = events.into_client();
-    client.end_output();
-    client.rest();
-    server.until_held(0);
+    client.close_write();
+    client.read_to_end();
+    server.wait_until_held(0);
     assert_eq!(server.metric("streams_total{reason=\"hung_up\"}"), 1.0);
 }
 
@@ -71,16 +71,16 @@ fn a_drain_tells_when_to_come_back_and_ends_the_stream() {
     let mut server = Server::start(&[]);
     let mut streams: Vec<_> = ["/topics/news", "/topics/*?type=alert", "/topics/a,b?since=now"]
         .iter()
-        .map(|target| Events::open(&server, target, ""))
+        .map(|target| SseReader::open(&server, target, ""))
         .collect();
     for stream in &mut streams {
         stream.next();
     }
-    server.until_held(3);
+    server.wait_until_held(3);
     server.signal(15);
     for stream in streams {
         assert_eq!(stream.opening.header("Connection"), Some("close"));
-        let (last, regular) = stream.end();
+        let (last, regular) = stream.read_to_end();
         let retry = last.and_then(|last| last.retry).expect("a retry");
         assert!((1_000..=5_000).contains(&retry), "{retry}");
         assert!(regular);
@@ -111,7 +111,7 @@ fn a_drain_does_not_wait_for_a_reader_to_have_everything() {
 #[test]
 fn a_reader_that_does_not_read_is_cut_off_holds_up_nobody_and_goes_on_later() {
     let server = Server::start(&["--write-timeout", "1s"]);
-    let mut other = Events::open(&server, "/topics/large", "");
+    let mut other = SseReader::open(&server, "/topics/large", "");
     let mut slow = unread(&server, "");
     assert_eq!(slow.opening.status, 200);
     let cut_off = || server.metric("streams_total{reason=\"slow\"}") == 1.0;
@@ -122,7 +122,9 @@ fn a_reader_that_does_not_read_is_cut_off_holds_up_nobody_and_goes_on_later() {
         server.publish("large", &format!("{count} {}", "x".repeat(60_000)));
         assert_eq!(number(&other.data(1)[0]), count);
         count += 1;
-        until("it waits again, or is cut off", || server.metric("polls_held") == 2.0 || cut_off());
+        wait_until("it waits again, or is cut off", || {
+            server.metric("polls_held") == 2.0 || cut_off()
+        });
     }
     let all: Vec<usize> = (0..count).collect();
     let mut seen = Vec::new();
@@ -131,10 +133,10 @@ fn a_reader_that_does_not_read_is_cut_off_holds_up_nobody_and_goes_on_later() {
     }
     assert!(seen.len() < count, "it was cut off before the end");
     let field = format!("Last-Event-ID: {}\r\n", slow.last_id);
-    let mut again = Events::open(&server, "/topics/large", &field);
+    let mut again = SseReader::open(&server, "/topics/large", &field);
     seen.extend(again.data(count - seen.len()).iter().map(number));
     assert_eq!(seen, all);
-    until("no answer is in flight", || {
+    wait_until("no answer is in flight", || {
         server.metric("answers_in_flight_bytes") <= (2 << 20).into()
     });
 }
@@ -143,16 +145,16 @@ fn a_reader_that_does_not_read_is_cut_off_holds_up_nobody_and_goes_on_later() {
 fn a_reader_that_takes_nothing_is_not_held_on_to_however_little_it_is_sent() {
     let server = Server::start(&["--write-timeout", "1s"]);
     let mut client = server.connect();
-    client.receive_little();
-    let mut other = Events::open(&server, "/topics/news", "");
-    let slow = Events::ask(client, "/topics/news", "");
+    client.shrink_receive_buffer();
+    let mut other = SseReader::open(&server, "/topics/news", "");
+    let slow = SseReader::send(client, "/topics/news", "");
     assert_eq!(slow.opening.status, 200);
     // More than it has room for, and far less than the server's side has.
     for n in 0..200 {
         server.publish("news", &format!("{n} {}", "x".repeat(1_000)));
         assert_eq!(number(&other.data(1)[0]), n);
     }
-    until("it is cut off", || server.metric("streams_total{reason=\"slow\"}") == 1.0);
+    wait_until("it is cut off", || server.metric("streams_total{reason=\"slow\"}") == 1.0);
     server.publish("news", "more");
     assert_eq!(other.data(1), ["more"]);
 }
@@ -161,25 +163,25 @@ fn a_reader_that_takes_nothing_is_not_held_on_to_however_little_it_is_sent() {
 fn a_stream_ends_when_its_token_is_taken_back_and_others_go_on() {
     let (a, b) = (new_token("a", "read", "*"), new_token("b", "read", "news"));
     let admin = new_token("root", "admin,publish", "*");
-    let file = File::new("streams", &format!("{}{}{}", a.0, b.0, admin.0));
+    let file = TokenFile::new("streams", &format!("{}{}{}", a.0, b.0, admin.0));
     let server = Server::start(&["--tokens", file.path()]);
     let root = bearer(&admin.1);
     let held = |count: usize| {
         let mut client = server.connect();
         client.send(format!("GET /metrics HTTP/1.1\r\nHost: localhost\r\n{root}\r\n"));
-        client.answer().text().contains(&format!("longpoll_polls_held {count}\n"))
+        client.response().text().contains(&format!("longpoll_polls_held {count}\n"))
     };
-    assert_eq!(Events::open(&server, "/topics/news", "").opening.status, 401);
-    assert_eq!(Events::open(&server, "/topics/n*", &bearer(&b.1)).opening.status, 403);
+    assert_eq!(SseReader::open(&server, "/topics/news", "").opening.status, 401);
+    assert_eq!(SseReader::open(&server, "/topics/n*", &bearer(&b.1)).opening.status, 403);
     publish_large(&server, &root);
-    let mut first = Events::open(&server, "/topics/news", &bearer(&a.1));
-    let mut second = Events::open(&server, "/topics/news", &bearer(&b.1));
+    let mut first = SseReader::open(&server, "/topics/news", &bearer(&a.1));
+    let mut second = SseReader::open(&server, "/topics/news", &bearer(&b.1));
     let mut busy = unread(&server, &bearer(&a.1));
     assert!(first.next().id.is_some() && second.next().id.is_some());
     assert_eq!(number(&busy.data(1)[0]), 0);
-    until("both are held", || held(2));
+    wait_until("both are held", || held(2));
     file.write(&format!("{}{}", b.0, admin.0));
-    let (last, regular) = first.end();
+    let (last, regular) = first.read_to_end();
     assert!(last.is_none_or(|last| last.data.is_none()) && regular);
     assert_eq!(server.connect().post("/topics/news", &root, "hello").status, 201);
     assert_eq!(second.data(1), ["hello"]);
@@ -189,5 +191,5 @@ fn a_stream_ends_when_its_token_is_taken_back_and_others_go_on() {
         seen += 1;
     }
     assert!(seen < LARGE, "it ended before the last event");
-    assert_eq!(Events::open(&server, "/topics/news", &bearer(&a.1)).opening.status, 401);
+    assert_eq!(SseReader::open(&server, "/topics/news", &bearer(&a.1)).opening.status, 401);
 }

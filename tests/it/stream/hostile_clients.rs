@@ -8,43 +8,43 @@ use std::time::Duration;
 
 use serde_json::Value;
 
-use crate::store_runs::{mounted, start};
-use crate::streams_websocket::{handshake, open};
-use crate::support::{HANG, Server, scratch, until};
+use super::websocket::{handshake, open};
+use crate::support::data_dir::{mount_small_file_system, start_with_data};
+use crate::support::http_reader::HttpReader;
+use crate::support::{Server, TEST_TIMEOUT, fresh_path, wait_until};
 
 /// A connection that has shaken hands, as its socket.
-struct Raw(TcpStream);
+struct RawWebSocket(HttpReader<TcpStream>);
 
 /// A frame from the server: its kind, and what it says.
 type Frame = (u8, Vec<u8>);
 
-impl Raw {
+impl RawWebSocket {
     /// `receives`: how much the system may take in for it, if not as usual.
-    fn open(server: &Server, target: &str, receives: Option<usize>) -> Raw {
+    fn open(server: &Server, target: &str, receives: Option<usize>) -> RawWebSocket {
         let mut stream = TcpStream::connect(server.address).unwrap();
-        stream.set_read_timeout(Some(HANG)).unwrap();
+        stream.set_read_timeout(Some(TEST_TIMEOUT)).unwrap();
         if let Some(bytes) = receives {
             rustix::net::sockopt::set_socket_recv_buffer_size(&stream, bytes).unwrap();
         }
         stream.write_all(handshake(target, "", "").as_bytes()).unwrap();
-        let mut head = Vec::new();
-        while !head.ends_with(b"\r\n\r\n") {
-            let mut byte = [0];
-            stream.read_exact(&mut byte).unwrap();
-            head.push(byte[0]);
-        }
-        assert!(head.starts_with(b"HTTP/1.1 101 "), "{}", String::from_utf8_lossy(&head));
-        Raw(stream)
+        let mut reader = HttpReader::new(stream);
+        let head = reader.head().expect("a response");
+        assert!(head.starts_with("HTTP/1.1 101 "), "{head}");
+        RawWebSocket(reader)
     }
 
     fn send(&mut self, kind: u8, said: &[u8]) -> std::io::Result<()> {
-        self.0.write_all(&frame(kind, said))
+        self.0.stream_mut().write_all(&frame(kind, said))
     }
 
     /// Everything up to a regular end: whole frames, and then what is left of one that was cut off.
     fn rest(mut self) -> (Vec<Frame>, Vec<u8>) {
-        let mut bytes = Vec::new();
-        self.0.read_to_end(&mut bytes).expect("the end of the connection, and no reset");
+        let mut bytes = self.0.take_buffered();
+        self.0
+            .stream_mut()
+            .read_to_end(&mut bytes)
+            .expect("the end of the connection, and no reset");
         frames(&bytes)
     }
 }
@@ -116,10 +116,10 @@ fn threads(server: &Server, name: &str) -> usize {
 fn a_client_that_speaks_and_does_not_read_is_cut_off() {
     for kind in [TEXT, PING] {
         let server = Server::start(&["--write-timeout", "1s"]);
-        let mut raw = Raw::open(&server, "/topics/said?type=none&since=now", Some(1));
+        let mut raw = RawWebSocket::open(&server, "/topics/said?type=none&since=now", Some(1));
         while raw.send(LAST | kind, &[b'x'; 100]).is_ok() {}
-        server.until_held(0);
-        until("nobody listens", || threads(&server, "listen") == 0);
+        server.wait_until_held(0);
+        wait_until("nobody listens", || threads(&server, "listen") == 0);
         assert_eq!(server.get("/topics/said?since=now&wait=0").status, 200);
     }
 }
@@ -130,9 +130,9 @@ fn a_text_that_is_too_large_is_refused_by_its_code_while_it_is_still_being_sent(
     let part = [b'x'; 10_000];
     // What comes after the end is taken for a second. A slow machine may need several tries.
     let taken = (0..20).any(|_| {
-        let mut raw = Raw::open(&server, "/topics/news?since=now", None);
-        raw.0.write_all(&frame(LAST | TEXT, &part.repeat(50))[..10_000]).unwrap();
-        let mut rest = raw.0.try_clone().unwrap();
+        let mut raw = RawWebSocket::open(&server, "/topics/news?since=now", None);
+        raw.0.stream_mut().write_all(&frame(LAST | TEXT, &part.repeat(50))[..10_000]).unwrap();
+        let mut rest = raw.0.stream().try_clone().unwrap();
         let (frames, cut) = raw.rest();
         assert_eq!((code(&frames), cut.len()), (Some(1009), 0));
         let mut elsewhere = server.connect();
@@ -144,20 +144,20 @@ fn a_text_that_is_too_large_is_refused_by_its_code_while_it_is_still_being_sent(
 #[test]
 fn what_is_being_published_when_the_server_drains_is_answered_before_the_end() {
     for round in 1..=5 {
-        let place = scratch("sockets-drain");
-        let mut server = start(&place, &["--retain-events", "100000"]);
-        let raw = Raw::open(&server, "/topics/said?since=now", None);
-        let mut mouth = raw.0.try_clone().unwrap();
+        let place = fresh_path("sockets-drain");
+        let mut server = start_with_data(&place, &["--retain-events", "100000"]);
+        let raw = RawWebSocket::open(&server, "/topics/said?since=now", None);
+        let mut mouth = raw.0.stream().try_clone().unwrap();
         let answered = thread::scope(|scope| {
             scope.spawn(move || while mouth.write_all(&frame(LAST | TEXT, b"x")).is_ok() {});
-            until("it speaks", || server.metric("publishes_total") > 20.0);
+            wait_until("it speaks", || server.metric("publishes_total") > 20.0);
             server.signal(15);
             let (frames, _) = raw.rest();
             assert_eq!(code(&frames), Some(1001));
             counts(&frames)[1]
         });
         assert!(server.wait().0.success());
-        let server = start(&place, &["--retain-events", "100000"]);
+        let server = start_with_data(&place, &["--retain-events", "100000"]);
         let listed = server.get("/topics?prefix=said").json();
         assert_eq!(listed["topics"][0]["events"], answered, "round {round}");
     }
@@ -166,7 +166,7 @@ fn what_is_being_published_when_the_server_drains_is_answered_before_the_end() {
 #[test]
 fn a_text_may_come_in_parts_with_pings_between_and_characters_apart() {
     let server = Server::start(&[]);
-    let mut raw = Raw::open(&server, "/topics/news?since=now", None);
+    let mut raw = RawWebSocket::open(&server, "/topics/news?since=now", None);
     let text = "\u{e9}\u{1f41b}".repeat(20);
     raw.send(TEXT, b"").unwrap();
     for byte in text.bytes() {
@@ -199,7 +199,7 @@ fn a_close_is_answered_by_its_code_and_a_wrong_one_by_why() {
         (b"\x03", 1002),
         (b"\x03\xe8\xff", 1007),
     ] {
-        let mut raw = Raw::open(&server, "/topics/news?since=now", None);
+        let mut raw = RawWebSocket::open(&server, "/topics/news?since=now", None);
         raw.send(LAST | CLOSE, said).unwrap();
         // What comes after it is not heard.
         raw.send(LAST | TEXT, b"too late").unwrap();
@@ -220,13 +220,13 @@ fn a_close_is_answered_by_its_code_and_a_wrong_one_by_why() {
         ([frame(TEXT, b"\xc3"), frame(LAST, b"x")].concat(), 1007),
         (frame(LAST | TEXT, b"\xc3"), 1007),
     ] {
-        let mut raw = Raw::open(&server, "/topics/news?since=now", None);
-        raw.0.write_all(&sent).unwrap();
+        let mut raw = RawWebSocket::open(&server, "/topics/news?since=now", None);
+        raw.0.stream_mut().write_all(&sent).unwrap();
         let (frames, rest) = raw.rest();
         assert_eq!((code(&frames), rest.len()), (Some(expected), 0), "{sent:?}");
     }
     assert_eq!(server.metric("publishes_total"), 0.0);
-    server.until_held(0);
+    server.wait_until_held(0);
 }
 
 #[test]
@@ -242,16 +242,18 @@ fn thousands_that_come_and_go_whatever_way_leave_nothing_behind() {
             kept.pop_front();
         }
         // While many of the earlier ones end, there may be no place for a moment.
-        until("there is room", || server.metric("polls_held") < 40.0);
-        let mut raw = Raw::open(&server, "/topics/news", None);
+        wait_until("there is room", || server.metric("polls_held") < 40.0);
+        let mut raw = RawWebSocket::open(&server, "/topics/news", None);
         let _ = match random.u8(0..8) {
             0 => raw.send(LAST | CLOSE, b""),
-            1 => raw.send(LAST | TEXT, b"said").and_then(|()| raw.0.shutdown(Shutdown::Write)),
+            1 => raw
+                .send(LAST | TEXT, b"said")
+                .and_then(|()| raw.0.stream().shutdown(Shutdown::Write)),
             2 => raw.send(LAST | TEXT, &[b'x'; 2_000]),
-            3 => raw.0.write_all(b"\x81"),
+            3 => raw.0.stream_mut().write_all(b"\x81"),
             4 => raw.send(LAST | 2, b"binary"),
-            5 => raw.0.shutdown(Shutdown::Both),
-            6 => rustix::net::sockopt::set_socket_linger(&raw.0, Some(Duration::ZERO))
+            5 => raw.0.stream().shutdown(Shutdown::Both),
+            6 => rustix::net::sockopt::set_socket_linger(raw.0.stream(), Some(Duration::ZERO))
                 .map_err(Into::into),
             _ => raw.send(LAST | PING, b"x"),
         };
@@ -261,25 +263,25 @@ fn thousands_that_come_and_go_whatever_way_leave_nothing_behind() {
         }
     }
     drop(kept);
-    server.until_held(0);
-    until("no thread listens", || threads(&server, "listen") == 0);
-    until("no descriptor is left", || descriptors() <= before);
+    server.wait_until_held(0);
+    wait_until("no thread listens", || threads(&server, "listen") == 0);
+    wait_until("no descriptor is left", || descriptors() <= before);
     let counted = |why| server.metric(&format!("streams_total{{reason=\"{why}\"}}"));
     let ended = || ["drain", "hung_up", "revoked", "slow"].map(counted).iter().sum::<f64>();
-    until("each end is counted", || ended() == 2_000.0);
+    wait_until("each end is counted", || ended() == 2_000.0);
     assert_eq!(server.metric("streams_begun_total"), 2_000.0);
     let _all: Vec<_> = (0..40).map(|_| open(&server, "/topics/news?since=now")).collect();
-    server.until_held(40);
+    server.wait_until_held(40);
 }
 
 #[test]
 fn what_the_disk_does_not_take_is_refused_and_the_socket_goes_on() {
-    let Some(place) = mounted("sockets-full") else {
+    let Some(place) = mount_small_file_system("sockets-full") else {
         println!("no tmpfs can be mounted here");
         return;
     };
     let filler = place.join("filler");
-    let server = start(&place.join("data"), &[]);
+    let server = start_with_data(&place.join("data"), &[]);
     let mut socket = open(&server, "/topics/news?since=now");
     let mut say = |text: &str| {
         socket.say(text);
@@ -295,7 +297,7 @@ fn what_the_disk_does_not_take_is_refused_and_the_socket_goes_on() {
     let refused = say(&"x".repeat(20_000));
     assert_eq!(refused["error"]["status"], 507, "{refused}");
     std::fs::remove_file(&filler).unwrap();
-    until("it takes publishes again", || say("again").get("published").is_some());
+    wait_until("it takes publishes again", || say("again").get("published").is_some());
     assert_eq!(server.get("/topics/news?wait=0").data(), ["before", "again"]);
     drop((socket, server));
     let _ = std::process::Command::new("umount").arg(&place).status();
@@ -321,7 +323,7 @@ fn a_page_of_another_site_cannot_open_one_and_a_page_of_this_one_can() {
     ] {
         let mut client = server.connect();
         client.send(handshake("/topics/news", without, fields));
-        assert_eq!(client.head().status, status, "{fields}");
+        assert_eq!(client.response_head().status, status, "{fields}");
     }
 }
 
@@ -343,7 +345,7 @@ fn only_a_plain_get_of_http_1_1_becomes_one() {
     ] {
         let mut client = server.connect();
         client.send(&request);
-        assert_eq!(client.head().status, status, "{request}");
+        assert_eq!(client.response_head().status, status, "{request}");
     }
     assert_eq!(server.metric("streams_begun_total"), 0.0);
 }

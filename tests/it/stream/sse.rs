@@ -3,8 +3,8 @@
 
 use std::thread;
 
-use crate::support::sse::Events;
-use crate::support::{Client, Server, until};
+use crate::support::sse::SseReader;
+use crate::support::{Client, Server, wait_until};
 
 const SSE: &str = "Accept: text/event-stream\r\n";
 
@@ -16,8 +16,8 @@ fn ask(client: &mut Client, request: &str, fields: &str) {
 #[test]
 fn each_event_comes_as_it_is_published_with_its_cursor_its_type_and_its_object() {
     let server = Server::start(&[]);
-    let first = server.publish("news", "before").next().to_owned();
-    let mut events = Events::open(&server, "/topics/news", "");
+    let first = server.publish("news", "before").next_cursor().to_owned();
+    let mut events = SseReader::open(&server, "/topics/news", "");
     let opening = &events.opening;
     assert_eq!(opening.status, 200);
     assert_eq!(opening.header("Content-Type"), Some("text/event-stream"));
@@ -27,7 +27,7 @@ fn each_event_comes_as_it_is_published_with_its_cursor_its_type_and_its_object()
     let message = events.next();
     assert_eq!((message.id.as_deref(), message.event.as_deref()), (Some(&*first), None));
     assert_eq!(message.json()["data"], "before");
-    server.until_held(1);
+    server.wait_until_held(1);
     let publishes = [
         ("/topics/news?type=alert", "Content-Type: application/json\r\n", "{\n \"a\": 1.10\r\n}"),
         ("/topics/news", "", "two\nlines\r\n and: data: \u{e9}"),
@@ -40,9 +40,9 @@ fn each_event_comes_as_it_is_published_with_its_cursor_its_type_and_its_object()
         let message = events.message();
         let polled = server.get("/topics/news?since=last:1").json()["events"][0].clone();
         assert_eq!(message.json(), polled);
-        assert_eq!(message.id.as_deref(), Some(answer.next()));
+        assert_eq!(message.id.as_deref(), Some(answer.next_cursor()));
         assert_eq!(message.event.as_deref(), polled["type"].as_str());
-        server.until_held(1);
+        server.wait_until_held(1);
     }
     let batch = "1\n2\n3\n";
     server.connect().post("/topics/news", "Content-Type: application/x-ndjson\r\n", batch);
@@ -55,25 +55,25 @@ fn each_event_comes_as_it_is_published_with_its_cursor_its_type_and_its_object()
 #[test]
 fn a_reader_has_a_cursor_before_it_has_an_event() {
     let server = Server::start(&[]);
-    let head = server.publish("news", "before").next().to_owned();
-    let mut events = Events::open(&server, "/topics/news?since=now", "");
+    let head = server.publish("news", "before").next_cursor().to_owned();
+    let mut events = SseReader::open(&server, "/topics/news?since=now", "");
     let first = events.next();
     assert_eq!((first.id.as_deref(), first.data), (Some(&*head), None));
     events.into_client().reset();
     server.publish("news", "meanwhile");
     let mut again =
-        Events::open(&server, "/topics/news?since=now", &format!("Last-Event-ID: {head}\r\n"));
+        SseReader::open(&server, "/topics/news?since=now", &format!("Last-Event-ID: {head}\r\n"));
     assert_eq!(again.data(1), ["meanwhile"]);
 }
 
 #[test]
 fn a_silent_stream_says_its_cursor_which_passes_what_it_does_not_want() {
     let server = Server::start(&["--max-wait", "1s"]);
-    let mut events = Events::open(&server, "/topics/news?type=alert", "");
+    let mut events = SseReader::open(&server, "/topics/news?type=alert", "");
     let first = events.next();
-    server.until_held(1);
-    let other = server.publish("other", "x").next().to_owned();
-    let untagged = server.publish("news", "x").next().to_owned();
+    server.wait_until_held(1);
+    let other = server.publish("other", "x").next_cursor().to_owned();
+    let untagged = server.publish("news", "x").next_cursor().to_owned();
     assert!(other != untagged && first.id.as_ref() != Some(&other));
     let mut says_it = || {
         let said = events.next();
@@ -89,18 +89,18 @@ fn a_silent_stream_says_its_cursor_which_passes_what_it_does_not_want() {
 fn an_id_wins_over_since_and_an_empty_one_says_nothing() {
     let server = Server::start(&[]);
     let ids: Vec<String> =
-        (0..3).map(|n| server.publish("news", &n.to_string()).next().to_owned()).collect();
+        (0..3).map(|n| server.publish("news", &n.to_string()).next_cursor().to_owned()).collect();
     for (since, id, first) in
         [("start", &*ids[1], "2"), ("now", &ids[0], "1"), (&ids[1], "", "2"), ("last:2", "", "1")]
     {
         let target = format!("/topics/news?since={since}");
-        let mut events = Events::open(&server, &target, &format!("Last-Event-ID: {id}\r\n"));
+        let mut events = SseReader::open(&server, &target, &format!("Last-Event-ID: {id}\r\n"));
         assert_eq!(events.data(1), [first], "{since} {id}");
     }
     // To a poll it means nothing.
     let mut poll = server.connect();
     ask(&mut poll, "GET /topics/news?wait=0", "Last-Event-ID: whatever\r\n");
-    assert_eq!(poll.answer().data(), ["0", "1", "2"]);
+    assert_eq!(poll.response().data(), ["0", "1", "2"]);
 }
 
 #[test]
@@ -118,7 +118,7 @@ fn whoever_loses_its_connection_again_and_again_misses_nothing_and_repeats_nothi
                     while seen.len() < COUNT {
                         connections += 1;
                         let field = format!("Last-Event-ID: {id}\r\n");
-                        let mut events = Events::open(server, "/topics/news.*", &field);
+                        let mut events = SseReader::open(server, "/topics/news.*", &field);
                         // One is cut off after every few events, and another after each.
                         for _ in 0..(1 + reader * 7).min(COUNT - seen.len()) {
                             seen.extend(events.data(1));
@@ -144,13 +144,13 @@ fn whoever_loses_its_connection_again_and_again_misses_nothing_and_repeats_nothi
 fn a_publish_reaches_all_who_stream_and_all_who_poll() {
     let server = Server::start(&[]);
     let mut streams: Vec<_> =
-        (0..40).map(|_| Events::open(&server, "/topics/news?since=now", "")).collect();
+        (0..40).map(|_| SseReader::open(&server, "/topics/news?since=now", "")).collect();
     let mut polls: Vec<_> = (0..20).map(|_| server.connect()).collect();
     for poll in &mut polls {
-        poll.ask("GET", "/topics/news?since=now&wait=3000");
+        poll.send_request("GET", "/topics/news?since=now&wait=3000");
     }
     for n in 0..5 {
-        server.until_held(if n == 0 { 60 } else { 40 });
+        server.wait_until_held(if n == 0 { 60 } else { 40 });
         let answer = server.publish("news", &n.to_string());
         assert_eq!(answer.json()["released"], if n == 0 { 60 } else { 40 });
         for stream in &mut streams {
@@ -158,17 +158,17 @@ fn a_publish_reaches_all_who_stream_and_all_who_poll() {
         }
     }
     for poll in &mut polls {
-        assert_eq!(poll.answer().data(), ["0"]);
+        assert_eq!(poll.response().data(), ["0"]);
     }
 }
 
 #[test]
 fn a_gap_is_told_as_an_event_and_the_stream_goes_on() {
     let server = Server::start(&["--retain-events", "2"]);
-    let first = server.publish("news", "0").next().to_owned();
+    let first = server.publish("news", "0").next_cursor().to_owned();
     server.publish_many("news", 5);
     let problem = server.get(&format!("/topics/news?since={first}")).json();
-    let mut events = Events::open(&server, &format!("/topics/news?since={first}"), "");
+    let mut events = SseReader::open(&server, &format!("/topics/news?since={first}"), "");
     let gap = events.next();
     assert_eq!(gap.event.as_deref(), Some("gap"));
     assert_eq!(gap.id.as_deref(), problem["resume"].as_str());
@@ -183,7 +183,8 @@ fn a_gap_is_told_as_an_event_and_the_stream_goes_on() {
     // It is told once: neither its id nor any after it leads to it again.
     for (id, next) in [(gap.id.unwrap(), "4"), (events.last_id, "6")] {
         server.publish("news", "6");
-        let mut again = Events::open(&server, "/topics/news", &format!("Last-Event-ID: {id}\r\n"));
+        let mut again =
+            SseReader::open(&server, "/topics/news", &format!("Last-Event-ID: {id}\r\n"));
         if next == "6" {
             assert_eq!(again.data(1), ["6"]);
         } else {
@@ -193,10 +194,10 @@ fn a_gap_is_told_as_an_event_and_the_stream_goes_on() {
     }
     assert_eq!(server.metric("gaps_total{why=\"trimmed\"}"), 3.0);
     let mut foreign =
-        Events::open(&server, "/topics/news", "Last-Event-ID: 00000000000000ab.7\r\n");
+        SseReader::open(&server, "/topics/news", "Last-Event-ID: 00000000000000ab.7\r\n");
     assert_eq!(foreign.next().json()["why"], "epoch");
     let empty =
-        Events::open(&server, "/topics/none", "Last-Event-ID: 00000000000000ab.7\r\n").next();
+        SseReader::open(&server, "/topics/none", "Last-Event-ID: 00000000000000ab.7\r\n").next();
     assert_eq!((empty.event.as_deref(), &empty.json()["oldest"]), (Some("gap"), &().into()));
 }
 
@@ -219,7 +220,7 @@ fn what_a_stream_does_not_take_is_refused_by_name() {
     ] {
         let mut client = server.connect();
         ask(&mut client, request, &format!("{SSE}{fields}"));
-        let answer = client.answer();
+        let answer = client.response();
         assert_eq!(answer.status, 400, "{request}");
         assert!(answer.detail().contains(word), "{word}: {}", answer.detail());
         // It is an answer like any other: the connection goes on.
@@ -243,7 +244,7 @@ fn only_who_says_so_gets_a_stream() {
     ] {
         let mut client = server.connect();
         ask(&mut client, "GET /topics/news", &format!("Accept: {accept}\r\n"));
-        let answer = client.head();
+        let answer = client.response_head();
         let expected = if streams { "text/event-stream" } else { "application/json" };
         assert_eq!(answer.header("Content-Type"), Some(expected), "{accept}");
     }
@@ -255,7 +256,7 @@ fn a_head_request_gets_the_head_and_its_connection_goes_on() {
     let mut client = server.connect();
     for _ in 0..3 {
         ask(&mut client, "HEAD /topics/news", SSE);
-        let head = client.head();
+        let head = client.response_head();
         assert_eq!(head.header("Content-Type"), Some("text/event-stream"), "{head:?}");
         assert_eq!((head.status, head.header("Connection")), (200, None));
     }
@@ -266,18 +267,18 @@ fn a_head_request_gets_the_head_and_its_connection_goes_on() {
 #[test]
 fn a_client_of_http_1_0_gets_a_stream_without_chunks() {
     let mut server = Server::start(&[]);
-    let id = server.publish("news", "x").next().to_owned();
+    let id = server.publish("news", "x").next_cursor().to_owned();
     let mut client = server.connect();
     client.send(format!("GET /topics/news HTTP/1.0\r\n{SSE}\r\n"));
-    let head = client.head();
+    let head = client.response_head();
     assert_eq!((head.status, head.header("Transfer-Encoding")), (200, None));
     assert_eq!(head.header("Connection"), Some("close"));
-    let event = String::from_utf8(client.through(b"\n\n").unwrap()).unwrap();
+    let event = String::from_utf8(client.reader.through(b"\n\n").unwrap()).unwrap();
     let data = event.strip_prefix(&format!("id: {id}\ndata: {{")).expect("the first event");
     assert!(data.ends_with("}\n\n"));
-    until("it is held", || server.metric("polls_held") == 1.0);
+    wait_until("it is held", || server.metric("polls_held") == 1.0);
     server.signal(15);
-    let rest = String::from_utf8(client.rest()).unwrap();
+    let rest = String::from_utf8(client.read_to_end()).unwrap();
     let retry = rest.strip_prefix("retry: ").and_then(|rest| rest.strip_suffix("\n\n"));
     assert!(retry.is_some_and(|ms| ms.parse::<u64>().is_ok()), "{rest:?}");
     assert!(server.wait().0.success());
@@ -287,9 +288,9 @@ fn a_client_of_http_1_0_gets_a_stream_without_chunks() {
 fn pages_of_allowed_sites_may_stream_and_no_others() {
     let server = Server::start(&["--allow-origin", "https://app.example"]);
     let origin = "Origin: https://app.example\r\n";
-    let events = Events::open(&server, "/topics/news", origin);
+    let events = SseReader::open(&server, "/topics/news", origin);
     assert_eq!(events.opening.header("Access-Control-Allow-Origin"), Some("https://app.example"));
     let mut foreign = server.connect();
     ask(&mut foreign, "GET /topics/news", &format!("{SSE}Origin: https://evil.example\r\n"));
-    assert_eq!(foreign.answer().status, 403);
+    assert_eq!(foreign.response().status, 403);
 }

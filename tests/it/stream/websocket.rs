@@ -11,8 +11,9 @@ use tungstenite::http::HeaderValue;
 use tungstenite::protocol::frame::coding::CloseCode;
 use tungstenite::{Message, WebSocket};
 
-use crate::support::{Client, HANG, Server, until};
-use crate::tokens::{File, bearer, new_token};
+use crate::support::TEST_TIMEOUT;
+use crate::support::tokens::{TokenFile, bearer, new_token};
+use crate::support::{Client, Server, wait_until};
 
 /// Where the connections in bytes go.
 const NEWS: &str = "/topics/news?since=now";
@@ -31,7 +32,7 @@ pub fn try_open(
         request.headers_mut().insert(name, HeaderValue::from_str(value).unwrap());
     }
     let stream = TcpStream::connect(server.address).unwrap();
-    stream.set_read_timeout(Some(HANG)).unwrap();
+    stream.set_read_timeout(Some(TEST_TIMEOUT)).unwrap();
     match tungstenite::client(request, stream) {
         Ok((socket, _)) => Ok(Socket(socket)),
         Err(tungstenite::HandshakeError::Failure(Error::Http(answer))) => {
@@ -90,7 +91,7 @@ fn events_come_as_a_poll_shows_them_each_with_its_cursor() {
     server.publish("news", "before");
     let mut socket = open(&server, "/topics/news,other");
     assert_eq!(socket.next()["data"], "before");
-    server.until_held(1);
+    server.wait_until_held(1);
     let answer = server.connect().post(
         "/topics/other?type=alert",
         "Content-Type: application/json\r\n",
@@ -98,12 +99,12 @@ fn events_come_as_a_poll_shows_them_each_with_its_cursor() {
     );
     assert_eq!(answer.json()["released"], 1);
     let mut event = socket.next();
-    assert_eq!(event.as_object_mut().unwrap().remove("cursor"), Some(answer.next().into()));
+    assert_eq!(event.as_object_mut().unwrap().remove("cursor"), Some(answer.next_cursor().into()));
     assert_eq!(event, server.get("/topics/other").json()["events"][0]);
     let large = "\u{e9}".repeat(30_000);
     server.publish("news", &large);
     assert_eq!(socket.next()["data"], large);
-    let target = format!("/topics/news,other?since={}", answer.next());
+    let target = format!("/topics/news,other?since={}", answer.next_cursor());
     assert_eq!(open(&server, &target).next()["data"], large);
     assert_eq!(open(&server, "/topics/*?type=alert").next()["data"], json!({"a": [1]}));
 }
@@ -175,13 +176,13 @@ fn whoever_loses_its_connection_again_and_again_misses_nothing_and_repeats_nothi
         assert_eq!(seen, (0..COUNT).map(|n| n.to_string()).collect::<Vec<_>>());
     });
     // All of them have given their places back.
-    server.until_held(0);
+    server.wait_until_held(0);
 }
 
 #[test]
 fn a_gap_is_told_and_the_events_go_on() {
     let server = Server::start(&["--retain-events", "2"]);
-    let first = server.publish("news", "0").next().to_owned();
+    let first = server.publish("news", "0").next_cursor().to_owned();
     server.publish_many("news", 5);
     let mut socket = open(&server, &format!("/topics/news?since={first}"));
     let gap = socket.next();
@@ -213,13 +214,13 @@ fn every_end_has_its_code() {
     ] {
         let mut client = shake(&server);
         client.send(frame);
-        let sent = client.rest();
+        let sent = client.read_to_end();
         let expected = [&[0x88, 2][..], &u16::to_be_bytes(code)].concat();
         assert!(sent.ends_with(&expected), "{frame:?}: {sent:?}");
     }
-    server.until_held(0);
+    server.wait_until_held(0);
     let mut last = open(&server, "/topics/news?since=now");
-    server.until_held(1);
+    server.wait_until_held(1);
     // A ping is answered with what it said.
     last.0.send(Message::Ping(b"hello".as_slice().into())).unwrap();
     while last.0.read().unwrap() != Message::Pong(b"hello".as_slice().into()) {}
@@ -232,7 +233,7 @@ fn every_end_has_its_code() {
 fn shake(server: &Server) -> Client {
     let mut client = server.connect();
     client.send(handshake(NEWS, "", ""));
-    let answer = client.head();
+    let answer = client.response_head();
     assert_eq!((answer.status, answer.header("Upgrade")), (101, Some("websocket")));
     // The example of RFC 6455.
     assert_eq!(answer.header("Sec-WebSocket-Accept"), Some("s3pPLMBiTxaQ9kYGzzhZRbK+xOo="));
@@ -272,7 +273,7 @@ fn what_is_no_handshake_is_refused_or_is_a_poll() {
         ("Connection", "", 200),
     ] {
         let mut client = server.connect();
-        let answer = client.send(handshake(NEWS, without, with)).answer();
+        let answer = client.send(handshake(NEWS, without, with)).response();
         assert_eq!(answer.status, status, "{without} {with}");
         if status == 426 {
             assert_eq!(answer.header("Sec-WebSocket-Version"), Some("13"));
@@ -286,14 +287,14 @@ fn what_is_said_together_with_the_handshake_is_heard() {
     let server = Server::start(&[]);
     let mut client = server.connect();
     client.send([handshake(NEWS, "", "").as_bytes(), b"\x81\x82\0\0\0\0hi"].concat());
-    assert_eq!(client.head().status, 101);
-    until("it is published", || server.get("/topics/news?wait=0").data() == ["hi"]);
+    assert_eq!(client.response_head().status, 101);
+    wait_until("it is published", || server.get("/topics/news?wait=0").data() == ["hi"]);
 }
 
 #[test]
 fn a_token_says_who_may_read_and_who_may_speak() {
     let (reader, writer) = (new_token("r", "read", "*"), new_token("w", "read,publish", "news"));
-    let file = File::new("sockets", &format!("{}{}", reader.0, writer.0));
+    let file = TokenFile::new("sockets", &format!("{}{}", reader.0, writer.0));
     let server = Server::start(&["--tokens", file.path()]);
     let open = |token: &str| {
         let field = bearer(token);
@@ -324,7 +325,9 @@ fn a_reader_that_does_not_read_is_cut_off_and_goes_on_later() {
         // One at a time: the more it is behind, the more time it has for what it is sent.
         server.publish("large", &format!("{count} {}", "x".repeat(60_000)));
         count += 1;
-        until("it waits again, or is cut off", || server.metric("polls_held") == 1.0 || cut_off());
+        wait_until("it waits again, or is cut off", || {
+            server.metric("polls_held") == 1.0 || cut_off()
+        });
     }
     let (mut seen, mut since) = (0, "start".to_owned());
     let number = |event: &Value| {
@@ -349,10 +352,10 @@ fn a_reader_that_does_not_read_is_cut_off_and_goes_on_later() {
 fn there_is_a_cap_on_them_and_they_are_held_polls() {
     let server = Server::start(&["--max-polls", "2"]);
     let sockets: Vec<_> = (0..2).map(|_| open(&server, "/topics/news?since=now")).collect();
-    server.until_held(2);
+    server.wait_until_held(2);
     assert_eq!(try_open(&server, "/topics/news", None).err(), Some(503));
     drop(sockets);
-    server.until_held(0);
+    server.wait_until_held(0);
     let server = Server::start(&[]);
     let _sockets: Vec<_> = (0..128).map(|_| open(&server, "/topics/news?since=now")).collect();
     assert_eq!(try_open(&server, "/topics/news", None).err(), Some(503));

@@ -1,5 +1,5 @@
-//! A disk in memory that fails when it is told to, and forgets what was not synced when its power
-//! is cut.
+//! A simulated disk in memory. It injects a fault at any operation, and a power cut drops the writes
+//! and renames that were not synced, in each combination that a real disk may leave.
 
 use std::collections::BTreeMap;
 use std::io;
@@ -8,89 +8,104 @@ use std::sync::Arc;
 use longpoll::store::disk::{Disk, File};
 use parking_lot::Mutex;
 
-/// The disk; a clone is the same one.
+/// The disk. Clones share its contents.
 #[derive(Clone, Default)]
-pub struct Ram(Arc<Mutex<State>>);
+pub struct SimulatedDisk(Arc<Mutex<DiskState>>);
 
-/// What happens at an operation.
+/// The fault that an operation meets.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum Fault {
-    /// It fails, and nothing is done. What a sync should have made last is lost.
-    Refused,
-    /// A write fails after half of its bytes; the rest as above.
-    Short,
-    /// The power goes before it is done.
+    /// The operation fails without an effect. If it is a sync, the unsynced writes are lost.
+    Error,
+    /// A write fails after half of its bytes; other operations fail as with `Error`.
+    ShortWrite,
+    /// The power is cut before the operation has an effect.
     PowerCut,
 }
 
-/// Which of the writes that were not synced a power cut leaves in a file.
+/// Which unsynced writes of a file survive a power cut.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub enum Left {
+pub enum SurvivingWrites {
     None,
     All,
-    /// The others are lost: there are zeros where they should be.
+    /// The other writes are lost: zeros stand in their place.
     LastOnly,
     AllButFirst,
-    /// All, and of the last the first half.
+    /// All writes, but only the first half of the last one.
     TornEnd,
-    /// All, and of the last the second half, with zeros before it.
+    /// All writes, but only the second half of the last one, with zeros before it.
     TornStart,
 }
 
-pub const LEFT: [Left; 6] =
-    [Left::None, Left::All, Left::LastOnly, Left::AllButFirst, Left::TornEnd, Left::TornStart];
+impl SurvivingWrites {
+    pub const EACH: [SurvivingWrites; 6] = [
+        SurvivingWrites::None,
+        SurvivingWrites::All,
+        SurvivingWrites::LastOnly,
+        SurvivingWrites::AllButFirst,
+        SurvivingWrites::TornEnd,
+        SurvivingWrites::TornStart,
+    ];
+}
 
-/// Which changes of names that were not synced a power cut leaves.
+/// Which unsynced changes of directory entries survive a power cut.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub enum Names {
+pub enum SurvivingRenames {
     None,
     All,
-    /// What was removed is gone, and nothing that was made or renamed is there.
+    /// Removals survive; creations and renames do not.
     RemovalsOnly,
     AllButFirst,
     LastOnly,
 }
 
-pub const NAMES: [Names; 5] =
-    [Names::None, Names::All, Names::RemovalsOnly, Names::AllButFirst, Names::LastOnly];
+impl SurvivingRenames {
+    pub const EACH: [SurvivingRenames; 5] = [
+        SurvivingRenames::None,
+        SurvivingRenames::All,
+        SurvivingRenames::RemovalsOnly,
+        SurvivingRenames::AllButFirst,
+        SurvivingRenames::LastOnly,
+    ];
+}
 
 #[derive(Default)]
-struct State {
+struct DiskState {
     files: Vec<Content>,
     names: BTreeMap<String, usize>,
-    safe_names: BTreeMap<String, usize>,
-    /// What was done to names since they were synced.
-    renamed: Vec<Renamed>,
+    synced_names: BTreeMap<String, usize>,
+    /// Changes of directory entries since the last sync of the directory.
+    unsynced_renames: Vec<EntryChange>,
     operations: usize,
     faults: Vec<(usize, Fault)>,
-    off: bool,
-    /// Bytes that files may still grow by, if that is bounded.
-    room: Option<usize>,
+    power_is_off: bool,
+    /// The bytes by which files may still grow; `None` for no bound.
+    free_bytes: Option<usize>,
 }
 
 #[derive(Default, Clone)]
 struct Content {
-    /// As it reads now, and as it is on the disk.
-    seen: Vec<u8>,
-    safe: Vec<u8>,
-    /// What was not synced yet.
+    /// What a read returns now.
+    cached: Vec<u8>,
+    /// What is on the disk.
+    synced: Vec<u8>,
     unsynced: Vec<Change>,
-    /// What a failed sync has lost: it is seen until memory forgets it.
-    lost: bool,
+    /// A failed sync has lost writes; reads still return them until the page cache is dropped.
+    sync_failed: bool,
 }
 
-/// A name is of this file from now on, or of none; another name may be gone with it.
+/// A directory entry now names this file, or no file; a rename also removes the old entry.
 #[derive(Clone)]
-struct Renamed {
+struct EntryChange {
     name: String,
     file: Option<usize>,
-    instead_of: Option<String>,
+    old_name: Option<String>,
 }
 
-impl Renamed {
+impl EntryChange {
     fn apply(&self, names: &mut BTreeMap<String, usize>) {
-        if let Some(before) = &self.instead_of {
-            names.remove(before);
+        if let Some(old_name) = &self.old_name {
+            names.remove(old_name);
         }
         match self.file {
             Some(file) => names.insert(self.name.clone(), file),
@@ -119,7 +134,7 @@ impl Change {
         }
     }
 
-    /// The part of a write between these shares of its bytes; zeros may come before it.
+    /// The part of a write between two halves of its bytes, counted 0, 1, 2.
     fn part(&self, from: usize, to: usize) -> Change {
         match self {
             Change::Write(at, bytes) => {
@@ -131,188 +146,192 @@ impl Change {
     }
 }
 
-impl Ram {
-    /// Lets something happen at the operation of this number, the next one being 0; beside what is
-    /// to happen at others.
+impl SimulatedDisk {
+    /// Injects a fault at an operation, the next one being 0. Faults at other operations stay.
     pub fn fail_at(&self, operation: usize, fault: Fault) {
         let mut state = self.0.lock();
         let number = state.operations + operation;
         state.faults.push((number, fault));
     }
 
-    /// From now on files may grow by so many bytes.
-    pub fn fill_up(&self, but_for: usize) {
-        self.0.lock().room = Some(but_for);
+    /// Limits the growth of all files together to this number of bytes from now on.
+    pub fn limit_free_bytes(&self, bytes: usize) {
+        self.0.lock().free_bytes = Some(bytes);
     }
 
-    /// Operations so far: whatever changes something, or makes it last.
+    /// The number of operations so far that change or sync something.
     pub fn operations(&self) -> usize {
         self.0.lock().operations
     }
 
-    /// Whether the power was cut.
+    /// Whether the power has been cut.
     pub fn is_off(&self) -> bool {
-        self.0.lock().off
+        self.0.lock().power_is_off
     }
 
-    /// What is left after a power cut.
-    pub fn after_power_cut(&self, left: Left, names_left: Names) -> Ram {
+    /// The disk as it is after a power cut.
+    pub fn after_power_cut(
+        &self,
+        writes: SurvivingWrites,
+        renames: SurvivingRenames,
+    ) -> SimulatedDisk {
         let state = self.0.lock();
-        let mut names = state.safe_names.clone();
-        let last = state.renamed.len().saturating_sub(1);
-        for (place, renamed) in state.renamed.iter().enumerate() {
-            let is_left = match names_left {
-                Names::None => false,
-                Names::All => true,
-                Names::RemovalsOnly => renamed.file.is_none(),
-                Names::AllButFirst => place > 0,
-                Names::LastOnly => place == last,
+        let mut names = state.synced_names.clone();
+        let last = state.unsynced_renames.len().saturating_sub(1);
+        for (index, change) in state.unsynced_renames.iter().enumerate() {
+            let survives = match renames {
+                SurvivingRenames::None => false,
+                SurvivingRenames::All => true,
+                SurvivingRenames::RemovalsOnly => change.file.is_none(),
+                SurvivingRenames::AllButFirst => index > 0,
+                SurvivingRenames::LastOnly => index == last,
             };
-            if is_left {
-                renamed.apply(&mut names);
+            if survives {
+                change.apply(&mut names);
             }
         }
-        // What has no name any more is not there.
-        let is_there = |number| names.values().any(|named| *named == number);
+        // A file without a directory entry is gone.
+        let has_name = |number| names.values().any(|named| *named == number);
         let files = state.files.iter().enumerate().map(|(number, file)| {
-            if !is_there(number) {
+            if !has_name(number) {
                 return Content::default();
             }
-            let mut safe = file.safe.clone();
-            for change in survivors(&file.unsynced, left) {
-                change.apply(&mut safe);
+            let mut synced = file.synced.clone();
+            for change in surviving(&file.unsynced, writes) {
+                change.apply(&mut synced);
             }
-            Content { seen: safe.clone(), safe, ..Content::default() }
+            Content { cached: synced.clone(), synced, ..Content::default() }
         });
-        Ram(Arc::new(Mutex::new(State {
+        SimulatedDisk(Arc::new(Mutex::new(DiskState {
             files: files.collect(),
-            safe_names: names.clone(),
+            synced_names: names.clone(),
             names,
-            ..State::default()
+            ..DiskState::default()
         })))
     }
 
-    /// The bytes of a file, to look at and to change.
-    pub fn with<R>(&self, name: &str, look: impl FnOnce(&mut Vec<u8>) -> R) -> R {
+    /// Gives access to the bytes of a file; changes count as synced.
+    pub fn with_file<R>(&self, name: &str, access: impl FnOnce(&mut Vec<u8>) -> R) -> R {
         let mut state = self.0.lock();
         let file = state.names[name];
-        let looked = look(&mut state.files[file].seen);
+        let result = access(&mut state.files[file].cached);
         let content = &mut state.files[file];
-        content.safe.clone_from(&content.seen);
-        looked
+        content.synced.clone_from(&content.cached);
+        result
     }
 
-    /// The same files on a disk of their own.
-    pub fn copy(&self) -> Ram {
-        self.after_power_cut(Left::All, Names::All)
+    /// An independent disk with the same files.
+    pub fn copy(&self) -> SimulatedDisk {
+        self.after_power_cut(SurvivingWrites::All, SurvivingRenames::All)
     }
 
     pub fn names(&self) -> Vec<String> {
         self.0.lock().names.keys().cloned().collect()
     }
 
-    fn rename_to(&self, name: &str, file: Option<usize>, instead_of: Option<&str>) {
+    fn set_entry(&self, name: &str, file: Option<usize>, old_name: Option<&str>) {
         let mut state = self.0.lock();
-        let instead_of = instead_of.map(str::to_owned);
-        let renamed = Renamed { name: name.to_owned(), file, instead_of };
-        renamed.apply(&mut state.names);
-        state.renamed.push(renamed);
+        let old_name = old_name.map(str::to_owned);
+        let change = EntryChange { name: name.to_owned(), file, old_name };
+        change.apply(&mut state.names);
+        state.unsynced_renames.push(change);
     }
 
     fn file(&self, name: &str) -> io::Result<usize> {
         self.0.lock().names.get(name).copied().ok_or_else(|| io::ErrorKind::NotFound.into())
     }
 
-    /// Counts an operation; says whether it may be done.
-    fn operation(&self) -> Result<(), Fault> {
+    /// Counts an operation and returns the fault that it meets.
+    fn start_operation(&self) -> Result<(), Fault> {
         let mut state = self.0.lock();
-        if state.off {
-            return Err(Fault::Refused);
+        if state.power_is_off {
+            return Err(Fault::Error);
         }
         let number = state.operations;
         state.operations += 1;
         let due = state.faults.iter().find(|(at, _)| *at == number);
         let Some(&(_, fault)) = due else { return Ok(()) };
-        state.off = fault == Fault::PowerCut;
+        state.power_is_off = fault == Fault::PowerCut;
         Err(fault)
     }
 }
 
-fn survivors(unsynced: &[Change], left: Left) -> Vec<Change> {
+fn surviving(unsynced: &[Change], writes: SurvivingWrites) -> Vec<Change> {
     let Some((last, before)) = unsynced.split_last() else { return Vec::new() };
-    match left {
-        Left::None => Vec::new(),
-        Left::All => unsynced.to_vec(),
-        Left::LastOnly => vec![last.clone()],
-        Left::AllButFirst => unsynced[1..].to_vec(),
-        Left::TornEnd => before.iter().cloned().chain([last.part(0, 1)]).collect(),
-        Left::TornStart => before.iter().cloned().chain([last.part(1, 2)]).collect(),
+    match writes {
+        SurvivingWrites::None => Vec::new(),
+        SurvivingWrites::All => unsynced.to_vec(),
+        SurvivingWrites::LastOnly => vec![last.clone()],
+        SurvivingWrites::AllButFirst => unsynced[1..].to_vec(),
+        SurvivingWrites::TornEnd => before.iter().cloned().chain([last.part(0, 1)]).collect(),
+        SurvivingWrites::TornStart => before.iter().cloned().chain([last.part(1, 2)]).collect(),
     }
 }
 
-fn refused(fault: Fault) -> io::Error {
+fn io_error(fault: Fault) -> io::Error {
     match fault {
         Fault::PowerCut => io::Error::other("the power is off"),
         _ => rustix::io::Errno::NOSPC.into(),
     }
 }
 
-impl Disk for Ram {
+impl Disk for SimulatedDisk {
     fn list(&self) -> io::Result<Vec<String>> {
         Ok(self.names())
     }
 
     fn open(&self, name: &str) -> io::Result<Box<dyn File>> {
-        Ok(Box::new(RamFile(self.clone(), self.file(name)?)))
+        Ok(Box::new(SimulatedFile(self.clone(), self.file(name)?)))
     }
 
     fn create(&self, name: &str) -> io::Result<Box<dyn File>> {
-        self.operation().map_err(refused)?;
+        self.start_operation().map_err(io_error)?;
         let mut state = self.0.lock();
         let file = state.files.len();
         state.files.push(Content::default());
         drop(state);
-        self.rename_to(name, Some(file), None);
-        Ok(Box::new(RamFile(self.clone(), file)))
+        self.set_entry(name, Some(file), None);
+        Ok(Box::new(SimulatedFile(self.clone(), file)))
     }
 
     fn rename(&self, from: &str, to: &str) -> io::Result<()> {
-        self.operation().map_err(refused)?;
-        self.rename_to(to, Some(self.file(from)?), Some(from));
+        self.start_operation().map_err(io_error)?;
+        self.set_entry(to, Some(self.file(from)?), Some(from));
         Ok(())
     }
 
     fn link(&self, from: &str, to: &str) -> io::Result<()> {
-        self.operation().map_err(refused)?;
-        self.rename_to(to, Some(self.file(from)?), None);
+        self.start_operation().map_err(io_error)?;
+        self.set_entry(to, Some(self.file(from)?), None);
         Ok(())
     }
 
     fn remove(&self, name: &str) -> io::Result<()> {
-        self.operation().map_err(refused)?;
+        self.start_operation().map_err(io_error)?;
         self.file(name)?;
-        self.rename_to(name, None, None);
+        self.set_entry(name, None, None);
         Ok(())
     }
 
     fn sync_names(&self) -> io::Result<()> {
-        self.operation().map_err(refused)?;
+        self.start_operation().map_err(io_error)?;
         let mut state = self.0.lock();
-        state.safe_names = state.names.clone();
-        state.renamed.clear();
+        state.synced_names = state.names.clone();
+        state.unsynced_renames.clear();
         Ok(())
     }
 }
 
-struct RamFile(Ram, usize);
+struct SimulatedFile(SimulatedDisk, usize);
 
-impl RamFile {
-    fn may_grow_to(&self, length: usize) -> bool {
+impl SimulatedFile {
+    /// Takes the growth of this file from the free bytes; returns whether they suffice.
+    fn grow_to(&self, length: usize) -> bool {
         let mut state = self.0.0.lock();
-        let more = length.saturating_sub(state.files[self.1].seen.len());
-        let left = state.room.map(|room| room.checked_sub(more));
+        let growth = length.saturating_sub(state.files[self.1].cached.len());
+        let left = state.free_bytes.map(|free| free.checked_sub(growth));
         if let Some(Some(left)) = left {
-            state.room = Some(left);
+            state.free_bytes = Some(left);
         }
         left != Some(None)
     }
@@ -320,68 +339,68 @@ impl RamFile {
     fn change(&self, change: Change) {
         let mut state = self.0.0.lock();
         let file = &mut state.files[self.1];
-        change.apply(&mut file.seen);
+        change.apply(&mut file.cached);
         file.unsynced.push(change);
     }
 }
 
-impl File for RamFile {
+impl File for SimulatedFile {
     fn length(&self) -> io::Result<u64> {
-        Ok(self.0.0.lock().files[self.1].seen.len() as u64)
+        Ok(self.0.0.lock().files[self.1].cached.len() as u64)
     }
 
     fn read_at(&self, bytes: &mut [u8], at: u64) -> io::Result<usize> {
         let state = self.0.0.lock();
-        let rest = state.files[self.1].seen.get(at as usize..).unwrap_or_default();
+        let rest = state.files[self.1].cached.get(at as usize..).unwrap_or_default();
         let got = rest.len().min(bytes.len());
         bytes[..got].copy_from_slice(&rest[..got]);
         Ok(got)
     }
 
     fn write_at(&self, bytes: &[u8], at: u64) -> io::Result<()> {
-        if !self.may_grow_to(at as usize + bytes.len()) {
-            return Err(refused(Fault::Refused));
+        if !self.grow_to(at as usize + bytes.len()) {
+            return Err(io_error(Fault::Error));
         }
         let write = Change::Write(at as usize, bytes.to_vec());
-        match self.0.operation() {
+        match self.0.start_operation() {
             Ok(()) => self.change(write),
-            Err(Fault::Refused) => return Err(refused(Fault::Refused)),
+            Err(Fault::Error) => return Err(io_error(Fault::Error)),
             Err(fault) => {
-                // Some of it may have been on its way.
+                // Half of the bytes were already written.
                 self.change(write.part(0, 1));
-                return Err(refused(fault));
+                return Err(io_error(fault));
             }
         }
         Ok(())
     }
 
     fn truncate(&self, length: u64) -> io::Result<()> {
-        self.0.operation().map_err(refused)?;
+        self.0.start_operation().map_err(io_error)?;
         let mut state = self.0.0.lock();
-        let freed = state.files[self.1].seen.len().saturating_sub(length as usize);
-        state.room = state.room.map(|room| room + freed);
+        let freed = state.files[self.1].cached.len().saturating_sub(length as usize);
+        state.free_bytes = state.free_bytes.map(|free| free + freed);
         drop(state);
         self.change(Change::Truncate(length as usize));
         Ok(())
     }
 
     fn sync(&self) -> io::Result<()> {
-        let done = self.0.operation();
+        let done = self.0.start_operation();
         let mut state = self.0.0.lock();
         let file = &mut state.files[self.1];
         match done {
             Ok(()) => {
                 for change in std::mem::take(&mut file.unsynced) {
-                    change.apply(&mut file.safe);
+                    change.apply(&mut file.synced);
                 }
                 Ok(())
             }
-            Err(Fault::PowerCut) => Err(refused(Fault::PowerCut)),
+            Err(Fault::PowerCut) => Err(io_error(Fault::PowerCut)),
             Err(fault) => {
-                // As Linux does it: what could not be written counts as clean from now on.
+                // As on Linux: pages that could not be written count as clean from now on.
                 file.unsynced.clear();
-                file.lost = true;
-                Err(refused(fault))
+                file.sync_failed = true;
+                Err(io_error(fault))
             }
         }
     }
@@ -389,10 +408,10 @@ impl File for RamFile {
     fn forget(&self) {
         let mut state = self.0.0.lock();
         let file = &mut state.files[self.1];
-        if std::mem::take(&mut file.lost) {
-            let mut disk = file.safe.clone();
-            file.unsynced.iter().for_each(|change| change.apply(&mut disk));
-            file.seen = disk;
+        if std::mem::take(&mut file.sync_failed) {
+            let mut content = file.synced.clone();
+            file.unsynced.iter().for_each(|change| change.apply(&mut content));
+            file.cached = content;
         }
     }
 }

@@ -1,4 +1,4 @@
-//! A store on a disk of its own, without a server or threads: one step at a time.
+//! A store on a simulated disk, driven step by step, without a server or threads.
 
 use std::collections::VecDeque;
 use std::sync::Arc;
@@ -17,85 +17,90 @@ use longpoll::store::recovery::{Report, Settings, open};
 use longpoll::store::scan::Failure;
 use longpoll::threads::Mailbox;
 
-use super::Ram;
+use super::simulated_disk::SimulatedDisk;
 
-/// What is to be done to the store.
+/// One step of a test.
 #[derive(Clone, Debug)]
 pub enum Step {
-    /// So many events, the first with this text, perhaps under a key.
+    /// A batch: topic, number of events, text of the events before their index, idempotency key.
     Publish(&'static str, usize, String, Option<&'static str>),
     Trim(&'static str),
-    /// So much time passes.
-    Pass(u64),
-    /// Ends in order and opens again.
+    /// Moves the clock forward by this number of seconds and expires old events.
+    AdvanceClock(u64),
+    /// Closes the store in order and opens it again.
     Reopen,
 }
 
-/// Everything that a reader could find out.
+/// All that a reader can observe of a log.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct View {
+pub struct LogView {
     pub events: Vec<(u64, String, String)>,
     pub snapshot: Snapshot,
 }
 
-/// An open store. Its clock goes only when a step says so.
-pub struct Shelf {
+/// An open store. Only steps move its clock.
+pub struct TestStore {
     pub store: Store<Cursor>,
     pub report: Report,
     pub now: Now,
-    pub ram: Ram,
+    pub disk: SimulatedDisk,
     sync: Sync,
 }
 
 pub const RETENTION: Retention =
     Retention { events: 6, age: Duration::from_secs(60), bytes: 2_000, topics: 4 };
 
-impl Shelf {
-    pub fn open(ram: &Ram, sync: Sync, now: Now) -> Result<Shelf, Failure> {
-        Shelf::open_as(ram, sync, now, "here")
+impl TestStore {
+    pub fn open(disk: &SimulatedDisk, sync: Sync, now: Now) -> Result<TestStore, Failure> {
+        TestStore::open_with_identity(disk, sync, now, "here")
     }
 
-    /// Opens it as the directory with this identity.
-    pub fn open_as(ram: &Ram, sync: Sync, now: Now, identity: &str) -> Result<Shelf, Failure> {
+    /// Opens the store as a directory with this identity.
+    pub fn open_with_identity(
+        disk: &SimulatedDisk,
+        sync: Sync,
+        now: Now,
+        identity: &str,
+    ) -> Result<TestStore, Failure> {
         let settings = Settings {
             retention: Some(RETENTION),
             sync,
             identity: identity.to_owned(),
             new_epoch: None,
         };
-        let disk: Arc<dyn Disk> = Arc::new(ram.clone());
+        let storage: Arc<dyn Disk> = Arc::new(disk.clone());
         let outcome = |cursor, _, _| cursor;
         let (mut store, mut report) =
-            open(disk, &settings, &Arc::new(Metrics::default()), outcome, now)?;
-        // Small, so that a few steps make several.
+            open(storage, &settings, &Arc::new(Metrics::default()), outcome, now)?;
+        // Small, so that a few steps fill several segments.
         store.journal.segment_bytes = 700;
-        let chore = report.chore.take();
-        let mut shelf = Shelf { store, report, now, ram: ram.clone(), sync };
-        shelf.tidy(chore);
-        Ok(shelf)
+        let job = report.chore.take();
+        let mut opened = TestStore { store, report, now, disk: disk.clone(), sync };
+        opened.run_compaction(job);
+        Ok(opened)
     }
 
-    fn tidy(&mut self, chore: Option<longpoll::store::compact::Chore>) {
-        if let Some(chore) = chore {
-            let done = chore.run(&self.ram, |_| {});
-            let mut wishes = VecDeque::from([Wish::Done(done)]);
-            self.store.round(&mut wishes, self.now.at);
+    fn run_compaction(&mut self, job: Option<longpoll::store::compact::Chore>) {
+        if let Some(job) = job {
+            let done = job.run(&self.disk, |_| {});
+            let mut commands = VecDeque::from([Wish::Done(done)]);
+            self.store.round(&mut commands, self.now.at);
         }
     }
 
-    fn wish(&mut self, wish: Wish<Cursor>) {
-        let mut wishes = VecDeque::from([wish]);
-        while !wishes.is_empty() {
-            let round = self.store.round(&mut wishes, self.now.at);
-            self.tidy(round.chore);
+    fn execute(&mut self, command: Wish<Cursor>) {
+        let mut commands = VecDeque::from([command]);
+        while !commands.is_empty() {
+            let round = self.store.round(&mut commands, self.now.at);
+            self.run_compaction(round.chore);
         }
     }
 
-    pub fn claim(&self, topic: &str, key: &str, text: &str) -> Claim<Cursor> {
-        let prints = Fingerprints(self.store.journal.begun.secret);
+    pub fn idempotency_key(&self, topic: &str, key: &str, text: &str) -> Claim<Cursor> {
+        let fingerprints = Fingerprints(self.store.journal.begun.secret);
         Claim {
-            id: prints.of(&[topic.as_bytes(), key.as_bytes()]),
-            fingerprint: prints.of(&[text.as_bytes()]),
+            id: fingerprints.of(&[topic.as_bytes(), key.as_bytes()]),
+            fingerprint: fingerprints.of(&[text.as_bytes()]),
             outcome: Arc::default(),
         }
     }
@@ -114,8 +119,8 @@ impl Shelf {
             content_type: None,
             body: format!("{text}{n}").into_bytes().into_boxed_slice(),
         });
-        let claim = key.map(|key| self.claim(topic, key, text));
-        self.wish(Wish::Publish(Publish {
+        let claim = key.map(|key| self.idempotency_key(topic, key, text));
+        self.execute(Wish::Publish(Publish {
             topic: Name::new(topic).unwrap(),
             drafts: drafts.collect(),
             claim: claim.clone(),
@@ -130,8 +135,8 @@ impl Shelf {
         appended
     }
 
-    /// A publish under a key, to be queued, and where its answer arrives.
-    pub fn wanted(
+    /// A publish command with a key, for a queue, and the mailbox of its result.
+    pub fn publish_command(
         &self,
         topic: &str,
         key: &str,
@@ -139,44 +144,44 @@ impl Shelf {
     ) -> (Wish<Cursor>, Mailbox<Result<Appended<Cursor>, Refusal>>) {
         let (answer, answered) = Reply::new();
         let body = text.as_bytes().into();
-        let wish = Wish::Publish(Publish {
+        let command = Wish::Publish(Publish {
             topic: Name::new(topic).unwrap(),
             drafts: vec![Draft { tag: None, form: Form::Text, content_type: None, body }],
-            claim: Some(self.claim(topic, key, text)),
+            claim: Some(self.idempotency_key(topic, key, text)),
             count: None,
             now: self.now,
             answer,
         });
-        (wish, answered)
+        (command, answered)
     }
 
-    /// Does a step; says whether it was acknowledged.
-    pub fn step(&mut self, step: &Step) -> Result<(), Refusal> {
+    /// Executes a step; `Ok` means that it was acknowledged.
+    pub fn run_step(&mut self, step: &Step) -> Result<(), Refusal> {
         match step {
             Step::Publish(topic, count, text, key) => {
                 self.publish(topic, *count, text, *key).map(|_| ())
             }
             Step::Trim(topic) => {
                 let (answer, answered) = Reply::new();
-                self.wish(Wish::Trim(Name::new(topic).unwrap(), answer));
+                self.execute(Wish::Trim(Name::new(topic).unwrap(), answer));
                 answered.take().expect("an answer")
             }
-            Step::Pass(seconds) => {
-                self.pass(*seconds);
-                self.wish(Wish::Expire);
+            Step::AdvanceClock(seconds) => {
+                self.advance_clock(*seconds);
+                self.execute(Wish::Expire);
                 Ok(())
             }
             Step::Reopen => {
                 let (closed, _wait) = Reply::new();
-                self.wish(Wish::Close(closed));
-                let again = Shelf::open(&self.ram, self.sync, self.now);
-                *self = again.map_err(|failure| Refusal::Disk(failure.to_string()))?;
+                self.execute(Wish::Close(closed));
+                let reopened = TestStore::open(&self.disk, self.sync, self.now);
+                *self = reopened.map_err(|failure| Refusal::Disk(failure.to_string()))?;
                 Ok(())
             }
         }
     }
 
-    pub fn pass(&mut self, seconds: u64) {
+    pub fn advance_clock(&mut self, seconds: u64) {
         self.now.at += Duration::from_secs(seconds);
         self.now.wall += Duration::from_secs(seconds);
     }
@@ -185,17 +190,18 @@ impl Shelf {
         self.store.log.head().epoch
     }
 
-    pub fn view(&self) -> View {
+    pub fn view(&self) -> LogView {
         view(&self.store.log)
     }
 }
 
-/// The clocks when a test begins. Ages reach back, so the first one must be able to.
-pub fn start() -> Now {
+/// The clocks at the start of a test. The monotonic one is ahead of now, because computing an age
+/// subtracts from it.
+pub fn start_time() -> Now {
     Now { at: Instant::now() + Duration::from_secs(10_000), wall: std::time::SystemTime::now() }
 }
 
-fn view(log: &Log<Cursor>) -> View {
+fn view(log: &Log<Cursor>) -> LogView {
     let (topics, types) = (TopicSet::parse("*").unwrap(), TypeFilter::default());
     let ask = Ask {
         topics: &topics,
@@ -209,12 +215,12 @@ fn view(log: &Log<Cursor>) -> View {
         let body = String::from_utf8_lossy(&event.draft.body).into_owned();
         (event.seq, event.topic().to_string(), body)
     };
-    View { events: slice.events.iter().map(event).collect(), snapshot: log.snapshot() }
+    LogView { events: slice.events.iter().map(event).collect(), snapshot: log.snapshot() }
 }
 
-/// A life in which everything happens that a store has to survive: batches, keys, trims by count,
-/// by bytes, by age and by hand, forgotten topics, several segments, rewritten ones, restarts.
-pub fn script() -> Vec<Step> {
+/// Steps that cover all operations of a store: batches, keys, trims by count, bytes, age and
+/// request, forgotten topics, several segments, rewritten segments, restarts.
+pub fn scenario() -> Vec<Step> {
     let publish = |topic, count, text: &str| Step::Publish(topic, count, text.to_owned(), None);
     let keyed = |topic, text: &str, key| Step::Publish(topic, 1, text.to_owned(), Some(key));
     vec![
@@ -222,7 +228,7 @@ pub fn script() -> Vec<Step> {
         publish("busy", 3, "batch"),
         keyed("busy", "keyed", "k1"),
         publish("busy", 4, "over the count"),
-        Step::Pass(10),
+        Step::AdvanceClock(10),
         publish("other", 1, &"x".repeat(300)),
         Step::Trim("busy"),
         publish("busy", 2, "after the trim"),
@@ -232,13 +238,13 @@ pub fn script() -> Vec<Step> {
         publish("busy", 1, &"z".repeat(500)),
         Step::Trim("third"),
         publish("fifth", 1, "in place of an empty one"),
-        Step::Pass(55),
+        Step::AdvanceClock(55),
         publish("busy", 2, "some have aged"),
         keyed("busy", "last", "k3"),
         Step::Reopen,
-        Step::Pass(70),
+        Step::AdvanceClock(70),
         publish("busy", 1, "all have aged"),
-        // Segments of which little is left, so that neighbours become one.
+        // Leaves segments with few live records, so that compaction merges neighbours.
         publish("quiet", 1, "a"),
         publish("busy", 3, &"d".repeat(150)),
         publish("quiet", 1, "b"),
@@ -246,9 +252,9 @@ pub fn script() -> Vec<Step> {
         publish("quiet", 1, "c"),
         publish("busy", 3, &"f".repeat(150)),
         publish("busy", 3, &"g".repeat(150)),
-        Step::Pass(70),
-        // A batch that fits only as a whole: what its first event alone would push over the
-        // budget, the trims for its second make room for.
+        Step::AdvanceClock(70),
+        // A batch that fits only as a whole: its first event alone would exceed the byte budget,
+        // and the trims for its second event free enough.
         publish("quiet", 1, "q"),
         publish("busy", 1, "s"),
         publish("busy", 1, &"h".repeat(600)),

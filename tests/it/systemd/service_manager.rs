@@ -20,7 +20,9 @@ use longpoll::metrics::Metrics;
 use longpoll::service::Manager;
 use longpoll::shutdown::Shutdown;
 
-use crate::support::{Client, HANG, Server, program, scratch, service, until};
+use crate::support::{
+    Client, Server, TEST_TIMEOUT, fresh_path, program, systemd_command, wait_until,
+};
 
 const SIGTERM: i32 = 15;
 
@@ -36,7 +38,7 @@ impl Systemd {
         let path = std::env::temp_dir().join(format!("longpoll-{}-{test}", std::process::id()));
         let _ = std::fs::remove_file(&path);
         let socket = UnixDatagram::bind(&path).unwrap();
-        socket.set_read_timeout(Some(HANG)).unwrap();
+        socket.set_read_timeout(Some(TEST_TIMEOUT)).unwrap();
         Systemd { socket, name: path.into_os_string().into_string().unwrap() }
     }
 
@@ -45,7 +47,7 @@ impl Systemd {
         let name = format!("longpoll-{}", std::process::id());
         let address = SocketAddr::from_abstract_name(&name).unwrap();
         let socket = UnixDatagram::bind_addr(&address).unwrap();
-        socket.set_read_timeout(Some(HANG)).unwrap();
+        socket.set_read_timeout(Some(TEST_TIMEOUT)).unwrap();
         Systemd { socket, name: format!("@{name}") }
     }
 
@@ -101,12 +103,12 @@ fn systemd_is_told_when_the_server_serves_and_when_it_stops() {
         // It is draining while somebody has not asked to the end.
         let mut begun = server.connect();
         begun.send("GET /health HTTP/1.1\r\nHost: localhost\r\nX-Begun: ");
-        until("it has begun", || server.metric("connections") >= 2.0);
+        wait_until("it has begun", || server.metric("connections") >= 2.0);
         assert!(systemd.has_heard_nothing());
         server.signal(SIGTERM);
         assert_eq!(systemd.hears(), "STOPPING=1");
         begun.send("yes\r\n\r\n");
-        assert_eq!(begun.answer().json()["status"], "draining");
+        assert_eq!(begun.response().json()["status"], "draining");
         assert_eq!(server.wait().0.code(), Some(0));
         assert!(systemd.has_heard_nothing());
         assert_eq!(told(&mut server), "");
@@ -116,7 +118,7 @@ fn systemd_is_told_when_the_server_serves_and_when_it_stops() {
 #[cfg(feature = "store")]
 #[test]
 fn a_server_that_cannot_open_its_store_is_never_ready() {
-    let (systemd, place) = (Systemd::new("store"), scratch("service-store"));
+    let (systemd, place) = (Systemd::new("store"), fresh_path("service-store"));
     let data = ["--data", place.to_str().unwrap()];
     let mut first = Server::spawn(&mut systemd.runs(&data));
     assert!(systemd.hears().starts_with("READY=1\n"));
@@ -133,15 +135,15 @@ fn the_watchdog_hears_again_and_again_that_the_server_lives() {
     let systemd = Systemd::new("watchdog");
     let mut command = systemd.runs(&["--log", "error"]);
     let mut server = Server::spawn(command.env("WATCHDOG_USEC", "4000000"));
-    let mut poll = server.hold("/topics/news?since=now&wait=3000");
+    let mut poll = server.hold_poll("/topics/news?since=now&wait=3000");
     assert!(systemd.hears().starts_with("READY=1\n"));
     for _ in 0..2 {
         assert_eq!(systemd.hears(), "WATCHDOG=1");
     }
-    assert!(poll.has_nothing());
+    assert!(poll.has_received_nothing());
     server.signal(SIGTERM);
-    until("the last word", || systemd.hears() == "STOPPING=1");
-    assert_eq!(poll.answer().json()["reason"], "drain");
+    wait_until("the last word", || systemd.hears() == "STOPPING=1");
+    assert_eq!(poll.response().json()["reason"], "drain");
     assert_eq!(server.wait().0.code(), Some(0));
 }
 
@@ -185,10 +187,10 @@ fn a_server_lives_only_if_each_acceptor_has_turned_over_again() {
     let access = Access::open(&config).unwrap();
     let door = Door::open(config, listeners, access, log, &metrics, diag, &shutdown).unwrap();
     for _ in 0..2 {
-        until("it lives", || door.lives());
+        wait_until("it lives", || door.lives());
     }
     // Only the first turns over: somebody has come. The other one has nothing to do for a second.
-    until("it was not seen to live", || {
+    wait_until("it was not seen to live", || {
         let _ = door.lives();
         // Whoever accepts the second one has turned over since the first.
         for _ in 0..2 {
@@ -197,7 +199,7 @@ fn a_server_lives_only_if_each_acceptor_has_turned_over_again() {
         !door.lives()
     });
     shutdown.give();
-    until("the acceptors have ended", || std::net::TcpStream::connect(address).is_err());
+    wait_until("the acceptors have ended", || std::net::TcpStream::connect(address).is_err());
     let _ = (door.lives(), door.lives());
     assert!(!door.lives());
     door.drain();
@@ -209,7 +211,7 @@ fn a_watchdog_of_another_process_is_not_ours_and_one_that_is_too_short_is_refuse
     let short = |who: &str| {
         let socket = TcpListener::bind("127.0.0.1:0").unwrap();
         let variables = format!("WATCHDOG_USEC=3999999 WATCHDOG_PID={who}");
-        let mut command = service(socket.into(), &variables);
+        let mut command = systemd_command(socket.into(), &variables);
         command.env("NOTIFY_SOCKET", &systemd.name).args(["--log", "error"]);
         command
     };
@@ -265,7 +267,7 @@ fn journal(place: &Path, is_journal: bool, run: impl FnOnce(&mut Command)) -> St
 
 #[test]
 fn the_journal_gets_priorities_and_others_get_times() {
-    let folder = scratch("service-journal");
+    let folder = fresh_path("service-journal");
     std::fs::create_dir(&folder).unwrap();
     let place = folder.join("stderr");
     let serve = |command: &mut Command| {
@@ -308,7 +310,7 @@ fn the_journal_gets_priorities_and_others_get_times() {
 fn who_asks_to_listen_elsewhere_than_systemd_does_is_told_that_it_is_not_done() {
     for (flags, is_told) in [(&["--listen", "127.0.0.1:0"][..], true), (&[], false)] {
         let socket = TcpListener::bind("127.0.0.1:0").unwrap();
-        let mut command = service(socket.into(), "");
+        let mut command = systemd_command(socket.into(), "");
         let mut server = Server::spawn(command.args(flags).stderr(Stdio::piped()));
         server.signal(SIGTERM);
         assert_eq!(server.wait().0.code(), Some(0));

@@ -3,7 +3,7 @@
 //! that gets no answer was not done.
 
 use std::collections::BTreeMap;
-use std::io::{ErrorKind, Read, Write};
+use std::io::{Read, Write};
 use std::net::{SocketAddr, TcpListener, TcpStream};
 use std::path::Path;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -13,7 +13,8 @@ use std::time::{Duration, Instant};
 
 use serde_json::Value;
 
-use crate::support::{HANG, Server, scratch, service};
+use crate::support::http_reader::HttpReader;
+use crate::support::{Server, TEST_TIMEOUT, fresh_path, systemd_command};
 
 /// How often the server is restarted; `LONGPOLL_RESTARTS` says otherwise.
 const RESTARTS: u32 = 40;
@@ -42,7 +43,7 @@ struct Seen {
 struct Caller<'a> {
     address: SocketAddr,
     /// And when it last began to ask there.
-    kept: Option<(TcpStream, Instant)>,
+    kept: Option<(HttpReader<TcpStream>, Instant)>,
     seen: &'a Mutex<Seen>,
 }
 
@@ -51,11 +52,11 @@ impl<'a> Caller<'a> {
         Caller { address, kept: None, seen }
     }
 
-    fn connect(address: SocketAddr) -> TcpStream {
+    fn connect(address: SocketAddr) -> HttpReader<TcpStream> {
         let stream = TcpStream::connect(address).expect("nobody is refused");
-        stream.set_read_timeout(Some(HANG)).unwrap();
+        stream.set_read_timeout(Some(TEST_TIMEOUT)).unwrap();
         stream.set_nodelay(true).unwrap();
-        stream
+        HttpReader::new(stream)
     }
 
     /// Asks once: status and body, or nothing when the connection had been closed. Anything between
@@ -63,24 +64,25 @@ impl<'a> Caller<'a> {
     fn ask(&mut self, request: &str) -> Option<(u16, Value)> {
         let begun = Instant::now();
         // The server cannot have waited for this request before that.
-        let (mut stream, waited) =
+        let (mut reader, waited) =
             self.kept.take().unwrap_or_else(|| (Caller::connect(self.address), begun));
         // Whether that got anywhere shows in what comes back.
-        let _ = stream.write_all(request.as_bytes());
+        let _ = reader.stream_mut().write_all(request.as_bytes());
         let at_once = waited.elapsed() < AT_ONCE;
-        let Some((head, body)) = answer(&mut stream) else {
+        let Some(response) = reader.response() else {
+            assert!(reader.buffered().is_empty(), "only {:?}", reader.buffered().escape_ascii());
             assert!(!at_once, "no answer to {request}");
             self.seen.lock().unwrap().unanswered += 1;
             return None;
         };
-        if !head.contains("\r\nConnection: close\r\n") {
-            self.kept = Some((stream, begun));
+        assert!(reader.buffered().is_empty(), "more than one response to {request}");
+        if response.header("Connection") != Some("close") {
+            self.kept = Some((reader, begun));
         }
-        let status = head[9..12].parse().unwrap();
         let mut seen = self.seen.lock().unwrap();
         seen.answers += 1;
-        seen.put_off += u64::from(status == 503);
-        Some((status, serde_json::from_slice(&body).expect("a whole answer")))
+        seen.put_off += u64::from(response.status == 503);
+        Some((response.status, response.json()))
     }
 }
 
@@ -90,32 +92,6 @@ fn visitor(address: SocketAddr, seen: &Mutex<Seen>, stop: &AtomicBool) {
         let answer =
             Caller::new(address, seen).ask("GET /health HTTP/1.1\r\nHost: localhost\r\n\r\n");
         assert!(matches!(answer, Some((200 | 503, _))), "{answer:?}");
-    }
-}
-
-/// Reads one answer; nothing when the connection ends before its first byte. An end in the middle is
-/// what must not be.
-fn answer(stream: &mut TcpStream) -> Option<(String, Vec<u8>)> {
-    let mut bytes = Vec::new();
-    let mut chunk = [0; 16 << 10];
-    loop {
-        if let Some(end) = bytes.windows(4).position(|w| w == b"\r\n\r\n") {
-            let head = String::from_utf8(bytes[..end + 4].to_vec()).unwrap();
-            let length = head.split("Content-Length: ").nth(1).unwrap().split('\r').next();
-            let length: usize = length.unwrap().parse().unwrap();
-            if bytes.len() == end + 4 + length {
-                return Some((head, bytes.split_off(end + 4)));
-            }
-        }
-        match stream.read(&mut chunk) {
-            Ok(got @ 1..) => bytes.extend_from_slice(&chunk[..got]),
-            Err(e) if e.kind() == ErrorKind::WouldBlock => panic!("no answer for {HANG:?}"),
-            Err(e) if e.kind() == ErrorKind::Interrupted => {}
-            end => {
-                assert!(bytes.is_empty(), "{end:?} after {:?}", String::from_utf8_lossy(&bytes));
-                return None;
-            }
-        }
     }
 }
 
@@ -173,7 +149,7 @@ fn follower(mut caller: Caller<'_>) -> BTreeMap<u64, String> {
 }
 
 fn start(socket: &TcpListener, place: &Path) -> Server {
-    let mut command = service(socket.try_clone().unwrap().into(), "");
+    let mut command = systemd_command(socket.try_clone().unwrap().into(), "");
     command.args(["--log", "error", "--data", place.to_str().unwrap()]);
     Server::spawn(command.args(["--retain-events", "100000000", "--retain-bytes", "1GiB"]))
 }
@@ -182,7 +158,7 @@ fn start(socket: &TcpListener, place: &Path) -> Server {
 fn restarts_on_the_same_socket_lose_nothing_and_refuse_nobody() {
     let restarts = std::env::var("LONGPOLL_RESTARTS").ok().and_then(|n| n.parse().ok());
     let restarts = restarts.unwrap_or(RESTARTS);
-    let place = scratch(&format!("upgrade-{}", std::process::id()));
+    let place = fresh_path(&format!("upgrade-{}", std::process::id()));
     let socket = TcpListener::bind("127.0.0.1:0").unwrap();
     let address = socket.local_addr().unwrap();
     let mut server = start(&socket, &place);
@@ -208,7 +184,7 @@ fn restarts_on_the_same_socket_lose_nothing_and_refuse_nobody() {
             let mut now = seen.lock().unwrap();
             let some = now.acknowledged.len() + random.usize(1..60);
             while now.acknowledged.len() < some {
-                let (again, late) = more.wait_timeout(now, HANG).unwrap();
+                let (again, late) = more.wait_timeout(now, TEST_TIMEOUT).unwrap();
                 assert!(!late.timed_out(), "nothing is acknowledged any more");
                 now = again;
             }
@@ -217,10 +193,10 @@ fn restarts_on_the_same_socket_lose_nothing_and_refuse_nobody() {
             assert_eq!(server.wait().0.code(), Some(0));
             // Whoever comes now, while there is no server, is served by the next one.
             let mut early = Caller::connect(address);
-            early.write_all(b"HEAD /topics/news?since=now HTTP/1.0\r\n\r\n").unwrap();
+            early.stream_mut().write_all(b"HEAD /topics/news?since=now HTTP/1.0\r\n\r\n").unwrap();
             server = start(&socket, &place);
             let mut head = String::new();
-            early.read_to_string(&mut head).unwrap();
+            early.stream_mut().read_to_string(&mut head).unwrap();
             assert!(head.starts_with("HTTP/1.1 200 "), "{head}");
         }
         drop(ends);

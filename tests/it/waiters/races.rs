@@ -8,9 +8,8 @@ use std::time::Instant;
 
 use longpoll::bell::{Room, Woken};
 use longpoll::names::{Name, TopicSet};
-use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 
-use crate::support::{Client, HANG, Server};
+use crate::support::{Client, Server, TEST_TIMEOUT, raise_descriptor_limit};
 
 const PUBLISHERS: usize = 8;
 const POLLERS: usize = 50;
@@ -42,7 +41,7 @@ fn follow(client: &mut Client, faults: &Faults) {
             };
             last = seq;
         }
-        answer.next().clone_into(&mut next);
+        answer.next_cursor().clone_into(&mut next);
     }
 }
 
@@ -81,53 +80,47 @@ fn a_publish_that_races_with_a_poll_is_always_seen_by_it() {
     let server = Server::start(&[]);
     let [mut poller, mut publisher] = [server.connect(), server.connect()];
     let mut next = String::from("now");
-    next = poller.get(&format!("/topics/a?since={next}&wait=0")).next().to_owned();
+    next = poller.get(&format!("/topics/a?since={next}&wait=0")).next_cursor().to_owned();
     for round in 0..5_000 {
         // Both requests are on their way at once; which arrives first is up to the scheduler.
-        poller.ask("GET", &format!("/topics/a?since={next}&wait=55"));
+        poller.send_request("GET", &format!("/topics/a?since={next}&wait=55"));
         let release = publisher.post("/topics/a", "", round.to_string());
-        let answer = poller.answer();
+        let answer = poller.response();
         assert_eq!(answer.data(), [round.to_string()], "round {round}");
-        assert_eq!(answer.next(), release.json()["cursor"]);
-        next = answer.next().to_owned();
+        assert_eq!(answer.next_cursor(), release.json()["cursor"]);
+        next = answer.next_cursor().to_owned();
     }
-}
-
-/// Descriptors for a thousand connections and more in this process.
-pub fn allow_many_descriptors() {
-    let maximum = getrlimit(Resource::Nofile).maximum;
-    setrlimit(Resource::Nofile, Rlimit { current: maximum, maximum }).unwrap();
 }
 
 #[test]
 fn every_connection_of_a_burst_is_answered_while_all_stay_open() {
-    allow_many_descriptors();
+    raise_descriptor_limit();
     let server = Server::start(&["--max-connections", "2000"]);
     for burst in 0..3 {
         let mut clients: Vec<_> = (0..1_000).map(|_| server.connect()).collect();
         for client in &mut clients {
-            client.ask("GET", "/health");
+            client.send_request("GET", "/health");
         }
         for client in &mut clients {
-            assert_eq!(client.answer().status, 200, "burst {burst}");
+            assert_eq!(client.response().status, 200, "burst {burst}");
         }
     }
 }
 
 #[test]
 fn a_thousand_held_polls_get_the_same_event_from_one_publish() {
-    allow_many_descriptors();
+    raise_descriptor_limit();
     let server = Server::start(&["--max-connections", "2000"]);
     let mut clients: Vec<_> = (0..1_000).map(|_| server.connect()).collect();
     for client in &mut clients {
-        client.ask("GET", "/topics/all?since=now");
+        client.send_request("GET", "/topics/all?since=now");
     }
-    server.until_held(1_000);
+    server.wait_until_held(1_000);
     assert_eq!(server.publish("all", "for everyone").json()["released"], 1_000);
-    let answers: Vec<_> = clients.iter_mut().map(|client| client.answer().body).collect();
+    let answers: Vec<_> = clients.iter_mut().map(|client| client.response().body).collect();
     assert!(answers.iter().all(|body| *body == answers[0]));
     assert!(String::from_utf8_lossy(&answers[0]).contains("\"data\":\"for everyone\""));
-    server.until_held(0);
+    server.wait_until_held(0);
 }
 
 /// The same race without the sockets around it, so that it is hit often: the poller looks and
@@ -154,7 +147,7 @@ fn a_ring_between_the_look_and_the_wait_is_remembered() {
         for seq in 1..=ROUNDS {
             let seat = room.sit(&topics, ());
             if log.load(Ordering::SeqCst) < seq {
-                let deadline = Instant::now() + HANG;
+                let deadline = Instant::now() + TEST_TIMEOUT;
                 let woken = seat.wait(seq - 1, deadline);
                 // A lost wake-up is one that only the deadline makes up for.
                 let lost = woken != Woken::Rung || Instant::now() > deadline;

@@ -26,7 +26,7 @@ fn the_console_and_the_module_are_served_and_small() {
     assert_eq!(module.header("Content-Type"), Some("text/javascript; charset=utf-8"));
     assert!(module.text().contains("export function follow("));
     assert!(page.body.len() + module.body.len() <= BOTH);
-    let head = server.connect().ask("HEAD", "/").head();
+    let head = server.connect().send_request("HEAD", "/").response_head();
     assert_eq!(head.header("Content-Length"), Some(&*page.body.len().to_string()));
     let posted = server.connect().post("/", "", "");
     assert_eq!((posted.status, posted.header("Allow")), (405, Some("GET, HEAD, OPTIONS")));
@@ -71,7 +71,7 @@ fn a_browser_that_has_a_file_is_not_sent_it_again() {
         let etag = first.header("ETag").unwrap();
         let mut ask = |tags: &str| {
             let fields = format!("Host: localhost\r\nIf-None-Match: {tags}\r\n");
-            client.send(format!("GET {path} HTTP/1.1\r\n{fields}\r\n")).answer()
+            client.send(format!("GET {path} HTTP/1.1\r\n{fields}\r\n")).response()
         };
         for tags in [etag, &format!("W/{etag}"), &format!("\"old\", {etag}"), "*"] {
             let again = ask(tags);

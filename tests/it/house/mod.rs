@@ -1,0 +1,3 @@
+//! Guards the house rules: what holds for every source file and document of this repository.
+
+mod tidy;
