@@ -41,11 +41,11 @@ fn a_page_of_another_site_can_neither_publish_nor_read_nor_trim() {
             "GET /health",
             "OPTIONS /topics/news",
         ] {
-            let answer = own(&server, request, &format!("Origin: {origin}\r\n"));
-            assert_eq!(answer.status, 403, "{request} {origin}");
-            assert!(answer.detail().contains("--allow-origin"), "{answer:?}");
-            assert_eq!(answer.header("Access-Control-Allow-Origin"), None);
-            assert!(!answer.text().contains("secret"));
+            let response = own(&server, request, &format!("Origin: {origin}\r\n"));
+            assert_eq!(response.status, 403, "{request} {origin}");
+            assert!(response.detail().contains("--allow-origin"), "{response:?}");
+            assert_eq!(response.header("Access-Control-Allow-Origin"), None);
+            assert!(!response.text().contains("secret"));
         }
         let field = format!("Origin: {origin}\r\n");
         assert_eq!(server.connect().post("/topics/news", &field, "mine").status, 403, "{origin}");
@@ -62,9 +62,9 @@ fn the_servers_own_pages_may() {
     for name in ["127.0.0.1", "localhost", "[::1]"] {
         let fields = format!("Host: {name}:{port}\r\nOrigin: http://{name}:{port}\r\n");
         let fields = format!("{fields}Sec-Fetch-Site: same-origin\r\nContent-Length: 0\r\n");
-        let answer = ask(&mut server.connect(), "POST /topics/news", &fields);
-        assert_eq!(answer.status, 201, "{name}");
-        assert_eq!(answer.header("Access-Control-Allow-Origin"), None);
+        let response = ask(&mut server.connect(), "POST /topics/news", &fields);
+        assert_eq!(response.status, 201, "{name}");
+        assert_eq!(response.header("Access-Control-Allow-Origin"), None);
     }
     assert_eq!(own(&server, "GET /topics/news", "Sec-Fetch-Site: none\r\n").status, 200);
 }
@@ -91,25 +91,25 @@ fn a_site_that_is_named_may_and_reads_every_answer_and_its_headers() {
     ] {
         for field in ["", "Connection: close\r\n"] {
             let cross = format!("Origin: {APP}\r\nSec-Fetch-Site: cross-site\r\n{field}");
-            let answer = own(&server, &request, &cross);
-            assert_eq!(answer.status, status, "{request}");
-            assert_eq!(answer.header("Access-Control-Allow-Origin"), Some(APP), "{request}");
-            assert_eq!(answer.header("Vary"), Some("Origin"));
-            let exposed = answer.header("Access-Control-Expose-Headers").unwrap();
+            let response = own(&server, &request, &cross);
+            assert_eq!(response.status, status, "{request}");
+            assert_eq!(response.header("Access-Control-Allow-Origin"), Some(APP), "{request}");
+            assert_eq!(response.header("Vary"), Some("Origin"));
+            let exposed = response.header("Access-Control-Expose-Headers").unwrap();
             for header in ["Next-Cursor", "Poll-Reason", "Poll-Gap", "Retry-After"] {
                 assert!(exposed.contains(header), "{exposed}");
             }
         }
         // Nobody else gets an answer made for that site, or is told of it.
-        let answer = own(&server, &request, "");
-        assert_eq!(answer.header("Access-Control-Allow-Origin"), None, "{request}");
+        let response = own(&server, &request, "");
+        assert_eq!(response.header("Access-Control-Allow-Origin"), None, "{request}");
         let evil = own(&server, &request, "Origin: https://evil.example\r\n");
         assert_eq!(evil.status, 403);
     }
     // Also where the body is never read.
     let long = format!("Origin: {APP}\r\nContent-Length: 99999999\r\n");
-    let answer = own(&server, "POST /topics/news", &long);
-    assert_eq!((answer.status, answer.header("Access-Control-Allow-Origin")), (413, Some(APP)));
+    let response = own(&server, "POST /topics/news", &long);
+    assert_eq!((response.status, response.header("Access-Control-Allow-Origin")), (413, Some(APP)));
     let other = own(&server, "GET /health", "Origin: HTTP://other.example:81\r\n");
     assert_eq!(other.header("Access-Control-Allow-Origin"), Some("http://other.example:81"));
 }
@@ -126,13 +126,13 @@ fn a_held_poll_of_a_named_site_is_answered_for_that_site_and_others_are_not() {
     ));
     server.wait_until_held(6);
     server.publish("news", "hello");
-    let answer = page.response();
-    assert_eq!(answer.data(), ["hello"]);
-    assert_eq!(answer.header("Access-Control-Allow-Origin"), Some(APP));
+    let response = page.response();
+    assert_eq!(response.data(), ["hello"]);
+    assert_eq!(response.header("Access-Control-Allow-Origin"), Some(APP));
     for client in &mut plain {
-        let answer = client.response();
-        assert_eq!(answer.data(), ["hello"]);
-        assert_eq!(answer.header("Access-Control-Allow-Origin"), None);
+        let response = client.response();
+        assert_eq!(response.data(), ["hello"]);
+        assert_eq!(response.header("Access-Control-Allow-Origin"), None);
     }
 }
 
@@ -143,16 +143,16 @@ fn a_preflight_says_what_a_named_site_may_send_and_is_kept() {
         "Origin: {APP}\r\nAccess-Control-Request-Method: POST\r\n\
          Access-Control-Request-Headers: authorization,content-type,idempotency-key\r\n"
     );
-    let answer = own(&server, "OPTIONS /topics/news", &preflight);
-    assert_eq!(answer.status, 204);
-    assert_eq!(answer.header("Access-Control-Allow-Origin"), Some(APP));
-    let methods = answer.header("Access-Control-Allow-Methods").unwrap();
+    let response = own(&server, "OPTIONS /topics/news", &preflight);
+    assert_eq!(response.status, 204);
+    assert_eq!(response.header("Access-Control-Allow-Origin"), Some(APP));
+    let methods = response.header("Access-Control-Allow-Methods").unwrap();
     assert!(["GET", "POST", "DELETE"].iter().all(|method| methods.contains(method)), "{methods}");
-    let headers = answer.header("Access-Control-Allow-Headers").unwrap();
+    let headers = response.header("Access-Control-Allow-Headers").unwrap();
     for header in ["Authorization", "Content-Type", "Idempotency-Key", "Event-Type", "Prefer"] {
         assert!(headers.contains(header), "{headers}");
     }
-    assert!(answer.header("Access-Control-Max-Age").is_some());
+    assert!(response.header("Access-Control-Max-Age").is_some());
     let evil = preflight.replace(APP, "https://evil.example");
     assert_eq!(own(&server, "OPTIONS /topics/news", &evil).status, 403);
 }
@@ -165,8 +165,8 @@ fn options_says_which_methods_there_are() {
         ("/health", "GET, HEAD, OPTIONS"),
         ("*", "GET, HEAD, POST, DELETE, OPTIONS"),
     ] {
-        let answer = own(&server, &format!("OPTIONS {target}"), "");
-        assert_eq!((answer.status, answer.header("Allow")), (204, Some(allowed)), "{target}");
+        let response = own(&server, &format!("OPTIONS {target}"), "");
+        assert_eq!((response.status, response.header("Allow")), (204, Some(allowed)), "{target}");
     }
 }
 
@@ -174,8 +174,8 @@ fn options_says_which_methods_there_are() {
 fn an_asterisk_lets_every_site_in() {
     let server = Server::start(&["--allow-origin", "*"]);
     for origin in ["https://any.example", "null"] {
-        let answer = own(&server, "GET /health", &format!("Origin: {origin}\r\n"));
-        assert_eq!(answer.header("Access-Control-Allow-Origin"), Some("*"), "{origin}");
+        let response = own(&server, "GET /health", &format!("Origin: {origin}\r\n"));
+        assert_eq!(response.header("Access-Control-Allow-Origin"), Some("*"), "{origin}");
     }
     let help = program().arg("--help").output().unwrap();
     assert!(String::from_utf8(help.stdout).unwrap().contains("Dangerous: --allow-origin '*'"));
@@ -192,9 +192,9 @@ fn what_a_cross_site_page_asks_without_saying_whose_it_is_is_refused_but_a_visit
         ("GET /", "Sec-Fetch-Mode: no-cors\r\n"),
         ("GET /health", ""),
     ] {
-        let answer = own(&server, request, &format!("{cross}{fields}"));
-        assert_eq!(answer.status, 403, "{request} {fields}");
-        assert!(answer.detail().contains("--allow-origin"));
+        let response = own(&server, request, &format!("{cross}{fields}"));
+        assert_eq!(response.status, 403, "{request} {fields}");
+        assert!(response.detail().contains("--allow-origin"));
     }
     let visit = own(&server, "GET /", &format!("{cross}Sec-Fetch-Mode: navigate\r\n"));
     assert_ne!(visit.status, 403);
@@ -205,12 +205,12 @@ fn what_a_cross_site_page_asks_without_saying_whose_it_is_is_refused_but_a_visit
 fn a_name_that_somebody_else_points_here_is_refused_and_the_error_says_how_to_allow_it() {
     let server = Server::start(&["--allow-host", "Events.Example", "--allow-host", "other"]);
     let status = |host: &str| {
-        let answer = ask(&mut server.connect(), "GET /health", &format!("Host: {host}\r\n"));
-        if answer.status == 403 {
+        let response = ask(&mut server.connect(), "GET /health", &format!("Host: {host}\r\n"));
+        if response.status == 403 {
             let bare = host.split(':').next().unwrap();
-            assert!(answer.detail().contains(&format!("--allow-host {bare}")), "{answer:?}");
+            assert!(response.detail().contains(&format!("--allow-host {bare}")), "{response:?}");
         }
-        answer.status
+        response.status
     };
     for host in
         ["localhost", "LOCALHOST:1", "127.0.0.1:8080", "192.168.1.2", "[::1]", "[fe80::1]:80"]
@@ -258,8 +258,8 @@ fn no_answer_lets_a_browser_guess_its_type() {
     for target in
         ["/topics/news", "/topics/news?format=raw", "/topics", "/metrics", "/nope", "/health"]
     {
-        let answer = server.get(target);
-        assert_eq!(answer.header("X-Content-Type-Options"), Some("nosniff"), "{target}");
+        let response = server.get(target);
+        assert_eq!(response.header("X-Content-Type-Options"), Some("nosniff"), "{target}");
     }
     let refused = server.connect().send("nonsense\r\n\r\n").response();
     assert_eq!(refused.header("X-Content-Type-Options"), Some("nosniff"));

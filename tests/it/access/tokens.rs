@@ -70,13 +70,13 @@ fn right_by_pattern_by_verb_a_token_may_what_its_line_says() {
         let body = if request.starts_with("POST") { "Content-Length: 0\r\n" } else { "" };
         for (rights, topics, (_, secret)) in &tokens {
             let fields = format!("{}{body}", bearer(secret));
-            let answer = ask(&server, request, &fields);
+            let response = ask(&server, request, &fields);
             let allowed = right.is_empty()
                 || rights.split(',').any(|r| r == right) && patterns.contains(topics);
-            let ok = matches!(answer.status, 200 | 201 | 204);
-            assert_eq!(ok, allowed, "{request} by {rights} {topics}: {answer:?}");
-            assert!(ok || answer.status == 403, "{request} by {rights} {topics}: {answer:?}");
-            assert!(!answer.head.contains(secret) && !answer.text().contains(secret));
+            let ok = matches!(response.status, 200 | 201 | 204);
+            assert_eq!(ok, allowed, "{request} by {rights} {topics}: {response:?}");
+            assert!(ok || response.status == 403, "{request} by {rights} {topics}: {response:?}");
+            assert!(!response.head.contains(secret) && !response.text().contains(secret));
             rows += 1;
         }
         for fields in [
@@ -86,10 +86,10 @@ fn right_by_pattern_by_verb_a_token_may_what_its_line_says() {
             format!("Authorization: Basic {}\r\n", tokens[0].2.1),
             "Authorization: Bearer\r\n".into(),
         ] {
-            let answer = ask(&server, request, &format!("{fields}{body}"));
+            let response = ask(&server, request, &format!("{fields}{body}"));
             let open = right.is_empty();
-            assert_eq!(answer.status == 401, !open, "{request} with {fields}: {answer:?}");
-            let challenge = answer.header("WWW-Authenticate");
+            assert_eq!(response.status == 401, !open, "{request} with {fields}: {response:?}");
+            let challenge = response.header("WWW-Authenticate");
             assert_eq!(challenge.is_some_and(|c| c.starts_with("Bearer")), !open);
             rows += 1;
         }

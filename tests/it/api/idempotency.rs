@@ -15,8 +15,8 @@ fn post(client: &mut Client, target: &str, key: &str, headers: &str, body: &str)
     client.post(&format!("/topics/{target}"), &headers, body)
 }
 
-fn without_duplicate(answer: &Response) -> Value {
-    let mut json = answer.json();
+fn without_duplicate(response: &Response) -> Value {
+    let mut json = response.json();
     json.as_object_mut().unwrap().remove("duplicate");
     json
 }
@@ -51,9 +51,9 @@ fn the_key_with_anything_else_is_refused() {
         ("news", "", "hello"),
         ("news?type=alert", "Content-Type: image/png\r\n", "hello"),
     ] {
-        let answer = post(&mut client, target, "k", headers, body);
-        assert_eq!(answer.status, 422, "{target} {headers} {body}");
-        assert!(answer.detail().contains("Idempotency-Key"), "{}", answer.detail());
+        let response = post(&mut client, target, "k", headers, body);
+        assert_eq!(response.status, 422, "{target} {headers} {body}");
+        assert!(response.detail().contains("Idempotency-Key"), "{}", response.detail());
     }
     assert_eq!(post(&mut client, "news", "k", "Event-Type: alert\r\n", "hello").status, 200);
     assert_eq!(client.get("/topics/news?wait=0").seqs(), [1]);
@@ -125,11 +125,11 @@ fn repeats_at_the_same_moment_are_one_event_and_one_answer() {
                 .collect();
             tries.into_iter().map(|a_try| a_try.join().unwrap()).collect()
         });
-        let firsts = answers.iter().filter(|answer| answer.status == 201).count();
-        let repeats = answers.iter().filter(|answer| answer.status == 200).count();
+        let firsts = answers.iter().filter(|response| response.status == 201).count();
+        let repeats = answers.iter().filter(|response| response.status == 200).count();
         assert_eq!((firsts, repeats), (1, AT_ONCE - 1));
         let first = without_duplicate(&answers[0]);
-        assert!(answers.iter().all(|answer| without_duplicate(answer) == first));
+        assert!(answers.iter().all(|response| without_duplicate(response) == first));
         assert_eq!(first["seq"], round + 1);
     }
     assert_eq!(server.metric("publish_repeats_total"), (25 * (AT_ONCE - 1)) as f64);
@@ -144,9 +144,9 @@ fn a_key_is_1_to_128_printable_ascii_characters_and_comes_once() {
         assert_eq!(post(&mut client, "news", good, "", "").status, 201, "{good}");
     }
     for bad in ["", &format!("{longest}x"), "k\u{e9}", "k\u{7f}", "k\r\nIdempotency-Key: k"] {
-        let answer = post(&mut client, "news", bad, "", "");
-        assert_eq!(answer.status, 400, "{bad}");
-        if answer.header("Connection").is_some() {
+        let response = post(&mut client, "news", bad, "", "");
+        assert_eq!(response.status, 400, "{bad}");
+        if response.header("Connection").is_some() {
             client = server.connect();
         }
     }

@@ -9,21 +9,21 @@ fn six_events(server: &Server) {
     for (index, topic) in ["a", "b.x", "b.y", "a", "c", "b.x"].iter().enumerate() {
         let seq = index + 1;
         let query = if seq % 2 == 0 { "?type=alert" } else { "" };
-        let answer =
+        let response =
             server.connect().post(&format!("/topics/{topic}{query}"), "", format!("e{seq}"));
-        assert_eq!(answer.json()["seq"], seq);
+        assert_eq!(response.json()["seq"], seq);
     }
 }
 
 fn publish_as(client: &mut Client, content_type: &str, body: impl AsRef<[u8]>) -> Response {
-    let answer =
+    let response =
         client.post("/topics/news", &format!("Content-Type: {content_type}\r\n"), body.as_ref());
-    assert_eq!(answer.status, 201, "{answer:?}");
-    answer
+    assert_eq!(response.status, 201, "{response:?}");
+    response
 }
 
-fn lines(answer: &Response) -> Vec<Value> {
-    answer.text().lines().map(|line| serde_json::from_str(line).expect("JSON")).collect()
+fn lines(response: &Response) -> Vec<Value> {
+    response.text().lines().map(|line| serde_json::from_str(line).expect("JSON")).collect()
 }
 
 #[test]
@@ -219,13 +219,13 @@ fn raw_is_one_events_own_bytes_with_its_own_content_type() {
     let mut since = String::from("start");
     for (_, body, content_type) in bodies {
         // However large the limit is.
-        let answer = client.get(&format!("/topics/news?since={since}&format=raw&limit=9"));
-        assert_eq!((answer.status, &*answer.body), (200, body));
-        assert_eq!(answer.header("Content-Type"), Some(content_type));
-        assert_eq!(answer.header("Content-Security-Policy"), Some("sandbox"));
-        assert_eq!(answer.header("X-Content-Type-Options"), Some("nosniff"));
-        assert_eq!(answer.header("Poll-Reason"), Some("data"));
-        answer.next_cursor().clone_into(&mut since);
+        let response = client.get(&format!("/topics/news?since={since}&format=raw&limit=9"));
+        assert_eq!((response.status, &*response.body), (200, body));
+        assert_eq!(response.header("Content-Type"), Some(content_type));
+        assert_eq!(response.header("Content-Security-Policy"), Some("sandbox"));
+        assert_eq!(response.header("X-Content-Type-Options"), Some("nosniff"));
+        assert_eq!(response.header("Poll-Reason"), Some("data"));
+        response.next_cursor().clone_into(&mut since);
     }
     let end = client.get(&format!("/topics/news?since={since}&format=raw&wait=0"));
     assert_eq!((end.status, end.text(), end.next_cursor()), (200, "", &*since));
@@ -238,12 +238,12 @@ fn raw_tells_plain_text_from_bytes_of_no_stated_kind() {
     let server = Server::start(&[]);
     let mut client = server.connect();
     client.post("/topics/news", "", "h\u{e9}");
-    let answer = client.get("/topics/news?format=raw");
-    assert_eq!(answer.header("Content-Type"), Some("text/plain; charset=utf-8"));
+    let response = client.get("/topics/news?format=raw");
+    assert_eq!(response.header("Content-Type"), Some("text/plain; charset=utf-8"));
     client.post("/topics/bytes", "", b"\xff\xfe");
-    let answer = client.get("/topics/bytes?format=raw");
-    assert_eq!((&*answer.body, answer.status), (b"\xff\xfe" as &[u8], 200));
-    assert_ne!(answer.header("Content-Type"), Some("text/plain; charset=utf-8"));
+    let response = client.get("/topics/bytes?format=raw");
+    assert_eq!((&*response.body, response.status), (b"\xff\xfe" as &[u8], 200));
+    assert_ne!(response.header("Content-Type"), Some("text/plain; charset=utf-8"));
 }
 
 #[test]
@@ -296,9 +296,9 @@ fn an_empty_topic_list_entry_or_a_strange_name_is_refused_and_64_topics_are_not(
         assert_eq!(client.get(&format!("/topics/{good}?wait=0")).status, 200, "{good}");
     }
     for bad in [&*named.join(","), "a,,b", "a,", ",", "a*b", "**", "a%20b", "a/b", "%C3%A9", ""] {
-        let answer = client.get(&format!("/topics/{bad}?wait=0"));
-        assert_eq!(answer.status, 400, "{bad}");
-        assert!(answer.detail().contains("topic"), "{}", answer.detail());
+        let response = client.get(&format!("/topics/{bad}?wait=0"));
+        assert_eq!(response.status, 400, "{bad}");
+        assert!(response.detail().contains("topic"), "{}", response.detail());
     }
     assert_eq!(client.get(&format!("/topics/{longest}x?wait=0")).status, 400);
 }

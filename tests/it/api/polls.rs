@@ -6,13 +6,13 @@ use crate::support::{Client, Response, Server, wait_until};
 
 const SIGTERM: i32 = 15;
 
-fn seconds(answer: &Response) -> f64 {
-    answer.header("Poll-Wait").expect("a Poll-Wait header").parse().unwrap()
+fn seconds(response: &Response) -> f64 {
+    response.header("Poll-Wait").expect("a Poll-Wait header").parse().unwrap()
 }
 
 /// The head without its date, which may differ by a second.
-fn undated(answer: &Response) -> Vec<&str> {
-    answer.head.split("\r\n").filter(|line| !line.starts_with("Date:")).collect()
+fn undated(response: &Response) -> Vec<&str> {
+    response.head.split("\r\n").filter(|line| !line.starts_with("Date:")).collect()
 }
 
 fn poll_preferring(client: &mut Client, target: &str, prefer: &str) {
@@ -26,57 +26,57 @@ fn a_held_poll_gets_the_event_that_is_published_while_it_waits() {
     assert!(poll.has_received_nothing());
     let published = server.publish("news", "hello");
     assert_eq!(published.json()["released"], 1);
-    let answer = poll.response();
-    assert_eq!(answer.data(), ["hello"]);
-    assert_eq!(answer.header("Poll-Reason"), Some("data"));
-    assert_eq!(answer.next_cursor(), published.json()["cursor"]);
+    let response = poll.response();
+    assert_eq!(response.data(), ["hello"]);
+    assert_eq!(response.header("Poll-Reason"), Some("data"));
+    assert_eq!(response.next_cursor(), published.json()["cursor"]);
 }
 
 #[test]
 fn a_poll_that_finds_nothing_says_so_when_its_time_is_over() {
     let server = Server::start(&[]);
     let begun = Instant::now();
-    let answer = server.get("/topics/news?wait=0.05");
+    let response = server.get("/topics/news?wait=0.05");
     assert!(begun.elapsed() >= Duration::from_millis(50));
-    assert_eq!(answer.status, 200);
+    assert_eq!(response.status, 200);
     assert_eq!(
-        answer.json(),
+        response.json(),
         serde_json::json!({
-            "events": [], "next": answer.next_cursor(), "more": false, "behind": 0, "reason": "timeout",
+            "events": [], "next": response.next_cursor(), "more": false, "behind": 0, "reason": "timeout",
         })
     );
-    assert_eq!(answer.header("Content-Type"), Some("application/json"));
-    assert_eq!(answer.header("Poll-Reason"), Some("timeout"));
-    assert_eq!(answer.header("Cache-Control"), Some("no-store, no-transform"));
-    assert_eq!(answer.header("Transfer-Encoding"), None);
-    assert_eq!(seconds(&answer), 0.05);
+    assert_eq!(response.header("Content-Type"), Some("application/json"));
+    assert_eq!(response.header("Poll-Reason"), Some("timeout"));
+    assert_eq!(response.header("Cache-Control"), Some("no-store, no-transform"));
+    assert_eq!(response.header("Transfer-Encoding"), None);
+    assert_eq!(seconds(&response), 0.05);
 }
 
 #[test]
 fn an_answer_with_data_is_of_the_same_shape_and_waited_for_nothing() {
     let server = Server::start(&[]);
     server.publish("news", "hello");
-    let answer = server.get("/topics/news");
-    let json = answer.json();
+    let response = server.get("/topics/news");
+    let json = response.json();
     let mut members: Vec<_> = json.as_object().unwrap().keys().collect();
     members.sort();
     assert_eq!(members, ["behind", "events", "more", "next", "reason"]);
     assert_eq!((&json["more"], &json["behind"]), (&false.into(), &0.into()));
     assert_eq!(json["reason"], "data");
-    assert_eq!(json["next"], answer.next_cursor());
-    assert_eq!(answer.header("Poll-Reason"), Some("data"));
-    assert_eq!(answer.header("Poll-Wait"), None);
-    assert_eq!(answer.header("Cache-Control"), Some("no-store, no-transform"));
-    assert_eq!(answer.header("Content-Length"), Some(&*answer.body.len().to_string()));
+    assert_eq!(json["next"], response.next_cursor());
+    assert_eq!(response.header("Poll-Reason"), Some("data"));
+    assert_eq!(response.header("Poll-Wait"), None);
+    assert_eq!(response.header("Cache-Control"), Some("no-store, no-transform"));
+    assert_eq!(response.header("Content-Length"), Some(&*response.body.len().to_string()));
 }
 
 #[test]
 fn a_wait_of_zero_is_answered_at_once() {
     let server = Server::start(&["--wait-jitter", "10"]);
     for wait in ["0", "0.0", "000"] {
-        let answer = server.get(&format!("/topics/news?wait={wait}"));
-        assert_eq!((answer.status, seconds(&answer)), (200, 0.0));
-        assert_eq!(answer.header("Poll-Reason"), Some("timeout"));
+        let response = server.get(&format!("/topics/news?wait={wait}"));
+        assert_eq!((response.status, seconds(&response)), (200, 0.0));
+        assert_eq!(response.header("Poll-Reason"), Some("timeout"));
     }
 }
 
@@ -86,9 +86,9 @@ fn a_cursor_moves_past_the_traffic_of_other_topics_when_its_poll_times_out() {
     let before = server.get("/topics/quiet?wait=0").next_cursor().to_owned();
     let busy = server.publish_many("busy", 3);
     for wait in ["0", "0.01"] {
-        let answer = server.get(&format!("/topics/quiet?since={before}&wait={wait}"));
-        assert_eq!(answer.json()["reason"], "timeout");
-        assert_eq!(answer.next_cursor(), busy.next_cursor());
+        let response = server.get(&format!("/topics/quiet?since={before}&wait={wait}"));
+        assert_eq!(response.json()["reason"], "timeout");
+        assert_eq!(response.next_cursor(), busy.next_cursor());
     }
 }
 
@@ -108,10 +108,10 @@ fn a_held_poll_sleeps_through_other_topics_and_unwanted_types_but_its_cursor_mov
     assert!(other.has_received_nothing() && unwanted.has_received_nothing());
     server.signal(SIGTERM);
     for poll in [&mut other, &mut unwanted] {
-        let answer = poll.response();
-        assert_eq!(answer.json()["reason"], "drain");
-        assert_eq!(answer.json()["events"], serde_json::json!([]));
-        assert_eq!(answer.next_cursor(), last.next_cursor());
+        let response = poll.response();
+        assert_eq!(response.json()["reason"], "drain");
+        assert_eq!(response.json()["events"], serde_json::json!([]));
+        assert_eq!(response.next_cursor(), last.next_cursor());
     }
 }
 
@@ -122,17 +122,17 @@ fn a_held_poll_gets_the_wanted_type_and_nothing_of_what_came_before_it() {
     server.publish("news", "not this");
     let published = server.connect().post("/topics/news", "Event-Type: alert\r\n", "this");
     assert_eq!(published.json()["released"], 1);
-    let answer = poll.response();
-    assert_eq!(answer.data(), ["this"]);
-    assert_eq!(answer.next_cursor(), published.next_cursor());
+    let response = poll.response();
+    assert_eq!(response.data(), ["this"]);
+    assert_eq!(response.next_cursor(), published.next_cursor());
 }
 
 #[test]
 fn a_wait_beyond_the_longest_is_clamped() {
     let server = Server::start(&["--max-wait", "50ms"]);
     for query in ["", "?wait=3600", "?wait=0.051", "?wait=99999999999999999999999999"] {
-        let answer = server.get(&format!("/topics/news{query}"));
-        assert_eq!((answer.status, seconds(&answer)), (200, 0.05), "{query}");
+        let response = server.get(&format!("/topics/news{query}"));
+        assert_eq!((response.status, seconds(&response)), (200, 0.05), "{query}");
     }
     assert_eq!(seconds(&server.get("/topics/news?wait=0.02")), 0.02);
 }
@@ -158,14 +158,14 @@ fn prefer_wait_means_the_same_as_the_parameter() {
     poll_preferring(&mut poll, "/topics/news", "respond-async, wait=50");
     server.wait_until_held(1);
     server.publish("news", "hello");
-    let answer = poll.response();
-    assert_eq!(answer.data(), ["hello"]);
-    assert_eq!(answer.header("Preference-Applied"), Some("wait=50"));
+    let response = poll.response();
+    assert_eq!(response.data(), ["hello"]);
+    assert_eq!(response.header("Preference-Applied"), Some("wait=50"));
 
     poll_preferring(&mut poll, "/topics/other", "wait=0");
-    let answer = poll.response();
-    assert_eq!(answer.header("Preference-Applied"), Some("wait=0"));
-    assert_eq!(seconds(&answer), 0.0);
+    let response = poll.response();
+    assert_eq!(response.header("Preference-Applied"), Some("wait=0"));
+    assert_eq!(seconds(&response), 0.0);
 }
 
 #[test]
@@ -173,8 +173,8 @@ fn the_query_wins_over_prefer() {
     let server = Server::start(&[]);
     let mut poll = server.connect();
     poll_preferring(&mut poll, "/topics/news?wait=0", "wait=60");
-    let answer = poll.response();
-    assert_eq!((seconds(&answer), answer.header("Preference-Applied")), (0.0, None));
+    let response = poll.response();
+    assert_eq!((seconds(&response), response.header("Preference-Applied")), (0.0, None));
 }
 
 #[test]
@@ -184,8 +184,12 @@ fn a_preference_that_makes_no_sense_is_let_go() {
     let mut poll = server.connect();
     for prefer in ["wait", "wait=soon", "wait=-1", "handling=lenient", ""] {
         poll_preferring(&mut poll, "/topics/news", prefer);
-        let answer = poll.response();
-        assert_eq!((answer.status, answer.header("Preference-Applied")), (200, None), "{prefer}");
+        let response = poll.response();
+        assert_eq!(
+            (response.status, response.header("Preference-Applied")),
+            (200, None),
+            "{prefer}"
+        );
     }
 }
 
@@ -284,9 +288,9 @@ fn equal_requests_get_the_same_bytes() {
     server.wait_until_held(8);
     assert_eq!(server.publish("news", "hello").json()["released"], 8);
     let answers: Vec<_> = polls.iter_mut().map(Client::response).collect();
-    for answer in &answers {
-        assert_eq!(undated(answer), undated(&answers[0]));
-        assert_eq!(answer.body, answers[0].body);
+    for response in &answers {
+        assert_eq!(undated(response), undated(&answers[0]));
+        assert_eq!(response.body, answers[0].body);
     }
     let (one, other) = (server.get("/topics/news"), server.get("/topics/news"));
     assert_eq!((undated(&one), one.body.clone()), (undated(&other), other.body.clone()));

@@ -7,22 +7,22 @@ use std::net::TcpStream;
 use crate::support::{Client, Response, Server};
 
 /// Checks a refusal's status and shape, and that its detail says all of this.
-fn refused(answer: &Response, status: u16, says: &[&str]) {
-    assert_eq!(answer.status, status, "{answer:?}");
-    let detail = answer.detail();
-    assert!(!answer.json()["title"].as_str().unwrap().is_empty());
+fn refused(response: &Response, status: u16, says: &[&str]) {
+    assert_eq!(response.status, status, "{response:?}");
+    let detail = response.detail();
+    assert!(!response.json()["title"].as_str().unwrap().is_empty());
     for word in says {
         assert!(detail.contains(word), "{word:?} is not in {detail:?}");
     }
 }
 
-fn goes_on(client: &mut Client, answer: &Response) {
-    assert_eq!(answer.header("Connection"), None, "{answer:?}");
+fn goes_on(client: &mut Client, response: &Response) {
+    assert_eq!(response.header("Connection"), None, "{response:?}");
     assert_eq!(client.get("/health").status, 200);
 }
 
-fn ends(client: &mut Client, answer: &Response) {
-    assert_eq!(answer.header("Connection"), Some("close"), "{answer:?}");
+fn ends(client: &mut Client, response: &Response) {
+    assert_eq!(response.header("Connection"), Some("close"), "{response:?}");
     assert!(client.is_closed());
 }
 
@@ -50,9 +50,9 @@ fn a_bad_parameter_is_named_with_its_value_and_what_is_allowed() {
         ("type=a%20b", ["type", "a b", "A-Z"]),
         ("type=", ["type", "type", "A-Z"]),
     ] {
-        let answer = client.get(&format!("/topics/news?{query}"));
-        refused(&answer, 400, &says);
-        goes_on(&mut client, &answer);
+        let response = client.get(&format!("/topics/news?{query}"));
+        refused(&response, 400, &says);
+        goes_on(&mut client, &response);
     }
 }
 
@@ -82,12 +82,12 @@ fn an_unknown_parameter_is_refused_with_a_list_of_the_known() {
     let mut client = server.connect();
     let poll = ["since", "wait", "limit", "type", "format", "gap"];
     for query in ["sinse=now", "Since=now", "x", "since%20=now"] {
-        let answer = client.get(&format!("/topics/news?{query}"));
-        refused(&answer, 400, &poll);
-        goes_on(&mut client, &answer);
+        let response = client.get(&format!("/topics/news?{query}"));
+        refused(&response, 400, &poll);
+        goes_on(&mut client, &response);
     }
-    let answer = client.post("/topics/news?since=now", "", "x");
-    refused(&answer, 400, &["since", "type"]);
+    let response = client.post("/topics/news?since=now", "", "x");
+    refused(&response, 400, &["since", "type"]);
     client = server.connect();
     refused(&client.get("/topics?since=now"), 400, &["since", "prefix", "limit", "after"]);
     refused(&client.get("/health?x=1"), 400, &["x"]);
@@ -101,9 +101,9 @@ fn a_repeated_parameter_is_refused() {
     let server = Server::start(&[]);
     let mut client = server.connect();
     for query in ["since=now&since=now", "wait=0&limit=5&wait=0", "wait=0&w%61it=1"] {
-        let answer = client.get(&format!("/topics/news?{query}"));
-        refused(&answer, 400, &["repeated"]);
-        goes_on(&mut client, &answer);
+        let response = client.get(&format!("/topics/news?{query}"));
+        refused(&response, 400, &["repeated"]);
+        goes_on(&mut client, &response);
     }
     refused(&client.post("/topics/news?type=a&type=a", "", ""), 400, &["type", "repeated"]);
 }
@@ -113,9 +113,9 @@ fn a_path_that_is_not_there_is_named() {
     let server = Server::start(&[]);
     let mut client = server.connect();
     for path in ["/nope", "/topic/news", "/Topics", "/health/", "/metricsx", "//topics"] {
-        let answer = client.get(path);
-        refused(&answer, 404, &[path, "/topics"]);
-        goes_on(&mut client, &answer);
+        let response = client.get(path);
+        refused(&response, 404, &[path, "/topics"]);
+        goes_on(&mut client, &response);
     }
     let head = client.send_request("HEAD", "/nope").response_head();
     assert_eq!(head.status, 404);
@@ -135,13 +135,13 @@ fn a_path_without_that_method_says_which_it_has() {
         ("POST", "/health", &["GET", "HEAD"]),
         ("PUT", "/metrics", &["GET", "HEAD"]),
     ] {
-        let answer = client.send_request(method, path).response();
-        refused(&answer, 405, &[method, path]);
-        let allow = answer.header("Allow").expect("an Allow header");
+        let response = client.send_request(method, path).response();
+        refused(&response, 405, &[method, path]);
+        let allow = response.header("Allow").expect("an Allow header");
         let listed: Vec<_> = allow.split(',').map(str::trim).collect();
         assert!(allowed.iter().all(|method| listed.contains(method)), "{method} {path}: {allow}");
         assert!(!listed.contains(&method));
-        goes_on(&mut client, &answer);
+        goes_on(&mut client, &response);
     }
 }
 
@@ -150,16 +150,16 @@ fn a_request_line_or_head_that_is_too_large_is_refused() {
     let server = Server::start(&["--max-head", "2KiB"]);
     let filler = "x".repeat(3000);
     let mut client = server.connect();
-    let answer = client.send_request("GET", &format!("/topics/{filler}")).response();
-    refused(&answer, 414, &["2048"]);
-    ends(&mut client, &answer);
+    let response = client.send_request("GET", &format!("/topics/{filler}")).response();
+    refused(&response, 414, &["2048"]);
+    ends(&mut client, &response);
     let many = "A: b\r\n".repeat(200);
     for fields in [format!("X: {filler}\r\n"), format!("{filler}: x\r\n"), many] {
         let mut client = server.connect();
         client.send(format!("GET /health HTTP/1.1\r\nHost: localhost\r\n{fields}\r\n"));
-        let answer = client.response();
-        refused(&answer, 431, &[]);
-        ends(&mut client, &answer);
+        let response = client.response();
+        refused(&response, 431, &[]);
+        ends(&mut client, &response);
     }
     let mut client = server.connect();
     // Before the end of either: the client learns it as early as the server.
@@ -202,9 +202,9 @@ fn garbage_is_answered_at_the_first_byte_that_shows_it() {
     ] {
         let mut client = server.connect();
         // Not a byte more is sent.
-        let answer = client.send(begins).send(shows).response();
-        refused(&answer, 400, &[]);
-        ends(&mut client, &answer);
+        let response = client.send(begins).send(shows).response();
+        refused(&response, 400, &[]);
+        ends(&mut client, &response);
     }
 }
 
@@ -225,9 +225,9 @@ fn a_refusal_of_a_request_that_was_read_whole_leaves_the_connection_usable() {
         ("/nope", "", "", 404),
         ("/topics", "", "", 405),
     ] {
-        let answer = client.post(target, headers, body);
-        refused(&answer, status, &[]);
-        goes_on(&mut client, &answer);
+        let response = client.post(target, headers, body);
+        refused(&response, status, &[]);
+        goes_on(&mut client, &response);
     }
     let too_many = client.post("/topics/news", ndjson, "1\n".repeat(1001));
     refused(&too_many, 413, &["1000"]);
@@ -240,9 +240,9 @@ fn a_path_that_cannot_be_decoded_leaves_the_connection_usable() {
     for bad in ["/topics/%zz", "/topics/a%2", "/topics/%ff", "/topics/news?type=%zz", "/topics/%00"]
     {
         let mut client = server.connect();
-        let answer = client.get(bad);
-        refused(&answer, 400, &[]);
-        goes_on(&mut client, &answer);
+        let response = client.get(bad);
+        refused(&response, 400, &[]);
+        goes_on(&mut client, &response);
     }
 }
 
@@ -256,16 +256,17 @@ fn a_body_where_none_belongs_is_not_taken_for_the_next_request() {
         client.send(format!(
             "{method} /topics/other?wait=0 HTTP/1.1\r\nHost: localhost\r\nContent-Length: {length}\r\n\r\n{smuggled}"
         ));
-        let answer = client.response_head();
-        if answer.status >= 400 {
-            assert_eq!(answer.header("Connection"), Some("close"), "{method}");
+        let response = client.response_head();
+        if response.status >= 400 {
+            assert_eq!(response.header("Connection"), Some("close"), "{method}");
         }
         client.close_write().read_to_end();
     }
     let mut client = server.connect();
-    let answer = client.post("/nope", "", "POST /topics/news HTTP/1.1\r\nHost: localhost\r\n\r\n");
-    refused(&answer, 404, &["/nope"]);
-    ends(&mut client, &answer);
+    let response =
+        client.post("/nope", "", "POST /topics/news HTTP/1.1\r\nHost: localhost\r\n\r\n");
+    refused(&response, 404, &["/nope"]);
+    ends(&mut client, &response);
     assert_eq!(server.get("/topics/news?wait=0").seqs(), [0; 0]);
 }
 
@@ -274,12 +275,12 @@ fn a_refusal_reaches_a_client_that_is_still_sending_its_body() {
     let server = Server::start(&[]);
     for size in [100 << 10, 700 << 10, 10 << 20] {
         let mut client = server.connect();
-        let answer = client.post("/topics/news", "", vec![b'x'; size]);
-        refused(&answer, 413, &["65536"]);
-        ends(&mut client, &answer);
+        let response = client.post("/topics/news", "", vec![b'x'; size]);
+        refused(&response, 413, &["65536"]);
+        ends(&mut client, &response);
         let mut client = server.connect();
-        let answer = client.post("/nope", "", vec![b'x'; size]);
-        refused(&answer, 404, &["/nope"]);
+        let response = client.post("/nope", "", vec![b'x'; size]);
+        refused(&response, 404, &["/nope"]);
     }
     assert_eq!(server.get("/topics/news?wait=0").seqs(), [0; 0]);
 }
@@ -295,9 +296,9 @@ fn a_client_that_goes_on_sending_after_its_refusal_meets_no_reset() {
         assert_eq!(pace.get("/health").status, 200);
         stream.write_all(&vec![b'x'; 10 << 10]).expect("what is sent is taken in");
     }
-    let mut answer = String::new();
-    stream.read_to_string(&mut answer).expect("an end, not a reset");
-    assert!(answer.starts_with("HTTP/1.1 413 ") && answer.contains("65536"), "{answer}");
+    let mut response = String::new();
+    stream.read_to_string(&mut response).expect("an end, not a reset");
+    assert!(response.starts_with("HTTP/1.1 413 ") && response.contains("65536"), "{response}");
 }
 
 #[test]

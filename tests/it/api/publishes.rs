@@ -27,19 +27,19 @@ fn raw(server: &Server) -> Response {
 #[test]
 fn a_publish_is_acknowledged_with_what_became_of_it() {
     let server = Server::start(&[]);
-    let answer = post(&server, "", "hello");
-    assert_eq!(answer.status, 201);
-    assert_eq!(answer.header("Content-Type"), Some("application/json"));
+    let response = post(&server, "", "hello");
+    assert_eq!(response.status, 201);
+    assert_eq!(response.header("Content-Type"), Some("application/json"));
     let event = &events(&server)[0];
     assert_eq!(
-        answer.json(),
+        response.json(),
         json!({
-            "topic": "news", "seq": 1, "cursor": answer.next_cursor(), "time": event["time"],
+            "topic": "news", "seq": 1, "cursor": response.next_cursor(), "time": event["time"],
             "released": 0, "durable": false,
         })
     );
-    assert!(answer.next_cursor().ends_with(".1"));
-    let page = server.get(&format!("/topics/news?since={}&wait=0", answer.next_cursor()));
+    assert!(response.next_cursor().ends_with(".1"));
+    let page = server.get(&format!("/topics/news?since={}&wait=0", response.next_cursor()));
     assert_eq!(page.seqs(), [0; 0]);
 }
 
@@ -60,9 +60,9 @@ fn a_json_body_has_to_be_one_json_value() {
         for bad in
             ["", "{", "1 2", "{'a':1}", "[1,]", "nul", "NaN", "01", "+1", "\"\\ud800\"", "1e999"]
         {
-            let answer = post(&server, &headers, bad);
-            assert_eq!(answer.status, 400, "{bad}");
-            assert!(answer.detail().contains("JSON"), "{}", answer.detail());
+            let response = post(&server, &headers, bad);
+            assert_eq!(response.status, 400, "{bad}");
+            assert!(response.detail().contains("JSON"), "{}", response.detail());
         }
         assert_eq!(post(&server, &headers, b"\"\xff\"").status, 400);
     }
@@ -105,9 +105,13 @@ fn deep_json_is_taken_or_refused_and_never_ends_the_server() {
     {
         for body in [nested("[", "]", depth), nested("{\"a\":", "}", depth)] {
             for headers in [JSON, NDJSON] {
-                let answer = post(&server, headers, &body);
-                assert_eq!(answer.status, status, "{depth} deep");
-                assert!(status == 201 || answer.detail().contains("JSON"), "{}", answer.detail());
+                let response = post(&server, headers, &body);
+                assert_eq!(response.status, status, "{depth} deep");
+                assert!(
+                    status == 201 || response.detail().contains("JSON"),
+                    "{}",
+                    response.detail()
+                );
             }
         }
     }
@@ -154,8 +158,8 @@ fn the_type_comes_by_query_by_header_or_by_both_alike() {
         ("?type=alert", "event-type: alert\r\n", json!("alert")),
         ("?type=%61lert", "", json!("alert")),
     ] {
-        let answer = server.connect().post(&format!("/topics/news{query}"), headers, "x");
-        assert_eq!(answer.status, 201);
+        let response = server.connect().post(&format!("/topics/news{query}"), headers, "x");
+        assert_eq!(response.status, 201);
         assert_eq!(events(&server).last().unwrap()["type"], tag, "{query} {headers}");
     }
     let too_long = format!("?type={}", "x".repeat(129));
@@ -168,9 +172,9 @@ fn the_type_comes_by_query_by_header_or_by_both_alike() {
         ("", "Event-Type: a\r\nEvent-Type: a\r\n"),
         (&too_long, ""),
     ] {
-        let answer = server.connect().post(&format!("/topics/news{query}"), headers, "x");
-        assert_eq!(answer.status, 400, "{query} {headers}");
-        assert!(answer.detail().to_ascii_lowercase().contains("type"), "{}", answer.detail());
+        let response = server.connect().post(&format!("/topics/news{query}"), headers, "x");
+        assert_eq!(response.status, 400, "{query} {headers}");
+        assert!(response.detail().to_ascii_lowercase().contains("type"), "{}", response.detail());
     }
     assert_eq!(events(&server).len(), 5);
 }
@@ -180,11 +184,11 @@ fn a_batch_is_one_event_a_line_with_consecutive_seqs() {
     let server = Server::start(&[]);
     server.publish("other", "x");
     let body = "\n{\"a\":1}\r\n\n  \n[2]\n\"three\"";
-    let answer = server.connect().post("/topics/news?type=alert", NDJSON, body);
-    assert_eq!(answer.status, 201);
-    assert_eq!((&answer.json()["count"], &answer.json()["seq"]), (&json!(3), &json!(4)));
-    assert_eq!(answer.json()["cursor"], answer.next_cursor());
-    assert!(answer.next_cursor().ends_with(".4"));
+    let response = server.connect().post("/topics/news?type=alert", NDJSON, body);
+    assert_eq!(response.status, 201);
+    assert_eq!((&response.json()["count"], &response.json()["seq"]), (&json!(3), &json!(4)));
+    assert_eq!(response.json()["cursor"], response.next_cursor());
+    assert!(response.next_cursor().ends_with(".4"));
     let events = events(&server);
     let shown = |name: &str| events.iter().map(|e| e[name].clone()).collect::<Vec<_>>();
     assert_eq!(shown("data"), [json!({"a": 1}), json!([2]), json!("three")]);
@@ -202,9 +206,9 @@ fn a_batch_with_a_bad_line_appends_nothing_and_names_the_line() {
         ("1\n\n\nx", 400, "4"),
         (&*long, 413, "3"),
     ] {
-        let answer = post(&server, NDJSON, body);
-        assert_eq!(answer.status, status, "{body}");
-        assert!(answer.detail().contains(&format!("line {line}")), "{}", answer.detail());
+        let response = post(&server, NDJSON, body);
+        assert_eq!(response.status, status, "{body}");
+        assert!(response.detail().contains(&format!("line {line}")), "{}", response.detail());
     }
     assert_eq!(post(&server, NDJSON, format!("\"{}\"", "x".repeat(98))).status, 201);
     assert_eq!(events(&server)[0]["seq"], 1);
@@ -251,9 +255,9 @@ fn batches_stay_in_one_piece_among_many_publishers() {
 fn an_event_may_be_as_large_as_allowed_and_not_a_byte_larger() {
     let server = Server::start(&["--max-event", "1KiB"]);
     assert_eq!(post(&server, "", [b'x'; 1024]).status, 201);
-    let answer = post(&server, "", [b'x'; 1025]);
-    assert_eq!(answer.status, 413);
-    let detail = answer.detail();
+    let response = post(&server, "", [b'x'; 1025]);
+    assert_eq!(response.status, 413);
+    let detail = response.detail();
     assert!(detail.contains("1025") && detail.contains("1024"), "{detail}");
     assert_eq!(events(&server).len(), 1);
 }
@@ -327,9 +331,9 @@ fn a_publish_goes_to_one_topic() {
     let server = Server::start(&[]);
     let mut client = server.connect();
     for bad in ["a,b", "a*", "*", "a/b", "a%20b", "%2A", ""] {
-        let answer = client.post(&format!("/topics/{bad}"), "", "");
-        assert_eq!(answer.status, 400, "{bad}");
-        assert!(answer.detail().contains("topic"), "{}", answer.detail());
+        let response = client.post(&format!("/topics/{bad}"), "", "");
+        assert_eq!(response.status, 400, "{bad}");
+        assert!(response.detail().contains("topic"), "{}", response.detail());
     }
     let longest = "x".repeat(128);
     assert_eq!(client.post(&format!("/topics/{longest}"), "", "").status, 201);

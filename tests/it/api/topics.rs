@@ -7,9 +7,9 @@ use serde_json::{Value, json};
 use crate::support::{Client, Server};
 
 fn list(server: &Server, query: &str) -> Vec<Value> {
-    let answer = server.get(&format!("/topics{query}"));
-    assert_eq!(answer.status, 200, "{answer:?}");
-    answer.json()["topics"].as_array().unwrap().clone()
+    let response = server.get(&format!("/topics{query}"));
+    assert_eq!(response.status, 200, "{response:?}");
+    response.json()["topics"].as_array().unwrap().clone()
 }
 
 fn names(server: &Server, query: &str) -> Vec<String> {
@@ -92,9 +92,9 @@ fn the_list_is_in_the_order_of_names_and_can_be_read_in_parts() {
     assert_eq!(names(&server, "?after=c"), [""; 0]);
     assert_eq!(names(&server, "?prefix=b&after=b&limit=1"), ["b.1"]);
     for bad in ["limit=0", "limit=x", "limit=-1"] {
-        let answer = server.get(&format!("/topics?{bad}"));
-        assert_eq!(answer.status, 400);
-        assert!(answer.detail().contains("limit"));
+        let response = server.get(&format!("/topics?{bad}"));
+        assert_eq!(response.status, 400);
+        assert!(response.detail().contains("limit"));
     }
 }
 
@@ -118,9 +118,9 @@ fn held_polls_are_counted_at_every_topic_that_would_answer_them() {
 #[test]
 fn health_says_that_it_is_well_and_which_version_it_is() {
     let server = Server::start(&[]);
-    let answer = server.get("/health");
-    assert_eq!(answer.header("Content-Type"), Some("application/json"));
-    assert_eq!(answer.json(), json!({"status": "ok", "version": env!("CARGO_PKG_VERSION")}));
+    let response = server.get("/health");
+    assert_eq!(response.header("Content-Type"), Some("application/json"));
+    assert_eq!(response.json(), json!({"status": "ok", "version": env!("CARGO_PKG_VERSION")}));
 }
 
 #[test]
@@ -198,10 +198,10 @@ fn the_metrics_are_well_formed() {
     let mut poll = server.hold_poll("/topics/news?since=now&wait=60");
     server.publish("news", "hello");
     poll.response();
-    let answer = server.get("/metrics");
-    let content_type = answer.header("Content-Type").unwrap();
+    let response = server.get("/metrics");
+    let content_type = response.header("Content-Type").unwrap();
     assert!(content_type.starts_with("text/plain; version=0.0.4"), "{content_type}");
-    for (name, (kind, samples)) in families(answer.text()) {
+    for (name, (kind, samples)) in families(response.text()) {
         assert!(!samples.is_empty(), "{name}");
         let bare = |(sample, _): &(&str, f64)| sample.split('{').next() == Some(name);
         match kind {

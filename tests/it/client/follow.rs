@@ -174,9 +174,9 @@ fn many_pages_are_read_in_order() {
     let server = Server::start(&["--retain-events", "100000"]);
     let lines = numbered_lines(1_000);
     for _ in 0..5 {
-        let answer =
+        let response =
             server.connect().post("/topics/news", "Content-Type: application/x-ndjson\r\n", &lines);
-        assert_eq!(answer.status, 201);
+        assert_eq!(response.status, 201);
     }
     let url = url(server.address);
     let printed = caught_up(&["--format", "raw", &url, "news"]);

@@ -33,7 +33,7 @@ type Row = (&'static str, &'static str, Then, &'static str);
 /// A row, spelled out.
 struct Case {
     name: &'static str,
-    answer: Vec<u8>,
+    response: Vec<u8>,
     then: Then,
     says: &'static str,
 }
@@ -57,12 +57,12 @@ fn ask(fake: &FakeServer) -> JoinHandle<String> {
 }
 
 /// The client's verdict on an answer that comes in these pieces.
-fn verdict<'a>(answer: impl Iterator<Item = &'a [u8]>, then: Then) -> String {
+fn verdict<'a>(response: impl Iterator<Item = &'a [u8]>, then: Then) -> String {
     let fake = FakeServer::new();
     let asked = ask(&fake);
     let mut caller = fake.accept();
     caller.request();
-    answer.for_each(|piece| caller.send(piece));
+    response.for_each(|piece| caller.send(piece));
     let open = match then {
         Stays => Some(caller),
         Ends => {
@@ -198,7 +198,7 @@ fn table() -> Vec<Case> {
     let mut cases = at_the_limits();
     let mut add = |rows: &[Row], spell: &dyn Fn(&str) -> String| {
         for &(name, text, then, says) in rows {
-            cases.push(Case { name, answer: spell(text).into(), then, says });
+            cases.push(Case { name, response: spell(text).into(), then, says });
         }
     };
     add(LINES, &|line| format!("{line}\r\n{JSON}{LENGTH}\r\n{PAGE}"));
@@ -238,9 +238,9 @@ fn at_the_limits() -> Vec<Case> {
         ("too many", good(CHUNKED, &(extended(21) + &page)), "longer than 4096 bytes"),
         ("no end", format!("HTTP/1.1 404 No\r\n\r\n{body} "), "more than 8388608 bytes"),
     ];
-    let case = |(name, answer, says): (_, String, _)| Case {
+    let case = |(name, response, says): (_, String, _)| Case {
         name,
-        answer: answer.into(),
+        response: response.into(),
         then: Stays,
         says,
     };
@@ -249,12 +249,12 @@ fn at_the_limits() -> Vec<Case> {
 
 #[test]
 fn every_answer_has_its_verdict_however_it_comes() {
-    for Case { name, answer, then, says } in table() {
-        let whole = verdict(once(&*answer), then);
+    for Case { name, response, then, says } in table() {
+        let whole = verdict(once(&*response), then);
         assert!(whole.contains(says), "{name}: {whole}");
         // Of the largest ones, each byte would be a packet.
-        if answer.len() < 2 * ANSWER_HEAD_BYTES {
-            let told = verdict(answer.chunks(1), then);
+        if response.len() < 2 * ANSWER_HEAD_BYTES {
+            let told = verdict(response.chunks(1), then);
             assert!(told.contains(says), "{name}, byte by byte: {told}");
         }
     }
@@ -263,9 +263,9 @@ fn every_answer_has_its_verdict_however_it_comes() {
 #[test]
 fn an_answer_that_is_cut_off_anywhere_is_none() {
     let chunked = good(CHUNKED, &format!("42;a=b\r\n{PAGE}\r\n0\r\nA: b\r\n\r\n"));
-    for answer in [good(LENGTH, PAGE), chunked] {
-        for end in 0..answer.len() {
-            let told = verdict(once(&answer.as_bytes()[..end]), Ends);
+    for response in [good(LENGTH, PAGE), chunked] {
+        for end in 0..response.len() {
+            let told = verdict(once(&response.as_bytes()[..end]), Ends);
             assert!(told.contains("hangs up"), "{end}: {told}");
         }
     }
@@ -273,25 +273,25 @@ fn an_answer_that_is_cut_off_anywhere_is_none() {
 
 #[test]
 fn answers_that_were_changed_on_the_way_have_a_verdict_too() {
-    let answers: Vec<Vec<u8>> = table().into_iter().map(|case| case.answer).collect();
+    let answers: Vec<Vec<u8>> = table().into_iter().map(|case| case.response).collect();
     let answers: Vec<Vec<u8>> = answers.into_iter().filter(|bytes| bytes.len() < 1_000).collect();
     let seed = fastrand::u64(..);
     let mut random = fastrand::Rng::with_seed(seed);
     for _ in 0..1_000 {
-        let mut answer = random.choice(&answers).cloned().unwrap_or_default();
+        let mut response = random.choice(&answers).cloned().unwrap_or_default();
         for _ in 0..random.u8(1..=3) {
-            let at = random.usize(..=answer.len());
-            let to = at + random.usize(..=(answer.len() - at).min(20));
+            let at = random.usize(..=response.len());
+            let to = at + random.usize(..=(response.len() - at).min(20));
             match random.u8(..5) {
-                0 => answer.truncate(at),
-                1 => drop(answer.drain(at..to)),
-                2 => answer.insert(at, b"\r\n :;,09afx\0\x80"[random.usize(..13)]),
-                3 => answer.extend_from_within(at..to),
-                _ => answer[at..to].iter_mut().for_each(|byte| *byte = random.u8(..)),
+                0 => response.truncate(at),
+                1 => drop(response.drain(at..to)),
+                2 => response.insert(at, b"\r\n :;,09afx\0\x80"[random.usize(..13)]),
+                3 => response.extend_from_within(at..to),
+                _ => response[at..to].iter_mut().for_each(|byte| *byte = random.u8(..)),
             }
         }
-        let told = catch_unwind(|| verdict(once(&*answer), Ends));
-        let shown = answer.escape_ascii();
+        let told = catch_unwind(|| verdict(once(&*response), Ends));
+        let shown = response.escape_ascii();
         assert!(told.is_ok_and(|told| !told.is_empty()), "seed {seed}: {shown}");
     }
 }

@@ -86,9 +86,9 @@ impl SocketPath {
         let mut stream = UnixStream::connect(&self.0).unwrap();
         let close = "Host: localhost\r\nConnection: close\r\n\r\n";
         stream.write_all(format!("GET {target} HTTP/1.1\r\n{close}").as_bytes()).unwrap();
-        let mut answer = String::new();
-        stream.read_to_string(&mut answer).unwrap();
-        answer
+        let mut response = String::new();
+        stream.read_to_string(&mut response).unwrap();
+        response
     }
 }
 

@@ -93,8 +93,8 @@ fn a_client_that_expects_100_continue_is_refused_without_it() {
         client.send(format!(
             "POST {target} HTTP/1.1\r\nHost: localhost\r\nExpect: 100-continue\r\nContent-Length: {length}\r\n\r\n"
         ));
-        let answer = client.response();
-        assert_eq!(answer.status, status, "{answer:?}");
+        let response = client.response();
+        assert_eq!(response.status, status, "{response:?}");
         // Whether the body comes all the same cannot be known.
         assert!(client.is_closed());
     }
@@ -126,8 +126,11 @@ fn a_client_of_http_1_0_gets_one_answer() {
     client.send("GET /topics/news?wait=60 HTTP/1.0\r\n\r\n");
     server.wait_until_held(1);
     server.publish("news", "hello");
-    let answer = client.response();
-    assert_eq!((answer.data(), answer.header("Transfer-Encoding")), (vec!["hello".into()], None));
+    let response = client.response();
+    assert_eq!(
+        (response.data(), response.header("Transfer-Encoding")),
+        (vec!["hello".into()], None)
+    );
     assert!(client.is_closed());
 
     let mut client = server.connect();
@@ -148,8 +151,8 @@ fn connection_close_is_honoured_and_nothing_after_it_is_read() {
                 "GET {target} HTTP/1.1\r\nHost: localhost\r\nConnection: {value}\r\n\r\n"
             ));
             let after = "DELETE /topics/news HTTP/1.1\r\nHost: localhost\r\n\r\n";
-            let answer = client.send(after).response();
-            assert_eq!((answer.status, answer.header("Connection")), (status, Some("close")));
+            let response = client.send(after).response();
+            assert_eq!((response.status, response.header("Connection")), (status, Some("close")));
             assert!(client.is_closed());
         }
     }
@@ -226,11 +229,11 @@ fn every_answer_says_how_long_it_is_and_when_it_was_made() {
     let mut client = server.connect();
     for target in ["/topics/news", "/topics/none?wait=0", "/topics", "/health", "/metrics", "/nope"]
     {
-        let answer = client.get(target);
-        assert_eq!(answer.header("Content-Length"), Some(&*answer.body.len().to_string()));
-        assert_eq!(answer.header("Transfer-Encoding"), None);
-        assert!(answer.header("Date").is_some_and(|date| date.ends_with(" GMT")), "{answer:?}");
-        assert!(answer.header("Content-Type").is_some());
+        let response = client.get(target);
+        assert_eq!(response.header("Content-Length"), Some(&*response.body.len().to_string()));
+        assert_eq!(response.header("Transfer-Encoding"), None);
+        assert!(response.header("Date").is_some_and(|date| date.ends_with(" GMT")), "{response:?}");
+        assert!(response.header("Content-Type").is_some());
     }
     let deleted = client.send_request("DELETE", "/topics/news").response();
     assert_eq!((deleted.status, deleted.header("Content-Length")), (204, None));

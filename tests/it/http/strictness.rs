@@ -69,11 +69,11 @@ struct Answered {
 fn answered(case: &Case, client: &mut Client) -> Answered {
     let name = &case.name;
     let is_head = case.bytes.starts_with(b"HEAD ");
-    let mut answer = next_answer(client, is_head);
-    if answer.status == 100 {
-        answer = next_answer(client, is_head);
+    let mut response = next_answer(client, is_head);
+    if response.status == 100 {
+        response = next_answer(client, is_head);
     }
-    let ends = answer.header("Connection") == Some("close");
+    let ends = response.header("Connection") == Some("close");
     if !ends {
         let next = client.response();
         assert!(next.status == 404 && next.detail().contains("/next"), "{name}: {next:?}");
@@ -84,9 +84,9 @@ fn answered(case: &Case, client: &mut Client) -> Answered {
         "",
         "{name}: more than was asked for"
     );
-    let is_problem = answer.status >= 400 && !is_head;
-    let detail = if is_problem { answer.detail() } else { String::new() };
-    Answered { status: answer.status, ends, detail }
+    let is_problem = response.status >= 400 && !is_head;
+    let detail = if is_problem { response.detail() } else { String::new() };
+    Answered { status: response.status, ends, detail }
 }
 
 fn next_answer(client: &mut Client, is_head: bool) -> Response {

@@ -14,10 +14,10 @@ fn poll(server: &Server, topics: &str, since: &str) -> Response {
 }
 
 /// The gap object of a refusal.
-fn gap(answer: &Response) -> Value {
-    assert_eq!(answer.status, 410, "{}", answer.text());
-    assert!(!answer.detail().is_empty());
-    let mut json = answer.json();
+fn gap(response: &Response) -> Value {
+    assert_eq!(response.status, 410, "{}", response.text());
+    assert!(!response.detail().is_empty());
+    let mut json = response.json();
     let problem = json.as_object_mut().unwrap();
     for member in ["title", "status", "detail"] {
         problem.remove(member).expect("what every problem has");
@@ -37,9 +37,9 @@ fn resume(gap: &Value) -> &str {
 fn batch(server: &Server, topic: &str, events: usize) -> String {
     let body = "0\n".repeat(events);
     let headers = "Content-Type: application/x-ndjson\r\n";
-    let answer = server.connect().post(&format!("/topics/{topic}"), headers, body);
-    assert_eq!(answer.status, 201, "{answer:?}");
-    answer.next_cursor().to_owned()
+    let response = server.connect().post(&format!("/topics/{topic}"), headers, body);
+    assert_eq!(response.status, 201, "{response:?}");
+    response.next_cursor().to_owned()
 }
 
 #[test]
@@ -140,8 +140,8 @@ fn who_skips_gaps_gets_the_same_object_and_the_events_in_one_answer() {
     assert_eq!((ndjson.status, ndjson.text().lines().count()), (200, 3));
     let raw = server.get(&format!("{target}&format=raw"));
     assert_eq!((raw.status, raw.text()), (200, "5"));
-    for answer in [&ndjson, &raw] {
-        let header = answer.header("Poll-Gap").expect("a Poll-Gap header");
+    for response in [&ndjson, &raw] {
+        let header = response.header("Poll-Gap").expect("a Poll-Gap header");
         assert_eq!(serde_json::from_str::<Value>(header).unwrap(), told);
     }
     let next = server.get(&format!("/topics/news?since={}&gap=skip&format=raw", raw.next_cursor()));
@@ -154,14 +154,14 @@ fn who_skips_gaps_is_told_of_the_other_kinds_too_and_is_not_held_for_it() {
     server.publish("news", "a");
     for (since, why) in [(cursor_now(&other), "epoch"), (cursor_now(&server) + "9", "future")] {
         let target = format!("/topics/news?since={since}&gap=skip&wait=60");
-        let answer = server.get(&target);
-        assert_eq!((answer.seqs(), &answer.json()["gap"]["why"]), (vec![1], &json!(why)));
+        let response = server.get(&target);
+        assert_eq!((response.seqs(), &response.json()["gap"]["why"]), (vec![1], &json!(why)));
     }
     let zero = format!("{}0", cursor_now(&server).trim_end_matches('1'));
     server.connect().send_request("DELETE", "/topics/news").response();
     let target = format!("/topics/news?since={zero}&gap=skip&wait=60");
-    let answer = server.get(&target);
-    assert_eq!((answer.seqs(), &answer.json()["gap"]["lost"]), (vec![], &json!({"news": 1})));
+    let response = server.get(&target);
+    assert_eq!((response.seqs(), &response.json()["gap"]["lost"]), (vec![], &json!({"news": 1})));
     let raw = server.get(&format!("{target}&format=raw"));
     assert!(raw.body.is_empty() && raw.header("Poll-Gap").is_some());
     assert_eq!(poll(&server, "news", raw.next_cursor()).status, 200);
@@ -297,8 +297,8 @@ fn the_byte_budget_trims_the_oldest_event_of_the_whole_log_first() {
     assert_eq!(server.metric("retained_bytes"), 2384.0);
     // The type counts, and so does a content type that is kept: 5, 9 and 128 with the body.
     let headers = "Content-Type: text/html\r\n";
-    let answer = server.connect().post("/topics/busy?type=alert", headers, "x".repeat(858));
-    assert_eq!(answer.status, 201);
+    let response = server.connect().post("/topics/busy?type=alert", headers, "x".repeat(858));
+    assert_eq!(response.status, 201);
     assert_eq!(server.metric("retained_bytes"), 3384.0);
     assert_eq!(poll(&server, "busy", &zero).seqs(), [2, 3, 4, 5]);
     server.publish("other", "");
@@ -328,7 +328,7 @@ fn a_held_poll_is_not_made_stale_by_other_topics_that_are_busy() {
     }
     assert_eq!(server.publish("quiet", "at last").json()["released"], 3);
     for poll in &mut polls {
-        let answer = poll.response();
-        assert_eq!((answer.status, answer.data()), (200, vec![json!("at last")]));
+        let response = poll.response();
+        assert_eq!((response.status, response.data()), (200, vec![json!("at last")]));
     }
 }

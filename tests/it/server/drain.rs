@@ -34,19 +34,19 @@ fn every_held_poll_is_answered_and_the_program_ends_well() {
                 .collect();
         server.signal(signal);
         for (index, poll) in polls.iter_mut().enumerate() {
-            let answer = poll.response();
-            assert_eq!((answer.status, answer.header("Poll-Reason")), (200, Some("drain")));
-            assert_eq!(answer.header("Connection"), Some("close"));
-            assert_eq!((answer.next_cursor(), answer.header("Poll-Wait")), (&*head, None));
+            let response = poll.response();
+            assert_eq!((response.status, response.header("Poll-Reason")), (200, Some("drain")));
+            assert_eq!(response.header("Connection"), Some("close"));
+            assert_eq!((response.next_cursor(), response.header("Poll-Wait")), (&*head, None));
             if index < 3 {
-                let json = answer.json();
+                let json = response.json();
                 assert_eq!(json["reason"], "drain");
                 assert_eq!(
                     (&json["events"], &json["more"]),
                     (&serde_json::json!([]), &false.into())
                 );
             } else {
-                assert_eq!(answer.text(), "");
+                assert_eq!(response.text(), "");
             }
             assert!(poll.is_closed());
         }
@@ -80,8 +80,8 @@ fn nothing_new_is_accepted_while_it_drains() {
     server.signal(SIGTERM);
     until_draining(&server);
     client.send("hello");
-    let answer = client.response();
-    assert_eq!(answer.header("Connection"), Some("close"));
+    let response = client.response();
+    assert_eq!(response.header("Connection"), Some("close"));
     assert!(client.is_closed());
     assert_eq!(server.wait().0.code(), Some(0));
 }
@@ -93,17 +93,17 @@ fn a_publish_that_is_on_its_way_gets_an_answer_that_is_true() {
     let mut poll = server.hold_poll("/topics/news?since=now&wait=3000");
     server.signal(SIGTERM);
     assert_eq!(poll.response().header("Poll-Reason"), Some("drain"));
-    let answer = publisher.send("hello").response();
+    let response = publisher.send("hello").response();
     // Its event would end with the program: to say so is as good as to take it.
-    match answer.status {
-        201 => assert_eq!(answer.json()["seq"], 1),
+    match response.status {
+        201 => assert_eq!(response.json()["seq"], 1),
         status => {
-            assert_eq!(status, 503, "{answer:?}");
-            assert!(!answer.detail().is_empty());
-            assert!(answer.header("Retry-After").is_some());
+            assert_eq!(status, 503, "{response:?}");
+            assert!(!response.detail().is_empty());
+            assert!(response.header("Retry-After").is_some());
         }
     }
-    assert_eq!(answer.header("Connection"), Some("close"));
+    assert_eq!(response.header("Connection"), Some("close"));
     assert_eq!(server.wait().0.code(), Some(0));
 }
 
@@ -113,10 +113,10 @@ fn requests_that_had_arrived_are_answered_before_the_connection_ends() {
     let mut client = server.hold_poll("/topics/news?since=now&wait=3000");
     client.send_request("GET", "/health");
     server.signal(SIGTERM);
-    let answer = client.response();
-    assert_eq!(answer.header("Poll-Reason"), Some("drain"));
+    let response = client.response();
+    assert_eq!(response.header("Poll-Reason"), Some("drain"));
     // The first answer says that it is the last one.
-    assert_eq!(answer.header("Connection"), Some("close"));
+    assert_eq!(response.header("Connection"), Some("close"));
     assert!(client.is_closed());
     assert_eq!(server.wait().0.code(), Some(0));
 }
@@ -183,11 +183,11 @@ fn a_request_that_was_begun_is_answered_and_health_says_draining() {
     until_draining(&server);
     client.send("yes\r\n\r\n");
     other.send("yes\r\n\r\n");
-    let answer = client.response();
-    assert_eq!(answer.data(), ["hello"]);
-    assert_eq!(answer.header("Connection"), Some("close"));
-    let answer = other.response();
-    assert_eq!((answer.status, &answer.json()["status"]), (503, &"draining".into()));
-    assert_eq!(answer.header("Connection"), Some("close"));
+    let response = client.response();
+    assert_eq!(response.data(), ["hello"]);
+    assert_eq!(response.header("Connection"), Some("close"));
+    let response = other.response();
+    assert_eq!((response.status, &response.json()["status"]), (503, &"draining".into()));
+    assert_eq!(response.header("Connection"), Some("close"));
     assert_eq!(server.wait().0.code(), Some(0));
 }

@@ -203,9 +203,9 @@ fn a_panic_in_a_handler_costs_one_500_and_no_worker() {
     let mut clients: Vec<_> = (0..4).map(|_| Client::connect(address)).collect();
     for turn in 0..20 {
         let client = &mut clients[turn % 4];
-        let answer = client.get("/topics/news?since=now&wait=25");
-        assert_eq!(answer.status, 500);
-        assert!(answer.detail().contains("stderr"), "{}", answer.detail());
+        let response = client.get("/topics/news?since=now&wait=25");
+        assert_eq!(response.status, 500);
+        assert!(response.detail().contains("stderr"), "{}", response.detail());
         // The connection goes on.
         assert_eq!(client.get("/health").status, 200);
     }

@@ -62,10 +62,10 @@ impl Somebody {
 }
 
 /// A refusal that passes by itself.
-fn is_refused_for_lack_of_threads(answer: &Response) -> bool {
-    answer.status == 503
-        && answer.detail().contains("thread")
-        && answer.header("Retry-After").is_some()
+fn is_refused_for_lack_of_threads(response: &Response) -> bool {
+    response.status == 503
+        && response.detail().contains("thread")
+        && response.header("Retry-After").is_some()
 }
 
 #[test]
@@ -87,8 +87,8 @@ fn a_thread_that_is_refused_costs_its_connection_at_most() {
     let mut third = server.connect();
     third.send_request("GET", "/topics/news?since=now&wait=60");
     for _ in 0..20 {
-        let answer = server.get("/health");
-        assert!(is_refused_for_lack_of_threads(&answer), "{answer:?}");
+        let response = server.get("/health");
+        assert!(is_refused_for_lack_of_threads(&response), "{response:?}");
     }
     assert!(third.has_received_nothing() && held.iter_mut().all(Client::has_received_nothing));
     drop(third);
@@ -176,10 +176,10 @@ fn a_clock_that_jumps_trims_nothing_and_stops_nothing() {
         let mut poll = server.hold_poll("/topics/news?since=now&wait=60");
         turn_clock(by);
         assert_eq!(server.publish("news", "x").status, 201, "{by}");
-        let answer = poll.response();
-        assert_eq!(answer.seqs(), [jump as u64 + 2], "{by}");
-        assert_eq!(answer.header("Date").map(str::len), Some(29), "{by}");
-        times.push(answer.json()["events"][0]["time"].as_str().unwrap().to_owned());
+        let response = poll.response();
+        assert_eq!(response.seqs(), [jump as u64 + 2], "{by}");
+        assert_eq!(response.header("Date").map(str::len), Some(29), "{by}");
+        times.push(response.json()["events"][0]["time"].as_str().unwrap().to_owned());
         assert_eq!(server.get("/topics/news?since=now&wait=0.1").json()["reason"], "timeout");
         // A hang-up is noticed where what is too old is let go: by the second one that has been
         // done.

@@ -6,10 +6,10 @@ use std::time::{Duration, Instant};
 use crate::support::{Client, Response, Server, raise_descriptor_limit, wait_until};
 
 /// Checks a refusal that passes by itself, and returns when to come back.
-fn retry_after(answer: &Response, status: u16) -> u64 {
-    assert_eq!(answer.status, status, "{answer:?}");
-    assert!(!answer.detail().is_empty());
-    let seconds = answer.header("Retry-After").expect("a Retry-After header").parse().unwrap();
+fn retry_after(response: &Response, status: u16) -> u64 {
+    assert_eq!(response.status, status, "{response:?}");
+    assert!(!response.detail().is_empty());
+    let seconds = response.header("Retry-After").expect("a Retry-After header").parse().unwrap();
     assert!((1..=5).contains(&seconds), "{seconds}");
     seconds
 }
@@ -60,9 +60,9 @@ fn a_connection_beyond_the_cap_is_refused_while_all_are_held_or_being_answered()
     let [mut first, mut second] = [1, 2].map(|polls| hold(&server, polls));
     let _blocked = server.occupy_connection();
     let mut refused = server.connect();
-    let answer = refused.get("/health");
-    retry_after(&answer, 503);
-    assert_eq!(answer.header("Connection"), Some("close"));
+    let response = refused.get("/health");
+    retry_after(&response, 503);
+    assert_eq!(response.header("Connection"), Some("close"));
     assert!(refused.is_closed());
     assert!(first.has_received_nothing() && second.has_received_nothing());
     let times: BTreeSet<_> = (0..20).map(|_| retry_after(&server.get("/health"), 503)).collect();
@@ -150,7 +150,7 @@ fn a_held_poll_does_not_give_way() {
     let mut publisher = None;
     wait_until("it is published", || {
         publisher = Some(server.connect().post("/topics/news", "", "hello"));
-        publisher.as_ref().is_some_and(|answer| answer.status == 201)
+        publisher.as_ref().is_some_and(|response| response.status == 201)
     });
     assert_eq!(poll.response().data(), ["hello"]);
 }
@@ -169,10 +169,10 @@ fn a_poll_beyond_the_cap_is_refused_and_everything_else_gets_through() {
     let server = Server::start(&["--max-connections", "16", "--max-polls", "2"]);
     let mut held = [(); 2].map(|()| server.hold_poll("/topics/news?since=now&wait=60"));
     let mut client = server.connect();
-    let answer = client.get("/topics/news?since=now&wait=60");
-    retry_after(&answer, 503);
-    assert!(answer.detail().contains('2'), "{}", answer.detail());
-    assert_eq!(answer.header("Connection"), None);
+    let response = client.get("/topics/news?since=now&wait=60");
+    retry_after(&response, 503);
+    assert!(response.detail().contains('2'), "{}", response.detail());
+    assert_eq!(response.header("Connection"), None);
     assert_eq!(client.get("/topics/news?since=now&wait=0").status, 200);
     assert_eq!(client.get("/health").status, 200);
     assert_eq!(server.metric("polls_held"), 2.0);
@@ -192,9 +192,9 @@ fn a_topic_beyond_the_cap_is_refused_until_one_is_empty() {
     // To ask for a topic does not make it.
     assert_eq!(client.get("/topics/c,d,e?wait=0").status, 200);
     server.publish("b", "x");
-    let answer = client.post("/topics/c", "", "x");
-    retry_after(&answer, 429);
-    assert!(answer.detail().contains("--max-topics"), "{}", answer.detail());
+    let response = client.post("/topics/c", "", "x");
+    retry_after(&response, 429);
+    assert!(response.detail().contains("--max-topics"), "{}", response.detail());
     assert_eq!(client.post("/topics/a", "", "x").status, 201);
     assert_eq!(client.send_request("DELETE", "/topics/b").response().status, 204);
     assert_eq!(client.post("/topics/c", "", "x").status, 201);
@@ -214,12 +214,12 @@ fn a_head_or_body_that_does_not_arrive_in_time_is_refused() {
     ] {
         let mut client = server.connect();
         let sent = Instant::now();
-        let answer = client.send(begun).response();
+        let response = client.send(begun).response();
         assert!(sent.elapsed() >= Duration::from_millis(100));
-        assert_eq!(answer.status, 408, "{begun:?}");
+        assert_eq!(response.status, 408, "{begun:?}");
         let what = if begun.starts_with("POST") { "body" } else { "head" };
-        assert!(answer.detail().contains(what), "{}", answer.detail());
-        assert_eq!(answer.header("Connection"), Some("close"));
+        assert!(response.detail().contains(what), "{}", response.detail());
+        assert_eq!(response.header("Connection"), Some("close"));
         assert!(client.is_closed());
     }
     assert_eq!(server.get("/topics/news?wait=0").seqs(), [0; 0]);

@@ -81,11 +81,11 @@ fn publisher(
                 return;
             }
             let to = *address.lock().unwrap();
-            let Some(answer) = publish(to, &body) else { continue };
-            assert_ne!(answer["status"], 410);
-            let Some(seq) = answer["seq"].as_u64() else { continue };
+            let Some(response) = publish(to, &body) else { continue };
+            assert_ne!(response["status"], 410);
+            let Some(seq) = response["seq"].as_u64() else { continue };
             let mut known = known.lock().unwrap();
-            known.epoch(answer["cursor"].as_str().unwrap());
+            known.epoch(response["cursor"].as_str().unwrap());
             let before = known.acknowledged.insert(seq, body.clone());
             assert_eq!(before, None, "seq {seq} was given out twice");
             more.notify_one();
@@ -100,8 +100,8 @@ fn poller(address: &Mutex<SocketAddr>, known: &Mutex<Known>, stop: &AtomicBool) 
     let mut last = 0;
     while !stop.load(Ordering::Relaxed) {
         let to = *address.lock().unwrap();
-        let Some(answer) = poll(to, &since, 1) else { continue };
-        let Some(events) = answer["events"].as_array() else { panic!("{answer}") };
+        let Some(response) = poll(to, &since, 1) else { continue };
+        let Some(events) = response["events"].as_array() else { panic!("{response}") };
         let mut known = known.lock().unwrap();
         for event in events {
             let seq = event["seq"].as_u64().unwrap();
@@ -109,7 +109,7 @@ fn poller(address: &Mutex<SocketAddr>, known: &Mutex<Known>, stop: &AtomicBool) 
             last = seq;
             known.shown.insert(seq, event["data"].as_str().unwrap().to_owned());
         }
-        answer["next"].as_str().unwrap().clone_into(&mut since);
+        response["next"].as_str().unwrap().clone_into(&mut since);
         known.epoch(&since);
     }
 }
@@ -159,13 +159,13 @@ fn a_server_that_is_killed_again_and_again_loses_and_changes_nothing() {
     let mut kept = BTreeMap::new();
     let mut since = "start".to_owned();
     loop {
-        let answer = poll(server.address, &since, 0).unwrap();
-        for event in answer["events"].as_array().unwrap() {
+        let response = poll(server.address, &since, 0).unwrap();
+        for event in response["events"].as_array().unwrap() {
             let body = event["data"].as_str().unwrap().to_owned();
             kept.insert(event["seq"].as_u64().unwrap(), body);
         }
-        answer["next"].as_str().unwrap().clone_into(&mut since);
-        if answer["more"] == false {
+        response["next"].as_str().unwrap().clone_into(&mut since);
+        if response["more"] == false {
             break;
         }
     }

@@ -65,13 +65,13 @@ fn who_needs_the_place_of_an_empty_topic_gets_it_while_others_age() {
         shelf.advance_clock(1);
     }
     shelf.advance_clock(RETENTION.age.as_secs() - 8);
-    let (wish, answer) = shelf.publish_command("new", "k", "y");
+    let (wish, response) = shelf.publish_command("new", "k", "y");
     let mut wishes = VecDeque::from([wish]);
     for _ in 0..3 {
         shelf.store.round(&mut wishes, shelf.now.at);
         shelf.advance_clock(1);
     }
-    assert!(matches!(answer.try_take(), Some(Ok(Appended::Now(_)))), "it waits and waits");
+    assert!(matches!(response.try_take(), Some(Ok(Appended::Now(_)))), "it waits and waits");
 }
 
 #[test]

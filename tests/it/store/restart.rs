@@ -22,8 +22,8 @@ fn segments(place: &Path) -> Vec<PathBuf> {
     names
 }
 
-fn epoch(answer: &Response) -> String {
-    answer.next_cursor().split('.').next().unwrap().to_owned()
+fn epoch(response: &Response) -> String {
+    response.next_cursor().split('.').next().unwrap().to_owned()
 }
 
 fn keyed(server: &Server, topic: &str, key: &str, body: &str) -> Response {
@@ -245,9 +245,9 @@ fn damage_is_refused_with_its_place_and_repair_keeps_the_rest() {
     assert_eq!(std::fs::read(aside).unwrap(), bytes, "what was there is set aside");
     assert!(run(&["inspect", data]).status.success());
     let server = start_with_data(&place, &[]);
-    let answer = server.get("/topics/news?wait=0");
-    assert_eq!(answer.seqs(), [1, 2, 3, 4, 6, 7, 8, 9, 10]);
-    assert_ne!(epoch(&answer), epoch(&old));
+    let response = server.get("/topics/news?wait=0");
+    assert_eq!(response.seqs(), [1, 2, 3, 4, 6, 7, 8, 9, 10]);
+    assert_ne!(epoch(&response), epoch(&old));
     assert_eq!(server.publish("news", "on").json()["seq"].as_u64(), Some(11));
 }
 
@@ -262,9 +262,9 @@ fn a_rolled_back_disk_gets_a_new_epoch_when_asked_for() {
     let repaired = run(&["repair", "--new-epoch", data]);
     assert!(repaired.status.success());
     let server = start_with_data(&place, &[]);
-    let answer = server.get("/topics/news?wait=0");
-    assert_eq!(answer.data(), ["one"]);
-    assert_ne!(epoch(&answer), epoch(&first));
+    let response = server.get("/topics/news?wait=0");
+    assert_eq!(response.data(), ["one"]);
+    assert_ne!(epoch(&response), epoch(&first));
 }
 
 #[test]

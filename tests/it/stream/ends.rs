@@ -11,8 +11,8 @@ const LARGE: usize = 400;
 fn publish_large(server: &Server, fields: &str) {
     let mut client = server.connect();
     for n in 0..LARGE {
-        let answer = client.post("/topics/large", fields, format!("{n} {}", "x".repeat(60_000)));
-        assert_eq!(answer.status, 201, "{answer:?}");
+        let response = client.post("/topics/large", fields, format!("{n} {}", "x".repeat(60_000)));
+        assert_eq!(response.status, 201, "{response:?}");
     }
 }
 

@@ -286,9 +286,9 @@ fn what_the_disk_does_not_take_is_refused_and_the_socket_goes_on() {
     let mut say = |text: &str| {
         socket.say(text);
         loop {
-            let answer = socket.next();
-            if answer.get("seq").is_none() {
-                return answer;
+            let response = socket.next();
+            if response.get("seq").is_none() {
+                return response;
             }
         }
     };

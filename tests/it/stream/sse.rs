@@ -35,12 +35,16 @@ fn each_event_comes_as_it_is_published_with_its_cursor_its_type_and_its_object()
     ];
     for (target, fields, body) in publishes {
         // What is waiting for the stream is told before the publisher has its answer.
-        let answer = server.connect().post(target, fields, body);
-        assert_eq!((answer.status, &answer.json()["released"]), (201, &1.into()), "{answer:?}");
+        let response = server.connect().post(target, fields, body);
+        assert_eq!(
+            (response.status, &response.json()["released"]),
+            (201, &1.into()),
+            "{response:?}"
+        );
         let message = events.message();
         let polled = server.get("/topics/news?since=last:1").json()["events"][0].clone();
         assert_eq!(message.json(), polled);
-        assert_eq!(message.id.as_deref(), Some(answer.next_cursor()));
+        assert_eq!(message.id.as_deref(), Some(response.next_cursor()));
         assert_eq!(message.event.as_deref(), polled["type"].as_str());
         server.wait_until_held(1);
     }
@@ -151,8 +155,8 @@ fn a_publish_reaches_all_who_stream_and_all_who_poll() {
     }
     for n in 0..5 {
         server.wait_until_held(if n == 0 { 60 } else { 40 });
-        let answer = server.publish("news", &n.to_string());
-        assert_eq!(answer.json()["released"], if n == 0 { 60 } else { 40 });
+        let response = server.publish("news", &n.to_string());
+        assert_eq!(response.json()["released"], if n == 0 { 60 } else { 40 });
         for stream in &mut streams {
             assert_eq!(stream.data(1), [n.to_string()]);
         }
@@ -220,9 +224,9 @@ fn what_a_stream_does_not_take_is_refused_by_name() {
     ] {
         let mut client = server.connect();
         ask(&mut client, request, &format!("{SSE}{fields}"));
-        let answer = client.response();
-        assert_eq!(answer.status, 400, "{request}");
-        assert!(answer.detail().contains(word), "{word}: {}", answer.detail());
+        let response = client.response();
+        assert_eq!(response.status, 400, "{request}");
+        assert!(response.detail().contains(word), "{word}: {}", response.detail());
         // It is an answer like any other: the connection goes on.
         assert_eq!(client.get("/health").status, 200);
     }
@@ -244,9 +248,9 @@ fn only_who_says_so_gets_a_stream() {
     ] {
         let mut client = server.connect();
         ask(&mut client, "GET /topics/news", &format!("Accept: {accept}\r\n"));
-        let answer = client.response_head();
+        let response = client.response_head();
         let expected = if streams { "text/event-stream" } else { "application/json" };
-        assert_eq!(answer.header("Content-Type"), Some(expected), "{accept}");
+        assert_eq!(response.header("Content-Type"), Some(expected), "{accept}");
     }
 }
 

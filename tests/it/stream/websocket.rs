@@ -35,8 +35,8 @@ pub fn try_open(
     stream.set_read_timeout(Some(TEST_TIMEOUT)).unwrap();
     match tungstenite::client(request, stream) {
         Ok((socket, _)) => Ok(Socket(socket)),
-        Err(tungstenite::HandshakeError::Failure(Error::Http(answer))) => {
-            Err(answer.status().as_u16())
+        Err(tungstenite::HandshakeError::Failure(Error::Http(response))) => {
+            Err(response.status().as_u16())
         }
         Err(other) => panic!("{other}"),
     }
@@ -92,19 +92,22 @@ fn events_come_as_a_poll_shows_them_each_with_its_cursor() {
     let mut socket = open(&server, "/topics/news,other");
     assert_eq!(socket.next()["data"], "before");
     server.wait_until_held(1);
-    let answer = server.connect().post(
+    let response = server.connect().post(
         "/topics/other?type=alert",
         "Content-Type: application/json\r\n",
         "{\"a\":[1]}",
     );
-    assert_eq!(answer.json()["released"], 1);
+    assert_eq!(response.json()["released"], 1);
     let mut event = socket.next();
-    assert_eq!(event.as_object_mut().unwrap().remove("cursor"), Some(answer.next_cursor().into()));
+    assert_eq!(
+        event.as_object_mut().unwrap().remove("cursor"),
+        Some(response.next_cursor().into())
+    );
     assert_eq!(event, server.get("/topics/other").json()["events"][0]);
     let large = "\u{e9}".repeat(30_000);
     server.publish("news", &large);
     assert_eq!(socket.next()["data"], large);
-    let target = format!("/topics/news,other?since={}", answer.next_cursor());
+    let target = format!("/topics/news,other?since={}", response.next_cursor());
     assert_eq!(open(&server, &target).next()["data"], large);
     assert_eq!(open(&server, "/topics/*?type=alert").next()["data"], json!({"a": [1]}));
 }
@@ -121,9 +124,12 @@ fn what_is_said_is_published_and_answered_in_order() {
     while published.len() < 100 || events.len() < 100 {
         let json = socket.next();
         match json.get("published") {
-            Some(answer) => {
-                assert_eq!((&answer["topic"], &answer["durable"]), (&"news".into(), &false.into()));
-                published.push(answer["seq"].as_u64().unwrap());
+            Some(response) => {
+                assert_eq!(
+                    (&response["topic"], &response["durable"]),
+                    (&"news".into(), &false.into())
+                );
+                published.push(response["seq"].as_u64().unwrap());
             }
             None => events.push(json["data"].as_str().unwrap().to_owned()),
         }
@@ -233,11 +239,11 @@ fn every_end_has_its_code() {
 fn shake(server: &Server) -> Client {
     let mut client = server.connect();
     client.send(handshake(NEWS, "", ""));
-    let answer = client.response_head();
-    assert_eq!((answer.status, answer.header("Upgrade")), (101, Some("websocket")));
+    let response = client.response_head();
+    assert_eq!((response.status, response.header("Upgrade")), (101, Some("websocket")));
     // The example of RFC 6455.
-    assert_eq!(answer.header("Sec-WebSocket-Accept"), Some("s3pPLMBiTxaQ9kYGzzhZRbK+xOo="));
-    assert_eq!(answer.header("Content-Length"), None);
+    assert_eq!(response.header("Sec-WebSocket-Accept"), Some("s3pPLMBiTxaQ9kYGzzhZRbK+xOo="));
+    assert_eq!(response.header("Content-Length"), None);
     client
 }
 
@@ -273,10 +279,10 @@ fn what_is_no_handshake_is_refused_or_is_a_poll() {
         ("Connection", "", 200),
     ] {
         let mut client = server.connect();
-        let answer = client.send(handshake(NEWS, without, with)).response();
-        assert_eq!(answer.status, status, "{without} {with}");
+        let response = client.send(handshake(NEWS, without, with)).response();
+        assert_eq!(response.status, status, "{without} {with}");
         if status == 426 {
-            assert_eq!(answer.header("Sec-WebSocket-Version"), Some("13"));
+            assert_eq!(response.header("Sec-WebSocket-Version"), Some("13"));
         }
         assert_eq!(client.get("/health").status, 200);
     }

@@ -89,9 +89,9 @@ impl<'a> Caller<'a> {
 /// Asks again and again, each time on a connection of its own, as curl does.
 fn visitor(address: SocketAddr, seen: &Mutex<Seen>, stop: &AtomicBool) {
     while !stop.load(Ordering::Relaxed) {
-        let answer =
+        let response =
             Caller::new(address, seen).ask("GET /health HTTP/1.1\r\nHost: localhost\r\n\r\n");
-        assert!(matches!(answer, Some((200 | 503, _))), "{answer:?}");
+        assert!(matches!(response, Some((200 | 503, _))), "{response:?}");
     }
 }
 
@@ -110,11 +110,11 @@ fn publisher(mut caller: Caller<'_>, more: &Condvar, stop: &AtomicBool, who: usi
             return;
         }
         let body = format!("{who}-{number}");
-        let answer = caller.ask(&post(&body));
+        let response = caller.ask(&post(&body));
         let mut seen = caller.seen.lock().unwrap();
-        match answer {
-            Some((201, answer)) => {
-                let seq = answer["seq"].as_u64().unwrap();
+        match response {
+            Some((201, response)) => {
+                let seq = response["seq"].as_u64().unwrap();
                 let before = seen.acknowledged.insert(seq, body);
                 assert_eq!(before, None, "seq {seq} was given out twice");
                 more.notify_all();
@@ -131,12 +131,12 @@ fn follower(mut caller: Caller<'_>) -> BTreeMap<u64, String> {
     loop {
         let request =
             format!("GET /topics/news?since={since}&wait=55 HTTP/1.1\r\nHost: localhost\r\n\r\n");
-        let answer = match caller.ask(&request) {
-            Some((200, answer)) => answer,
+        let response = match caller.ask(&request) {
+            Some((200, response)) => response,
             Some((503, _)) | None => continue,
             other => panic!("{other:?}"),
         };
-        for event in answer["events"].as_array().unwrap() {
+        for event in response["events"].as_array().unwrap() {
             let (seq, text) = (event["seq"].as_u64().unwrap(), event["data"].as_str().unwrap());
             assert_eq!(seq, shown.len() as u64 + 1, "one is missing, or came twice");
             shown.insert(seq, text.to_owned());
@@ -144,7 +144,7 @@ fn follower(mut caller: Caller<'_>) -> BTreeMap<u64, String> {
                 return shown;
             }
         }
-        answer["next"].as_str().unwrap().clone_into(&mut since);
+        response["next"].as_str().unwrap().clone_into(&mut since);
     }
 }
 

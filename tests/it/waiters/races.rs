@@ -29,9 +29,9 @@ fn follow(client: &mut Client, faults: &Faults) {
     let mut last = 0;
     while last < EVENTS {
         let target = format!("/topics/race?format=ndjson&limit=1000&since={next}");
-        let answer = client.get(&target);
-        assert_eq!(answer.status, 200, "{answer:?}");
-        for line in answer.text().lines() {
+        let response = client.get(&target);
+        assert_eq!(response.status, 200, "{response:?}");
+        for line in response.text().lines() {
             let digits = line.strip_prefix("{\"seq\":").and_then(|rest| rest.split_once(','));
             let seq: usize = digits.expect("an event").0.parse().unwrap();
             match seq {
@@ -41,7 +41,7 @@ fn follow(client: &mut Client, faults: &Faults) {
             };
             last = seq;
         }
-        answer.next_cursor().clone_into(&mut next);
+        response.next_cursor().clone_into(&mut next);
     }
 }
 
@@ -85,10 +85,10 @@ fn a_publish_that_races_with_a_poll_is_always_seen_by_it() {
         // Both requests are on their way at once; which arrives first is up to the scheduler.
         poller.send_request("GET", &format!("/topics/a?since={next}&wait=55"));
         let release = publisher.post("/topics/a", "", round.to_string());
-        let answer = poller.response();
-        assert_eq!(answer.data(), [round.to_string()], "round {round}");
-        assert_eq!(answer.next_cursor(), release.json()["cursor"]);
-        next = answer.next_cursor().to_owned();
+        let response = poller.response();
+        assert_eq!(response.data(), [round.to_string()], "round {round}");
+        assert_eq!(response.next_cursor(), release.json()["cursor"]);
+        next = response.next_cursor().to_owned();
     }
 }
 
