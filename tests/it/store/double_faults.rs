@@ -3,7 +3,8 @@
 use longpoll::config::Sync;
 use longpoll::store::scan::Failure;
 
-use crate::support::simulated_disk::{Fault, SimulatedDisk, SurvivingRenames, SurvivingWrites};
+use crate::support::disk_faults::{Fault, SurvivingRenames, SurvivingWrites};
+use crate::support::simulated_disk::SimulatedDisk;
 use crate::support::test_store::{LogView, Step, TestStore, scenario, start_time};
 
 /// So much of the script: batches, keys, trims of all kinds, a rewritten segment, a restart.

@@ -7,7 +7,8 @@ use longpoll::config::Sync;
 use longpoll::log::Refusal;
 use longpoll::log::{Appended, Refused};
 
-use crate::support::simulated_disk::{Fault, SimulatedDisk, SurvivingRenames, SurvivingWrites};
+use crate::support::disk_faults::{Fault, SurvivingRenames, SurvivingWrites};
+use crate::support::simulated_disk::SimulatedDisk;
 use crate::support::test_store::Step;
 use crate::support::test_store::{LogView, TestStore, scenario, start_time};
 

@@ -9,7 +9,8 @@ use longpoll::store::disk::Disk;
 use longpoll::store::header::{file_name, first_seq};
 use longpoll::store::scan::Failure;
 
-use crate::support::simulated_disk::{Fault, SimulatedDisk};
+use crate::support::disk_faults::Fault;
+use crate::support::simulated_disk::SimulatedDisk;
 use crate::support::test_store::{RETENTION, TestStore, start_time};
 
 fn segments(ram: &SimulatedDisk) -> Vec<u64> {

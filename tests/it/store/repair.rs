@@ -12,7 +12,8 @@ use longpoll::store::header::first_seq;
 use longpoll::store::repair::mend;
 use longpoll::store::scan::Failure;
 
-use crate::support::simulated_disk::{Fault, SimulatedDisk, SurvivingRenames, SurvivingWrites};
+use crate::support::disk_faults::{Fault, SurvivingRenames, SurvivingWrites};
+use crate::support::simulated_disk::SimulatedDisk;
 use crate::support::test_store::{TestStore, scenario, start_time};
 
 /// A small store of several segments, one of them rewritten, that ended as by `kill -9`.

@@ -6,6 +6,8 @@ mod client;
 pub mod command;
 #[cfg(feature = "store")]
 pub mod data_dir;
+#[cfg(feature = "store")]
+pub mod disk_faults;
 #[cfg(feature = "client")]
 pub mod fake_server;
 pub mod http_reader;
