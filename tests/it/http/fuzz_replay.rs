@@ -1,6 +1,7 @@
-//! Goal: what the fuzzer ever found interesting, and what is close to it, holds in every test run.
+//! Guards the findings of the fuzzer: the inputs in its corpus, and random changes of them, hold in
+//! every test run.
 //!
-//! The invariants are those of the fuzz targets, in the same source; so is what they found.
+//! The invariants are those of the fuzz targets, from the same source files.
 
 #[path = "../../fuzz/query.rs"]
 mod query;
@@ -12,7 +13,7 @@ use std::path::Path;
 
 use fastrand::Rng;
 
-/// What a target has found, in an order that does not change.
+/// The corpus of a target, in a fixed order.
 fn corpus(target: &str) -> Vec<Vec<u8>> {
     let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/fuzz/corpus").join(target);
     let entries =
@@ -22,18 +23,18 @@ fn corpus(target: &str) -> Vec<Vec<u8>> {
     paths.iter().map(|path| std::fs::read(path).unwrap()).collect()
 }
 
-/// Checks an input; a failure shows it as it can be pasted into a test.
-fn holds(check: fn(&[u8]), input: &[u8], whence: &str) {
-    let held = catch_unwind(AssertUnwindSafe(|| check(input)));
-    assert!(held.is_ok(), "{whence}: b\"{}\"", input.escape_ascii());
+/// Checks an input; a failure prints it as a byte string for a test.
+fn assert_holds(check: fn(&[u8]), input: &[u8], origin: &str) {
+    let result = catch_unwind(AssertUnwindSafe(|| check(input)));
+    assert!(result.is_ok(), "{origin}: b\"{}\"", input.escape_ascii());
 }
 
-/// One change, of the kinds that a fuzzer makes.
+/// Makes one change of the kinds that a fuzzer makes.
 fn change(input: &mut Vec<u8>, corpus: &[Vec<u8>], random: &mut Rng) {
-    const TELLING: &[u8] = b"\r\n\t \0:;,.=&?%*#/@[]0159afxA\x7f\x80\xff";
+    const SPECIAL: &[u8] = b"\r\n\t \0:;,.=&?%*#/@[]0159afxA\x7f\x80\xff";
     let at = random.usize(..=input.len());
     let to = at + random.usize(..=(input.len() - at).min(20));
-    let byte = TELLING[random.usize(..TELLING.len())];
+    let byte = SPECIAL[random.usize(..SPECIAL.len())];
     match random.u8(..5) {
         0 => input.insert(at, byte),
         1 => drop(input.drain(at..to)),
@@ -48,12 +49,12 @@ fn change(input: &mut Vec<u8>, corpus: &[Vec<u8>], random: &mut Rng) {
     }
 }
 
-/// Replays what a target has found, then thousands of changed ones.
+/// Replays the corpus of a target, then `rounds` changed inputs.
 fn replay(target: &str, check: fn(&[u8]), rounds: u32) {
     let corpus = corpus(target);
     assert!(corpus.len() >= 50, "only {} inputs", corpus.len());
     for input in &corpus {
-        holds(check, input, "found by fuzzing");
+        assert_holds(check, input, "found by fuzzing");
     }
     let seed = fastrand::u64(..);
     let mut random = Rng::with_seed(seed);
@@ -62,23 +63,23 @@ fn replay(target: &str, check: fn(&[u8]), rounds: u32) {
         for _ in 0..random.u8(1..=3) {
             change(&mut input, &corpus, &mut random);
         }
-        holds(check, &input, &format!("seed {seed}"));
+        assert_holds(check, &input, &format!("seed {seed}"));
     }
 }
 
 #[test]
-fn what_the_fuzzer_found_in_the_request_reader_holds() {
+fn fuzz_corpus_of_the_request_reader_holds() {
     replay("request", request::check, 10_000);
 }
 
 #[test]
-fn what_the_fuzzer_found_in_queries_holds() {
+fn fuzz_corpus_of_queries_holds() {
     replay("query", query::check, 5_000);
 }
 
 #[test]
-fn the_strictness_table_holds_for_the_fuzzer_too() {
+fn strictness_table_satisfies_the_fuzz_invariants() {
     for case in super::strictness::table() {
-        holds(request::check, &case.bytes, &case.name);
+        assert_holds(request::check, &case.bytes, &case.name);
     }
 }

@@ -1,4 +1,4 @@
-//! Goal: bytes are read as HTTP says and in no other way, however they arrive.
+//! Guards that requests are parsed as HTTP specifies, in any division into packets.
 
 use crate::support::{Client, Server};
 
@@ -16,7 +16,7 @@ fn texts(server: &Server) -> Vec<serde_json::Value> {
 }
 
 #[test]
-fn requests_sent_at_once_are_answered_in_order() {
+fn pipelined_requests_are_answered_in_order() {
     let server = Server::start(&[]);
     let mut client = server.connect();
     let mut requests = String::new();
@@ -45,7 +45,7 @@ fn requests_sent_at_once_are_answered_in_order() {
 }
 
 #[test]
-fn a_request_that_arrives_byte_by_byte_is_the_same_request() {
+fn request_that_arrives_byte_by_byte_is_the_same_request() {
     let server = Server::start(&[]);
     let mut client = server.connect();
     for _ in 0..2 {
@@ -62,7 +62,7 @@ fn a_request_that_arrives_byte_by_byte_is_the_same_request() {
 }
 
 #[test]
-fn a_client_that_expects_100_continue_gets_it_before_it_sends_the_body() {
+fn expectation_of_100_continue_is_met_before_the_body() {
     let server = Server::start(&[]);
     let mut client = server.connect();
     for (framing, body) in
@@ -80,7 +80,7 @@ fn a_client_that_expects_100_continue_gets_it_before_it_sends_the_body() {
 }
 
 #[test]
-fn a_client_that_expects_100_continue_is_refused_without_it() {
+fn refusal_replaces_100_continue() {
     let server = Server::start(&[]);
     for (target, length, status) in [
         ("/topics/news", 65_537, 413),
@@ -95,13 +95,13 @@ fn a_client_that_expects_100_continue_is_refused_without_it() {
         ));
         let response = client.response();
         assert_eq!(response.status, status, "{response:?}");
-        // Whether the body comes all the same cannot be known.
+        // The server cannot know whether the client sends the body anyway.
         assert!(client.is_closed());
     }
 }
 
 #[test]
-fn a_body_in_chunks_is_put_together() {
+fn chunked_body_is_decoded() {
     let server = Server::start(&[]);
     let mut client = server.connect();
     for body in [
@@ -120,7 +120,7 @@ fn a_body_in_chunks_is_put_together() {
 }
 
 #[test]
-fn a_client_of_http_1_0_gets_one_answer() {
+fn http_1_0_client_gets_one_response() {
     let server = Server::start(&[]);
     let mut client = server.connect();
     client.send("GET /topics/news?wait=60 HTTP/1.0\r\n\r\n");
@@ -136,12 +136,12 @@ fn a_client_of_http_1_0_gets_one_answer() {
     let mut client = server.connect();
     let expecting = "Expect: 100-continue\r\nContent-Length: 1\r\n\r\nx";
     client.send(format!("POST /topics/news HTTP/1.0\r\n{expecting}"));
-    assert_eq!(client.response().status, 201, "HTTP/1.0 knows no interim answer");
+    assert_eq!(client.response().status, 201, "HTTP/1.0 has no interim responses");
     assert!(client.is_closed());
 }
 
 #[test]
-fn connection_close_is_honoured_and_nothing_after_it_is_read() {
+fn connection_close_is_honoured_and_later_bytes_are_ignored() {
     let server = Server::start(&[]);
     server.publish("news", "hello");
     for (target, status) in [("/health", 200), ("/topics/news", 200), ("/nope", 404)] {
@@ -160,7 +160,7 @@ fn connection_close_is_honoured_and_nothing_after_it_is_read() {
 }
 
 #[test]
-fn a_client_may_end_its_output_after_a_request_that_is_answered_at_once() {
+fn half_closed_client_gets_an_immediate_response() {
     let server = Server::start(&[]);
     let mut client = server.connect();
     client.send("POST /topics/news HTTP/1.1\r\nHost: localhost\r\nContent-Length: 5\r\n\r\nhello");
@@ -172,7 +172,7 @@ fn a_client_may_end_its_output_after_a_request_that_is_answered_at_once() {
 }
 
 #[test]
-fn a_request_that_breaks_off_leaves_nothing_behind() {
+fn incomplete_request_leaves_nothing_behind() {
     let server = Server::start(&[]);
     for request in [
         "POST /topics/news HTTP/1.1\r\nHost: localhost\r\nContent-Length: 9\r\n\r\nhello",
@@ -186,7 +186,7 @@ fn a_request_that_breaks_off_leaves_nothing_behind() {
 }
 
 #[test]
-fn a_path_is_decoded_once() {
+fn path_is_decoded_once() {
     let server = Server::start(&[]);
     server.publish("news", "hello");
     for target in ["/topics/news", "/%74opics%2Fnews", "/topics/%6e%65%77%73", "/topics/n%65ws"] {
@@ -196,11 +196,11 @@ fn a_path_is_decoded_once() {
     let options = server.connect().send_request("OPTIONS", "/%74opics/news").response();
     assert!(options.header("Allow").is_some_and(|allow| allow.contains("POST")), "{options:?}");
     assert_eq!(server.get("/topics/n%2565ws?wait=0").status, 400);
-    assert_eq!(server.get("/topics/news?type=a+b").status, 400, "+ is no space");
+    assert_eq!(server.get("/topics/news?type=a+b").status, 400, "+ is not a space");
 }
 
 #[test]
-fn the_absolute_form_is_understood() {
+fn absolute_form_is_accepted() {
     let server = Server::start(&[]);
     server.publish("news", "hello");
     let mut client = server.connect();
@@ -210,7 +210,7 @@ fn the_absolute_form_is_understood() {
 }
 
 #[test]
-fn field_names_have_no_case_and_values_no_edges() {
+fn field_names_are_case_insensitive_and_values_are_trimmed() {
     let server = Server::start(&[]);
     let mut client = server.connect();
     client.send(
@@ -223,7 +223,7 @@ fn field_names_have_no_case_and_values_no_edges() {
 }
 
 #[test]
-fn every_answer_says_how_long_it_is_and_when_it_was_made() {
+fn every_response_has_its_length_and_its_date() {
     let server = Server::start(&[]);
     server.publish("news", "x".repeat(60_000).as_str());
     let mut client = server.connect();

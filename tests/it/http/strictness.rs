@@ -1,6 +1,6 @@
-//! Goal: whatever a front proxy and this server could read differently is refused, with the right
-//! status and a reason, and nothing that follows it is taken for a request. What is not refused is
-//! there too: strictness is no blanket.
+//! Guards against request smuggling: input that a front proxy and this server could parse differently
+//! is refused with the right status and a reason, and the bytes after it are not taken for a request.
+//! The table also has valid requests, so that strictness does not refuse them.
 
 mod bodies;
 mod fields;
@@ -13,10 +13,10 @@ use std::collections::HashSet;
 use crate::support::{Client, Response, Server};
 use Expected::{Declined, Fine, Last, Refused};
 
-/// One row: a sentence, the bytes that matter, and the answer.
+/// One row: a description, the bytes in question, and the expected response.
 type Row = (&'static str, &'static [u8], Expected);
 
-/// Rows whose bytes stand between the same others.
+/// Rows whose bytes stand between the same bytes.
 struct Group {
     before: &'static [u8],
     rows: &'static [Row],
@@ -25,17 +25,17 @@ struct Group {
 
 #[derive(Clone, Copy, PartialEq, Debug)]
 enum Expected {
-    /// This status; the next request is answered too.
+    /// This status, and the next request is answered, too.
     Fine(u16),
-    /// This status, and the connection ends as asked.
+    /// This status, and the connection closes as requested.
     Last(u16),
-    /// A problem with this status and this word in its detail; the next request is answered too.
+    /// A problem with this status and this text in its detail; the next request is answered, too.
     Declined(u16, &'static str),
-    /// The same, but where the next request begins cannot be known: the connection ends.
+    /// As `Declined`, but the connection closes, because the start of the next request is unknown.
     Refused(u16, &'static str),
 }
 
-/// A row, spelled out.
+/// A row with the bytes of its group.
 pub struct Case {
     pub name: Cow<'static, str>,
     pub bytes: Vec<u8>,
@@ -54,27 +54,27 @@ pub fn table() -> Vec<Case> {
     cases
 }
 
-/// What follows each row; only its answer names this path.
+/// The request that follows each row; only its response names this path.
 const NEXT: &[u8] = b"GET /next HTTP/1.1\r\nHost: localhost\r\n\r\n";
 
-/// What was answered, without what differs from one time to the next.
+/// The parts of a response that do not change from run to run.
 #[derive(PartialEq, Debug)]
-struct Answered {
+struct Observed {
     status: u16,
-    ends: bool,
+    closes: bool,
     detail: String,
 }
 
-/// Reads the answer, and makes sure that it is the only one.
-fn answered(case: &Case, client: &mut Client) -> Answered {
+/// Reads the response and checks that no other one follows, but for that to the next request.
+fn observe(case: &Case, client: &mut Client) -> Observed {
     let name = &case.name;
     let is_head = case.bytes.starts_with(b"HEAD ");
-    let mut response = next_answer(client, is_head);
+    let mut response = next_response(client, is_head);
     if response.status == 100 {
-        response = next_answer(client, is_head);
+        response = next_response(client, is_head);
     }
-    let ends = response.header("Connection") == Some("close");
-    if !ends {
+    let closes = response.header("Connection") == Some("close");
+    if !closes {
         let next = client.response();
         assert!(next.status == 404 && next.detail().contains("/next"), "{name}: {next:?}");
         client.close_write();
@@ -82,28 +82,28 @@ fn answered(case: &Case, client: &mut Client) -> Answered {
     assert_eq!(
         String::from_utf8_lossy(&client.read_to_end()),
         "",
-        "{name}: more than was asked for"
+        "{name}: more responses than requests"
     );
     let is_problem = response.status >= 400 && !is_head;
     let detail = if is_problem { response.detail() } else { String::new() };
-    Answered { status: response.status, ends, detail }
+    Observed { status: response.status, closes, detail }
 }
 
-fn next_answer(client: &mut Client, is_head: bool) -> Response {
+fn next_response(client: &mut Client, is_head: bool) -> Response {
     if is_head { client.response_head() } else { client.response() }
 }
 
-fn check(case: &Case, answered: &Answered) {
-    let (status, says, ends) = match case.expected {
+fn check(case: &Case, observed: &Observed) {
+    let (status, says, closes) = match case.expected {
         Fine(status) => (status, "", false),
         Last(status) => (status, "", true),
         Declined(status, says) => (status, says, false),
         Refused(status, says) => (status, says, true),
     };
     let shown = String::from_utf8_lossy(&case.bytes[..case.bytes.len().min(300)]);
-    let context = format!("{}: {shown:?} got {answered:?}", case.name);
-    assert_eq!((answered.status, answered.ends), (status, ends), "{context}");
-    assert!(answered.detail.contains(says), "not {says:?}: {context}");
+    let context = format!("{}: {shown:?} got {observed:?}", case.name);
+    assert_eq!((observed.status, observed.closes), (status, closes), "{context}");
+    assert!(observed.detail.contains(says), "not {says:?}: {context}");
 }
 
 fn send_at_once(client: &mut Client, bytes: &[u8]) {
@@ -116,37 +116,37 @@ fn send_one_by_one(client: &mut Client, bytes: &[u8]) {
     }
 }
 
-/// Sends every row in this manner, each on a connection of its own.
-fn run(server: &Server, send: fn(&mut Client, &[u8])) -> Vec<Answered> {
-    let ask = |case: &Case| {
+/// Sends every row with `send`, each on a new connection.
+fn run(server: &Server, send: fn(&mut Client, &[u8])) -> Vec<Observed> {
+    let send_case = |case: &Case| {
         let mut client = server.connect();
         send(&mut client, &[&case.bytes, NEXT].concat());
-        let answered = answered(case, &mut client);
-        check(case, &answered);
-        answered
+        let observed = observe(case, &mut client);
+        check(case, &observed);
+        observed
     };
-    table().iter().map(ask).collect()
+    table().iter().map(send_case).collect()
 }
 
-/// Events are kept of those requests alone that were answered so.
-fn nothing_else_was_kept(server: &Server) {
+/// Checks that the log contains the events of the requests with 201 and no others.
+fn assert_only_acknowledged_events_are_kept(server: &Server) {
     let published = table().iter().filter(|case| case.expected == Fine(201)).count();
     let kept = server.get("/topics/strict?wait=0&limit=1000").seqs().len();
     assert_eq!(kept, published);
 }
 
 #[test]
-fn every_row_is_answered_as_the_table_says() {
+fn every_row_gets_its_expected_response() {
     let server = Server::start(&[]);
     run(&server, send_at_once);
-    nothing_else_was_kept(&server);
+    assert_only_acknowledged_events_are_kept(&server);
 }
 
 #[test]
-fn bytes_that_come_one_by_one_are_answered_as_those_that_come_together() {
+fn single_bytes_get_the_same_response_as_one_packet() {
     let server = Server::start(&[]);
     let one_by_one = run(&server, send_one_by_one);
-    nothing_else_was_kept(&server);
+    assert_only_acknowledged_events_are_kept(&server);
     for ((at_once, one_by_one), case) in
         run(&server, send_at_once).iter().zip(&one_by_one).zip(table())
     {
@@ -155,12 +155,12 @@ fn bytes_that_come_one_by_one_are_answered_as_those_that_come_together() {
 }
 
 #[test]
-fn the_table_is_long_and_says_everything_once() {
+fn table_is_long_and_has_no_duplicates() {
     let table = table();
     let names: HashSet<&str> = table.iter().map(|case| &*case.name).collect();
     let bytes: HashSet<&[u8]> = table.iter().map(|case| &*case.bytes).collect();
     let refused = table.iter().filter(|case| matches!(case.expected, Refused(..))).count();
-    println!("{} rows, {refused} of them end their connection", table.len());
+    println!("{} rows, {refused} of them close their connection", table.len());
     assert!(refused >= 150 && table.len() - refused >= 50);
     assert_eq!((names.len(), bytes.len()), (table.len(), table.len()));
 }

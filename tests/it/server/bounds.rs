@@ -1,4 +1,4 @@
-//! Goal: whatever clients do, what the server keeps for them is counted and bounded.
+//! Guards that the memory which the server holds for its clients is counted and bounded.
 
 use std::io::Write;
 use std::os::unix::net::UnixStream;
@@ -9,13 +9,13 @@ use crate::support::{Server, program, wait_until};
 
 const NDJSON: &str = "Content-Type: application/x-ndjson\r\n";
 
-/// A batch of nearly a MiB.
+/// A batch of nearly 1 MiB.
 fn large_batch() -> String {
     format!("\"{}\"\n", "x".repeat(1_000)).repeat(1_000)
 }
 
 #[test]
-fn a_page_counts_as_in_flight_until_its_last_byte_has_gone_even_when_the_connection_closes() {
+fn page_counts_as_in_flight_until_its_last_byte_is_sent_also_on_a_closing_connection() {
     let path = std::path::Path::new(env!("CARGO_TARGET_TMPDIR")).join("bounds.sock");
     let unix = format!("unix:{}", path.display());
     let mut command = program();
@@ -23,7 +23,7 @@ fn a_page_counts_as_in_flight_until_its_last_byte_has_gone_even_when_the_connect
     let server = Server::spawn(&mut command);
     assert_eq!(server.connect().post("/topics/big", NDJSON, large_batch()).status, 201);
     let before = server.metric("answers_in_flight_bytes");
-    // A unix socket's buffer is smaller than the page, and nobody reads.
+    // The buffer of a unix socket is smaller than the page, and the clients do not read.
     let readers: Vec<_> = ["", "Connection: close\r\n"]
         .map(|header| {
             let mut reader = UnixStream::connect(&path).unwrap();
@@ -37,12 +37,12 @@ fn a_page_counts_as_in_flight_until_its_last_byte_has_gone_even_when_the_connect
         server.metric("answers_in_flight_bytes") - before > 2_000_000.0
     });
     drop(readers);
-    wait_until("they are given back", || server.metric("answers_in_flight_bytes") <= before);
+    wait_until("the bytes are released", || server.metric("answers_in_flight_bytes") <= before);
 }
 
 #[test]
-fn what_is_pipelined_behind_a_large_body_stays_in_the_socket() {
-    // One arena: what glibc keeps of freed memory is not what this is about.
+fn requests_pipelined_after_a_large_body_stay_in_the_socket() {
+    // One arena, so that memory which glibc keeps after a free does not count.
     let mut command = program();
     command.env("MALLOC_ARENA_MAX", "1").args(["--listen", "127.0.0.1:0", "--log", "error"]);
     let server = Server::spawn(&mut command);
@@ -53,11 +53,11 @@ fn what_is_pipelined_behind_a_large_body_stays_in_the_socket() {
         batch.len()
     );
     bytes.push_str("GET /topics/none?wait=60 HTTP/1.1\r\nHost: localhost\r\n\r\n");
-    // More than one socket buffer takes would block the client, too.
+    // More than one socket buffer holds would block the client, too.
     bytes.push_str(&"GET /health HTTP/1.1\r\nHost: localhost\r\n\r\n".repeat(10_000));
     let mut clients = Vec::new();
     for _ in 0..20 {
-        // One after the other: bodies being received have a budget of their own.
+        // One after the other, because bodies in reception have a byte budget of their own.
         clients.push(server.connect());
         clients.last_mut().unwrap().send(&bytes);
         server.wait_until_held(clients.len());
@@ -68,7 +68,7 @@ fn what_is_pipelined_behind_a_large_body_stays_in_the_socket() {
 }
 
 #[test]
-fn a_gap_over_more_topics_than_a_poll_can_name_is_told_without_counts() {
+fn gap_over_more_topics_than_a_poll_can_name_has_no_counts() {
     let server = Server::start(&[]);
     let start = server.publish("other", "x").next_cursor().to_owned();
     let mut client = server.connect();
@@ -83,7 +83,7 @@ fn a_gap_over_more_topics_than_a_poll_can_name_is_told_without_counts() {
 }
 
 #[test]
-fn a_gap_that_nothing_has_followed_is_told_as_a_time_out() {
+fn gap_without_later_events_is_reported_as_a_timeout() {
     let server = Server::start(&[]);
     let start = server.publish("other", "x").next_cursor().to_owned();
     server.publish("news", "x");
@@ -98,14 +98,14 @@ fn a_gap_that_nothing_has_followed_is_told_as_a_time_out() {
 }
 
 #[test]
-fn held_polls_are_answered_at_a_drain_while_descriptors_are_short() {
+fn drain_answers_held_polls_when_descriptors_are_exhausted() {
     let mut server = Server::start(&[]);
     let mut polls = [(); 3].map(|()| server.hold_poll("/topics/news?wait=60"));
     let pid = Pid::from_raw(server.pid() as i32);
     let open = std::fs::read_dir(format!("/proc/{}/fd", server.pid())).unwrap().count() as u64;
     let limit = Rlimit { current: Some(open), maximum: Some(open) };
     prlimit(pid, Resource::Nofile, limit).unwrap();
-    // The acceptor sees this one again and again, and cannot take it in.
+    // The acceptor sees this connection again and again and cannot accept it.
     let waiting = server.connect();
     server.signal(15);
     for poll in &mut polls {
@@ -116,11 +116,11 @@ fn held_polls_are_answered_at_a_drain_while_descriptors_are_short() {
 }
 
 #[test]
-fn every_gap_is_counted_as_often_as_it_is_told() {
+fn each_reported_gap_is_counted() {
     let server = Server::start(&["--retain-events", "3"]);
     let start = server.publish("news", "x").next_cursor().to_owned();
     let target = format!("/topics/news?since={start}&wait=60");
-    // Equal polls share a page, and each is told all the same.
+    // Equal polls share a rendered page; the gap counts for each of them.
     let mut polls = [(); 2].map(|()| server.hold_poll(&target));
     let batch = "1\n".repeat(5);
     assert_eq!(server.connect().post("/topics/news", NDJSON, batch).json()["released"], 2);
@@ -135,23 +135,23 @@ fn every_gap_is_counted_as_often_as_it_is_told() {
 }
 
 #[test]
-fn a_poll_is_answered_with_one_event_when_answers_in_flight_exceed_their_room() {
+fn poll_gets_one_event_when_responses_in_flight_exceed_their_budget() {
     let path = std::path::Path::new(env!("CARGO_TARGET_TMPDIR")).join("bounds-full.sock");
     let unix = format!("unix:{}", path.display());
     let mut command = program();
     command.args(["--listen", "127.0.0.1:0", "--listen", &unix, "--log", "error"]);
     let server = Server::spawn(&mut command);
-    // As JSON six times as long, so that a unix socket's buffer never takes it whole.
+    // JSON needs six bytes for each of these, so that no unix socket's buffer holds the page.
     let event = "\u{1}".repeat(60_000);
     for _ in 0..3 {
         assert_eq!(server.connect().post("/topics/big", "", &event).status, 201);
     }
     let mut readers = Vec::new();
-    wait_until("more is in flight than there is room for", || {
+    wait_until("the bytes in flight exceed the budget", || {
         let mut reader = UnixStream::connect(&path).unwrap();
         reader.write_all(b"GET /topics/big HTTP/1.1\r\nHost: localhost\r\n\r\n").unwrap();
         readers.push(reader);
-        assert!(readers.len() < 400, "they are not counted");
+        assert!(readers.len() < 400, "the bytes in flight are not counted");
         server.metric("answers_in_flight_bytes") > 17_000_000.0
     });
     assert_eq!(server.get("/topics/big").seqs(), [1]);

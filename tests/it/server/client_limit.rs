@@ -1,4 +1,5 @@
-//! Goal: no client takes everything, whether it comes directly or through a proxy.
+//! Guards the limit of connections per client: no client can take all of them, neither directly nor
+//! through a proxy.
 
 use std::io::{BufRead as _, BufReader};
 use std::net::{SocketAddr, UdpSocket};
@@ -8,14 +9,14 @@ use crate::support::{Client, Response, Server, program, wait_until};
 
 const BEHIND_PROXY: [&str; 4] = ["--trust-proxy", "127.0.0.1", "--max-connections-per-client", "2"];
 
-/// Asks as a proxy would for that client.
+/// Sends a request as a proxy forwards it for the client `forwarded`.
 fn send(client: &mut Client, target: &str, forwarded: &str) {
     client.send(format!(
         "GET {target} HTTP/1.1\r\nHost: localhost\r\nX-Forwarded-For: {forwarded}\r\n\r\n"
     ));
 }
 
-fn ask(server: &Server, target: &str, forwarded: &str) -> Response {
+fn request(server: &Server, target: &str, forwarded: &str) -> Response {
     let mut client = server.connect();
     send(&mut client, target, forwarded);
     client.response()
@@ -32,7 +33,7 @@ fn behind_a_proxy_each_request_counts_for_its_client_while_it_is_answered() {
         server.wait_until_held(count + 1);
         held.push(client);
     }
-    // One connection of a proxy carries many clients: being refused does not end it.
+    // A proxy's connection carries many clients, so that a refusal does not close it.
     let mut proxy = server.connect();
     send(&mut proxy, "/health", "198.51.100.7");
     let refused = proxy.response();
@@ -48,14 +49,14 @@ fn behind_a_proxy_each_request_counts_for_its_client_while_it_is_answered() {
     for client in &mut held {
         assert_eq!(client.response().data(), ["hello"]);
     }
-    // A share comes back after the answer is out, which its reader may be faster to see.
-    wait_until("the client may ask again", || {
-        ask(&server, "/health", "198.51.100.7").status == 200
+    // The permit is released after the response is sent, so that the client may see it earlier.
+    wait_until("the client's permit is released", || {
+        request(&server, "/health", "198.51.100.7").status == 200
     });
 }
 
 #[test]
-fn a_slash_64_is_one_client() {
+fn ipv6_addresses_of_one_slash_64_are_one_client() {
     let server = Server::start(&BEHIND_PROXY);
     for (count, address) in ["2001:db8:0:1::1", "2001:db8:0:1:ffff::2"].iter().enumerate() {
         let mut client = server.connect();
@@ -63,12 +64,12 @@ fn a_slash_64_is_one_client() {
         server.wait_until_held(count + 1);
         std::mem::forget(client);
     }
-    assert_eq!(ask(&server, "/health", "2001:db8:0:1::3").status, 429);
-    assert_eq!(ask(&server, "/health", "2001:db8:0:2::3").status, 200);
+    assert_eq!(request(&server, "/health", "2001:db8:0:1::3").status, 429);
+    assert_eq!(request(&server, "/health", "2001:db8:0:2::3").status, 200);
 }
 
 #[test]
-fn whoever_is_no_proxy_cannot_speak_for_others() {
+fn untrusted_peer_cannot_set_the_client_address() {
     let server = Server::start(&["--trust-proxy", "10.0.0.1", "--max-connections-per-client", "1"]);
     let _held: Vec<Client> = (0..5)
         .map(|count| {
@@ -78,10 +79,10 @@ fn whoever_is_no_proxy_cannot_speak_for_others() {
             client
         })
         .collect();
-    assert_eq!(ask(&server, "/health", "198.51.100.7").status, 200);
+    assert_eq!(request(&server, "/health", "198.51.100.7").status, 200);
 }
 
-/// An address of this machine that is not loopback; nothing is sent to find it.
+/// An address of this machine that is not loopback; finding it sends no packet.
 fn own_address() -> Option<SocketAddr> {
     let socket = UdpSocket::bind("0.0.0.0:0").ok()?;
     socket.connect("192.0.2.1:9").ok()?;
@@ -89,7 +90,7 @@ fn own_address() -> Option<SocketAddr> {
 }
 
 #[test]
-fn a_client_that_comes_directly_has_so_many_connections_and_the_log_says_whose_was_refused() {
+fn direct_client_is_limited_and_the_log_names_the_refused_address() {
     let Some(mut address) = own_address() else {
         println!("skipped: this machine has only loopback");
         return;
@@ -108,7 +109,7 @@ fn a_client_that_comes_directly_has_so_many_connections_and_the_log_says_whose_w
         assert_eq!((refused.status, refused.header("Connection")), (429, Some("close")));
     }
     drop(both);
-    wait_until("its places are free again", || {
+    wait_until("the client's permits are released", || {
         let mut client = server.connect();
         client.send_request("GET", "/health");
         client.response().status == 200
@@ -120,9 +121,9 @@ fn a_client_that_comes_directly_has_so_many_connections_and_the_log_says_whose_w
         exposed.contains("--tokens") && exposed.contains(&address.ip().to_string()),
         "{exposed}"
     );
-    let told: Vec<String> = lines.filter(|line| line.contains("client_cap")).collect();
-    assert!(told[0].contains(&format!("refused {}:", address.ip())), "{told:?}");
-    assert!(told[0].contains("429 client_cap: this client has 2"), "{told:?}");
-    // Once at once, and not again for a while.
-    assert!(told.len() < 5, "{told:?}");
+    let logged: Vec<String> = lines.filter(|line| line.contains("client_cap")).collect();
+    assert!(logged[0].contains(&format!("refused {}:", address.ip())), "{logged:?}");
+    assert!(logged[0].contains("429 client_cap: this client has 2"), "{logged:?}");
+    // The first refusal is logged at once, the next ones not before the interval is over.
+    assert!(logged.len() < 5, "{logged:?}");
 }

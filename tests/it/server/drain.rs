@@ -1,4 +1,5 @@
-//! Goal: a server that is told to stop answers everybody who waits, takes nothing new, and is gone.
+//! Guards the drain: on SIGINT or SIGTERM the server answers every held poll, accepts nothing new, and
+//! exits.
 
 use std::net::TcpStream;
 use std::time::{Duration, Instant};
@@ -8,12 +9,12 @@ use crate::support::{Client, Server, wait_until};
 const SIGINT: i32 = 2;
 const SIGTERM: i32 = 15;
 
-/// Waits until the server takes no new connections: it is draining, or gone.
-fn until_draining(server: &Server) {
-    wait_until("it takes nothing new", || TcpStream::connect(server.address).is_err());
+/// Waits until the server accepts no new connections, because it drains or has exited.
+fn wait_until_draining(server: &Server) {
+    wait_until("the server accepts nothing new", || TcpStream::connect(server.address).is_err());
 }
 
-/// A client whose publish has begun to arrive.
+/// A client that has sent a publish but for its body.
 fn publishing(server: &Server) -> Client {
     let mut client = server.connect();
     client.send("POST /topics/news HTTP/1.1\r\nHost: localhost\r\nExpect: 100-continue\r\n");
@@ -23,7 +24,7 @@ fn publishing(server: &Server) -> Client {
 }
 
 #[test]
-fn every_held_poll_is_answered_and_the_program_ends_well() {
+fn every_held_poll_is_answered_and_the_exit_status_is_0() {
     for signal in [SIGTERM, SIGINT] {
         let mut server = Server::start(&[]);
         let head = server.publish("news", "hello").next_cursor().to_owned();
@@ -56,29 +57,29 @@ fn every_held_poll_is_answered_and_the_program_ends_well() {
 }
 
 #[test]
-fn a_server_that_nobody_uses_ends_at_once() {
+fn server_without_clients_exits_at_once() {
     let mut server = Server::start(&[]);
     server.signal(SIGTERM);
     assert_eq!(server.wait().0.code(), Some(0));
 }
 
 #[test]
-fn idle_connections_are_closed_without_a_word() {
+fn idle_connections_are_closed_without_a_response() {
     let mut server = Server::start(&[]);
     let (mut silent, mut idle) = (server.connect(), server.connect());
     assert_eq!(idle.get("/health").status, 200);
-    wait_until("both are open", || server.metric("connections") >= 3.0);
+    wait_until("both connections are open", || server.metric("connections") >= 3.0);
     server.signal(SIGTERM);
     assert!(silent.is_closed() && idle.is_closed());
     assert_eq!(server.wait().0.code(), Some(0));
 }
 
 #[test]
-fn nothing_new_is_accepted_while_it_drains() {
+fn no_connection_is_accepted_during_a_drain() {
     let mut server = Server::start(&[]);
     let mut client = publishing(&server);
     server.signal(SIGTERM);
-    until_draining(&server);
+    wait_until_draining(&server);
     client.send("hello");
     let response = client.response();
     assert_eq!(response.header("Connection"), Some("close"));
@@ -87,14 +88,14 @@ fn nothing_new_is_accepted_while_it_drains() {
 }
 
 #[test]
-fn a_publish_that_is_on_its_way_gets_an_answer_that_is_true() {
+fn publish_in_progress_gets_a_truthful_response() {
     let mut server = Server::start(&[]);
     let mut publisher = publishing(&server);
     let mut poll = server.hold_poll("/topics/news?since=now&wait=3000");
     server.signal(SIGTERM);
     assert_eq!(poll.response().header("Poll-Reason"), Some("drain"));
     let response = publisher.send("hello").response();
-    // Its event would end with the program: to say so is as good as to take it.
+    // In memory the event would be lost with the process, so that a refusal is as correct as 201.
     match response.status {
         201 => assert_eq!(response.json()["seq"], 1),
         status => {
@@ -108,21 +109,21 @@ fn a_publish_that_is_on_its_way_gets_an_answer_that_is_true() {
 }
 
 #[test]
-fn requests_that_had_arrived_are_answered_before_the_connection_ends() {
+fn requests_that_had_arrived_are_answered_before_the_connection_closes() {
     let mut server = Server::start(&[]);
     let mut client = server.hold_poll("/topics/news?since=now&wait=3000");
     client.send_request("GET", "/health");
     server.signal(SIGTERM);
     let response = client.response();
     assert_eq!(response.header("Poll-Reason"), Some("drain"));
-    // The first answer says that it is the last one.
+    // The first response says that the connection closes after it.
     assert_eq!(response.header("Connection"), Some("close"));
     assert!(client.is_closed());
     assert_eq!(server.wait().0.code(), Some(0));
 }
 
 #[test]
-fn a_request_that_never_arrives_whole_does_not_keep_the_program() {
+fn incomplete_request_does_not_delay_the_exit() {
     let mut server = Server::start(&[]);
     let mut client = server.connect();
     client.send("GET /health HTTP/1.1\r\n");
@@ -130,23 +131,23 @@ fn a_request_that_never_arrives_whole_does_not_keep_the_program() {
     let signalled = Instant::now();
     server.signal(SIGTERM);
     assert_eq!(server.wait().0.code(), Some(0));
-    // Far below the 10 and 30 s that head and body have otherwise.
+    // Far below the default time-outs of 10 s for a head and 30 s for a body.
     assert!(signalled.elapsed() < Duration::from_secs(9));
     client.read_to_end();
     other.read_to_end();
 }
 
 #[test]
-fn a_second_signal_ends_the_program_at_once() {
+fn second_signal_ends_the_program_at_once() {
     let mut server = Server::start(&[]);
     server.publish("large", &"x".repeat(60_000));
     let mut blocked = server.connect();
-    // More than fits into any buffer: its answers keep the drain waiting.
+    // The responses exceed all buffers, so that the drain waits for this client.
     let request = "GET /topics/large?format=raw HTTP/1.1\r\nHost: localhost\r\n\r\n";
     blocked.shrink_receive_buffer().send(request.repeat(200));
     assert_eq!(blocked.response().status, 200);
     server.signal(SIGTERM);
-    until_draining(&server);
+    wait_until_draining(&server);
     let again = Instant::now();
     server.signal(SIGTERM);
     let status = server.wait().0;
@@ -155,7 +156,7 @@ fn a_second_signal_ends_the_program_at_once() {
 }
 
 #[test]
-fn a_drain_is_over_when_the_last_of_many_polls_was_answered() {
+fn drain_ends_when_the_last_of_many_polls_is_answered() {
     let mut server = Server::start(&["--max-connections", "300"]);
     let mut polls: Vec<_> = (0..200).map(|_| server.connect()).collect();
     for (index, poll) in polls.iter_mut().enumerate() {
@@ -171,16 +172,16 @@ fn a_drain_is_over_when_the_last_of_many_polls_was_answered() {
 }
 
 #[test]
-fn a_request_that_was_begun_is_answered_and_health_says_draining() {
+fn started_request_is_answered_and_health_reports_draining() {
     let mut server = Server::start(&[]);
     server.publish("news", "hello");
     let mut client = server.connect();
     let mut other = server.connect();
     client.send("GET /topics/news HTTP/1.1\r\nHost: localhost\r\nX-Begun: ");
     other.send("GET /health HTTP/1.1\r\nHost: localhost\r\nX-Begun: ");
-    wait_until("both have begun", || server.metric("connections") >= 3.0);
+    wait_until("both requests have started", || server.metric("connections") >= 3.0);
     server.signal(SIGTERM);
-    until_draining(&server);
+    wait_until_draining(&server);
     client.send("yes\r\n\r\n");
     other.send("yes\r\n\r\n");
     let response = client.response();

@@ -1,5 +1,5 @@
-//! Goal: whatever fails beneath the server or at the other end of a line, the server goes on, and
-//! every place that it had is free again.
+//! Guards that the server survives faults of clients and of the host, such as resets, a broken pipe,
+//! a full descriptor table or a panic, and that all its capacity is free afterwards.
 
 use std::io::{BufRead, BufReader};
 use std::net::SocketAddr;
@@ -19,12 +19,12 @@ use longpoll::shutdown::Shutdown;
 
 use crate::support::{Client, Server, program, wait_until};
 
-/// Requests that fit into no buffer together once they are answered: each answer has 15,000 bytes.
-const MUCH: usize = 600;
+/// Requests whose responses, 15,000 bytes each, together exceed all buffers.
+const MANY: usize = 600;
 const LARGE: &str = "GET /topics/large?format=raw HTTP/1.1\r\nHost: localhost\r\n\r\n";
 const HELD: &str = "GET /topics/news?since=now&wait=60 HTTP/1.1\r\nHost: localhost\r\n\r\n";
 
-/// What a client may have sent when its line breaks.
+/// What a client may have sent when its connection breaks.
 fn beginnings() -> Vec<String> {
     let publish = "POST /topics/lost HTTP/1.1\r\nHost: localhost\r\n";
     vec![
@@ -36,41 +36,45 @@ fn beginnings() -> Vec<String> {
         format!("{publish}Transfer-Encoding: chunked\r\n\r\n5\r\nhello\r\nFF\r\n"),
         "GET /health HTTP/1.1\r\nHost: localhost\r\n\r\n".into(),
         "no HTTP at all\r\n\r\n".into(),
-        LARGE.repeat(MUCH),
+        LARGE.repeat(MANY),
         HELD.into(),
         format!("{HELD}{HELD}"),
     ]
 }
 
-/// Nothing is taken any more, and all places there are can be used at once.
-pub fn everything_is_back(server: &Server, places: usize) {
-    let mut asking = server.connect();
-    wait_until("nothing but the one that asks is left", || {
-        let page = asking.get("/metrics");
+/// Checks that no permit is taken any more and that all connections can be used at the same time.
+pub fn assert_all_capacity_is_free(server: &Server, places: usize) {
+    let mut observer = server.connect();
+    wait_until("only the observer's connection is left", || {
+        let page = observer.get("/metrics");
         if page.header("Connection").is_some() {
-            // There was no room for it, or somebody else wants its place.
-            asking = server.connect();
+            // The server was full, or another connection evicts this one.
+            observer = server.connect();
         }
         let shows = |metric| page.text().contains(&format!("\nlongpoll_{metric}\n"));
         shows("connections 1") && shows("polls_held 0")
     });
     let mut clients: Vec<_> = (1..places).map(|_| server.connect()).collect();
-    clients.push(asking);
-    // The second time shows that none of them had to give way to another.
+    clients.push(observer);
+    // The second round shows that no connection was evicted for another.
     for round in 0..2 {
         for client in &mut clients {
             client.send_request("GET", "/health");
         }
         for (place, client) in clients.iter_mut().enumerate() {
-            assert_eq!(client.response().status, 200, "round {round}, place {place} of {places}");
+            assert_eq!(
+                client.response().status,
+                200,
+                "round {round}, connection {place} of {places}"
+            );
         }
     }
     let cursor = clients[0].post("/topics/after", "", "all is well").json()["seq"].clone();
     assert_eq!(clients[1].get("/topics/after?since=last:1").json()["events"][0]["seq"], cursor);
 }
 
-/// A server with few places, and a large event in it that has been read once.
-fn small(places: &str, polls: &str) -> Server {
+/// A server with small caps and a large event that has been read once.
+fn small_server(places: &str, polls: &str) -> Server {
     let server = Server::start(&["--max-connections", places, "--max-polls", polls]);
     server.publish("large", &"x".repeat(15_000));
     assert_eq!(server.get("/topics/large?format=raw").status, 200);
@@ -78,17 +82,19 @@ fn small(places: &str, polls: &str) -> Server {
 }
 
 #[test]
-fn reset_connections_leave_nothing_behind() {
-    let server = small("8", "6");
+fn reset_connections_release_all_capacity() {
+    let server = small_server("8", "6");
     let in_flight = server.metric("answers_in_flight_bytes");
     for begun in beginnings() {
         for round in 0..3 {
-            wait_until("the last ones are gone", || server.metric("connections") == 1.0);
+            wait_until("the connections of the last round are closed", || {
+                server.metric("connections") == 1.0
+            });
             let mut clients: Vec<_> = (0..6).map(|_| server.connect()).collect();
             for client in &mut clients {
                 client.shrink_receive_buffer().send(&begun);
             }
-            // Once before the server has seen them, and then after it has.
+            // One round resets before the server has read the requests, the next one after.
             if round > 0 && begun.starts_with(HELD) {
                 server.wait_until_held(6);
             } else if round > 0 && begun.starts_with(LARGE) {
@@ -99,12 +105,12 @@ fn reset_connections_leave_nothing_behind() {
     }
     wait_until("no answer is in flight", || server.metric("answers_in_flight_bytes") <= in_flight);
     assert_eq!(server.get("/topics/lost?wait=0").seqs(), [0; 0]);
-    everything_is_back(&server, 8);
+    assert_all_capacity_is_free(&server, 8);
 }
 
 #[test]
-fn half_closed_connections_are_answered_and_leave_nothing_behind() {
-    let server = small("8", "6");
+fn half_closed_connections_are_answered_and_release_all_capacity() {
+    let server = small_server("8", "6");
     for begun in beginnings() {
         let mut clients: Vec<_> = (0..6).map(|_| server.connect()).collect();
         for client in &mut clients {
@@ -114,20 +120,20 @@ fn half_closed_connections_are_answered_and_leave_nothing_behind() {
             let answers = String::from_utf8(client.read_to_end()).unwrap();
             let answered = answers.matches("HTTP/1.1 200 OK").count();
             if begun.starts_with(LARGE) {
-                assert_eq!(answered, MUCH);
+                assert_eq!(answered, MANY);
             } else if begun.starts_with("GET /health") && begun.ends_with("\r\n\r\n") {
                 assert_eq!(answered, 1, "{answers:?}");
             } else {
-                // To whom waits for an answer with its half closed none is owed: it has hung up.
+                // A held poll whose client has closed its sending direction counts as gone.
                 assert_eq!(answered, 0, "{begun:?}: {answers:?}");
             }
         }
     }
-    everything_is_back(&server, 8);
+    assert_all_capacity_is_free(&server, 8);
 }
 
 #[test]
-fn a_broken_pipe_stops_nothing() {
+fn broken_pipe_on_stderr_stops_nothing() {
     const SIGPIPE: i32 = 13;
     let (stderr, stderr_of_server) = UnixStream::pair().unwrap();
     let mut command = program();
@@ -137,22 +143,22 @@ fn a_broken_pipe_stops_nothing() {
     let mut lines = BufReader::new(stderr);
     assert_eq!(server.get("/health").status, 200);
     let mut line = String::new();
-    wait_until("a request is told", || {
+    wait_until("a request is logged", || {
         line.clear();
         lines.read_line(&mut line).unwrap();
         line.contains("/health")
     });
-    // Nobody reads its lines from here on.
+    // From here on, writes to stderr fail with EPIPE.
     drop(lines);
     server.signal(SIGPIPE);
     for _ in 0..50 {
         assert_eq!(server.get("/health").status, 200);
     }
-    everything_is_back(&server, 8);
+    assert_all_capacity_is_free(&server, 8);
 }
 
 #[test]
-fn the_server_survives_a_table_of_descriptors_that_is_full() {
+fn server_survives_a_full_descriptor_table() {
     let (stderr, stderr_of_server) = UnixStream::pair().unwrap();
     let mut shell = Command::new("sh");
     shell.args(["-c", "ulimit -n 64; exec \"$0\" \"$@\""]).arg(program().get_program());
@@ -160,28 +166,28 @@ fn the_server_survives_a_table_of_descriptors_that_is_full() {
     let server = Server::spawn(shell.stderr(OwnedFd::from(stderr_of_server)));
     drop(shell);
     server.publish_large_event();
-    // Two connections are all that so few descriptors allow. Both are taken by clients that read
-    // nothing: all others are refused, and each of those lingers for a moment.
+    // So few descriptors allow two connections. Both are occupied by clients that do not read, so
+    // that all others are refused, and each of those lingers for a moment.
     let blocked: Vec<_> = (0..2).map(|_| server.occupy_connection()).collect();
     let crowd: Vec<_> = (0..200).map(|_| server.connect()).collect();
     let mut line = String::new();
     BufReader::new(stderr).read_line(&mut line).unwrap();
     assert!(line.contains("accept"), "{line}");
     drop((blocked, crowd));
-    // Until then whoever is in the way of a descriptor is closed without an answer.
+    // Until descriptors are free, connections are closed without a response.
     let descriptors = format!("/proc/{}/fd", server.pid());
-    wait_until("there are descriptors", || std::fs::read_dir(&descriptors).unwrap().count() < 32);
-    wait_until("it serves again", || server.get("/health").status == 200);
-    wait_until("it takes events", || {
+    wait_until("descriptors are free", || std::fs::read_dir(&descriptors).unwrap().count() < 32);
+    wait_until("the server serves again", || server.get("/health").status == 200);
+    wait_until("the server accepts events", || {
         server.connect().post("/topics/news", "", "hello").status == 201
     });
-    everything_is_back(&server, 2);
+    assert_all_capacity_is_free(&server, 2);
 }
 
-/// A server in this process, with settings that no command line gives. Its parts fail at them
-/// with a panic: at a jitter of more than the whole wait where overflow is checked, and at a time
-/// that no clock can show.
-fn panicking(body_timeout: Duration) -> (Door, Shutdown, SocketAddr) {
+/// A server in this process, with settings that the command line refuses and that cause panics: a
+/// jitter above the whole wait overflows where overflow is checked, and a body time-out beyond the
+/// range of the clock overflows everywhere.
+fn panicking_server(body_timeout: Duration) -> (Door, Shutdown, SocketAddr) {
     let listen = vec![Listen::Tcp("127.0.0.1:0".into())];
     let listeners = listener::open(&listen).unwrap();
     let address = listeners[0].to_string().strip_prefix("http://").unwrap().parse().unwrap();
@@ -197,16 +203,16 @@ fn panicking(body_timeout: Duration) -> (Door, Shutdown, SocketAddr) {
 }
 
 #[test]
-#[cfg_attr(not(debug_assertions), ignore = "the panic comes from a check of overflow")]
-fn a_panic_in_a_handler_costs_one_500_and_no_worker() {
-    let (door, shutdown, address) = panicking(Duration::from_secs(30));
+#[cfg_attr(not(debug_assertions), ignore = "the panic comes from an overflow check")]
+fn panic_in_a_handler_costs_one_500_and_no_worker() {
+    let (door, shutdown, address) = panicking_server(Duration::from_secs(30));
     let mut clients: Vec<_> = (0..4).map(|_| Client::connect(address)).collect();
     for turn in 0..20 {
         let client = &mut clients[turn % 4];
         let response = client.get("/topics/news?since=now&wait=25");
         assert_eq!(response.status, 500);
         assert!(response.detail().contains("stderr"), "{}", response.detail());
-        // The connection goes on.
+        // The connection stays usable.
         assert_eq!(client.get("/health").status, 200);
     }
     for _ in 0..2 {
@@ -221,8 +227,8 @@ fn a_panic_in_a_handler_costs_one_500_and_no_worker() {
 }
 
 #[test]
-fn a_panic_in_the_door_itself_costs_one_connection_and_no_worker() {
-    let (door, shutdown, address) = panicking(Duration::MAX);
+fn panic_in_the_connection_loop_costs_one_connection_and_no_worker() {
+    let (door, shutdown, address) = panicking_server(Duration::MAX);
     for _ in 0..20 {
         let mut client = Client::connect(address);
         client
@@ -234,7 +240,7 @@ fn a_panic_in_the_door_itself_costs_one_connection_and_no_worker() {
         client.get("/metrics").text().contains(&line)
     };
     let mut first = Client::connect(address);
-    wait_until("all places are free", || shows(&mut first, 1));
+    wait_until("all connections are free", || shows(&mut first, 1));
     let mut clients: Vec<_> = (1..4).map(|_| Client::connect(address)).collect();
     clients.push(first);
     for _ in 0..2 {

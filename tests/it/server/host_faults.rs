@@ -1,4 +1,4 @@
-//! Goal: a host that refuses threads, or whose clock is wrong, gets the best that can be had there.
+//! Guards the behaviour on a host that refuses threads or whose clock jumps.
 
 use std::ffi::OsStr;
 use std::io::{BufRead, BufReader, Write};
@@ -6,52 +6,52 @@ use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::sync::atomic::{AtomicU32, Ordering};
 
-use super::faults::everything_is_back;
+use super::faults::assert_all_capacity_is_free;
 use crate::support::{Client, Response, Server, program, wait_until};
 
-/// Threads that a user of these tests may have.
+/// The limit of threads of a test's user.
 const THREADS: u64 = 32;
 
-/// A user who has no process yet, so that theirs can be counted out: root may have as many as it
-/// likes. None when this process cannot be somebody else.
-struct Somebody {
+/// A user without other processes, so that RLIMIT_NPROC applies to the threads of this test alone;
+/// root has no such limit.
+struct OtherUser {
     uid: String,
 }
 
-impl Somebody {
-    fn new() -> Option<Somebody> {
-        // The next user in each test of this process, and in the next process.
+impl OtherUser {
+    fn new() -> Option<OtherUser> {
+        // A different user for each test of this process, and for the next process.
         static NEXT: AtomicU32 = AtomicU32::new(0);
-        let user = std::process::id() * 4 + NEXT.fetch_add(1, Ordering::Relaxed);
-        let somebody = Somebody { uid: (1_000_000_000 + user).to_string() };
-        let tried = somebody.runs("/bin/true").output();
+        let number = std::process::id() * 4 + NEXT.fetch_add(1, Ordering::Relaxed);
+        let user = OtherUser { uid: (1_000_000_000 + number).to_string() };
+        let tried = user.command("/bin/true").output();
         let can = tried.is_ok_and(|output| output.status.success());
         if !can {
-            println!("SKIPPED: no thread can be refused here: it takes root, and setpriv");
+            println!("SKIPPED: refusing threads takes root and setpriv");
         }
-        can.then_some(somebody)
+        can.then_some(user)
     }
 
-    /// A program that this user runs, with this many threads at most in all that they run.
-    fn runs(&self, program: impl AsRef<OsStr>) -> Command {
+    /// A command that this user runs under the limit of threads.
+    fn command(&self, program: impl AsRef<OsStr>) -> Command {
         let mut command = Command::new("setpriv");
         command.args(["--reuid", &self.uid, "--clear-groups"]);
-        // It still has to reach the program, wherever that was built.
+        // The user must be able to reach the program in the build folder.
         command.args(["--inh-caps=-all,+dac_override", "--ambient-caps=+dac_override"]);
         command.args(["prlimit", &format!("--nproc={THREADS}")]).arg(program);
         command.stdin(Stdio::null());
         command
     }
 
-    /// The server, run by this user.
-    fn serves(&self, flags: &[&str]) -> Server {
-        let mut command = self.runs(program().get_program());
+    /// Starts the server as this user.
+    fn start_server(&self, flags: &[&str]) -> Server {
+        let mut command = self.command(program().get_program());
         Server::spawn(command.args(["--listen", "127.0.0.1:0", "--log", "error"]).args(flags))
     }
 
-    /// Starts another process of this user, which ends when what is returned is dropped.
-    fn does_something_else(&self) -> Child {
-        let mut command = self.runs("cat");
+    /// Starts another process of this user; it exits when its stdin, a part of the result, is dropped.
+    fn start_other_process(&self) -> Child {
+        let mut command = self.command("cat");
         let mut cat = command.stdin(Stdio::piped()).stdout(Stdio::piped()).spawn().unwrap();
         cat.stdin.as_mut().unwrap().write_all(b"here\n").unwrap();
         let mut line = String::new();
@@ -61,7 +61,7 @@ impl Somebody {
     }
 }
 
-/// A refusal that passes by itself.
+/// Whether a response is a temporary refusal for lack of threads.
 fn is_refused_for_lack_of_threads(response: &Response) -> bool {
     response.status == 503
         && response.detail().contains("thread")
@@ -69,21 +69,21 @@ fn is_refused_for_lack_of_threads(response: &Response) -> bool {
 }
 
 #[test]
-fn a_thread_that_is_refused_costs_its_connection_at_most() {
-    let Some(somebody) = Somebody::new() else { return };
-    let server = somebody.serves(&["--max-connections", "12"]);
+fn refused_thread_costs_at_most_its_connection() {
+    let Some(user) = OtherUser::new() else { return };
+    let server = user.start_server(&["--max-connections", "12"]);
     assert_eq!(server.metric("connections_max"), 12.0);
-    // Something else of that user's takes all threads but two: with the one that there is, they
-    // are for two polls and for whoever asks.
+    // Other processes of the user take all threads but two. With the existing worker, they serve
+    // two polls and one more client.
     let others = THREADS - server.status_number("Threads:") - 2;
-    let mut others: Vec<_> = (0..others).map(|_| somebody.does_something_else()).collect();
+    let mut others: Vec<_> = (0..others).map(|_| user.start_other_process()).collect();
     let mut held = [(); 2].map(|()| server.hold_poll("/topics/news?since=now&wait=60"));
-    // Whoever waits for a request gives way, as if the cap had been reached.
+    // An idle connection is evicted, as if the cap had been reached.
     let mut idle = server.connect();
     assert_eq!(idle.get("/health").status, 200);
     assert_eq!(server.get("/health").status, 200);
     assert!(idle.is_closed());
-    // With all of them busy there is only a refusal, again and again.
+    // With all workers busy, each new connection is refused.
     let mut third = server.connect();
     third.send_request("GET", "/topics/news?since=now&wait=60");
     for _ in 0..20 {
@@ -92,7 +92,7 @@ fn a_thread_that_is_refused_costs_its_connection_at_most() {
     }
     assert!(third.has_received_nothing() && held.iter_mut().all(Client::has_received_nothing));
     drop(third);
-    wait_until("there is a place", || server.get("/health").status == 200);
+    wait_until("a worker is free", || server.get("/health").status == 200);
     assert_eq!(server.publish("news", "hello").json()["released"], 2);
     assert!(held.iter_mut().all(|poll| poll.response().data() == ["hello"]));
     drop(held);
@@ -100,15 +100,15 @@ fn a_thread_that_is_refused_costs_its_connection_at_most() {
         drop(other.stdin.take());
         other.wait().unwrap();
     }
-    everything_is_back(&server, 12);
+    assert_all_capacity_is_free(&server, 12);
 }
 
 #[test]
-fn publishes_get_through_where_few_threads_are_allowed() {
-    let Some(somebody) = Somebody::new() else { return };
-    // So many that the server's own threads make the difference.
-    let _others = [(); 5].map(|()| somebody.does_something_else());
-    let server = somebody.serves(&[]);
+fn publishes_succeed_where_few_threads_are_allowed() {
+    let Some(user) = OtherUser::new() else { return };
+    // This number makes the server's own threads decide how many polls it can hold.
+    let _others = [(); 5].map(|()| user.start_other_process());
+    let server = user.start_server(&[]);
     let polls = server.metric("polls_held_max");
     assert!(polls < THREADS as f64, "{polls} polls");
     let mut held: Vec<Client> = Vec::new();
@@ -123,33 +123,33 @@ fn publishes_get_through_where_few_threads_are_allowed() {
 }
 
 #[test]
-fn a_start_without_threads_says_what_is_missing() {
-    let Some(somebody) = Somebody::new() else { return };
+fn start_without_threads_names_the_cause() {
+    let Some(user) = OtherUser::new() else { return };
     for left in 1..5 {
-        let others = (left..THREADS).map(|_| somebody.does_something_else());
+        let others = (left..THREADS).map(|_| user.start_other_process());
         let _others: Vec<_> = others.collect();
-        let mut command = somebody.runs(program().get_program());
-        let ended = command.args(["--listen", "127.0.0.1:0"]).output().unwrap();
-        let told = String::from_utf8(ended.stderr).unwrap();
-        assert_eq!((ended.status.code(), &*ended.stdout), (Some(1), &b""[..]), "{told}");
-        assert!(told.contains("too few threads"), "{told}");
+        let mut command = user.command(program().get_program());
+        let output = command.args(["--listen", "127.0.0.1:0"]).output().unwrap();
+        let message = String::from_utf8(output.stderr).unwrap();
+        assert_eq!((output.status.code(), &*output.stdout), (Some(1), &b""[..]), "{message}");
+        assert!(message.contains("too few threads"), "{message}");
     }
 }
 
-/// libfaketime, which lets a program see another clock than everybody else.
+/// libfaketime, which shows a program another wall clock.
 fn faketime() -> Option<PathBuf> {
     let places = std::fs::read_dir("/usr/lib").ok()?.flatten();
     let found = places
         .map(|place| place.path().join("faketime/libfaketimeMT.so.1"))
         .find(|library| library.exists());
     if found.is_none() {
-        println!("SKIPPED: no clock can be made to jump here: it takes Debian's faketime");
+        println!("SKIPPED: setting the clock takes Debian's faketime");
     }
     found
 }
 
-/// A server whose wall clock is off by what the file says. Its other clock is as it should be.
-fn with_clock(library: &Path, file: &Path, flags: &[&str]) -> Server {
+/// A server whose wall clock is off by the offset in the file. Its monotonic clock is right.
+fn start_with_clock(library: &Path, file: &Path, flags: &[&str]) -> Server {
     let mut command = program();
     command.env("LD_PRELOAD", library).env("FAKETIME_TIMESTAMP_FILE", file);
     command.envs([("FAKETIME_NO_CACHE", "1"), ("FAKETIME_DONT_FAKE_MONOTONIC", "1")]);
@@ -158,31 +158,32 @@ fn with_clock(library: &Path, file: &Path, flags: &[&str]) -> Server {
 }
 
 #[test]
-fn a_clock_that_jumps_trims_nothing_and_stops_nothing() {
+fn clock_jump_trims_nothing_and_stops_nothing() {
     let Some(library) = faketime() else { return };
     let file = Path::new(env!("CARGO_TARGET_TMPDIR")).join("clock");
-    let turn_clock = |by: &str| {
-        // At once: the server may read it at any moment.
+    let set_clock = |by: &str| {
+        // A rename is atomic; the server may read the file at any moment.
         let new = file.with_extension("new");
         std::fs::write(&new, by).unwrap();
         std::fs::rename(new, &file).unwrap();
     };
-    turn_clock("+0");
-    let server = with_clock(&library, &file, &["--retain-age", "1h", "--max-connections", "8"]);
+    set_clock("+0");
+    let server =
+        start_with_clock(&library, &file, &["--retain-age", "1h", "--max-connections", "8"]);
     server.publish("news", "0");
     let mut times = Vec::new();
     // Tomorrow, in ten years, twenty years ago, before 1970, after 9999, and today again.
     for (jump, by) in ["+1d", "+3650d", "-7300d", "-36500d", "+3650000d", "+0"].iter().enumerate() {
         let mut poll = server.hold_poll("/topics/news?since=now&wait=60");
-        turn_clock(by);
+        set_clock(by);
         assert_eq!(server.publish("news", "x").status, 201, "{by}");
         let response = poll.response();
         assert_eq!(response.seqs(), [jump as u64 + 2], "{by}");
         assert_eq!(response.header("Date").map(str::len), Some(29), "{by}");
         times.push(response.json()["events"][0]["time"].as_str().unwrap().to_owned());
         assert_eq!(server.get("/topics/news?since=now&wait=0.1").json()["reason"], "timeout");
-        // A hang-up is noticed where what is too old is let go: by the second one that has been
-        // done.
+        // The housekeeping thread notices closed clients where it trims expired events: after its
+        // second round both have been done.
         for _ in 0..2 {
             drop(server.hold_poll("/topics/news?since=now&wait=60"));
             server.wait_until_held(0);
@@ -193,5 +194,5 @@ fn a_clock_that_jumps_trims_nothing_and_stops_nothing() {
     assert!(times[0] < times[1] && times[1] > times[2], "{times:?}");
     assert_eq!(times[3], "1970-01-01T00:00:00.000Z");
     assert_eq!(times[4], "9999-12-31T23:59:59.999Z");
-    everything_is_back(&server, 8);
+    assert_all_capacity_is_free(&server, 8);
 }

@@ -1,12 +1,13 @@
-//! Goal: at each limit the server does what it promised, says so, and goes on as before.
+//! Guards the limits: at each one the server responds as documented, reports the cause, and serves as
+//! before afterwards.
 
 use std::collections::BTreeSet;
 use std::time::{Duration, Instant};
 
 use crate::support::{Client, Response, Server, raise_descriptor_limit, wait_until};
 
-/// Checks a refusal that passes by itself, and returns when to come back.
-fn retry_after(response: &Response, status: u16) -> u64 {
+/// Checks a temporary refusal; returns the seconds of its `Retry-After`.
+fn assert_temporary_refusal(response: &Response, status: u16) -> u64 {
     assert_eq!(response.status, status, "{response:?}");
     assert!(!response.detail().is_empty());
     let seconds = response.header("Retry-After").expect("a Retry-After header").parse().unwrap();
@@ -14,21 +15,21 @@ fn retry_after(response: &Response, status: u16) -> u64 {
     seconds
 }
 
-/// Whether there is a place to ask for the metrics, and they show this.
+/// Whether the server admits a request for the metrics and they contain this one.
 fn shows(server: &Server, metric: &str) -> bool {
     server.get("/metrics").text().contains(&format!("\nlongpoll_{metric}"))
 }
 
-/// Holds one more poll, so that there are this many, however crowded the server is.
-fn hold(server: &Server, polls: usize) -> Client {
+/// Adds a held poll, so that there are `polls` of them. Retries while the server is full.
+fn add_held_poll(server: &Server, polls: usize) -> Client {
     let mut poll = server.connect();
     let held = format!("polls_held {polls}\n");
-    wait_until("it is held", || {
+    wait_until("the poll is held", || {
         if !poll.has_received_nothing() {
             poll = server.connect();
         }
         poll.send_request("GET", "/topics/news?since=now&wait=60");
-        wait_until("it is held or refused", || {
+        wait_until("the poll is held or refused", || {
             shows(server, &held) || !poll.has_received_nothing()
         });
         poll.has_received_nothing()
@@ -36,47 +37,48 @@ fn hold(server: &Server, polls: usize) -> Client {
     poll
 }
 
-/// Asks for more than fits into any buffer: this many times 15,000 bytes.
-const MUCH: usize = 600;
+/// Requests whose responses, 15,000 bytes each, together exceed all buffers.
+const MANY: usize = 600;
 
-fn ask_for_much(client: &mut Client) {
+fn request_many_pages(client: &mut Client) {
     let request = "GET /topics/large?format=raw HTTP/1.1\r\nHost: localhost\r\n\r\n";
-    client.send(request.repeat(MUCH));
+    client.send(request.repeat(MANY));
 }
 
-/// A client whose answers cannot all be written, because it reads none of them.
-fn never_reads(server: &Server) -> Client {
+/// A client whose responses exceed all buffers and that reads none of them.
+fn client_that_never_reads(server: &Server) -> Client {
     server.publish("large", &"x".repeat(15_000));
     let mut client = server.connect();
-    ask_for_much(client.shrink_receive_buffer());
+    request_many_pages(client.shrink_receive_buffer());
     client
 }
 
 #[test]
-fn a_connection_beyond_the_cap_is_refused_while_all_are_held_or_being_answered() {
+fn connection_above_the_cap_is_refused_while_all_others_are_busy() {
     let server =
         Server::start(&["--max-connections", "3", "--max-polls", "2", "--max-event", "1MiB"]);
     server.publish_large_event();
-    let [mut first, mut second] = [1, 2].map(|polls| hold(&server, polls));
+    let [mut first, mut second] = [1, 2].map(|polls| add_held_poll(&server, polls));
     let _blocked = server.occupy_connection();
     let mut refused = server.connect();
     let response = refused.get("/health");
-    retry_after(&response, 503);
+    assert_temporary_refusal(&response, 503);
     assert_eq!(response.header("Connection"), Some("close"));
     assert!(refused.is_closed());
     assert!(first.has_received_nothing() && second.has_received_nothing());
-    let times: BTreeSet<_> = (0..20).map(|_| retry_after(&server.get("/health"), 503)).collect();
-    assert!(times.len() > 1, "all are to come back at once: {times:?}");
-    // One hangs up, and there is a place again.
+    let times: BTreeSet<_> =
+        (0..20).map(|_| assert_temporary_refusal(&server.get("/health"), 503)).collect();
+    assert!(times.len() > 1, "`Retry-After` has no jitter: {times:?}");
+    // One client disconnects, which frees a connection.
     drop(first);
-    wait_until("there is a place", || server.get("/health").status == 200);
+    wait_until("a connection is free", || server.get("/health").status == 200);
     wait_until("the refusals are counted", || {
         shows(&server, "refusals_total{cause=\"connection_cap\"} ")
     });
 }
 
 #[test]
-fn a_connection_that_waits_for_its_next_request_gives_way() {
+fn idle_connection_is_evicted() {
     for begun in [
         "",
         "\r\n",
@@ -87,10 +89,10 @@ fn a_connection_that_waits_for_its_next_request_gives_way() {
         let server = Server::start(&["--max-connections", "2"]);
         let (mut silent, mut client) = (server.connect(), server.connect());
         silent.send(begun);
-        let rested = Instant::now();
-        wait_until("the silent one has waited long enough", || {
+        let idle_since = Instant::now();
+        wait_until("the silent connection is idle for long enough", || {
             assert_eq!(client.get("/health").status, 200);
-            rested.elapsed() > Duration::from_millis(300)
+            idle_since.elapsed() > Duration::from_millis(300)
         });
         let mut third = server.connect();
         assert_eq!(third.get("/health").status, 200, "{begun:?}");
@@ -100,34 +102,34 @@ fn a_connection_that_waits_for_its_next_request_gives_way() {
 }
 
 #[test]
-fn a_newcomer_queues_until_those_that_have_just_come_to_rest_may_be_closed() {
+fn new_connection_queues_until_recently_idle_ones_may_be_evicted() {
     let server = Server::start(&["--max-connections", "2"]);
     let (mut first, mut second) = (server.connect(), server.connect());
     assert_eq!((first.get("/health").status, second.get("/health").status), (200, 200));
-    // A machine that is busy with something else may take longer over one than it may queue.
+    // On a busy machine a connection may wait longer than the queue allows.
     let mut refused = 0;
     for _ in 0..6 {
-        let mut newcomer = server.connect();
-        while newcomer.get("/health").status != 200 {
+        let mut queued = server.connect();
+        while queued.get("/health").status != 200 {
             refused += 1;
-            newcomer = server.connect();
+            queued = server.connect();
         }
-        (first, second) = (second, newcomer);
+        (first, second) = (second, queued);
     }
-    assert!(refused < 6, "nobody queued");
+    assert!(refused < 6, "no connection queued");
     assert_eq!(second.get("/health").status, 200);
     drop(first);
 }
 
 #[test]
-fn an_idle_connection_gives_way_before_one_that_came_to_rest_later() {
+fn longest_idle_connection_is_evicted_first() {
     let server = Server::start(&["--max-connections", "2"]);
     let (mut early, mut late) = (server.connect(), server.connect());
     assert_eq!(early.get("/health").status, 200);
-    let rested = Instant::now();
-    wait_until("the early one is older", || {
+    let idle_since = Instant::now();
+    wait_until("the early connection is idle for longer", || {
         assert_eq!(late.get("/health").status, 200);
-        rested.elapsed() > Duration::from_millis(300)
+        idle_since.elapsed() > Duration::from_millis(300)
     });
     let mut third = server.connect();
     assert_eq!(third.get("/health").status, 200);
@@ -137,18 +139,18 @@ fn an_idle_connection_gives_way_before_one_that_came_to_rest_later() {
 }
 
 #[test]
-fn a_held_poll_does_not_give_way() {
+fn held_poll_is_not_evicted() {
     let server = Server::start(&["--max-connections", "2"]);
     let mut poll = server.connect();
     poll.send_request("GET", "/topics/news?since=now&wait=60");
-    wait_until("it is held", || shows(&server, "polls_held 1"));
+    wait_until("the poll is held", || shows(&server, "polls_held 1"));
     for _ in 0..5 {
         let _idle = server.connect();
-        wait_until("the idle one gives way", || server.get("/health").status == 200);
+        wait_until("the idle connection is evicted", || server.get("/health").status == 200);
     }
     assert!(poll.has_received_nothing());
     let mut publisher = None;
-    wait_until("it is published", || {
+    wait_until("the publish succeeds", || {
         publisher = Some(server.connect().post("/topics/news", "", "hello"));
         publisher.as_ref().is_some_and(|response| response.status == 201)
     });
@@ -156,21 +158,24 @@ fn a_held_poll_does_not_give_way() {
 }
 
 #[test]
-fn clients_that_come_one_after_the_other_need_one_place() {
+fn consecutive_clients_need_one_connection() {
     let server = Server::start(&["--max-connections", "2"]);
-    let _poll = hold(&server, 1);
-    let answers = (0..200).map(|_| server.get("/health").status);
-    let refused = answers.filter(|status| *status != 200).count();
-    assert_eq!(refused, 0, "of 200 clients, each of which had left before the next one came");
+    let _poll = add_held_poll(&server, 1);
+    let statuses = (0..200).map(|_| server.get("/health").status);
+    let refused = statuses.filter(|status| *status != 200).count();
+    assert_eq!(
+        refused, 0,
+        "refusals among 200 clients, each of which had left before the next one connected"
+    );
 }
 
 #[test]
-fn a_poll_beyond_the_cap_is_refused_and_everything_else_gets_through() {
+fn poll_above_the_cap_is_refused_and_other_requests_succeed() {
     let server = Server::start(&["--max-connections", "16", "--max-polls", "2"]);
     let mut held = [(); 2].map(|()| server.hold_poll("/topics/news?since=now&wait=60"));
     let mut client = server.connect();
     let response = client.get("/topics/news?since=now&wait=60");
-    retry_after(&response, 503);
+    assert_temporary_refusal(&response, 503);
     assert!(response.detail().contains('2'), "{}", response.detail());
     assert_eq!(response.header("Connection"), None);
     assert_eq!(client.get("/topics/news?since=now&wait=0").status, 200);
@@ -185,15 +190,15 @@ fn a_poll_beyond_the_cap_is_refused_and_everything_else_gets_through() {
 }
 
 #[test]
-fn a_topic_beyond_the_cap_is_refused_until_one_is_empty() {
+fn topic_above_the_cap_is_refused_until_one_is_empty() {
     let server = Server::start(&["--max-topics", "2"]);
     let mut client = server.connect();
     server.publish("a", "x");
-    // To ask for a topic does not make it.
+    // A poll does not create its topic.
     assert_eq!(client.get("/topics/c,d,e?wait=0").status, 200);
     server.publish("b", "x");
     let response = client.post("/topics/c", "", "x");
-    retry_after(&response, 429);
+    assert_temporary_refusal(&response, 429);
     assert!(response.detail().contains("--max-topics"), "{}", response.detail());
     assert_eq!(client.post("/topics/a", "", "x").status, 201);
     assert_eq!(client.send_request("DELETE", "/topics/b").response().status, 204);
@@ -203,7 +208,7 @@ fn a_topic_beyond_the_cap_is_refused_until_one_is_empty() {
 }
 
 #[test]
-fn a_head_or_body_that_does_not_arrive_in_time_is_refused() {
+fn late_head_or_body_is_refused() {
     let flags = ["--head-timeout", "100ms", "--body-timeout", "100ms"];
     let server = Server::start(&flags);
     for begun in [
@@ -217,8 +222,8 @@ fn a_head_or_body_that_does_not_arrive_in_time_is_refused() {
         let response = client.send(begun).response();
         assert!(sent.elapsed() >= Duration::from_millis(100));
         assert_eq!(response.status, 408, "{begun:?}");
-        let what = if begun.starts_with("POST") { "body" } else { "head" };
-        assert!(response.detail().contains(what), "{}", response.detail());
+        let part = if begun.starts_with("POST") { "body" } else { "head" };
+        assert!(response.detail().contains(part), "{}", response.detail());
         assert_eq!(response.header("Connection"), Some("close"));
         assert!(client.is_closed());
     }
@@ -226,7 +231,7 @@ fn a_head_or_body_that_does_not_arrive_in_time_is_refused() {
 }
 
 #[test]
-fn a_byte_now_and_then_does_not_extend_the_time_for_a_head_or_a_body() {
+fn slow_bytes_do_not_extend_the_time_for_a_head_or_a_body() {
     let server = Server::start(&["--head-timeout", "100ms", "--body-timeout", "100ms"]);
     for begun in [
         "GET /health HTTP/1.1\r\nHost: localhost\r\nX: ",
@@ -235,7 +240,7 @@ fn a_byte_now_and_then_does_not_extend_the_time_for_a_head_or_a_body() {
         let mut client = server.connect();
         let mut pace = server.connect();
         client.send(begun);
-        wait_until("the time is over", || {
+        wait_until("the time-out is over", || {
             client.send("x");
             pace.get("/health");
             !client.has_received_nothing()
@@ -245,45 +250,45 @@ fn a_byte_now_and_then_does_not_extend_the_time_for_a_head_or_a_body() {
 }
 
 #[test]
-fn a_connection_that_stays_idle_is_closed_without_a_word() {
+fn connection_that_stays_idle_is_closed_without_a_response() {
     let server = Server::start(&["--idle-timeout", "100ms"]);
     let mut silent = server.connect();
     assert!(silent.is_closed());
     let mut client = server.connect();
     assert_eq!(client.get("/health").status, 200);
     assert!(client.is_closed());
-    // To be held is not to be idle.
+    // A held poll is not idle.
     let begun = Instant::now();
     assert_eq!(server.get("/topics/news?wait=0.3").json()["reason"], "timeout");
     assert!(begun.elapsed() >= Duration::from_millis(300));
 }
 
 #[test]
-fn a_reader_that_never_reads_is_closed_when_its_time_is_over() {
+fn client_that_never_reads_is_disconnected_after_the_write_timeout() {
     let server = Server::start(&["--write-timeout", "200ms"]);
-    let _client = never_reads(&server);
-    // The one that asks is open, too.
-    wait_until("it is closed", || server.metric("connections") == 1.0);
+    let _client = client_that_never_reads(&server);
+    // The connection of this request is open, too.
+    wait_until("the client is disconnected", || server.metric("connections") == 1.0);
     assert_eq!(server.get("/health").status, 200);
 }
 
 #[test]
-fn a_reader_that_is_slow_to_begin_gets_all_of_its_answers() {
+fn client_that_starts_to_read_late_gets_all_responses() {
     let server = Server::start(&["--write-timeout", "60s"]);
     let mut client = server.connect();
     server.publish("large", &"x".repeat(15_000));
-    ask_for_much(&mut client);
+    request_many_pages(&mut client);
     let mut other = server.connect();
     for _ in 0..100 {
         assert_eq!(other.get("/health").status, 200);
     }
-    for _ in 0..MUCH {
+    for _ in 0..MANY {
         assert_eq!(client.response().body.len(), 15_000);
     }
 }
 
 #[test]
-fn whoever_asks_comes_before_a_crowd_that_does_not() {
+fn client_with_a_request_is_served_before_silent_connections() {
     raise_descriptor_limit();
     for begun in [
         "",
@@ -291,39 +296,39 @@ fn whoever_asks_comes_before_a_crowd_that_does_not() {
         "POST /topics/news HTTP/1.1\r\nHost: localhost\r\nContent-Length: 9\r\n\r\nhel",
     ] {
         let server = Server::start(&["--max-connections", "2"]);
-        // More than queue at the door, too.
+        // More than the admission queue holds.
         let mut crowd: Vec<_> = (0..3_000).map(|_| server.connect()).collect();
         for one in &mut crowd {
             one.send(begun);
         }
-        // One after the other they would all have been let in, and closed, before this.
+        // In order of arrival, all of them would have been admitted and evicted first.
         let page = server.get("/metrics");
         let name = "\nlongpoll_connections_gave_way_total ";
         let gave_way = page.text().split(name).nth(1).and_then(|rest| rest.lines().next());
         let gave_way: usize = gave_way.expect("the metric").parse().unwrap();
-        assert!(gave_way < 300, "{gave_way} were let in before, with {begun:?}");
+        assert!(gave_way < 300, "{gave_way} were admitted first, with {begun:?}");
     }
 }
 
 #[test]
-fn those_who_queue_at_a_full_server_are_all_told_at_once_that_it_is_full() {
+fn queued_connections_are_all_refused_at_once_when_the_server_is_full() {
     let server =
         Server::start(&["--max-connections", "3", "--max-polls", "2", "--max-event", "1MiB"]);
     server.publish_large_event();
-    let _polls = [1, 2].map(|polls| hold(&server, polls));
+    let _polls = [1, 2].map(|polls| add_held_poll(&server, polls));
     let _blocked = server.occupy_connection();
-    // More than queue at the door.
+    // More than the admission queue holds.
     let mut crowd: Vec<_> = (0..400).map(|_| server.connect()).collect();
     for one in &mut crowd {
         one.send_request("GET", "/health");
     }
     for one in &mut crowd {
-        retry_after(&one.response(), 503);
+        assert_temporary_refusal(&one.response(), 503);
     }
 }
 
 #[test]
-fn a_burst_of_connections_is_answered_to_the_last() {
+fn burst_of_connections_is_answered_completely() {
     let server = Server::start(&["--max-connections", "400"]);
     let mut clients: Vec<_> = (0..300).map(|_| server.connect()).collect();
     for _ in 0..2 {
@@ -335,12 +340,12 @@ fn a_burst_of_connections_is_answered_to_the_last() {
 }
 
 #[test]
-fn descriptors_are_given_back_and_threads_are_used_again() {
+fn descriptors_are_released_and_threads_are_reused() {
     let server = Server::start(&["--max-connections", "40"]);
     let descriptors = || std::fs::read_dir(format!("/proc/{}/fd", server.pid())).unwrap().count();
     server.get("/health");
     wait_until("alone", || server.metric("connections") == 1.0);
-    // Those of the connection that asked may be closing still.
+    // The connection of the last request may still be closing.
     let before = descriptors();
     for _ in 0..3 {
         let polls: Vec<_> = (0..30)
@@ -353,7 +358,7 @@ fn descriptors_are_given_back_and_threads_are_used_again() {
         server.wait_until_held(30);
         drop(polls);
         server.wait_until_held(0);
-        wait_until("the descriptors are back", || descriptors() <= before);
+        wait_until("the descriptors are released", || descriptors() <= before);
         assert!(server.status_number("Threads:") <= 40 + 8);
     }
 }

@@ -1,15 +1,16 @@
-//! Goal: whoever takes all there is, of places or of room, gives way to others.
+//! Guards fairness under overload: clients that take all connections or all body memory are evicted
+//! or refused for others.
 
 use std::sync::atomic::{AtomicBool, Ordering};
 
 use crate::support::{Client, Server, wait_until};
 
-fn ask(client: &mut Client) -> &mut Client {
+fn send_health_request(client: &mut Client) -> &mut Client {
     client.send("GET /health HTTP/1.1\r\nHost: localhost\r\n\r\n")
 }
 
 #[test]
-fn connections_that_ask_without_a_pause_do_not_keep_others_out() {
+fn clients_that_send_without_a_pause_do_not_starve_others() {
     let server = Server::start(&["--max-connections", "4"]);
     let enough = AtomicBool::new(false);
     std::thread::scope(|scope| {
@@ -17,9 +18,9 @@ fn connections_that_ask_without_a_pause_do_not_keep_others_out() {
             scope.spawn(|| {
                 while !enough.load(Ordering::Relaxed) {
                     let mut client = server.connect();
-                    // Until it is thrown out.
+                    // Until the server closes the connection.
                     while !(enough.load(Ordering::Relaxed)
-                        || ask(&mut client).closes_without_response())
+                        || send_health_request(&mut client).closes_without_response())
                     {
                         std::hint::spin_loop();
                     }
@@ -31,13 +32,13 @@ fn connections_that_ask_without_a_pause_do_not_keep_others_out() {
             .filter(|status| *status != 201);
         let refused = refused.count();
         enough.store(true, Ordering::Relaxed);
-        // A machine that is busy with something else may let one wait too long.
+        // On a busy machine a connection may wait longer than the queue allows.
         assert!(refused < 10, "{refused} of 20 were refused");
     });
 }
 
-/// Sends all of a body but its last byte.
-fn stop_half_way(server: &Server, media: &str, length: usize) -> Client {
+/// Sends a body without its last byte.
+fn send_incomplete_body(server: &Server, media: &str, length: usize) -> Client {
     let mut client = server.connect();
     client.send(format!(
         "POST /topics/news HTTP/1.1\r\nHost: localhost\r\n\
@@ -48,16 +49,16 @@ fn stop_half_way(server: &Server, media: &str, length: usize) -> Client {
 }
 
 #[test]
-fn bodies_that_stop_half_way_give_their_room_to_others() {
+fn incomplete_bodies_give_up_their_memory_for_others() {
     let server = Server::start(&[]);
     let refused = || server.metric("refusals_total{cause=\"body_memory\"}");
-    // The large ones leave a rest, which the small ones fill.
+    // The large bodies leave some memory, which the small ones fill.
     let mut stopped: Vec<Client> =
-        (0..40).map(|_| stop_half_way(&server, "application/x-ndjson", 1 << 20)).collect();
-    wait_until("there is no room for a large one", || refused() > 0.0);
+        (0..40).map(|_| send_incomplete_body(&server, "application/x-ndjson", 1 << 20)).collect();
+    wait_until("there is no memory for a large body", || refused() > 0.0);
     let before = refused();
-    stopped.extend((0..60).map(|_| stop_half_way(&server, "text/plain", 60_000)));
-    wait_until("there is no room for a small one", || refused() > before);
+    stopped.extend((0..60).map(|_| send_incomplete_body(&server, "text/plain", 60_000)));
+    wait_until("there is no memory for a small body", || refused() > before);
     for _ in 0..5 {
         server.publish("news", &"x".repeat(60_000));
     }

@@ -1,6 +1,7 @@
-//! Goal: between the look at the log and the wait there is a moment, and nothing falls into it.
+//! Guards against lost wake-ups: an event that is published between a poll's check of the log and its
+//! wait must release the poll.
 //!
-//! A race is not argued away: these run it thousands of times, under load.
+//! These tests run the race thousands of times under load instead of arguing that it cannot happen.
 
 use std::sync::Barrier;
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
@@ -15,16 +16,16 @@ const PUBLISHERS: usize = 8;
 const POLLERS: usize = 50;
 const EVENTS: usize = 20_000;
 
-/// What a poller saw that it should not have.
+/// Violations that the pollers observe.
 #[derive(Default)]
-struct Faults {
+struct Violations {
     lost: AtomicUsize,
     twice: AtomicUsize,
     out_of_order: AtomicUsize,
 }
 
-/// Follows `next` from the start to the last event.
-fn follow(client: &mut Client, faults: &Faults) {
+/// Polls from the start to the last event, along `next`.
+fn follow(client: &mut Client, violations: &Violations) {
     let mut next = String::from("start");
     let mut last = 0;
     while last < EVENTS {
@@ -35,9 +36,9 @@ fn follow(client: &mut Client, faults: &Faults) {
             let digits = line.strip_prefix("{\"seq\":").and_then(|rest| rest.split_once(','));
             let seq: usize = digits.expect("an event").0.parse().unwrap();
             match seq {
-                _ if seq == last => faults.twice.fetch_add(1, Ordering::Relaxed),
-                _ if seq < last => faults.out_of_order.fetch_add(1, Ordering::Relaxed),
-                _ => faults.lost.fetch_add(seq - last - 1, Ordering::Relaxed),
+                _ if seq == last => violations.twice.fetch_add(1, Ordering::Relaxed),
+                _ if seq < last => violations.out_of_order.fetch_add(1, Ordering::Relaxed),
+                _ => violations.lost.fetch_add(seq - last - 1, Ordering::Relaxed),
             };
             last = seq;
         }
@@ -46,9 +47,9 @@ fn follow(client: &mut Client, faults: &Faults) {
 }
 
 #[test]
-fn pollers_under_load_lose_nothing_repeat_nothing_and_keep_the_order() {
+fn pollers_under_load_get_each_event_once_in_order() {
     let server = Server::start(&["--retain-events", "100000"]);
-    let faults = Faults::default();
+    let violations = Violations::default();
     let published = AtomicUsize::new(0);
     let start = Barrier::new(PUBLISHERS + POLLERS);
     std::thread::scope(|scope| {
@@ -65,24 +66,24 @@ fn pollers_under_load_lose_nothing_repeat_nothing_and_keep_the_order() {
             scope.spawn(|| {
                 let mut client = server.connect();
                 start.wait();
-                follow(&mut client, &faults);
+                follow(&mut client, &violations);
             });
         }
     });
-    let Faults { lost, twice, out_of_order } = faults;
+    let Violations { lost, twice, out_of_order } = violations;
     let [lost, twice, out_of_order] = [lost, twice, out_of_order].map(AtomicUsize::into_inner);
     println!("lost {lost}, duplicated {twice}, out of order {out_of_order}");
     assert_eq!((lost, twice, out_of_order), (0, 0, 0));
 }
 
 #[test]
-fn a_publish_that_races_with_a_poll_is_always_seen_by_it() {
+fn poll_sees_a_publish_that_races_with_it() {
     let server = Server::start(&[]);
     let [mut poller, mut publisher] = [server.connect(), server.connect()];
     let mut next = String::from("now");
     next = poller.get(&format!("/topics/a?since={next}&wait=0")).next_cursor().to_owned();
     for round in 0..5_000 {
-        // Both requests are on their way at once; which arrives first is up to the scheduler.
+        // Both requests are in flight; the scheduler decides which one is handled first.
         poller.send_request("GET", &format!("/topics/a?since={next}&wait=55"));
         let release = publisher.post("/topics/a", "", round.to_string());
         let response = poller.response();
@@ -108,7 +109,7 @@ fn every_connection_of_a_burst_is_answered_while_all_stay_open() {
 }
 
 #[test]
-fn a_thousand_held_polls_get_the_same_event_from_one_publish() {
+fn thousand_held_polls_get_the_same_event_from_one_publish() {
     raise_descriptor_limit();
     let server = Server::start(&["--max-connections", "2000"]);
     let mut clients: Vec<_> = (0..1_000).map(|_| server.connect()).collect();
@@ -117,18 +118,18 @@ fn a_thousand_held_polls_get_the_same_event_from_one_publish() {
     }
     server.wait_until_held(1_000);
     assert_eq!(server.publish("all", "for everyone").json()["released"], 1_000);
-    let answers: Vec<_> = clients.iter_mut().map(|client| client.response().body).collect();
-    assert!(answers.iter().all(|body| *body == answers[0]));
-    assert!(String::from_utf8_lossy(&answers[0]).contains("\"data\":\"for everyone\""));
+    let bodies: Vec<_> = clients.iter_mut().map(|client| client.response().body).collect();
+    assert!(bodies.iter().all(|body| *body == bodies[0]));
+    assert!(String::from_utf8_lossy(&bodies[0]).contains("\"data\":\"for everyone\""));
     server.wait_until_held(0);
 }
 
-/// The same race without the sockets around it, so that it is hit often: the poller looks and
-/// sits down while the publisher appends and rings.
+/// The same race without sockets, so that it is hit often: the poller checks and registers while the
+/// publisher appends and notifies.
 #[test]
-fn a_ring_between_the_look_and_the_wait_is_remembered() {
+fn notify_between_the_check_and_the_wait_is_not_lost() {
     const ROUNDS: u64 = 200_000;
-    let room = Room::<(), ()>::default();
+    let waiters = Room::<(), ()>::default();
     let topics = TopicSet::parse("a").unwrap();
     let (log, seen) = (AtomicU64::new(0), AtomicU64::new(0));
     std::thread::scope(|scope| {
@@ -138,21 +139,21 @@ fn a_ring_between_the_look_and_the_wait_is_remembered() {
                 while seen.load(Ordering::SeqCst) + 1 < seq {
                     std::hint::spin_loop();
                 }
-                // At random moments, to meet the poller at every point of its way.
+                // A random delay, so that the notify meets the poller at every point of its code.
                 (0..fastrand::u32(..400)).for_each(|_| std::hint::spin_loop());
                 log.store(seq, Ordering::SeqCst);
-                drop(room.ring(&topic, seq, |()| true));
+                drop(waiters.ring(&topic, seq, |()| true));
             }
         });
         for seq in 1..=ROUNDS {
-            let seat = room.sit(&topics, ());
+            let waiter = waiters.sit(&topics, ());
             if log.load(Ordering::SeqCst) < seq {
                 let deadline = Instant::now() + TEST_TIMEOUT;
-                let woken = seat.wait(seq - 1, deadline);
-                // A lost wake-up is one that only the deadline makes up for.
+                let woken = waiter.wait(seq - 1, deadline);
+                // A lost wake-up shows as a wait that only the deadline ends.
                 let lost = woken != Woken::Rung || Instant::now() > deadline;
                 if lost {
-                    // Lets the publisher end, so that the test can fail.
+                    // Lets the publisher finish, so that the test can fail.
                     seen.store(ROUNDS, Ordering::SeqCst);
                 }
                 assert!(!lost, "the wake-up of round {seq} was lost");

@@ -1,4 +1,4 @@
-//! Bodies: how long they are, and their chunks.
+//! Bodies: their lengths and their chunks.
 
 use super::Expected::{Fine, Refused};
 use super::{Group, Row};
@@ -30,7 +30,7 @@ pub const GROUPS: &[Group] = &[
 const FRAMED: &[Row] = &[
     ("no length and no coding is no body", b"\r\n", Fine(201)),
     (
-        "an answer is expected before the body",
+        "a 100 Continue is expected before the body",
         b"Expect: 100-continue\r\nContent-Length: 1\r\n\r\nx",
         Fine(201),
     ),
@@ -45,7 +45,7 @@ const FRAMED: &[Row] = &[
         Refused(400, "exclude"),
     ),
     (
-        "a coding and a length of nothing",
+        "a coding and a length of zero",
         b"Transfer-Encoding: chunked\r\nContent-Length: 0\r\n\r\n0\r\n\r\n",
         Refused(400, "exclude"),
     ),
@@ -80,7 +80,7 @@ const FRAMED: &[Row] = &[
         Refused(501, "chunked"),
     ),
     (
-        "a length and a coding that is not known",
+        "a length and an unknown coding",
         b"Content-Length: 5\r\nTransfer-Encoding: x\r\n\r\nhello",
         Refused(501, "chunked"),
     ),
@@ -93,7 +93,7 @@ const LENGTHS: &[Row] = &[
     ("no length", b"", Refused(400, "Content-Length")),
     ("a length in words", b" five", Refused(400, "Content-Length")),
     ("a length with a plus", b" +5", Refused(400, "Content-Length")),
-    ("a length below nothing", b" -5", Refused(400, "Content-Length")),
+    ("a negative length", b" -5", Refused(400, "Content-Length")),
     ("a length in hexadecimal", b" 0x5", Refused(400, "Content-Length")),
     ("a length that could be octal", b" 05", Refused(400, "Content-Length")),
     ("a length of two zeros", b" 00", Refused(400, "Content-Length")),
@@ -115,7 +115,7 @@ const LENGTHS: &[Row] = &[
     ("a length beyond 32 bits", b" 4294967301", Refused(413, "65536")),
     ("a length beyond 64 bits", b" 18446744073709551621", Refused(413, "65536")),
     (
-        "a length beyond everything",
+        "a length beyond all integers",
         b" 99999999999999999999999999999999999999999",
         Refused(413, "65536"),
     ),
@@ -124,7 +124,7 @@ const LENGTHS: &[Row] = &[
 const CODINGS: &[Row] = &[
     ("chunked", b"chunked", Fine(201)),
     ("a coding has no case", b"\tChUnKeD ", Fine(201)),
-    ("a coding that is not known", b" gzip", Refused(501, "chunked")),
+    ("an unknown coding", b" gzip", Refused(501, "chunked")),
     ("gzip under chunked", b" gzip, chunked", Refused(501, "chunked")),
     ("chunked under gzip", b" chunked, gzip", Refused(501, "chunked")),
     ("chunked under chunked", b" chunked, chunked", Refused(501, "chunked")),
@@ -161,7 +161,7 @@ const CHUNKS: &[Row] = &[
     ("a size that is no number", b"five\r\nhello\r\n0\r\n\r\n", Refused(400, "size")),
     ("a digit beyond f", b"g\r\nhello\r\n0\r\n\r\n", Refused(400, "size")),
     ("a size with a plus", b"+5\r\nhello\r\n0\r\n\r\n", Refused(400, "size")),
-    ("a size below nothing", b"-5\r\nhello\r\n0\r\n\r\n", Refused(400, "size")),
+    ("a negative size", b"-5\r\nhello\r\n0\r\n\r\n", Refused(400, "size")),
     ("a size marked as hexadecimal", b"0x5\r\nhello\r\n0\r\n\r\n", Refused(400, "size")),
     ("a size with an h", b"5h\r\nhello\r\n0\r\n\r\n", Refused(400, "size")),
     ("a blank before a size", b" 5\r\nhello\r\n0\r\n\r\n", Refused(400, "size")),

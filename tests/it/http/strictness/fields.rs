@@ -1,4 +1,4 @@
-//! Header fields, and the one that names the host.
+//! Header fields, and `Host` among them.
 
 use super::Expected::{Declined, Fine, Last, Refused};
 use super::{Group, Row};
@@ -17,17 +17,17 @@ const FIELDS: &[Row] = &[
     ("blanks around a value", b"X: \t y \t ", Fine(200)),
     ("a tab in a value", b"X: a\tb", Fine(200)),
     ("a colon in a value", b"X: a:b: c", Fine(200)),
-    ("a high byte in a value that nobody reads", b"X: \xff\x80", Fine(200)),
+    ("a high byte in an unused value", b"X: \xff\x80", Fine(200)),
     ("any token is a name", b"!#$%&'*+-.^_`|~9: x", Fine(200)),
     ("a field that comes twice", b"X: a\r\nX: b", Fine(200)),
     ("an underscore is no hyphen", b"Transfer_Encoding: chunked", Fine(200)),
     ("nor in a length", b"Content_Length: 5", Fine(200)),
-    ("a length of nothing", b"Content-Length: 0", Fine(200)),
+    ("a length of zero", b"Content-Length: 0", Fine(200)),
     ("another protocol is offered", b"Connection: Upgrade\r\nUpgrade: h2c", Fine(200)),
     ("the host is named as hop by hop", b"Connection: Host, keep-alive", Fine(200)),
     ("a method in a header", b"X-HTTP-Method-Override: DELETE", Fine(200)),
     ("trailers are welcome", b"TE: trailers, deflate", Fine(200)),
-    ("an answer is expected, but no body sent", b"Expect: 100-continue", Fine(200)),
+    ("a 100 Continue is expected without a body", b"Expect: 100-continue", Fine(200)),
     ("the connection is to close", b"Connection: close", Last(200)),
     ("the connection is to close, among others", b"Connection: a,\tCLOSE ,b", Last(200)),
     ("the connection is to close, a line later", b"Connection: a\r\nConnection: close", Last(200)),
@@ -45,7 +45,7 @@ const FIELDS: &[Row] = &[
     ("a line folded with a tab", b"X: y\r\n\tz", Refused(400, "folded")),
     ("a coding on a folded line", b"Transfer-Encoding:\r\n chunked", Refused(400, "folded")),
     ("a line folded after LF alone", b"X: y\n z", Refused(400, "LF alone")),
-    ("a folded line of nothing", b"X: y\r\n ", Refused(400, "folded")),
+    ("an empty folded line", b"X: y\r\n ", Refused(400, "folded")),
     ("no colon", b"X", Refused(400, "name")),
     ("no name", b": y", Refused(400, "name")),
     ("a colon alone", b":", Refused(400, "name")),

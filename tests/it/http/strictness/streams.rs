@@ -1,5 +1,5 @@
-//! Whole streams: what comes before a request, requests that take no body, other protocols, and
-//! what is too large.
+//! Whole streams: bytes before a request, requests without a body, other protocols, and sizes above
+//! the limits.
 
 use super::Expected::{Declined, Fine, Last, Refused};
 use super::{Case, Expected, Group, Row};
@@ -21,7 +21,7 @@ const STREAMS: &[Row] = &[
     ("a foreign target in HTTP/1.0", b"GET http://evil.example/health HTTP/1.0\r\nConnection: close\r\n\r\n", Refused(403, "evil")),
     ("two hosts in HTTP/1.0", b"GET /health HTTP/1.0\r\nHost: localhost\r\nHost: localhost\r\n\r\n", Refused(400, "Host")),
     ("an empty host in HTTP/1.0", b"GET /health HTTP/1.0\r\nHost:\r\n\r\n", Refused(400, "Host")),
-    ("HTTP/1.0 that would stay", b"GET /health HTTP/1.0\r\nConnection: keep-alive\r\n\r\n", Last(200)),
+    ("HTTP/1.0 with keep-alive", b"GET /health HTTP/1.0\r\nConnection: keep-alive\r\n\r\n", Last(200)),
     ("a length in HTTP/1.0", b"POST /topics/other HTTP/1.0\r\nContent-Length: 5\r\n\r\nhello", Last(201)),
     ("a coding in HTTP/1.0", b"POST /topics/strict HTTP/1.0\r\nTransfer-Encoding: chunked\r\n\r\n0\r\n\r\n", Refused(400, "HTTP/1.0")),
     ("the absolute form without a Host", b"GET http://localhost/health HTTP/1.1\r\n\r\n", Refused(400, "missing")),
@@ -48,17 +48,17 @@ const STREAMS: &[Row] = &[
     ("a greeting of SSH", b"SSH-2.0-OpenSSH_9.2\r\n", Refused(400, "method")),
     ("a greeting of mail", b"EHLO example.com\r\n", Refused(400, "HTTP/1.1")),
     ("a command of Redis", b"*1\r\n$4\r\nPING\r\n", Refused(400, "method")),
-    ("an answer for a request", b"HTTP/1.1 200 OK\r\nContent-Length: 0\r\n\r\n", Refused(400, "method")),
+    ("a response for a request", b"HTTP/1.1 200 OK\r\nContent-Length: 0\r\n\r\n", Refused(400, "method")),
     ("JSON for a request", b"{\"a\":1}\r\n", Refused(400, "method")),
     ("UTF-16 for a request", b"G\0E\0T\0 \0/\0", Refused(400, "method")),
     ("zeros for a request", b"\0\0\0\0", Refused(400, "method")),
     ("high bytes for a request", b"\xff\xfe\xfd", Refused(400, "method")),
 ];
 
-/// The limit of a head, as it is by default.
+/// The default limit of a head.
 const LIMIT: usize = 16 << 10;
 
-/// Rows that are too long to be written out.
+/// Rows that are too long to write out.
 pub fn made() -> Vec<Case> {
     let filler = |count: usize| "x".repeat(count);
     let head = |fields: &str| format!("GET /health HTTP/1.1\r\nHost: localhost\r\n{fields}\r\n");
@@ -79,12 +79,12 @@ pub fn made() -> Vec<Case> {
         let text = chunked("1\r\nx\r\n");
         format!("{}{lines}\r\n", text.trim_end_matches("\r\n\r\n").to_owned() + "\r\n")
     };
-    let line = |what: &str| format!("{what} HTTP/1.1\r\nHost: localhost\r\n\r\n");
+    let line = |start: &str| format!("{start} HTTP/1.1\r\nHost: localhost\r\n\r\n");
     let long = filler(LIMIT);
     let rows: Vec<(&'static str, String, Expected)> = vec![
         ("a head of just the right size", fitting(LIMIT), Fine(200)),
         ("a head that is a byte too large", fitting(LIMIT + 1), Refused(431, "16384")),
-        ("as many fields as there may be", fields(63), Fine(200)),
+        ("the largest number of fields", fields(63), Fine(200)),
         ("a field too many", fields(64), Refused(431, "64")),
         ("a target that is too long", line(&format!("GET /{long}")), Refused(414, "16384")),
         ("a query that is too long", line(&format!("GET /?{long}")), Refused(414, "16384")),
@@ -94,7 +94,7 @@ pub fn made() -> Vec<Case> {
         ("a name that is too long", head(&format!("{long}: x\r\n")), Refused(431, "16384")),
         ("a value that is too long", head(&format!("X: {long}\r\n")), Refused(431, "16384")),
         (
-            "too much and wrong besides",
+            "too large and also malformed",
             head(&format!("X: {long}\r\nX : y\r\n")),
             Refused(431, "16384"),
         ),
@@ -104,13 +104,13 @@ pub fn made() -> Vec<Case> {
             Refused(431, "4096"),
         ),
         (
-            "as many chunk extensions as there may be",
+            "the longest chunk extensions",
             chunked(&format!("1;{}\r\nx\r\n", filler(200)).repeat(20)),
             Fine(201),
         ),
         ("a chunk extension too long", chunked(&format!("1;{long}")), Refused(400, "256")),
         ("too many trailers", trailers(41), Refused(431, "4096")),
-        ("as many trailers as there may be", trailers(40), Fine(201)),
+        ("the longest trailers", trailers(40), Fine(201)),
     ];
     rows.into_iter()
         .map(|(name, text, expected)| Case { name: name.into(), bytes: text.into(), expected })
