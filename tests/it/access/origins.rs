@@ -1,4 +1,5 @@
-//! Goal: a page of another site can neither publish nor read, unless it was let in by name.
+//! Guards against cross-origin requests: a page of another site can neither publish nor read unless its
+//! origin is allowed by name.
 
 use std::io::Write as _;
 use std::os::unix::net::UnixStream;
@@ -9,18 +10,18 @@ use crate::support::{Client, Response, program};
 
 const APP: &str = "https://app.example";
 
-fn ask(client: &mut Client, request: &str, fields: &str) -> Response {
+fn send(client: &mut Client, request: &str, fields: &str) -> Response {
     client.send(format!("{request} HTTP/1.1\r\n{fields}\r\n"));
     if request.starts_with("HEAD") { client.response_head() } else { client.response() }
 }
 
-/// With the server's own name as Host.
-fn own(server: &Server, request: &str, fields: &str) -> Response {
-    ask(&mut server.connect(), request, &format!("Host: {}\r\n{fields}", server.address))
+/// Sends a request with the server's own address as `Host`.
+fn request_with_own_host(server: &Server, request: &str, fields: &str) -> Response {
+    send(&mut server.connect(), request, &format!("Host: {}\r\n{fields}", server.address))
 }
 
 #[test]
-fn a_page_of_another_site_can_neither_publish_nor_read_nor_trim() {
+fn page_of_another_site_can_neither_publish_nor_read_nor_trim() {
     let server = Server::start(&[]);
     server.publish("news", "secret");
     let port = server.address.port();
@@ -41,7 +42,8 @@ fn a_page_of_another_site_can_neither_publish_nor_read_nor_trim() {
             "GET /health",
             "OPTIONS /topics/news",
         ] {
-            let response = own(&server, request, &format!("Origin: {origin}\r\n"));
+            let response =
+                request_with_own_host(&server, request, &format!("Origin: {origin}\r\n"));
             assert_eq!(response.status, 403, "{request} {origin}");
             assert!(response.detail().contains("--allow-origin"), "{response:?}");
             assert_eq!(response.header("Access-Control-Allow-Origin"), None);
@@ -49,28 +51,35 @@ fn a_page_of_another_site_can_neither_publish_nor_read_nor_trim() {
         }
         let field = format!("Origin: {origin}\r\n");
         assert_eq!(server.connect().post("/topics/news", &field, "mine").status, 403, "{origin}");
-        assert_eq!(own(&server, "DELETE /topics/news", &field).status, 403, "{origin}");
+        assert_eq!(
+            request_with_own_host(&server, "DELETE /topics/news", &field).status,
+            403,
+            "{origin}"
+        );
     }
     assert_eq!(server.get("/topics/news").data(), ["secret"]);
     assert!(server.metric("refusals_total{cause=\"foreign_origin\"}") >= 56.0);
 }
 
 #[test]
-fn the_servers_own_pages_may() {
+fn own_pages_are_allowed() {
     let server = Server::start(&[]);
     let port = server.address.port();
     for name in ["127.0.0.1", "localhost", "[::1]"] {
         let fields = format!("Host: {name}:{port}\r\nOrigin: http://{name}:{port}\r\n");
         let fields = format!("{fields}Sec-Fetch-Site: same-origin\r\nContent-Length: 0\r\n");
-        let response = ask(&mut server.connect(), "POST /topics/news", &fields);
+        let response = send(&mut server.connect(), "POST /topics/news", &fields);
         assert_eq!(response.status, 201, "{name}");
         assert_eq!(response.header("Access-Control-Allow-Origin"), None);
     }
-    assert_eq!(own(&server, "GET /topics/news", "Sec-Fetch-Site: none\r\n").status, 200);
+    assert_eq!(
+        request_with_own_host(&server, "GET /topics/news", "Sec-Fetch-Site: none\r\n").status,
+        200
+    );
 }
 
 #[test]
-fn a_site_that_is_named_may_and_reads_every_answer_and_its_headers() {
+fn allowed_origin_can_read_every_response_and_its_headers() {
     let server =
         Server::start(&["--allow-origin", APP, "--allow-origin", "http://other.example:81"]);
     server.publish("news", "hello");
@@ -91,7 +100,7 @@ fn a_site_that_is_named_may_and_reads_every_answer_and_its_headers() {
     ] {
         for field in ["", "Connection: close\r\n"] {
             let cross = format!("Origin: {APP}\r\nSec-Fetch-Site: cross-site\r\n{field}");
-            let response = own(&server, &request, &cross);
+            let response = request_with_own_host(&server, &request, &cross);
             assert_eq!(response.status, status, "{request}");
             assert_eq!(response.header("Access-Control-Allow-Origin"), Some(APP), "{request}");
             assert_eq!(response.header("Vary"), Some("Origin"));
@@ -100,22 +109,23 @@ fn a_site_that_is_named_may_and_reads_every_answer_and_its_headers() {
                 assert!(exposed.contains(header), "{exposed}");
             }
         }
-        // Nobody else gets an answer made for that site, or is told of it.
-        let response = own(&server, &request, "");
+        // Other origins get no CORS headers, and none that name the allowed origin.
+        let response = request_with_own_host(&server, &request, "");
         assert_eq!(response.header("Access-Control-Allow-Origin"), None, "{request}");
-        let evil = own(&server, &request, "Origin: https://evil.example\r\n");
+        let evil = request_with_own_host(&server, &request, "Origin: https://evil.example\r\n");
         assert_eq!(evil.status, 403);
     }
-    // Also where the body is never read.
+    // The headers are also set where the body is never read.
     let long = format!("Origin: {APP}\r\nContent-Length: 99999999\r\n");
-    let response = own(&server, "POST /topics/news", &long);
+    let response = request_with_own_host(&server, "POST /topics/news", &long);
     assert_eq!((response.status, response.header("Access-Control-Allow-Origin")), (413, Some(APP)));
-    let other = own(&server, "GET /health", "Origin: HTTP://other.example:81\r\n");
+    let other =
+        request_with_own_host(&server, "GET /health", "Origin: HTTP://other.example:81\r\n");
     assert_eq!(other.header("Access-Control-Allow-Origin"), Some("http://other.example:81"));
 }
 
 #[test]
-fn a_held_poll_of_a_named_site_is_answered_for_that_site_and_others_are_not() {
+fn held_poll_of_an_allowed_origin_gets_its_cors_headers_and_others_none() {
     let server = Server::start(&["--allow-origin", APP]);
     let mut plain: Vec<Client> =
         (0..5).map(|_| server.hold_poll("/topics/news?since=now&wait=60")).collect();
@@ -137,13 +147,13 @@ fn a_held_poll_of_a_named_site_is_answered_for_that_site_and_others_are_not() {
 }
 
 #[test]
-fn a_preflight_says_what_a_named_site_may_send_and_is_kept() {
+fn preflight_lists_what_an_allowed_origin_may_send_and_is_cached() {
     let server = Server::start(&["--allow-origin", APP]);
     let preflight = format!(
         "Origin: {APP}\r\nAccess-Control-Request-Method: POST\r\n\
          Access-Control-Request-Headers: authorization,content-type,idempotency-key\r\n"
     );
-    let response = own(&server, "OPTIONS /topics/news", &preflight);
+    let response = request_with_own_host(&server, "OPTIONS /topics/news", &preflight);
     assert_eq!(response.status, 204);
     assert_eq!(response.header("Access-Control-Allow-Origin"), Some(APP));
     let methods = response.header("Access-Control-Allow-Methods").unwrap();
@@ -154,27 +164,28 @@ fn a_preflight_says_what_a_named_site_may_send_and_is_kept() {
     }
     assert!(response.header("Access-Control-Max-Age").is_some());
     let evil = preflight.replace(APP, "https://evil.example");
-    assert_eq!(own(&server, "OPTIONS /topics/news", &evil).status, 403);
+    assert_eq!(request_with_own_host(&server, "OPTIONS /topics/news", &evil).status, 403);
 }
 
 #[test]
-fn options_says_which_methods_there_are() {
+fn options_lists_the_methods() {
     let server = Server::start(&[]);
     for (target, allowed) in [
         ("/topics/news", "GET, HEAD, POST, DELETE, OPTIONS"),
         ("/health", "GET, HEAD, OPTIONS"),
         ("*", "GET, HEAD, POST, DELETE, OPTIONS"),
     ] {
-        let response = own(&server, &format!("OPTIONS {target}"), "");
+        let response = request_with_own_host(&server, &format!("OPTIONS {target}"), "");
         assert_eq!((response.status, response.header("Allow")), (204, Some(allowed)), "{target}");
     }
 }
 
 #[test]
-fn an_asterisk_lets_every_site_in() {
+fn asterisk_allows_every_origin() {
     let server = Server::start(&["--allow-origin", "*"]);
     for origin in ["https://any.example", "null"] {
-        let response = own(&server, "GET /health", &format!("Origin: {origin}\r\n"));
+        let response =
+            request_with_own_host(&server, "GET /health", &format!("Origin: {origin}\r\n"));
         assert_eq!(response.header("Access-Control-Allow-Origin"), Some("*"), "{origin}");
     }
     let help = program().arg("--help").output().unwrap();
@@ -182,7 +193,7 @@ fn an_asterisk_lets_every_site_in() {
 }
 
 #[test]
-fn what_a_cross_site_page_asks_without_saying_whose_it_is_is_refused_but_a_visit() {
+fn cross_site_request_without_origin_is_refused_unless_it_is_a_navigation() {
     let server = Server::start(&[]);
     let cross = "Sec-Fetch-Site: cross-site\r\n";
     for (request, fields) in [
@@ -192,20 +203,24 @@ fn what_a_cross_site_page_asks_without_saying_whose_it_is_is_refused_but_a_visit
         ("GET /", "Sec-Fetch-Mode: no-cors\r\n"),
         ("GET /health", ""),
     ] {
-        let response = own(&server, request, &format!("{cross}{fields}"));
+        let response = request_with_own_host(&server, request, &format!("{cross}{fields}"));
         assert_eq!(response.status, 403, "{request} {fields}");
         assert!(response.detail().contains("--allow-origin"));
     }
-    let visit = own(&server, "GET /", &format!("{cross}Sec-Fetch-Mode: navigate\r\n"));
+    let visit =
+        request_with_own_host(&server, "GET /", &format!("{cross}Sec-Fetch-Mode: navigate\r\n"));
     assert_ne!(visit.status, 403);
-    assert_eq!(own(&server, "GET /health", "Sec-Fetch-Site: same-site\r\n").status, 200);
+    assert_eq!(
+        request_with_own_host(&server, "GET /health", "Sec-Fetch-Site: same-site\r\n").status,
+        200
+    );
 }
 
 #[test]
-fn a_name_that_somebody_else_points_here_is_refused_and_the_error_says_how_to_allow_it() {
+fn foreign_host_name_is_refused_and_the_error_says_how_to_allow_it() {
     let server = Server::start(&["--allow-host", "Events.Example", "--allow-host", "other"]);
     let status = |host: &str| {
-        let response = ask(&mut server.connect(), "GET /health", &format!("Host: {host}\r\n"));
+        let response = send(&mut server.connect(), "GET /health", &format!("Host: {host}\r\n"));
         if response.status == 403 {
             let bare = host.split(':').next().unwrap();
             assert!(response.detail().contains(&format!("--allow-host {bare}")), "{response:?}");
@@ -227,23 +242,24 @@ fn a_name_that_somebody_else_points_here_is_refused_and_the_error_says_how_to_al
     }
     let machine = rustix::system::uname().nodename().to_str().unwrap().to_owned();
     assert_eq!((status(&machine), status(&format!("{machine}.local:8080"))), (200, 200));
-    // Pages of such a name are of the server's own origin: only the name gives them away.
+    // DNS rebinding: to a browser, pages of such a name are same-origin, so that only the name shows
+    // them to be foreign.
     let rebound = "Host: evil.example:8080\r\nOrigin: http://evil.example:8080\r\n";
     let mut client = server.connect();
     assert_eq!(
-        ask(&mut client, "POST /topics/news", &format!("{rebound}Content-Length: 0\r\n")).status,
+        send(&mut client, "POST /topics/news", &format!("{rebound}Content-Length: 0\r\n")).status,
         403
     );
     assert_eq!(server.metric("refusals_total{cause=\"foreign_host\"}"), 5.0);
 }
 
 #[test]
-fn over_a_unix_socket_any_name_will_do() {
+fn unix_socket_accepts_any_host_name() {
     let path = std::env::temp_dir().join(format!("longpoll-{}-sites", std::process::id()));
     let server = Server::start(&["--listen", &format!("unix:{}", path.display())]);
     let mut stream = UnixStream::connect(&path).unwrap();
     stream
-        .write_all(b"GET /health HTTP/1.1\r\nHost: whatever\r\nConnection: close\r\n\r\n")
+        .write_all(b"GET /health HTTP/1.1\r\nHost: any.example\r\nConnection: close\r\n\r\n")
         .unwrap();
     let response = HttpReader::new(stream).response().expect("a response");
     assert_eq!(response.status, 200, "{response:?}");
@@ -252,7 +268,7 @@ fn over_a_unix_socket_any_name_will_do() {
 }
 
 #[test]
-fn no_answer_lets_a_browser_guess_its_type() {
+fn every_response_forbids_content_sniffing() {
     let server = Server::start(&[]);
     server.publish("news", "<script>");
     for target in

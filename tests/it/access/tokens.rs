@@ -1,4 +1,4 @@
-//! Goal: with `--tokens` each client may do what its token says, and nothing else.
+//! Guards tokens: with `--tokens`, a client may do what its token allows and nothing else.
 
 use std::io::{BufRead as _, BufReader};
 use std::process::{Command, Stdio};
@@ -6,13 +6,13 @@ use std::process::{Command, Stdio};
 use crate::support::tokens::{TokenFile, bearer, new_token};
 use crate::support::{Client, Response, Server, program, wait_until};
 
-fn ask(server: &Server, request: &str, fields: &str) -> Response {
+fn send(server: &Server, request: &str, fields: &str) -> Response {
     let mut client = server.connect();
     client.send(format!("{request} HTTP/1.1\r\nHost: localhost\r\n{fields}\r\n"));
     if request.starts_with("HEAD") { client.response_head() } else { client.response() }
 }
 
-fn hold(server: &Server, target: &str, secret: &str) -> Client {
+fn send_poll(server: &Server, target: &str, secret: &str) -> Client {
     let mut client = server.connect();
     client.send(format!("GET {target} HTTP/1.1\r\nHost: localhost\r\n{}\r\n", bearer(secret)));
     client
@@ -24,9 +24,9 @@ const SENSORS: &[&str] = &["*", "sensors.*", "news,sensors.*"];
 const BOTH: &[&str] = &["*", "news,sensors.*"];
 const ANY: &[&str] = &["*", "news", "sensors.*", "news,sensors.*"];
 
-/// A request, the right that it needs, and the patterns of which one has to be the token's.
-type Verb = (&'static str, &'static str, &'static [&'static str]);
-const VERBS: [Verb; 21] = [
+/// A request, the right that it requires, and the topic patterns of the tokens that may send it.
+type RequestRow = (&'static str, &'static str, &'static [&'static str]);
+const REQUESTS: [RequestRow; 21] = [
     ("GET /topics/news?wait=0", "read", NEWS),
     ("HEAD /topics/news", "read", NEWS),
     ("GET /topics/sensors.attic?wait=0", "read", SENSORS),
@@ -51,7 +51,7 @@ const VERBS: [Verb; 21] = [
 ];
 
 #[test]
-fn right_by_pattern_by_verb_a_token_may_what_its_line_says() {
+fn token_allows_exactly_its_rights_on_its_topics() {
     let tokens: Vec<_> = ["read", "publish", "admin", "read,publish", "read,publish,admin"]
         .iter()
         .flat_map(|rights| {
@@ -66,11 +66,11 @@ fn right_by_pattern_by_verb_a_token_may_what_its_line_says() {
     let file = TokenFile::new("matrix", &text);
     let server = Server::start(&["--tokens", file.path()]);
     let mut rows = 0;
-    for (request, right, patterns) in VERBS {
+    for (request, right, patterns) in REQUESTS {
         let body = if request.starts_with("POST") { "Content-Length: 0\r\n" } else { "" };
         for (rights, topics, (_, secret)) in &tokens {
             let fields = format!("{}{body}", bearer(secret));
-            let response = ask(&server, request, &fields);
+            let response = send(&server, request, &fields);
             let allowed = right.is_empty()
                 || rights.split(',').any(|r| r == right) && patterns.contains(topics);
             let ok = matches!(response.status, 200 | 201 | 204);
@@ -81,12 +81,12 @@ fn right_by_pattern_by_verb_a_token_may_what_its_line_says() {
         }
         for fields in [
             String::new(),
-            bearer("nobody's"),
+            bearer("unknown"),
             bearer(&tokens[0].2.1.to_ascii_lowercase()),
             format!("Authorization: Basic {}\r\n", tokens[0].2.1),
             "Authorization: Bearer\r\n".into(),
         ] {
-            let response = ask(&server, request, &format!("{fields}{body}"));
+            let response = send(&server, request, &format!("{fields}{body}"));
             let open = right.is_empty();
             assert_eq!(response.status == 401, !open, "{request} with {fields}: {response:?}");
             let challenge = response.header("WWW-Authenticate");
@@ -98,7 +98,7 @@ fn right_by_pattern_by_verb_a_token_may_what_its_line_says() {
 }
 
 #[test]
-fn a_key_belongs_to_its_token() {
+fn idempotency_key_belongs_to_its_token() {
     let (a, b) = (new_token("a", "publish,read", "*"), new_token("b", "publish", "*"));
     let file = TokenFile::new("keys", &format!("{}{}", a.0, b.0));
     let server = Server::start(&["--tokens", file.path()]);
@@ -111,32 +111,33 @@ fn a_key_belongs_to_its_token() {
 }
 
 #[test]
-fn a_held_poll_ends_when_its_token_is_taken_back_and_others_go_on() {
+fn revoked_token_ends_its_held_polls_and_others_continue() {
     let (a, b, c) =
         (new_token("a", "read", "*"), new_token("b", "read", "*"), new_token("c", "read", "*"));
     let admin = new_token("root", "admin,publish", "*");
     let file = TokenFile::new("revoke", &format!("{}{}{}{}", a.0, b.0, c.0, admin.0));
     let server = Server::start(&["--tokens", file.path()]);
     let target = "/topics/news?since=now&wait=60";
-    let [mut first, mut second, mut third] = [&a.1, &b.1, &c.1].map(|s| hold(&server, target, s));
+    let [mut first, mut second, mut third] =
+        [&a.1, &b.1, &c.1].map(|s| send_poll(&server, target, s));
     let held = || {
-        let page = ask(&server, "GET /metrics", &bearer(&admin.1));
+        let page = send(&server, "GET /metrics", &bearer(&admin.1));
         page.text().contains("longpoll_polls_held 3\n")
     };
     wait_until("three polls are held", held);
-    // The first is gone, the second may read something else, the third stays.
+    // The first token is removed, the second may read another topic, the third stays.
     let other = b.0.replace('*', "other");
     file.write(&format!("{other}{}{}", c.0, admin.0));
     assert_eq!(first.response().status, 401);
     assert_eq!(second.response().status, 403);
-    assert_eq!(ask(&server, "GET /topics/news?wait=0", &bearer(&a.1)).status, 401);
+    assert_eq!(send(&server, "GET /topics/news?wait=0", &bearer(&a.1)).status, 401);
     let fields = bearer(&admin.1);
     assert_eq!(server.connect().post("/topics/news", &fields, "hello").status, 201);
     assert_eq!(third.response().data(), ["hello"]);
 }
 
 #[test]
-fn a_wrong_change_of_the_file_is_told_and_changes_nothing() {
+fn invalid_change_of_the_token_file_is_logged_and_changes_nothing() {
     let (a, b) = (new_token("a", "read", "*"), new_token("b", "read", "*"));
     let file = TokenFile::new("reload", &a.0);
     let mut command = program();
@@ -144,45 +145,45 @@ fn a_wrong_change_of_the_file_is_told_and_changes_nothing() {
     let mut server = Server::spawn(&mut command);
     let mut lines = BufReader::new(server.stderr()).lines().map(Result::unwrap);
     let status = |token: &(String, String)| {
-        ask(&server, "GET /topics/news?wait=0", &bearer(&token.1)).status
+        send(&server, "GET /topics/news?wait=0", &bearer(&token.1)).status
     };
     assert_eq!((status(&a), status(&b)), (200, 401));
     file.write(&format!("{}{}oops\n", a.0, b.0));
-    let told = lines.find(|line| line.contains("tokens: NOT")).unwrap();
-    assert!(told.contains("1 known before stay"), "{told}");
-    assert!(told.contains("line 3: words: 1"), "{told}");
+    let logged = lines.find(|line| line.contains("tokens: NOT")).unwrap();
+    assert!(logged.contains("1 known before stay"), "{logged}");
+    assert!(logged.contains("line 3: words: 1"), "{logged}");
     assert_eq!((status(&a), status(&b)), (200, 401));
     file.write(&b.0);
-    let told = lines.find(|line| line.contains("tokens: ")).unwrap();
-    assert!(told.contains("1 are known now"), "{told}");
+    let logged = lines.find(|line| line.contains("tokens: ")).unwrap();
+    assert!(logged.contains("1 are known now"), "{logged}");
     assert_eq!((status(&a), status(&b)), (401, 200));
     std::fs::remove_file(file.path()).unwrap();
-    let told = lines.find(|line| line.contains("tokens: NOT")).unwrap();
-    assert!(told.contains("No such file"), "{told}");
+    let logged = lines.find(|line| line.contains("tokens: NOT")).unwrap();
+    assert!(logged.contains("No such file"), "{logged}");
     assert_eq!((status(&a), status(&b)), (401, 200));
 }
 
 #[test]
-fn secrets_are_in_no_line_on_stderr() {
+fn stderr_contains_no_secrets() {
     let (line, secret) = new_token("a", "read", "*");
     let file = TokenFile::new("quiet", &line);
     let mut command = program();
     command.args(["--listen", "127.0.0.1:0", "--log", "requests", "--tokens", file.path()]);
     let mut server = Server::spawn(command.stderr(Stdio::piped()));
-    ask(&server, "GET /topics/news?wait=0", &bearer(&secret));
-    ask(&server, "POST /topics/news", &format!("{}Content-Length: 0\r\n", bearer(&secret)));
-    ask(&server, &format!("GET /topics/news?access_token={secret}"), "");
-    ask(&server, "GET /metrics", &bearer("wrong-secret"));
+    send(&server, "GET /topics/news?wait=0", &bearer(&secret));
+    send(&server, "POST /topics/news", &format!("{}Content-Length: 0\r\n", bearer(&secret)));
+    send(&server, &format!("GET /topics/news?access_token={secret}"), "");
+    send(&server, "GET /metrics", &bearer("wrong-secret"));
     server.signal(15);
-    let told: Vec<String> = BufReader::new(server.stderr()).lines().map(Result::unwrap).collect();
-    assert!(told.iter().any(|line| line.contains("/topics/news")), "{told:?}");
-    assert!(told.iter().any(|line| line.contains("unauthorized")), "{told:?}");
-    assert!(!told.iter().any(|line| line.contains(&secret) || line.contains("wrong-secret")));
+    let logged: Vec<String> = BufReader::new(server.stderr()).lines().map(Result::unwrap).collect();
+    assert!(logged.iter().any(|line| line.contains("/topics/news")), "{logged:?}");
+    assert!(logged.iter().any(|line| line.contains("unauthorized")), "{logged:?}");
+    assert!(!logged.iter().any(|line| line.contains(&secret) || line.contains("wrong-secret")));
     assert!(server.wait().0.success());
 }
 
 #[test]
-fn a_file_that_is_wrong_keeps_the_server_from_starting_and_is_named_with_its_line() {
+fn invalid_token_file_prevents_the_start_and_is_named_with_its_line() {
     let (line, _) = new_token("a", "read", "*");
     for (text, word) in [
         (format!("{line}{line}"), "line 2: name a"),
@@ -192,18 +193,18 @@ fn a_file_that_is_wrong_keeps_the_server_from_starting_and_is_named_with_its_lin
     ] {
         let file = TokenFile::new("wrong", &text);
         let args = ["--listen", "127.0.0.1:0", "--tokens", file.path()];
-        let ended = program().args(args).output().unwrap();
-        let told = String::from_utf8(ended.stderr).unwrap();
-        assert_eq!(ended.status.code(), Some(1), "{told}");
-        assert!(told.contains(file.path()) && told.contains(word), "{told}");
+        let output = program().args(args).output().unwrap();
+        let logged = String::from_utf8(output.stderr).unwrap();
+        assert_eq!(output.status.code(), Some(1), "{logged}");
+        assert!(logged.contains(file.path()) && logged.contains(word), "{logged}");
     }
-    let ended = program().args(["--tokens", "/nowhere/tokens"]).output().unwrap();
-    assert_eq!(ended.status.code(), Some(1));
-    assert!(String::from_utf8(ended.stderr).unwrap().contains("/nowhere/tokens"));
+    let output = program().args(["--tokens", "/nowhere/tokens"]).output().unwrap();
+    assert_eq!(output.status.code(), Some(1));
+    assert!(String::from_utf8(output.stderr).unwrap().contains("/nowhere/tokens"));
 }
 
 #[test]
-fn a_token_is_made_only_when_a_server_would_take_it() {
+fn token_is_created_only_if_a_server_would_accept_it() {
     let (line, secret) = new_token("attic", "publish", "sensors.*");
     let words: Vec<&str> = line.split_whitespace().collect();
     assert_eq!((words[0], words[2], words[3]), ("attic", "publish", "sensors.*"));
@@ -221,15 +222,15 @@ fn a_token_is_made_only_when_a_server_would_take_it() {
         (&["token", "a", "read", "a b"], "a token has four"),
         (&["token", "a", "read", "*", "--what"], "--what"),
     ] {
-        let ended = program().args(args).output().unwrap();
-        let told = String::from_utf8(ended.stderr).unwrap();
-        assert_eq!((ended.status.code(), ended.stdout.len()), (Some(2), 0), "{told}");
-        assert!(told.contains(word), "{told}");
+        let output = program().args(args).output().unwrap();
+        let logged = String::from_utf8(output.stderr).unwrap();
+        assert_eq!((output.status.code(), output.stdout.len()), (Some(2), 0), "{logged}");
+        assert!(logged.contains(word), "{logged}");
     }
 }
 
 #[test]
-fn a_token_that_is_taken_back_while_a_body_arrives_does_not_publish_it() {
+fn token_revoked_during_a_body_does_not_publish_it() {
     let (a, b) = (new_token("a", "publish", "*"), new_token("b", "read", "*"));
     let file = TokenFile::new("late", &format!("{}{}", a.0, b.0));
     let server = Server::start(&["--tokens", file.path()]);
@@ -239,28 +240,29 @@ fn a_token_that_is_taken_back_while_a_body_arrives_does_not_publish_it() {
         bearer(&a.1)
     ));
     file.write(&b.0);
-    let gone = || ask(&server, "POST /topics/x", &format!("{}Content-Length: 0\r\n", bearer(&a.1)));
-    wait_until("the token is gone", || gone().status == 401);
+    let status =
+        || send(&server, "POST /topics/x", &format!("{}Content-Length: 0\r\n", bearer(&a.1)));
+    wait_until("the token is revoked", || status().status == 401);
     assert_eq!(client.send("lo").response().status, 401);
-    assert_eq!(ask(&server, "GET /topics/news?wait=0", &bearer(&b.1)).seqs(), [0; 0]);
+    assert_eq!(send(&server, "GET /topics/news?wait=0", &bearer(&b.1)).seqs(), [0; 0]);
 }
 
 #[test]
-fn tokens_come_from_a_regular_file_only() {
+fn token_file_must_be_a_regular_file() {
     let (line, secret) = new_token("a", "read", "*");
     let file = TokenFile::new("pipe", &line);
     let server = Server::start(&["--tokens", file.path()]);
     std::fs::remove_file(file.path()).unwrap();
     assert!(Command::new("mkfifo").arg(file.path()).status().unwrap().success());
-    // Whoever opened it would wait for ever, and look after nothing else.
-    let mut left = hold(&server, "/topics/news?since=now&wait=60", &secret);
-    wait_until("it is looked at", || ask(&server, "GET /health", "").status == 200);
-    let ended = program().args(["--listen", "127.0.0.1:0", "--tokens", file.path()]).output();
-    let ended = ended.unwrap();
-    assert_eq!(ended.status.code(), Some(1));
-    assert!(String::from_utf8(ended.stderr).unwrap().contains("no regular file"));
+    // Opening a FIFO would block the housekeeping thread forever.
+    let mut left = send_poll(&server, "/topics/news?since=now&wait=60", &secret);
+    wait_until("the server serves", || send(&server, "GET /health", "").status == 200);
+    let output = program().args(["--listen", "127.0.0.1:0", "--tokens", file.path()]).output();
+    let output = output.unwrap();
+    assert_eq!(output.status.code(), Some(1));
+    assert!(String::from_utf8(output.stderr).unwrap().contains("no regular file"));
     server.signal(15);
     assert_eq!(left.response().json()["reason"], "drain");
     let mut server = server;
-    assert!(server.wait().0.success(), "its watch has ended");
+    assert!(server.wait().0.success(), "the housekeeping thread has ended");
 }

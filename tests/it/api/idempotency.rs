@@ -1,4 +1,5 @@
-//! Goal: a publish that is repeated under its idempotency key is one event, whoever asks how often.
+//! Guards idempotency keys: a publish that is repeated with its key appends one event, no matter how
+//! often and by how many clients it is repeated.
 
 use std::sync::Barrier;
 use std::thread;
@@ -7,8 +8,8 @@ use serde_json::{Value, json};
 
 use crate::support::{Client, Response, Server};
 
-/// Repeats that are sent at the same moment.
-const AT_ONCE: usize = 8;
+/// The number of repeats that are sent at the same moment.
+const CONCURRENT: usize = 8;
 
 fn post(client: &mut Client, target: &str, key: &str, headers: &str, body: &str) -> Response {
     let headers = format!("Idempotency-Key: {key}\r\n{headers}");
@@ -22,7 +23,7 @@ fn without_duplicate(response: &Response) -> Value {
 }
 
 #[test]
-fn a_repeat_gets_the_first_answer_marked_as_a_duplicate() {
+fn repeat_gets_the_first_receipt_marked_as_a_duplicate() {
     let server = Server::start(&[]);
     let mut poll = server.hold_poll("/topics/news?since=now&wait=60");
     let mut client = server.connect();
@@ -40,7 +41,7 @@ fn a_repeat_gets_the_first_answer_marked_as_a_duplicate() {
 }
 
 #[test]
-fn the_key_with_anything_else_is_refused() {
+fn key_with_other_content_is_refused() {
     let server = Server::start(&[]);
     let mut client = server.connect();
     assert_eq!(post(&mut client, "news?type=alert", "k", "", "hello").status, 201);
@@ -60,7 +61,7 @@ fn the_key_with_anything_else_is_refused() {
 }
 
 #[test]
-fn a_key_belongs_to_its_topic_and_to_every_letter_of_it() {
+fn keys_are_case_sensitive_and_belong_to_one_topic() {
     let server = Server::start(&[]);
     let mut client = server.connect();
     for (topic, key) in [("a", "k"), ("b", "k"), ("a", "K"), ("a", "k k"), ("ak", "k")] {
@@ -70,7 +71,7 @@ fn a_key_belongs_to_its_topic_and_to_every_letter_of_it() {
 }
 
 #[test]
-fn a_batch_is_repeated_as_a_whole() {
+fn batch_is_repeated_as_a_whole() {
     let server = Server::start(&[]);
     let mut client = server.connect();
     let ndjson = "Content-Type: application/x-ndjson\r\n";
@@ -84,7 +85,7 @@ fn a_batch_is_repeated_as_a_whole() {
 }
 
 #[test]
-fn a_key_outlives_its_event() {
+fn key_outlives_its_event() {
     let server = Server::start(&["--retain-events", "1"]);
     let mut client = server.connect();
     let first = post(&mut client, "news", "k", "", "hello");
@@ -96,7 +97,7 @@ fn a_key_outlives_its_event() {
 }
 
 #[test]
-fn a_refused_publish_does_not_use_its_key_up() {
+fn refused_publish_does_not_use_up_its_key() {
     let server = Server::start(&["--max-topics", "1"]);
     let mut client = server.connect();
     let json = "Content-Type: application/json\r\n";
@@ -108,12 +109,12 @@ fn a_refused_publish_does_not_use_its_key_up() {
 }
 
 #[test]
-fn repeats_at_the_same_moment_are_one_event_and_one_answer() {
+fn concurrent_repeats_append_one_event_and_get_one_receipt() {
     let server = Server::start(&[]);
     for round in 0..25 {
-        let start = Barrier::new(AT_ONCE);
-        let answers: Vec<Response> = thread::scope(|scope| {
-            let tries: Vec<_> = (0..AT_ONCE)
+        let start = Barrier::new(CONCURRENT);
+        let responses: Vec<Response> = thread::scope(|scope| {
+            let publishers: Vec<_> = (0..CONCURRENT)
                 .map(|_| {
                     scope.spawn(|| {
                         let mut client = server.connect();
@@ -123,20 +124,20 @@ fn repeats_at_the_same_moment_are_one_event_and_one_answer() {
                     })
                 })
                 .collect();
-            tries.into_iter().map(|a_try| a_try.join().unwrap()).collect()
+            publishers.into_iter().map(|publisher| publisher.join().unwrap()).collect()
         });
-        let firsts = answers.iter().filter(|response| response.status == 201).count();
-        let repeats = answers.iter().filter(|response| response.status == 200).count();
-        assert_eq!((firsts, repeats), (1, AT_ONCE - 1));
-        let first = without_duplicate(&answers[0]);
-        assert!(answers.iter().all(|response| without_duplicate(response) == first));
+        let firsts = responses.iter().filter(|response| response.status == 201).count();
+        let repeats = responses.iter().filter(|response| response.status == 200).count();
+        assert_eq!((firsts, repeats), (1, CONCURRENT - 1));
+        let first = without_duplicate(&responses[0]);
+        assert!(responses.iter().all(|response| without_duplicate(response) == first));
         assert_eq!(first["seq"], round + 1);
     }
-    assert_eq!(server.metric("publish_repeats_total"), (25 * (AT_ONCE - 1)) as f64);
+    assert_eq!(server.metric("publish_repeats_total"), (25 * (CONCURRENT - 1)) as f64);
 }
 
 #[test]
-fn a_key_is_1_to_128_printable_ascii_characters_and_comes_once() {
+fn key_is_1_to_128_printable_ascii_characters_in_one_field() {
     let server = Server::start(&[]);
     let mut client = server.connect();
     let longest = "x".repeat(128);

@@ -1,11 +1,12 @@
-//! Goal: an answer holds exactly the events that were asked for, in order, in the form asked for.
+//! Guards the pages: a poll's answer holds exactly the requested events, in order, in the requested
+//! format.
 
 use serde_json::{Value, json};
 
 use crate::support::{Client, Response, Server};
 
-/// `a` 1, `b.x` 2, `b.y` 3, `a` 4, `c` 5, `b.x` 6; even ones are alerts.
-fn six_events(server: &Server) {
+/// Publishes `a` 1, `b.x` 2, `b.y` 3, `a` 4, `c` 5, `b.x` 6; the even ones are alerts.
+fn publish_six_events(server: &Server) {
     for (index, topic) in ["a", "b.x", "b.y", "a", "c", "b.x"].iter().enumerate() {
         let seq = index + 1;
         let query = if seq % 2 == 0 { "?type=alert" } else { "" };
@@ -29,7 +30,7 @@ fn lines(response: &Response) -> Vec<Value> {
 #[test]
 fn since_takes_start_now_last_and_a_cursor() {
     let server = Server::start(&[]);
-    six_events(&server);
+    publish_six_events(&server);
     let second = server.get("/topics/*?limit=2").next_cursor().to_owned();
     for (query, seqs) in [
         ("", &[1, 2, 3, 4, 5, 6][..]),
@@ -47,7 +48,7 @@ fn since_takes_start_now_last_and_a_cursor() {
 #[test]
 fn last_counts_matching_events_of_all_requested_topics_together() {
     let server = Server::start(&[]);
-    six_events(&server);
+    publish_six_events(&server);
     for (target, seqs) in [
         ("a,b.*?since=last:2", &[4, 6][..]),
         ("a,b.*?since=last:3", &[3, 4, 6]),
@@ -62,9 +63,9 @@ fn last_counts_matching_events_of_all_requested_topics_together() {
 }
 
 #[test]
-fn pages_say_how_much_is_left_and_lead_through_all_of_it() {
+fn pages_report_the_rest_and_lead_through_all_events() {
     let server = Server::start(&[]);
-    six_events(&server);
+    publish_six_events(&server);
     let mut since = String::from("start");
     for (seqs, behind) in [([1, 2], 4), ([3, 4], 2), ([5, 6], 0)] {
         let page = server.get(&format!("/topics/*?since={since}&limit=2&wait=0"));
@@ -78,7 +79,7 @@ fn pages_say_how_much_is_left_and_lead_through_all_of_it() {
 }
 
 #[test]
-fn a_page_holds_a_hundred_events_unless_the_limit_says_otherwise() {
+fn page_holds_a_hundred_events_by_default() {
     let server = Server::start(&["--retain-events", "2000"]);
     let batch = "0\n".repeat(1000);
     let mut client = server.connect();
@@ -92,9 +93,9 @@ fn a_page_holds_a_hundred_events_unless_the_limit_says_otherwise() {
 }
 
 #[test]
-fn several_topics_and_prefixes_are_merged_in_the_order_of_seqs() {
+fn topics_and_prefixes_are_merged_in_seq_order() {
     let server = Server::start(&[]);
-    six_events(&server);
+    publish_six_events(&server);
     for (topics, seqs) in [
         ("a,c", &[1, 4, 5][..]),
         ("c,a", &[1, 4, 5]),
@@ -104,7 +105,7 @@ fn several_topics_and_prefixes_are_merged_in_the_order_of_seqs() {
         ("*,a", &[1, 2, 3, 4, 5, 6]),
         ("none,c,no*", &[5]),
         ("b", &[]),
-        // Decoded once, then split.
+        // The list is decoded once and then split.
         ("a%2Cc", &[1, 4, 5]),
         ("b.%2A", &[2, 3, 6]),
         ("%62%2e%78", &[2, 6]),
@@ -114,9 +115,9 @@ fn several_topics_and_prefixes_are_merged_in_the_order_of_seqs() {
 }
 
 #[test]
-fn a_type_filter_keeps_what_it_names_and_moves_past_the_rest() {
+fn type_filter_keeps_named_types_and_moves_past_the_rest() {
     let server = Server::start(&[]);
-    six_events(&server);
+    publish_six_events(&server);
     let last = server.connect().post("/topics/a?type=note", "", "e7");
     for (query, seqs, behind) in [
         ("type=alert", &[2, 4, 6][..], 0),
@@ -127,7 +128,11 @@ fn a_type_filter_keeps_what_it_names_and_moves_past_the_rest() {
         let page = server.get(&format!("/topics/*?{query}&wait=0"));
         assert_eq!((page.seqs(), &page.json()["behind"]), (seqs.to_vec(), &behind.into()));
         if behind == 0 {
-            assert_eq!(page.next_cursor(), last.next_cursor(), "{query}: all was looked at");
+            assert_eq!(
+                page.next_cursor(),
+                last.next_cursor(),
+                "{query}: the cursor is at the head"
+            );
         }
     }
     let nothing = server.get("/topics/*?type=none&wait=0");
@@ -138,7 +143,7 @@ fn a_type_filter_keeps_what_it_names_and_moves_past_the_rest() {
 }
 
 #[test]
-fn an_event_carries_its_seq_topic_time_type_and_data() {
+fn event_has_its_seq_topic_time_type_and_data() {
     let server = Server::start(&[]);
     let mut client = server.connect();
     let published = client.post("/topics/news?type=alert", "", "hello");
@@ -153,7 +158,7 @@ fn an_event_carries_its_seq_topic_time_type_and_data() {
 }
 
 #[test]
-fn data_is_the_json_value_the_text_or_base64_of_the_bytes() {
+fn data_is_a_json_value_a_text_or_base64() {
     let server = Server::start(&[]);
     let mut client = server.connect();
     let bodies: [(&str, &[u8], Value); 11] = [
@@ -185,9 +190,9 @@ fn data_is_the_json_value_the_text_or_base64_of_the_bytes() {
 }
 
 #[test]
-fn ndjson_is_one_event_a_line_with_the_cursor_in_the_header() {
+fn ndjson_has_one_event_per_line_and_the_cursor_in_the_header() {
     let server = Server::start(&[]);
-    six_events(&server);
+    publish_six_events(&server);
     let json = server.get("/topics/*?limit=4");
     let page = server.get("/topics/*?limit=4&format=ndjson");
     assert_eq!(page.header("Content-Type"), Some("application/x-ndjson"));
@@ -203,7 +208,7 @@ fn ndjson_is_one_event_a_line_with_the_cursor_in_the_header() {
 }
 
 #[test]
-fn raw_is_one_events_own_bytes_with_its_own_content_type() {
+fn raw_is_the_bytes_of_one_event_with_its_content_type() {
     let server = Server::start(&[]);
     let mut client = server.connect();
     let bodies: [(&str, &[u8], &str); 5] = [
@@ -218,7 +223,7 @@ fn raw_is_one_events_own_bytes_with_its_own_content_type() {
     }
     let mut since = String::from("start");
     for (_, body, content_type) in bodies {
-        // However large the limit is.
+        // `format=raw` returns one event, also with a larger limit.
         let response = client.get(&format!("/topics/news?since={since}&format=raw&limit=9"));
         assert_eq!((response.status, &*response.body), (200, body));
         assert_eq!(response.header("Content-Type"), Some(content_type));
@@ -234,7 +239,7 @@ fn raw_is_one_events_own_bytes_with_its_own_content_type() {
 }
 
 #[test]
-fn raw_tells_plain_text_from_bytes_of_no_stated_kind() {
+fn raw_distinguishes_text_from_bytes_without_a_content_type() {
     let server = Server::start(&[]);
     let mut client = server.connect();
     client.post("/topics/news", "", "h\u{e9}");
@@ -247,7 +252,7 @@ fn raw_tells_plain_text_from_bytes_of_no_stated_kind() {
 }
 
 #[test]
-fn a_page_is_cut_at_a_mebibyte_and_the_next_ones_bring_the_rest() {
+fn page_ends_at_one_mebibyte_and_the_next_ones_have_the_rest() {
     let server = Server::start(&[]);
     let mut client = server.connect();
     let body = "x".repeat(60_000);
@@ -260,7 +265,7 @@ fn a_page_is_cut_at_a_mebibyte_and_the_next_ones_bring_the_rest() {
             let page =
                 client.get(&format!("/topics/news?since={since}&format={format}&limit=1000"));
             assert!(page.body.len() <= 1 << 20, "{} bytes", page.body.len());
-            // A page that is not the last is not cut much earlier either.
+            // A page before the last one is not much smaller than the limit, either.
             seen += page.text().matches("\"seq\"").count();
             assert!(page.body.len() > 900_000 || seen == 40, "{} bytes", page.body.len());
             if format == "json" {
@@ -273,10 +278,10 @@ fn a_page_is_cut_at_a_mebibyte_and_the_next_ones_bring_the_rest() {
 }
 
 #[test]
-fn a_page_holds_one_event_even_when_that_is_larger_than_a_page() {
+fn page_holds_one_event_even_if_it_exceeds_the_page_size() {
     let server = Server::start(&["--max-event", "300000"]);
     let mut client = server.connect();
-    // Each byte takes six in JSON.
+    // Each byte takes six bytes in JSON.
     publish_as(&mut client, "text/plain", vec![1; 300_000]);
     publish_as(&mut client, "text/plain", "small");
     let page = client.get("/topics/news");
@@ -287,7 +292,7 @@ fn a_page_holds_one_event_even_when_that_is_larger_than_a_page() {
 }
 
 #[test]
-fn an_empty_topic_list_entry_or_a_strange_name_is_refused_and_64_topics_are_not() {
+fn invalid_topic_lists_are_refused_and_64_topics_are_accepted() {
     let server = Server::start(&[]);
     let mut client = server.connect();
     let named: Vec<_> = (0..65).map(|n| format!("t{n}")).collect();

@@ -1,4 +1,5 @@
-//! Goal: a poll is held until there is news or its deadline, and then says where to go on.
+//! Guards the poll: it is held until a matching event or its deadline, and its answer has the cursor
+//! for the next poll.
 
 use std::time::{Duration, Instant};
 
@@ -10,8 +11,8 @@ fn seconds(response: &Response) -> f64 {
     response.header("Poll-Wait").expect("a Poll-Wait header").parse().unwrap()
 }
 
-/// The head without its date, which may differ by a second.
-fn undated(response: &Response) -> Vec<&str> {
+/// The head without its `Date`, which may differ by a second.
+fn head_without_date(response: &Response) -> Vec<&str> {
     response.head.split("\r\n").filter(|line| !line.starts_with("Date:")).collect()
 }
 
@@ -20,7 +21,7 @@ fn poll_preferring(client: &mut Client, target: &str, prefer: &str) {
 }
 
 #[test]
-fn a_held_poll_gets_the_event_that_is_published_while_it_waits() {
+fn poll_is_released_by_publish() {
     let server = Server::start(&[]);
     let mut poll = server.hold_poll("/topics/news?since=now&wait=60");
     assert!(poll.has_received_nothing());
@@ -33,7 +34,7 @@ fn a_held_poll_gets_the_event_that_is_published_while_it_waits() {
 }
 
 #[test]
-fn a_poll_that_finds_nothing_says_so_when_its_time_is_over() {
+fn poll_without_events_times_out_with_an_empty_page() {
     let server = Server::start(&[]);
     let begun = Instant::now();
     let response = server.get("/topics/news?wait=0.05");
@@ -53,7 +54,7 @@ fn a_poll_that_finds_nothing_says_so_when_its_time_is_over() {
 }
 
 #[test]
-fn an_answer_with_data_is_of_the_same_shape_and_waited_for_nothing() {
+fn immediate_answer_has_the_same_members_and_no_wait() {
     let server = Server::start(&[]);
     server.publish("news", "hello");
     let response = server.get("/topics/news");
@@ -71,7 +72,7 @@ fn an_answer_with_data_is_of_the_same_shape_and_waited_for_nothing() {
 }
 
 #[test]
-fn a_wait_of_zero_is_answered_at_once() {
+fn wait_of_zero_is_answered_at_once() {
     let server = Server::start(&["--wait-jitter", "10"]);
     for wait in ["0", "0.0", "000"] {
         let response = server.get(&format!("/topics/news?wait={wait}"));
@@ -81,7 +82,7 @@ fn a_wait_of_zero_is_answered_at_once() {
 }
 
 #[test]
-fn a_cursor_moves_past_the_traffic_of_other_topics_when_its_poll_times_out() {
+fn timeout_moves_the_cursor_past_other_topics() {
     let server = Server::start(&[]);
     let before = server.get("/topics/quiet?wait=0").next_cursor().to_owned();
     let busy = server.publish_many("busy", 3);
@@ -93,7 +94,7 @@ fn a_cursor_moves_past_the_traffic_of_other_topics_when_its_poll_times_out() {
 }
 
 #[test]
-fn a_held_poll_sleeps_through_other_topics_and_unwanted_types_but_its_cursor_moves() {
+fn held_poll_ignores_other_topics_and_types_but_its_cursor_moves() {
     let server = Server::start(&[]);
     let mut other = server.hold_poll("/topics/quiet?since=now&wait=60");
     let mut unwanted = server.hold_poll("/topics/busy?since=now&wait=60&type=alert,alarm");
@@ -116,7 +117,7 @@ fn a_held_poll_sleeps_through_other_topics_and_unwanted_types_but_its_cursor_mov
 }
 
 #[test]
-fn a_held_poll_gets_the_wanted_type_and_nothing_of_what_came_before_it() {
+fn held_poll_gets_the_requested_type_without_earlier_events() {
     let server = Server::start(&[]);
     let mut poll = server.hold_poll("/topics/news?since=now&wait=60&type=alert");
     server.publish("news", "not this");
@@ -128,7 +129,7 @@ fn a_held_poll_gets_the_wanted_type_and_nothing_of_what_came_before_it() {
 }
 
 #[test]
-fn a_wait_beyond_the_longest_is_clamped() {
+fn wait_above_the_maximum_is_clamped() {
     let server = Server::start(&["--max-wait", "50ms"]);
     for query in ["", "?wait=3600", "?wait=0.051", "?wait=99999999999999999999999999"] {
         let response = server.get(&format!("/topics/news{query}"));
@@ -138,7 +139,7 @@ fn a_wait_beyond_the_longest_is_clamped() {
 }
 
 #[test]
-fn a_wait_is_up_to_a_tenth_shorter_than_asked_and_never_longer() {
+fn jitter_shortens_a_wait_by_up_to_a_tenth_and_never_extends_it() {
     let server = Server::start(&["--wait-jitter", "10"]);
     let begun = Instant::now();
     let mut polls: Vec<_> = (0..40).map(|_| server.connect()).collect();
@@ -148,11 +149,11 @@ fn a_wait_is_up_to_a_tenth_shorter_than_asked_and_never_longer() {
     let waits: Vec<_> = polls.iter_mut().map(|poll| seconds(&poll.response())).collect();
     assert!(begun.elapsed() >= Duration::from_millis(180));
     assert!(waits.iter().all(|wait| (0.18..=0.2).contains(wait)), "{waits:?}");
-    assert!(waits.iter().any(|wait| (wait - waits[0]).abs() > 0.001), "all alike: {waits:?}");
+    assert!(waits.iter().any(|wait| (wait - waits[0]).abs() > 0.001), "no jitter: {waits:?}");
 }
 
 #[test]
-fn prefer_wait_means_the_same_as_the_parameter() {
+fn prefer_wait_equals_the_wait_parameter() {
     let server = Server::start(&[]);
     let mut poll = server.connect();
     poll_preferring(&mut poll, "/topics/news", "respond-async, wait=50");
@@ -169,7 +170,7 @@ fn prefer_wait_means_the_same_as_the_parameter() {
 }
 
 #[test]
-fn the_query_wins_over_prefer() {
+fn query_overrides_prefer() {
     let server = Server::start(&[]);
     let mut poll = server.connect();
     poll_preferring(&mut poll, "/topics/news?wait=0", "wait=60");
@@ -178,7 +179,7 @@ fn the_query_wins_over_prefer() {
 }
 
 #[test]
-fn a_preference_that_makes_no_sense_is_let_go() {
+fn invalid_preference_is_ignored() {
     let server = Server::start(&[]);
     server.publish("news", "hello");
     let mut poll = server.connect();
@@ -194,18 +195,18 @@ fn a_preference_that_makes_no_sense_is_let_go() {
 }
 
 #[test]
-fn head_gives_the_headers_of_a_poll_that_does_not_wait() {
+fn head_returns_the_headers_of_a_poll_without_a_wait() {
     let server = Server::start(&[]);
     server.publish("news", "hello");
     let mut client = server.connect();
     for target in
         ["/topics/news?", "/topics/news?format=raw&", "/topics/none?", "/topics/*?limit=0&"]
     {
-        let got = client.get(&format!("{target}wait=0"));
+        let page = client.get(&format!("{target}wait=0"));
         for query in ["wait=0", "wait=60", ""] {
-            // Without a wait it would be 25 s, but HEAD never waits.
+            // Without `wait` a poll waits 25 s, but HEAD never waits.
             let head = client.send_request("HEAD", &format!("{target}{query}")).response_head();
-            assert_eq!(undated(&head), undated(&got), "{target}{query}");
+            assert_eq!(head_without_date(&head), head_without_date(&page), "{target}{query}");
         }
     }
     assert_eq!(client.get("/health").status, 200);
@@ -218,11 +219,11 @@ fn head_does_not_apply_a_preferred_wait() {
     client.send("HEAD /topics/news HTTP/1.1\r\nHost: localhost\r\nPrefer: wait=60\r\n\r\n");
     let head = client.response_head();
     assert_eq!((head.status, seconds(&head)), (200, 0.0));
-    assert_eq!(head.header("Preference-Applied"), None, "it did not wait 60 s");
+    assert_eq!(head.header("Preference-Applied"), None, "HEAD does not wait");
 }
 
 #[test]
-fn one_connection_carries_polls_of_every_outcome() {
+fn one_connection_serves_polls_with_every_outcome() {
     let server = Server::start(&[]);
     server.publish("news", "hello");
     let mut client = server.connect();
@@ -245,7 +246,7 @@ fn one_connection_carries_polls_of_every_outcome() {
 }
 
 #[test]
-fn a_client_that_hangs_up_gives_its_place_back() {
+fn disconnected_poll_releases_its_permit() {
     let server = Server::start(&[]);
     drop(server.hold_poll("/topics/news?since=now&wait=3000"));
     server.wait_until_held(0);
@@ -253,7 +254,7 @@ fn a_client_that_hangs_up_gives_its_place_back() {
 }
 
 #[test]
-fn the_end_of_input_is_a_hang_up_even_behind_another_request() {
+fn half_close_ends_a_held_poll_also_behind_another_request() {
     let server = Server::start(&[]);
     let mut half = server.hold_poll("/topics/news?since=now&wait=3000");
     half.close_write();
@@ -266,11 +267,11 @@ fn the_end_of_input_is_a_hang_up_even_behind_another_request() {
 }
 
 #[test]
-fn bytes_that_arrive_while_a_poll_is_held_are_no_hang_up() {
+fn pipelined_bytes_do_not_end_a_held_poll() {
     let server = Server::start(&[]);
     let mut poll = server.hold_poll("/topics/news?since=now&wait=60");
     poll.send_request("GET", "/health");
-    // Longer than the server takes to notice one that left.
+    // Longer than the server takes to notice a client that has left.
     drop(server.hold_poll("/topics/other?since=now&wait=3000"));
     server.wait_until_held(1);
     server.publish("news", "hello");
@@ -279,7 +280,7 @@ fn bytes_that_arrive_while_a_poll_is_held_are_no_hang_up() {
 }
 
 #[test]
-fn equal_requests_get_the_same_bytes() {
+fn equal_polls_get_the_same_bytes() {
     let server = Server::start(&[]);
     let mut polls: Vec<_> = (0..8).map(|_| server.connect()).collect();
     for poll in &mut polls {
@@ -287,17 +288,20 @@ fn equal_requests_get_the_same_bytes() {
     }
     server.wait_until_held(8);
     assert_eq!(server.publish("news", "hello").json()["released"], 8);
-    let answers: Vec<_> = polls.iter_mut().map(Client::response).collect();
-    for response in &answers {
-        assert_eq!(undated(response), undated(&answers[0]));
-        assert_eq!(response.body, answers[0].body);
+    let responses: Vec<_> = polls.iter_mut().map(Client::response).collect();
+    for response in &responses {
+        assert_eq!(head_without_date(response), head_without_date(&responses[0]));
+        assert_eq!(response.body, responses[0].body);
     }
     let (one, other) = (server.get("/topics/news"), server.get("/topics/news"));
-    assert_eq!((undated(&one), one.body.clone()), (undated(&other), other.body.clone()));
+    assert_eq!(
+        (head_without_date(&one), one.body.clone()),
+        (head_without_date(&other), other.body.clone())
+    );
 }
 
 #[test]
-fn a_publish_says_how_many_held_polls_it_answers() {
+fn publish_reports_how_many_held_polls_it_releases() {
     let server = Server::start(&[]);
     let _held: Vec<_> = ["news", "n*", "*", "news,other", "other,ne*", "new*&type=alert", "other"]
         .iter()
@@ -315,7 +319,7 @@ fn a_publish_says_how_many_held_polls_it_answers() {
 }
 
 #[test]
-fn a_held_poll_gets_a_whole_batch_in_one_answer() {
+fn held_poll_gets_a_whole_batch_in_one_answer() {
     let server = Server::start(&[]);
     let mut poll = server.hold_poll("/topics/n*?since=now&wait=60");
     let batch = server.connect().post(
@@ -328,7 +332,7 @@ fn a_held_poll_gets_a_whole_batch_in_one_answer() {
 }
 
 #[test]
-fn polls_by_reason_and_the_peak_of_those_held_are_counted() {
+fn polls_are_counted_by_reason_and_by_peak() {
     let server = Server::start(&[]);
     let mut polls = [(); 3].map(|()| server.hold_poll("/topics/news?since=now&wait=60"));
     assert_eq!(server.metric("polls_held_peak"), 3.0);
@@ -341,6 +345,6 @@ fn polls_by_reason_and_the_peak_of_those_held_are_counted() {
     server.wait_until_held(0);
     assert_eq!(server.metric("polls_total{reason=\"data\"}"), 3.0);
     assert_eq!(server.metric("polls_total{reason=\"timeout\"}"), 1.0);
-    wait_until("the wake is measured", || server.metric("wake_seconds_count") == 3.0);
+    wait_until("the wake-ups are measured", || server.metric("wake_seconds_count") == 3.0);
     assert_eq!(server.metric("polls_held_peak"), 3.0);
 }

@@ -1,4 +1,5 @@
-//! Goal: what was acknowledged is in the log, once and as it was sent; what was refused left nothing.
+//! Guards the publish: an acknowledged event is in the log once, exactly as it was sent; a refused one
+//! leaves nothing.
 
 use std::collections::BTreeSet;
 use std::sync::Barrier;
@@ -25,7 +26,7 @@ fn raw(server: &Server) -> Response {
 }
 
 #[test]
-fn a_publish_is_acknowledged_with_what_became_of_it() {
+fn publish_is_acknowledged_with_seq_cursor_and_time() {
     let server = Server::start(&[]);
     let response = post(&server, "", "hello");
     assert_eq!(response.status, 201);
@@ -44,14 +45,14 @@ fn a_publish_is_acknowledged_with_what_became_of_it() {
 }
 
 #[test]
-fn seqs_rise_by_one_over_all_topics() {
+fn seqs_increase_by_one_over_all_topics() {
     let server = Server::start(&[]);
     let seqs = ["a", "b", "a", "c"].map(|topic| server.publish(topic, "x").json()["seq"].clone());
     assert_eq!(seqs, [1, 2, 3, 4]);
 }
 
 #[test]
-fn a_json_body_has_to_be_one_json_value() {
+fn json_body_must_be_one_value() {
     let server = Server::start(&[]);
     for content_type in
         ["application/json", "application/ld+json", "APPLICATION/JSON;charset=utf-8"]
@@ -74,7 +75,7 @@ fn a_json_body_has_to_be_one_json_value() {
 }
 
 #[test]
-fn json_is_shown_digit_for_digit_and_member_for_member() {
+fn json_keeps_its_digits_and_the_order_of_its_members() {
     let server = Server::start(&[]);
     let body = r#"{"z":1.10,"a":123456789012345678901234567890,"z":-0,"e":1E+2,"u":"\u00e9\/"}"#;
     post(&server, JSON, body);
@@ -84,7 +85,7 @@ fn json_is_shown_digit_for_digit_and_member_for_member() {
 }
 
 #[test]
-fn json_with_line_breaks_is_one_line_in_ndjson_and_untouched_in_raw() {
+fn json_with_line_breaks_is_one_line_in_ndjson_and_unchanged_in_raw() {
     let server = Server::start(&[]);
     let body = "{\r\n  \"a\": [\n1,\r2],\n  \"b\": \"x\\ny\"\n}\n";
     assert_eq!(post(&server, JSON, body).status, 201);
@@ -96,7 +97,7 @@ fn json_with_line_breaks_is_one_line_in_ndjson_and_untouched_in_raw() {
 }
 
 #[test]
-fn deep_json_is_taken_or_refused_and_never_ends_the_server() {
+fn deep_json_is_accepted_or_refused_and_never_crashes_the_server() {
     let server = Server::start(&[]);
     let nested =
         |open: &str, close: &str, depth| format!("{}0{}", open.repeat(depth), close.repeat(depth));
@@ -120,7 +121,7 @@ fn deep_json_is_taken_or_refused_and_never_ends_the_server() {
 }
 
 #[test]
-fn text_and_bytes_come_back_exactly_as_they_were_given() {
+fn text_and_bytes_are_returned_unchanged() {
     let server = Server::start(&[]);
     let every_byte: Vec<u8> = (0..=255).collect();
     for headers in [
@@ -138,7 +139,7 @@ fn text_and_bytes_come_back_exactly_as_they_were_given() {
 }
 
 #[test]
-fn an_empty_body_is_an_event_with_empty_text() {
+fn empty_body_is_an_event_with_empty_text() {
     let server = Server::start(&[]);
     let mut client = server.connect();
     client.send("POST /topics/news HTTP/1.1\r\nHost: localhost\r\n\r\n");
@@ -149,7 +150,7 @@ fn an_empty_body_is_an_event_with_empty_text() {
 }
 
 #[test]
-fn the_type_comes_by_query_by_header_or_by_both_alike() {
+fn type_is_set_by_query_by_header_or_by_both_if_equal() {
     let server = Server::start(&[]);
     for (query, headers, tag) in [
         ("", "", Value::Null),
@@ -180,7 +181,7 @@ fn the_type_comes_by_query_by_header_or_by_both_alike() {
 }
 
 #[test]
-fn a_batch_is_one_event_a_line_with_consecutive_seqs() {
+fn batch_has_one_event_per_line_with_consecutive_seqs() {
     let server = Server::start(&[]);
     server.publish("other", "x");
     let body = "\n{\"a\":1}\r\n\n  \n[2]\n\"three\"";
@@ -197,7 +198,7 @@ fn a_batch_is_one_event_a_line_with_consecutive_seqs() {
 }
 
 #[test]
-fn a_batch_with_a_bad_line_appends_nothing_and_names_the_line() {
+fn batch_with_a_bad_line_appends_nothing_and_names_the_line() {
     let server = Server::start(&["--max-event", "100"]);
     let long = format!("1\n2\n\"{}\"\n", "x".repeat(99));
     for (body, status, line) in [
@@ -215,7 +216,7 @@ fn a_batch_with_a_bad_line_appends_nothing_and_names_the_line() {
 }
 
 #[test]
-fn a_batch_has_at_most_a_thousand_events_and_a_mebibyte() {
+fn batch_has_at_most_1000_events_and_1_mebibyte() {
     let server = Server::start(&[]);
     assert_eq!(post(&server, NDJSON, "1\n".repeat(1001)).status, 413);
     let line = format!("\"{}\"\n", "x".repeat((1 << 14) - 3));
@@ -229,7 +230,7 @@ fn a_batch_has_at_most_a_thousand_events_and_a_mebibyte() {
 }
 
 #[test]
-fn batches_stay_in_one_piece_among_many_publishers() {
+fn batches_of_concurrent_publishers_do_not_interleave() {
     let server = Server::start(&[]);
     thread::scope(|scope| {
         for publisher in 0..8 {
@@ -252,7 +253,7 @@ fn batches_stay_in_one_piece_among_many_publishers() {
 }
 
 #[test]
-fn an_event_may_be_as_large_as_allowed_and_not_a_byte_larger() {
+fn event_may_have_the_maximum_size_and_no_byte_more() {
     let server = Server::start(&["--max-event", "1KiB"]);
     assert_eq!(post(&server, "", [b'x'; 1024]).status, 201);
     let response = post(&server, "", [b'x'; 1025]);
@@ -263,7 +264,7 @@ fn an_event_may_be_as_large_as_allowed_and_not_a_byte_larger() {
 }
 
 #[test]
-fn a_body_that_is_too_large_is_refused_before_it_is_sent() {
+fn too_large_body_is_refused_before_it_is_sent() {
     let server = Server::start(&[]);
     let mut client = server.connect();
     client.send("POST /topics/news HTTP/1.1\r\nHost: localhost\r\nContent-Length: 65537\r\n\r\n");
@@ -282,7 +283,7 @@ fn a_body_that_is_too_large_is_refused_before_it_is_sent() {
 }
 
 #[test]
-fn a_batch_wakes_and_counts_each_held_poll_once() {
+fn batch_releases_and_counts_each_held_poll_once() {
     let server = Server::start(&[]);
     let _polls = [(); 2].map(|()| server.hold_poll("/topics/news?wait=60"));
     assert_eq!(post(&server, NDJSON, "1\n2\n3\n").json()["released"], 2);
@@ -312,7 +313,7 @@ fn concurrent_publishers_get_every_seq_once() {
 }
 
 #[test]
-fn many_publishers_at_once_are_all_answered() {
+fn concurrent_publishers_are_all_answered() {
     let server = Server::start(&[]);
     let start = Barrier::new(16);
     thread::scope(|scope| {
@@ -327,7 +328,7 @@ fn many_publishers_at_once_are_all_answered() {
 }
 
 #[test]
-fn a_publish_goes_to_one_topic() {
+fn publish_names_exactly_one_topic() {
     let server = Server::start(&[]);
     let mut client = server.connect();
     for bad in ["a,b", "a*", "*", "a/b", "a%20b", "%2A", ""] {

@@ -1,4 +1,5 @@
-//! Goal: whoever runs the server can see what it keeps, who waits, and how it is.
+//! Guards the observability: the list of topics, health and metrics show which events are kept, how
+//! many polls are held, and in what state the server is.
 
 use std::collections::BTreeMap;
 
@@ -26,7 +27,7 @@ fn held(server: &Server) -> BTreeMap<String, u64> {
 }
 
 #[test]
-fn a_topic_is_listed_with_what_it_keeps() {
+fn topic_is_listed_with_its_events_and_bytes() {
     let server = Server::start(&[]);
     let empty = server.get("/topics");
     assert_eq!(empty.header("Content-Type"), Some("application/json"));
@@ -37,7 +38,7 @@ fn a_topic_is_listed_with_what_it_keeps() {
     server.publish("other", "");
     let mut client = server.connect();
     client.post("/topics/news?type=alert", "Content-Type: text/html\r\n", "123");
-    // Each event counts its body, type and content type, and 128 bytes.
+    // An event counts with its body, type and content type, and 128 bytes of overhead.
     assert_eq!(
         list(&server, ""),
         [
@@ -50,7 +51,7 @@ fn a_topic_is_listed_with_what_it_keeps() {
 }
 
 #[test]
-fn the_head_is_a_cursor_to_go_on_from() {
+fn head_of_the_list_is_a_valid_cursor() {
     let server = Server::start(&[]);
     let last = server.publish_many("news", 3);
     let head = server.get("/topics").json()["head"].clone();
@@ -61,7 +62,7 @@ fn the_head_is_a_cursor_to_go_on_from() {
 }
 
 #[test]
-fn a_topic_whose_events_are_gone_has_none_to_name() {
+fn topic_without_events_has_no_oldest_event() {
     let server = Server::start(&["--retain-events", "2"]);
     server.publish_many("news", 5);
     assert_eq!(
@@ -76,7 +77,7 @@ fn a_topic_whose_events_are_gone_has_none_to_name() {
 }
 
 #[test]
-fn the_list_is_in_the_order_of_names_and_can_be_read_in_parts() {
+fn list_is_sorted_by_name_and_can_be_read_in_parts() {
     let server = Server::start(&[]);
     for topic in ["b.2", "a", "c", "b.1", "b", "B"] {
         server.publish(topic, "x");
@@ -99,7 +100,7 @@ fn the_list_is_in_the_order_of_names_and_can_be_read_in_parts() {
 }
 
 #[test]
-fn held_polls_are_counted_at_every_topic_that_would_answer_them() {
+fn held_polls_are_counted_for_every_topic_that_releases_them() {
     let server = Server::start(&[]);
     for topic in ["a", "b.1", "b.2"] {
         server.publish(topic, "x");
@@ -116,7 +117,7 @@ fn held_polls_are_counted_at_every_topic_that_would_answer_them() {
 }
 
 #[test]
-fn health_says_that_it_is_well_and_which_version_it_is() {
+fn health_reports_ok_and_the_version() {
     let server = Server::start(&[]);
     let response = server.get("/health");
     assert_eq!(response.header("Content-Type"), Some("application/json"));
@@ -129,19 +130,19 @@ fn head_has_the_headers_of_get_and_no_body() {
     server.publish("news", "hello");
     let mut client = server.connect();
     for path in ["/topics", "/health", "/metrics"] {
-        let got = client.get(path);
+        let page = client.get(path);
         let head = client.send_request("HEAD", path).response_head();
         assert_eq!(head.status, 200);
-        assert_eq!(head.header("Content-Type"), got.header("Content-Type"));
+        assert_eq!(head.header("Content-Type"), page.header("Content-Type"));
         let length: usize = head.header("Content-Length").unwrap().parse().unwrap();
-        // What the metrics count changes from one to the other.
-        assert!(length.abs_diff(got.body.len()) < if path == "/metrics" { 100 } else { 1 });
+        // The metrics change from one request to the next.
+        assert!(length.abs_diff(page.body.len()) < if path == "/metrics" { 100 } else { 1 });
     }
     assert_eq!(client.get("/health").status, 200);
 }
 
 #[test]
-fn the_metrics_have_what_was_promised() {
+fn metrics_contain_the_documented_families() {
     let server = Server::start(&[]);
     server.publish("news", "hello");
     for name in [
@@ -165,10 +166,10 @@ fn the_metrics_have_what_was_promised() {
     assert_eq!(server.metric("retained_bytes"), 133.0);
 }
 
-/// The samples of a family, by their name and labels.
+/// The samples of a metric family, by name and labels.
 type Samples<'a> = Vec<(&'a str, f64)>;
 
-/// Checks the text line by line, and returns each family's type and samples.
+/// Checks the exposition format line by line; returns the type and the samples of each family.
 fn families(text: &str) -> BTreeMap<&str, (&str, Samples<'_>)> {
     assert!(text.ends_with('\n'));
     let mut families: BTreeMap<&str, (&str, Samples)> = BTreeMap::new();
@@ -178,14 +179,14 @@ fn families(text: &str) -> BTreeMap<&str, (&str, Samples<'_>)> {
             helped = help.split_once(' ').expect("a name and a text").0;
         } else if let Some(of_type) = line.strip_prefix("# TYPE ") {
             let (name, kind) = of_type.split_once(' ').expect("a name and a type");
-            assert_eq!(name, helped, "its help comes first");
-            assert!(families.insert(name, (kind, Vec::new())).is_none(), "{name} comes twice");
+            assert_eq!(name, helped, "HELP precedes TYPE");
+            assert!(families.insert(name, (kind, Vec::new())).is_none(), "{name} is repeated");
             current = name;
         } else {
             let (sample, value) = line.rsplit_once(' ').expect("a sample and its value");
             assert!(sample.starts_with(current) && sample.starts_with("longpoll_"), "{line}");
             let samples = &mut families.get_mut(current).expect("a type before its samples").1;
-            assert!(samples.iter().all(|(known, _)| *known != sample), "{sample} comes twice");
+            assert!(samples.iter().all(|(known, _)| *known != sample), "{sample} is repeated");
             samples.push((sample, value.parse().unwrap()));
         }
     }
@@ -193,7 +194,7 @@ fn families(text: &str) -> BTreeMap<&str, (&str, Samples<'_>)> {
 }
 
 #[test]
-fn the_metrics_are_well_formed() {
+fn metrics_are_well_formed() {
     let server = Server::start(&[]);
     let mut poll = server.hold_poll("/topics/news?since=now&wait=60");
     server.publish("news", "hello");

@@ -1,12 +1,12 @@
-//! Goal: whoever types a client command is told what it takes, and what is wrong with what they
-//! typed.
+//! Guards the arguments of the client commands: the help lists them, and an error names the wrong
+//! argument and what is expected.
 
 use longpoll::client::command::{FOLLOW_HELP, PUBLISH_HELP};
 
 use crate::support::command::{assert_failure, run};
 
 #[test]
-fn help_fits_one_screen_and_names_what_there_is() {
+fn help_fits_one_screen_and_lists_every_flag() {
     for (command, help) in [("follow", FOLLOW_HELP), ("publish", PUBLISH_HELP)] {
         assert!(help.lines().count() <= 40, "{help}");
         assert!(help.lines().all(|line| line.chars().count() <= 80), "{help}");
@@ -16,7 +16,7 @@ fn help_fits_one_screen_and_names_what_there_is() {
         }
         let listed = help.lines().filter_map(|line| line.trim_start().strip_prefix("--"));
         for flag in listed.map(|line| line.split(' ').next().unwrap()) {
-            // Without a value, or with one: it is known.
+            // The flag is known, without or with a value.
             for args in
                 [[command, &format!("--{flag}")].as_slice(), &[command, &format!("--{flag}=1")]]
             {
@@ -30,7 +30,7 @@ fn help_fits_one_screen_and_names_what_there_is() {
 }
 
 #[test]
-fn what_is_wrong_is_named_with_what_is_allowed() {
+fn error_names_the_wrong_argument_and_the_allowed_ones() {
     for (args, says) in [
         (&["follow"][..], &["0 words given", "URL TOPICS", "--help"][..]),
         (&["follow", "x", "a", "b"], &["3 words given"]),

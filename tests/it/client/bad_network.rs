@@ -1,5 +1,5 @@
-//! Goal: however often the connection is cut, at whatever byte, nothing is lost and nothing comes
-//! twice, in either direction.
+//! Guards exactly-once delivery over a bad network: no matter how often and at which byte connections
+//! are cut, no event is lost or repeated, in either direction.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering::SeqCst};
@@ -13,8 +13,7 @@ fn url(server: &Server) -> String {
     format!("http://{}", server.address)
 }
 
-/// Cuts each connection after a random number of bytes: sometimes before an answer, sometimes
-/// after a few.
+/// Cuts each connection after a random number of bytes, before the first response or after a few.
 fn cuts(seed: u64) -> impl FnMut() -> ProxyMode + Send {
     let mut random = fastrand::Rng::with_seed(seed);
     move || {
@@ -27,14 +26,14 @@ fn cuts(seed: u64) -> impl FnMut() -> ProxyMode + Send {
 }
 
 #[test]
-fn a_follower_behind_a_bad_network_prints_everything_once_in_order() {
+fn follower_behind_a_bad_network_prints_each_event_once_in_order() {
     let server = Server::start(&["--retain-events", "10000"]);
     for seed in 0..3 {
         let topic = format!("t{seed}");
         let proxy = FaultyProxy::start(server.address, cuts(seed));
         let follow = RunningCommand::start(&["follow", "--format", "raw", &proxy.url(), &topic]);
         let mut printed = Vec::new();
-        // A few at a time, so that there are many answers to be cut.
+        // A few events at a time, so that there are many responses to cut.
         for _ in 0..10 {
             server.publish_many(&topic, 10);
             printed.extend(follow.take(10));
@@ -43,7 +42,7 @@ fn a_follower_behind_a_bad_network_prints_everything_once_in_order() {
         assert_eq!(printed, expected, "seed {seed}");
         assert!(
             proxy.broken_connections() >= 5,
-            "seed {seed}: only {} were cut",
+            "seed {seed}: only {} connections were cut",
             proxy.broken_connections()
         );
         assert!(!follow.has_line());
@@ -51,49 +50,49 @@ fn a_follower_behind_a_bad_network_prints_everything_once_in_order() {
 }
 
 #[test]
-fn a_follower_that_is_killed_again_and_again_loses_nothing_that_it_had_not_kept() {
+fn killed_follower_resumes_after_its_saved_cursor() {
     let server = Server::start(&["--retain-events", "10000"]);
-    let folder = TempDir::new();
-    let state = folder.path("state");
+    let dir = TempDir::new();
+    let state = dir.path("state");
     let proxy = FaultyProxy::start(server.address, cuts(7));
     let mut random = fastrand::Rng::with_seed(7);
     let mut newest = 0;
     for _ in 0..12 {
         server.publish_many("news", 10);
         newest += 10;
-        let before = kept(&state);
+        let before = saved_seq(&state);
         let proxy = proxy.url();
         let args = ["follow", "--format", "{seq}", "--state", &state, &proxy, "news"];
         let follow = RunningCommand::start(&args);
         let mut lines = follow.take(random.usize(1..=10));
         lines.extend(follow.kill());
         let seqs: Vec<u64> = lines.iter().map(|line| line.parse().unwrap()).collect();
-        // It began right after what was kept, and left out nothing.
+        // The follower started right after the saved cursor and skipped nothing.
         let expected: Vec<u64> = (before + 1..).take(seqs.len()).collect();
         assert_eq!(seqs, expected);
-        // Nothing is kept that was not printed.
-        assert!((before..=before + seqs.len() as u64).contains(&kept(&state)));
+        // The saved cursor is not ahead of the printed events.
+        assert!((before..=before + seqs.len() as u64).contains(&saved_seq(&state)));
     }
     let url = url(&server);
     let last = ["follow", "--wait", "0", "--format", "{seq}", "--state", &state, &url, "news"];
-    let before = kept(&state);
+    let before = saved_seq(&state);
     let (_, rest, _) = RunningCommand::start(&last).finish();
     let expected: Vec<String> = (before + 1..=newest).map(|seq| seq.to_string()).collect();
-    assert_eq!((rest, kept(&state)), (expected, newest));
+    assert_eq!((rest, saved_seq(&state)), (expected, newest));
 }
 
-/// The seq of the cursor that a state file keeps.
-fn kept(state: &str) -> u64 {
+/// The seq of the cursor in a state file.
+fn saved_seq(state: &str) -> u64 {
     let Ok(text) = std::fs::read_to_string(state) else { return 0 };
     let Ok(json) = serde_json::from_str::<serde_json::Value>(&text) else { return 0 };
     json["cursor"].as_str().unwrap().rsplit('.').next().unwrap().parse().unwrap()
 }
 
 #[test]
-fn what_breaks_large_answers_is_passed_with_small_ones() {
+fn follower_reads_smaller_pages_when_large_ones_are_cut() {
     let server = Server::start(&["--retain-events", "10000"]);
     server.publish_many("news", 200);
-    // Room for a head and a few events.
+    // Enough for a head and a few events.
     let proxy = FaultyProxy::start(server.address, || ProxyMode::CutAfter(1_500));
     let follow = RunningCommand::start(&["follow", "--format", "{seq}", &proxy.url(), "news"]);
     let expected: Vec<String> = (1..=200).map(|seq| seq.to_string()).collect();
@@ -101,11 +100,11 @@ fn what_breaks_large_answers_is_passed_with_small_ones() {
 }
 
 #[test]
-fn a_publisher_behind_a_bad_network_publishes_everything_once_in_order() {
+fn publisher_behind_a_bad_network_publishes_each_line_once_in_order() {
     let server = Server::start(&["--retain-events", "10000"]);
-    let eaten = Arc::new(AtomicUsize::new(0));
-    let count = Arc::clone(&eaten);
-    // Every other answer does not arrive.
+    let dropped = Arc::new(AtomicUsize::new(0));
+    let count = Arc::clone(&dropped);
+    // Every other response is dropped.
     let proxy = FaultyProxy::start(server.address, move || {
         if count.fetch_add(1, SeqCst) % 2 == 0 {
             ProxyMode::DropResponse
@@ -125,5 +124,5 @@ fn a_publisher_behind_a_bad_network_publishes_everything_once_in_order() {
     let (_, printed, _) = follow.finish();
     let expected: Vec<String> = (0..5_500).map(|n| n.to_string()).collect();
     assert_eq!(printed, expected);
-    assert!(server.metric("publish_repeats_total") >= 6.0, "no answer was eaten");
+    assert!(server.metric("publish_repeats_total") >= 6.0, "no response was dropped");
 }

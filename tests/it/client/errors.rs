@@ -1,5 +1,5 @@
-//! Goal: whatever the server or the network does, a follower knows what to do: go on, wait, or say
-//! why not.
+//! Guards the follower's reaction to errors of the server and the network: it continues, retries
+//! later, or exits with a reason.
 
 use std::time::{Duration, Instant};
 
@@ -22,7 +22,7 @@ fn since(request: &str) -> &str {
 }
 
 #[test]
-fn a_drain_is_followed_by_the_next_server_at_once() {
+fn follower_reconnects_at_once_after_a_drain() {
     let fake = FakeServer::new();
     let follow = follow(&fake.url(), &[]);
     assert_eq!(since(&fake.serve(page_response(&[], "e.1", "timeout"))), "start");
@@ -38,7 +38,7 @@ fn a_drain_is_followed_by_the_next_server_at_once() {
 }
 
 #[test]
-fn a_server_that_is_gone_is_waited_for() {
+fn follower_waits_for_a_server_that_is_gone() {
     let mut first = Server::start(&[]);
     let proxy = FaultyProxy::start(first.address, || ProxyMode::PassThrough);
     let follow = follow(&proxy.url(), &["--on-gap", "skip"]);
@@ -49,7 +49,7 @@ fn a_server_that_is_gone_is_waited_for() {
     first.signal(SIGTERM);
     first.wait();
     follow.error_line("hangs up");
-    // Without a store, the next server is another life of the log: that is told.
+    // Without a store, the next server has a new epoch, which the follower reports.
     let second = Server::start(&[]);
     second.publish("news", "two");
     proxy.set_upstream(second.address);
@@ -61,7 +61,7 @@ fn a_server_that_is_gone_is_waited_for() {
 }
 
 #[test]
-fn another_life_of_the_log_ends_it_unless_it_may_skip() {
+fn new_epoch_ends_the_follower_unless_it_skips_gaps() {
     let first = Server::start(&[]);
     let proxy = FaultyProxy::start(first.address, || ProxyMode::PassThrough);
     let follow = follow(&proxy.url(), &[]);
@@ -76,28 +76,28 @@ fn another_life_of_the_log_ends_it_unless_it_may_skip() {
 }
 
 #[test]
-fn it_comes_back_when_the_server_says() {
+fn retry_after_is_honoured() {
     let fake = FakeServer::new();
     let follow = follow(&fake.url(), &[]);
-    let refused = Instant::now();
+    let refused_at = Instant::now();
     fake.serve(http_response(
         "503 Service Unavailable",
         "Retry-After: 2\r\nConnection: close\r\n",
         "",
     ));
     fake.serve(page_response(&[1], "e.1", "data"));
-    assert!(refused.elapsed() >= Duration::from_secs(2));
+    assert!(refused_at.elapsed() >= Duration::from_secs(2));
     assert_eq!(follow.line(), "1");
     follow.error_line("503");
 }
 
 #[test]
-fn a_network_that_went_silent_is_left() {
+fn silent_network_times_out() {
     let server = Server::start(&[]);
     server.publish("news", "hello");
-    let mut fates = [ProxyMode::Silent].into_iter();
+    let mut modes = [ProxyMode::Silent].into_iter();
     let proxy =
-        FaultyProxy::start(server.address, move || fates.next().unwrap_or(ProxyMode::PassThrough));
+        FaultyProxy::start(server.address, move || modes.next().unwrap_or(ProxyMode::PassThrough));
     let follow = follow(&proxy.url(), &["--wait", "0.1s"]);
     assert_eq!(follow.line(), "hello");
     assert_eq!(proxy.broken_connections(), 1);
@@ -105,13 +105,13 @@ fn a_network_that_went_silent_is_left() {
 }
 
 #[test]
-fn an_answer_that_stops_in_the_middle_is_left_and_asked_for_again() {
+fn response_that_stalls_is_abandoned_and_requested_again() {
     let fake = FakeServer::new();
     let follow = follow(&fake.url(), &["--wait", "0.1s"]);
     let whole = page_response(&[1, 2], "e.2", "data");
-    let mut caller = fake.accept();
-    caller.request();
-    caller.send(&whole[..whole.len() - 30]);
+    let mut connection = fake.accept();
+    connection.request();
+    connection.send(&whole[..whole.len() - 30]);
     let request = fake.serve(&whole);
     assert_eq!(since(&request), "start");
     assert_eq!(follow.take(2), ["1", "2"]);
@@ -119,7 +119,7 @@ fn an_answer_that_stops_in_the_middle_is_left_and_asked_for_again() {
 }
 
 #[test]
-fn what_is_not_of_a_longpoll_server_is_not_taken_for_events() {
+fn foreign_response_is_not_taken_for_events() {
     let good = page_response(&[1], "e.1", "data");
     let body = good.split_once("\r\n\r\n").unwrap().1;
     let json = "Content-Type: application/json\r\nConnection: close\r\n";
@@ -131,7 +131,7 @@ fn what_is_not_of_a_longpoll_server_is_not_taken_for_events() {
         http_response("200 OK", json, &body.replace("e.1", "e 1&wait=0")),
         http_response("200 OK", json, &body.replace("\"data\":", "\"date\":")),
         http_response("200 OK", json, &body.replace("\"news\"", "\"$(reboot)\"")),
-        // Cut off where a line ends, nobody could tell.
+        // A body that is cut at a line end looks complete.
         format!("HTTP/1.1 200 OK\r\n{json}\r\n{body}"),
         "SSH-2.0-OpenSSH_9.2\r\n".into(),
         http_response("200 OK", json, &" ".repeat(9 << 20)),
@@ -147,7 +147,7 @@ fn what_is_not_of_a_longpoll_server_is_not_taken_for_events() {
 }
 
 #[test]
-fn chunked_answers_of_a_proxy_are_read_to_their_end() {
+fn chunked_responses_of_a_proxy_are_read_completely() {
     let fake = FakeServer::new();
     let follow = follow(&fake.url(), &[]);
     let whole = page_response(&[1], "e.1", "data");
@@ -156,14 +156,14 @@ fn chunked_answers_of_a_proxy_are_read_to_their_end() {
                 Transfer-Encoding: chunked\r\n\r\n";
     let (a, b) = body.split_at(40);
     let chunks = format!("{head}{:x}\r\n{a}\r\n{:x}\r\n{b}\r\n", a.len(), b.len());
-    // The end is missing.
+    // The last chunk is missing.
     fake.serve(&chunks);
     assert_eq!(since(&fake.serve(format!("{chunks}0\r\n\r\n"))), "start");
     assert_eq!(follow.line(), "1");
 }
 
 #[test]
-fn what_will_not_pass_ends_it_and_says_why() {
+fn permanent_error_exits_with_reason() {
     let problem = "{\"title\":\"t\",\"status\":403,\"detail\":\"no right to\\u001b[2J news\"}";
     let json = "Content-Type: application/problem+json\r\n";
     for (refusal, says) in [
@@ -183,7 +183,7 @@ fn what_will_not_pass_ends_it_and_says_why() {
 }
 
 #[test]
-fn the_real_server_says_what_is_wrong_with_a_request() {
+fn refusal_of_the_real_server_is_reported() {
     let server = Server::start(&[]);
     let url = format!("http://{}", server.address);
     assert_failure(
@@ -194,9 +194,9 @@ fn the_real_server_says_what_is_wrong_with_a_request() {
 }
 
 #[test]
-fn a_token_is_shown_as_the_file_says_it_at_the_time() {
-    let folder = TempDir::new();
-    let file = folder.path("token");
+fn token_file_is_read_for_each_request() {
+    let dir = TempDir::new();
+    let file = dir.path("token");
     std::fs::write(&file, "first-secret\n").unwrap();
     let fake = FakeServer::new();
     let follow = follow(&fake.url(), &["--token-file", &file]);
@@ -215,13 +215,13 @@ fn a_token_is_shown_as_the_file_says_it_at_the_time() {
 }
 
 #[test]
-fn a_server_with_tokens_lets_in_who_shows_one() {
-    let folder = TempDir::new();
-    let (tokens, secret) = (folder.path("tokens"), folder.path("secret"));
-    let made = run(&["token", "reader", "read", "news"]);
-    std::fs::write(&tokens, &made.stdout).unwrap();
-    let told = String::from_utf8(made.stderr).unwrap();
-    std::fs::write(&secret, told.trim().rsplit(' ').next().unwrap()).unwrap();
+fn token_gives_access_to_a_server_with_tokens() {
+    let dir = TempDir::new();
+    let (tokens, secret) = (dir.path("tokens"), dir.path("secret"));
+    let output = run(&["token", "reader", "read", "news"]);
+    std::fs::write(&tokens, &output.stdout).unwrap();
+    let message = String::from_utf8(output.stderr).unwrap();
+    std::fs::write(&secret, message.trim().rsplit(' ').next().unwrap()).unwrap();
     let server = Server::start(&["--tokens", &tokens]);
     let url = format!("http://{}", server.address);
     assert_failure(&run(&["follow", &url, "news"]), 1, &["401"]);
@@ -233,9 +233,9 @@ fn a_server_with_tokens_lets_in_who_shows_one() {
 }
 
 #[test]
-fn a_token_that_cannot_be_one_is_refused_before_anything_is_sent() {
-    let folder = TempDir::new();
-    let file = folder.path("token");
+fn invalid_token_is_refused_before_the_first_request() {
+    let dir = TempDir::new();
+    let file = dir.path("token");
     let args = ["follow", "--token-file", &file, "127.0.0.1:1", "news"];
     assert_failure(&run(&args), 1, &["token file", &file, "No such file"]);
     for token in ["", "\n", "two words", "a\r\nEvil: yes", "\u{e9}", &"x".repeat(5_000)] {
@@ -245,7 +245,7 @@ fn a_token_that_cannot_be_one_is_refused_before_anything_is_sent() {
 }
 
 #[test]
-fn a_prefix_of_a_proxy_is_kept() {
+fn path_prefix_of_a_proxy_is_kept() {
     let fake = FakeServer::new();
     let follow = follow(&format!("{}/events/", fake.url()), &["--type", "b,a"]);
     let request = fake.serve(page_response(&[1], "e.1", "data"));
@@ -255,19 +255,19 @@ fn a_prefix_of_a_proxy_is_kept() {
 }
 
 #[test]
-fn a_server_that_answers_with_nothing_at_once_is_not_asked_without_end() {
+fn follower_limits_its_rate_when_empty_pages_arrive_at_once() {
     let server = Server::start(&["--max-wait", "0"]);
-    let asked = || server.metric("polls_total{reason=\"timeout\"}");
+    let polls = || server.metric("polls_total{reason=\"timeout\"}");
     let started = Instant::now();
     let follow = follow(&format!("http://{}", server.address), &[]);
-    wait_until("it has asked three times", || asked() >= 3.0);
-    // The first one only finds out where it is; between the others there is a second.
+    wait_until("three polls have been sent", || polls() >= 3.0);
+    // The first poll only fetches the cursor; a second passes between the others.
     assert!(started.elapsed() >= Duration::from_secs(1));
     drop(follow);
 }
 
 #[test]
-fn a_signal_ends_it_while_it_waits_for_a_server() {
+fn signal_ends_the_wait_for_a_server() {
     let fake = FakeServer::new();
     let follow = follow(&fake.url(), &[]);
     fake.serve(http_response(

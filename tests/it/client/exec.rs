@@ -1,5 +1,5 @@
-//! Goal: a command sees each event once it has dealt with the one before, as data and never as
-//! text of a shell.
+//! Guards `follow --exec`: the command runs once per event, one after the other, and event content is
+//! never parsed by a shell.
 
 use std::path::Path;
 
@@ -14,13 +14,13 @@ fn url(server: &Server) -> String {
 }
 
 #[test]
-fn the_event_is_on_stdin_and_its_fields_are_in_the_environment() {
+fn event_is_on_stdin_and_its_fields_are_in_the_environment() {
     let server = Server::start(&[]);
-    let folder = TempDir::new();
-    let touched = folder.path("touched");
-    let evil = format!("$(touch {touched}) `touch {touched}`; touch {touched} '\" \n{touched}");
+    let dir = TempDir::new();
+    let touched = dir.path("touched");
+    let hostile = format!("$(touch {touched}) `touch {touched}`; touch {touched} '\" \n{touched}");
     let path = "/topics/news?type=alert";
-    assert_eq!(server.connect().post(path, "", &evil).status, 201);
+    assert_eq!(server.connect().post(path, "", &hostile).status, 201);
     server.publish("other", "plain");
     let show = "printf '%s/%s/%s/%s/' \"$LONGPOLL_SEQ\" \"$LONGPOLL_TOPIC\" \"$LONGPOLL_TYPE\" \
                 \"${LONGPOLL_TIME%T*}\"; cat; echo .";
@@ -29,7 +29,7 @@ fn the_event_is_on_stdin_and_its_fields_are_in_the_environment() {
     let page = server.get("/topics/*").json();
     let day = page["events"][0]["time"].as_str().unwrap().split('T').next().unwrap();
     let shown = String::from_utf8(output.stdout).unwrap();
-    assert_eq!(shown, format!("1/news/alert/{day}/{evil}.\n2/other//{day}/plain.\n"));
+    assert_eq!(shown, format!("1/news/alert/{day}/{hostile}.\n2/other//{day}/plain.\n"));
     assert!(!Path::new(&touched).exists());
     let output = run(&["follow", "--wait", "0", "--exec", "cat", &url(&server), "other"]);
     let event: serde_json::Value = serde_json::from_slice(&output.stdout).unwrap();
@@ -37,13 +37,13 @@ fn the_event_is_on_stdin_and_its_fields_are_in_the_environment() {
 }
 
 #[test]
-fn while_the_command_fails_later_events_wait_and_the_place_stays() {
+fn failing_command_is_retried_and_later_events_wait() {
     let server = Server::start(&[]);
-    let folder = TempDir::new();
-    let (state, may, log) = (folder.path("state"), folder.path("may"), folder.path("log"));
+    let dir = TempDir::new();
+    let (state, allow, log) = (dir.path("state"), dir.path("allow"), dir.path("log"));
     server.publish_many("news", 4);
-    // Event 3 fails until there is a file.
-    let command = format!("read n; echo $n >> {log}; [ $LONGPOLL_SEQ -ne 3 ] || [ -e {may} ]");
+    // The command fails for event 3 until a file exists.
+    let command = format!("read n; echo $n >> {log}; [ $LONGPOLL_SEQ -ne 3 ] || [ -e {allow} ]");
     let url = url(&server);
     let args = ["follow", "--format", "raw", "--state", &state, "--exec", &command, &url, "news"];
     let follow = RunningCommand::start(&args);
@@ -57,10 +57,10 @@ fn while_the_command_fails_later_events_wait_and_the_place_stays() {
     assert_eq!(std::fs::read_to_string(&state).unwrap(), kept);
     let seen = std::fs::read_to_string(&log).unwrap();
     assert!(seen.starts_with("0\n1\n2\n2\n2\n") && !seen.contains('3'), "{seen:?}");
-    std::fs::write(&may, "").unwrap();
+    std::fs::write(&allow, "").unwrap();
     std::fs::remove_file(&log).unwrap();
     let follow = RunningCommand::start(&args);
-    wait_until("the last one is dealt with", || {
+    wait_until("the last event is handled", || {
         std::fs::read_to_string(&state).unwrap().contains(".4\"")
     });
     assert_eq!(std::fs::read_to_string(&log).unwrap(), "2\n3\n");
@@ -68,14 +68,14 @@ fn while_the_command_fails_later_events_wait_and_the_place_stays() {
 }
 
 #[test]
-fn killed_while_the_command_runs_it_runs_it_again() {
+fn command_runs_again_if_the_follower_was_killed_meanwhile() {
     let server = Server::start(&[]);
-    let folder = TempDir::new();
-    let (state, pipe) = (folder.path("state"), folder.path("pipe"));
+    let dir = TempDir::new();
+    let (state, pipe) = (dir.path("state"), dir.path("pipe"));
     assert!(std::process::Command::new("mkfifo").arg(&pipe).status().unwrap().success());
     server.publish_many("news", 2);
     let url = url(&server);
-    // It tells its event, and is not done until somebody writes into the pipe.
+    // The command prints its event and runs until the test writes to the pipe.
     let command = format!("cat; echo; read go < {pipe}");
     let args = ["follow", "--format", "raw", "--state", &state, "--exec", &command, &url, "news"];
     let follow = RunningCommand::start(&args);
@@ -88,12 +88,12 @@ fn killed_while_the_command_runs_it_runs_it_again() {
     let follow = RunningCommand::start(&args);
     assert_eq!(follow.line(), "1");
     std::fs::write(&pipe, "go\n").unwrap();
-    wait_until("it is kept", || std::fs::read_to_string(&state).unwrap().contains(".2\""));
+    wait_until("the cursor is saved", || std::fs::read_to_string(&state).unwrap().contains(".2\""));
     assert!(!follow.has_line());
 }
 
 #[test]
-fn a_command_need_not_read_what_it_is_given() {
+fn command_may_ignore_its_stdin() {
     let server = Server::start(&["--max-event", "1MiB"]);
     for _ in 0..2 {
         let large = vec![b'x'; 1 << 20];
@@ -106,10 +106,10 @@ fn a_command_need_not_read_what_it_is_given() {
 }
 
 #[test]
-fn a_command_is_let_finish_when_the_follower_is_to_stop() {
+fn running_command_finishes_before_the_follower_stops() {
     let server = Server::start(&[]);
-    let folder = TempDir::new();
-    let (state, pipe) = (folder.path("state"), folder.path("pipe"));
+    let dir = TempDir::new();
+    let (state, pipe) = (dir.path("state"), dir.path("pipe"));
     assert!(std::process::Command::new("mkfifo").arg(&pipe).status().unwrap().success());
     server.publish_many("news", 2);
     let command = format!("cat; echo; read go < {pipe}");

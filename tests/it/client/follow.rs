@@ -1,4 +1,4 @@
-//! Goal: `longpoll follow` prints what is published, all of it, once, in order, as it is asked to.
+//! Guards `longpoll follow`: it prints every event once, in order, in the requested format.
 
 use std::net::SocketAddr;
 
@@ -18,7 +18,7 @@ fn follow(server: &Server, args: &[&str]) -> RunningCommand {
     RunningCommand::start(&[&["follow", "--format", "raw"], args, &[&url, "news"]].concat())
 }
 
-/// What a follow prints that ends when it has caught up.
+/// The output of a follower that exits at the head of the log.
 fn caught_up(args: &[&str]) -> String {
     let output = run(&[&["follow", "--wait", "0"], args].concat());
     assert!(output.status.success() && output.stderr.is_empty(), "{output:?}");
@@ -26,7 +26,7 @@ fn caught_up(args: &[&str]) -> String {
 }
 
 #[test]
-fn events_are_printed_from_the_oldest_that_is_kept_and_then_as_they_come() {
+fn events_are_printed_from_the_oldest_kept_one_onward() {
     let server = Server::start(&[]);
     server.publish("news", "one");
     server.publish("other", "not this");
@@ -41,7 +41,7 @@ fn events_are_printed_from_the_oldest_that_is_kept_and_then_as_they_come() {
 }
 
 #[test]
-fn it_begins_where_it_is_told_to() {
+fn since_selects_the_first_event() {
     let server = Server::start(&[]);
     let cursor = server.publish_many("news", 3).next_cursor().to_owned();
     server.publish_many("news", 2);
@@ -59,10 +59,10 @@ fn it_begins_where_it_is_told_to() {
 }
 
 #[test]
-fn now_is_found_out_before_it_waits() {
+fn since_now_fetches_the_cursor_before_it_waits() {
     let fake = FakeServer::new();
     let follow = RunningCommand::start(&["follow", "--since", "now", &fake.url(), "news"]);
-    // The answer to this gets lost: later than that is not meant by now.
+    // The response to this request is lost. "now" must not move to a later moment.
     let request = fake.serve("");
     assert!(request.contains("since=now&wait=0&"), "{request}");
     fake.serve(page_response(&[], "e.1", "timeout").replacen(
@@ -79,14 +79,14 @@ fn now_is_found_out_before_it_waits() {
 }
 
 #[test]
-fn it_ends_after_as_many_events_as_were_asked_for() {
+fn count_ends_the_follower_after_this_number_of_events() {
     let server = Server::start(&[]);
     server.publish_many("news", 5);
     for count in 1..5 {
         let (code, lines, errors) = follow(&server, &["--count", &count.to_string()]).finish();
         assert_eq!((code, lines.len(), &*errors), (Some(0), count, ""));
     }
-    // More than there are: it waits for the rest.
+    // With fewer events than the count, the follower waits for the rest.
     let follow = follow(&server, &["--count", "6"]);
     server.wait_until_held(1);
     server.publish("news", "last");
@@ -95,7 +95,7 @@ fn it_ends_after_as_many_events_as_were_asked_for() {
 }
 
 #[test]
-fn each_format_shows_an_event_as_it_promises() {
+fn each_format_prints_events_as_documented() {
     let server = Server::start(&[]);
     let mut client = server.connect();
     client.post("/topics/a?type=alert", "", "line\nbreak");
@@ -123,8 +123,8 @@ fn each_format_shows_an_event_as_it_promises() {
         b"\xff\x00\n\x1b[2J\n",
     ];
     assert_eq!(print("raw"), raw.concat());
-    let answers: serde_json::Value = serde_json::from_slice(&print("json")).unwrap();
-    assert_eq!((&answers["events"], &answers["next"]), (&page["events"], &page["next"]));
+    let page_json: serde_json::Value = serde_json::from_slice(&print("json")).unwrap();
+    assert_eq!((&page_json["events"], &page_json["next"]), (&page["events"], &page["next"]));
     let shown = print("{seq}:{topic}:{type}:{{\\t}}");
     assert_eq!(shown, b"1:a:alert:{\t}\n2:b::{\t}\n3:c::{\t}\n");
     let times = String::from_utf8(print("{time}|{json}")).unwrap();
@@ -136,7 +136,7 @@ fn each_format_shows_an_event_as_it_promises() {
 }
 
 #[test]
-fn only_the_types_that_are_wanted_are_printed() {
+fn only_the_requested_types_are_printed() {
     let server = Server::start(&[]);
     for tag in ["?type=a", "?type=b", "", "?type=c"] {
         server.connect().post(&format!("/topics/news{tag}"), "", tag);
@@ -147,9 +147,9 @@ fn only_the_types_that_are_wanted_are_printed() {
 }
 
 #[test]
-fn a_unix_socket_is_as_good_as_an_address() {
-    let folder = TempDir::new();
-    let url = format!("unix:{}", folder.path("socket"));
+fn unix_socket_works_as_an_address() {
+    let dir = TempDir::new();
+    let url = format!("unix:{}", dir.path("socket"));
     let server = Server::start(&["--listen", &url]);
     let follow = RunningCommand::start(&["follow", "--format", "raw", &url, "news"]);
     server.wait_until_held(1);
@@ -159,9 +159,9 @@ fn a_unix_socket_is_as_good_as_an_address() {
 }
 
 #[test]
-fn the_largest_event_arrives_whole() {
+fn largest_event_is_printed_whole() {
     let server = Server::start(&["--max-event", "1MiB"]);
-    // As JSON it is six times as large.
+    // JSON makes this event six times as large.
     let body = vec![1; 1 << 20];
     assert_eq!(server.connect().post("/topics/news", "", &body).status, 201);
     let output = run(&["follow", "--wait", "0", "--format", "raw", &url(server.address), "news"]);
@@ -184,7 +184,7 @@ fn many_pages_are_read_in_order() {
 }
 
 #[test]
-fn a_signal_ends_it_at_once_and_well() {
+fn signal_ends_the_follower_at_once_with_status_0() {
     for signal in [2, SIGTERM] {
         let server = Server::start(&[]);
         let follow = follow(&server, &["--wait", "50s"]);
@@ -195,7 +195,7 @@ fn a_signal_ends_it_at_once_and_well() {
 }
 
 #[test]
-fn it_ends_when_nobody_reads_it_any_more() {
+fn follower_ends_when_its_stdout_is_closed() {
     use std::process::Stdio;
     let server = Server::start(&[]);
     let url = url(server.address);
@@ -203,14 +203,14 @@ fn it_ends_when_nobody_reads_it_any_more() {
     command.args(["follow", "--format", "raw", &url, "news"]);
     let mut child = command.stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
     server.wait_until_held(1);
-    // As when head has seen enough; there need not come another event.
+    // As `head` does after its last line; the follower ends without another event.
     drop(child.stdout.take());
     let output = wait_for_exit(child);
     assert_eq!((output.status.code(), &*output.stderr), (Some(0), &b""[..]));
 }
 
 #[test]
-fn an_event_that_nobody_takes_is_not_an_error() {
+fn closed_pipe_during_a_write_is_not_an_error() {
     let server = Server::start(&[]);
     server.publish("news", &"x".repeat(60_000));
     server.publish("news", &"x".repeat(60_000));
@@ -220,14 +220,14 @@ fn an_event_that_nobody_takes_is_not_an_error() {
     command.args(["follow", "--format", "raw", &url, "news"]).stdout(writer);
     let child = command.stderr(std::process::Stdio::piped()).spawn().unwrap();
     drop(command);
-    // It is blocked in writing when the reader goes, or comes to it later.
+    // The reader closes while the follower is blocked in a write, or before that write.
     drop(reader);
     let output = wait_for_exit(child);
     assert_eq!((output.status.code(), &*output.stderr), (Some(0), &b""[..]));
 }
 
 #[test]
-fn a_gap_ends_it_with_a_status_of_its_own_or_is_told_and_passed() {
+fn gap_ends_the_follower_with_its_own_status_or_is_reported_and_skipped() {
     let server = Server::start(&["--retain-events", "3"]);
     let cursor = server.publish("news", "0").next_cursor().to_owned();
     server.publish_many("news", 10);

@@ -1,4 +1,4 @@
-//! Goal: what the commands do, other programs can do through the library.
+//! Guards the client library: other programs can do through it what the commands do.
 
 use std::time::Duration;
 
@@ -15,7 +15,7 @@ fn subscription(server: &Server) -> Subscription {
 }
 
 #[test]
-fn events_come_in_order_with_the_cursor_to_keep() {
+fn events_arrive_in_order_with_the_cursor_to_save() {
     let server = Server::start(&[]);
     let mut publisher = Publisher::new(&subscription(&server).url).unwrap();
     publisher.publish("news", &Message::text("one")).unwrap();
@@ -31,7 +31,7 @@ fn events_come_in_order_with_the_cursor_to_keep() {
     let expected =
         [Data::Text("one".into()), Data::Json("{\"n\":1.0}".into()), Data::Bytes(vec![0xff])];
     assert_eq!(data, expected);
-    // Before the whole page is given out, to keep its end would lose the rest.
+    // While events of a page are still to come, the cursor must not be the end of the page.
     assert_eq!(cursors, ["start", "start", &last.cursor]);
     let mut again = subscription(&server);
     again.since.clone_from(&cursors[2]);
@@ -39,7 +39,7 @@ fn events_come_in_order_with_the_cursor_to_keep() {
 }
 
 #[test]
-fn a_gap_is_told_and_the_next_event_is_behind_it() {
+fn gap_is_an_error_and_the_next_event_follows_it() {
     let server = Server::start(&["--retain-events", "2"]);
     let mut subscription = subscription(&server);
     subscription.since = server.publish("news", "0").next_cursor().to_owned();
@@ -52,7 +52,7 @@ fn a_gap_is_told_and_the_next_event_is_behind_it() {
 }
 
 #[test]
-fn another_thread_can_end_it() {
+fn another_thread_can_stop_a_follower() {
     let server = Server::start(&[]);
     let mut subscription = subscription(&server);
     subscription.wait = Duration::from_secs(50);
@@ -66,7 +66,7 @@ fn another_thread_can_end_it() {
 }
 
 #[test]
-fn what_cannot_be_asked_is_refused_before_it_is() {
+fn invalid_arguments_are_refused_without_a_request() {
     let url: Url = "http://127.0.0.1:1".parse().unwrap();
     assert!(Subscription::new(url.clone(), "a b").is_err());
     let mut publisher = Publisher::new(&url).unwrap();

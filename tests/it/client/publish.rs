@@ -1,4 +1,4 @@
-//! Goal: `longpoll publish` publishes what it is given, once, and says what became of it.
+//! Guards `longpoll publish`: it publishes its input once and reports the result.
 
 use std::io::{Read, Write};
 use std::os::fd::OwnedFd;
@@ -21,12 +21,12 @@ fn json(bytes: &[u8]) -> serde_json::Value {
     serde_json::from_slice(bytes).unwrap_or_else(|e| panic!("{e}: {bytes:?}"))
 }
 
-fn all(server: &Server) -> Response {
+fn all_events(server: &Server) -> Response {
     server.get("/topics/news?limit=1000&wait=0")
 }
 
 #[test]
-fn one_event_is_published_as_it_is_given() {
+fn one_event_is_published_unchanged() {
     let server = Server::start(&[]);
     let url = url(&server);
     let publish = |args: &[&str]| run(&[&["publish"], args].concat());
@@ -34,13 +34,13 @@ fn one_event_is_published_as_it_is_given() {
     assert_eq!((output.status.code(), &*output.stderr), (Some(0), &b""[..]));
     let receipt = json(&output.stdout);
     assert_eq!((&receipt["topic"], &receipt["seq"]), (&"news".into(), &1.into()));
-    assert_eq!(receipt["cursor"], all(&server).next_cursor());
+    assert_eq!(receipt["cursor"], all_events(&server).next_cursor());
     publish(&["--json", &url, "news", "{\"a\": [1.0]}"]);
     publish(&[&url, "news", "--", "--json"]);
     publish(&[&url, "news", ""]);
     let whole = run_with_stdin(&["publish", "--stdin", "whole", &url, "news"], b"\xff\n\x00");
     assert_eq!(json(&whole.stdout)["seq"], 5);
-    let page = all(&server).json();
+    let page = all_events(&server).json();
     assert_eq!(page["events"][0]["type"], "alert");
     let data: Vec<_> = page["events"].as_array().unwrap().iter().map(|e| &e["data"]).collect();
     assert_eq!(
@@ -53,7 +53,7 @@ fn one_event_is_published_as_it_is_given() {
 }
 
 #[test]
-fn lines_go_out_in_batches_within_the_bounds() {
+fn lines_are_published_in_batches_within_the_limits() {
     let server = Server::start(&["--retain-events", "100000"]);
     let url = url(&server);
     let lines = numbered_lines(2_500).replace('\n', "\n\n");
@@ -71,31 +71,31 @@ fn lines_go_out_in_batches_within_the_bounds() {
         (&last["events"][0]["data"], &last["events"][0]["type"]),
         (&2_499.into(), &"t".into())
     );
-    // Nothing is nothing.
+    // Empty input publishes no event.
     let output = run_with_stdin(&["publish", &url, "news"], "\n \n");
     assert_eq!((output.status.code(), &json(&output.stdout)["count"]), (Some(0), &0.into()));
 }
 
 #[test]
-fn lines_of_text_are_events_of_text() {
+fn text_lines_are_text_events() {
     let server = Server::start(&[]);
     let url = url(&server);
     let output =
         run_with_stdin(&["publish", "--stdin", "text", &url, "news"], "a \"b\"\n\n\tc\u{7}\nend");
     assert_eq!(json(&output.stdout)["count"], 4, "{output:?}");
-    assert_eq!(all(&server).data(), ["a \"b\"", "", "\tc\u{7}", "end"]);
+    assert_eq!(all_events(&server).data(), ["a \"b\"", "", "\tc\u{7}", "end"]);
     let output = run_with_stdin(&["publish", "--stdin", "text", &url, "news"], b"fine\n\xff\n");
     assert_failure(&output, 1, &["line 2", "not UTF-8", "--stdin whole", "1 events are published"]);
 }
 
 #[test]
-fn a_line_is_published_as_soon_as_it_is_there() {
+fn line_is_published_as_soon_as_it_is_complete() {
     let server = Server::start(&[]);
     let url = url(&server);
     let mut publish = RunningCommand::start(&["publish", &url, "news", "-"]);
     for n in 0..5 {
         let mut poll = server.hold_poll("/topics/news?since=now");
-        // In two halves: what is no whole line yet waits.
+        // In two halves: an incomplete line waits.
         publish.stdin().write_all(format!("[{n}").as_bytes()).unwrap();
         publish.stdin().write_all(b"]\n").unwrap();
         assert_eq!(poll.response().data(), [serde_json::json!([n])]);
@@ -107,7 +107,7 @@ fn a_line_is_published_as_soon_as_it_is_there() {
 }
 
 #[test]
-fn a_signal_between_two_lines_is_an_end_like_any_other() {
+fn signal_between_two_lines_ends_the_publish_normally() {
     let server = Server::start(&[]);
     let url = url(&server);
     let mut publish = RunningCommand::start(&["publish", &url, "news", "-"]);
@@ -120,7 +120,7 @@ fn a_signal_between_two_lines_is_an_end_like_any_other() {
 }
 
 #[test]
-fn what_was_not_published_is_said() {
+fn error_reports_what_was_published() {
     let server = Server::start(&["--max-event", "100"]);
     let url = url(&server);
     let publish = |lines: &str| run_with_stdin(&["publish", &url, "news"], lines);
@@ -129,7 +129,7 @@ fn what_was_not_published_is_said() {
         1,
         &["line 4 of the input is not JSON", "2 events are"],
     );
-    assert_eq!(all(&server).data(), [1, 2]);
+    assert_eq!(all_events(&server).data(), [1, 2]);
     let long = format!("3\n\"{}\"\n", "x".repeat(200));
     assert_failure(
         &publish(&long),
@@ -141,11 +141,11 @@ fn what_was_not_published_is_said() {
     let whole = run_with_stdin(&["publish", "--stdin", "whole", &url, "news"], &endless);
     assert_failure(&whole, 1, &["too many for one event"]);
     assert_failure(&run(&["publish", "--json", &url, "news", "{"]), 1, &["400", "not JSON"]);
-    assert_eq!(all(&server).data(), [1, 2, 4]);
+    assert_eq!(all_events(&server).data(), [1, 2, 4]);
 }
 
 #[test]
-fn the_same_command_with_a_key_publishes_once() {
+fn same_command_with_a_key_publishes_once() {
     let server = Server::start(&[]);
     let url = url(&server);
     let publish = |data| run(&["publish", "--key", "k 1", &url, "news", data]);
@@ -153,11 +153,11 @@ fn the_same_command_with_a_key_publishes_once() {
     let again = json(&publish("a").stdout);
     assert_eq!((&again["seq"], &again["duplicate"]), (&1.into(), &true.into()));
     assert_failure(&publish("b"), 1, &["422"]);
-    assert_eq!(all(&server).data(), ["a"]);
+    assert_eq!(all_events(&server).data(), ["a"]);
 }
 
 #[test]
-fn it_gives_up_in_time_and_says_what_the_last_try_said() {
+fn publish_gives_up_in_time_and_reports_the_last_error() {
     let fake = FakeServer::new();
     let url = fake.url();
     let publish = RunningCommand::start(&["publish", "--retry-for", "2s", &url, "news", "x"]);
@@ -174,7 +174,7 @@ fn it_gives_up_in_time_and_says_what_the_last_try_said() {
 }
 
 #[test]
-fn a_signal_ends_the_tries() {
+fn signal_ends_the_retries() {
     let publish = RunningCommand::start(&["publish", "127.0.0.1:1", "news", "x"]);
     publish.error_line("trying again");
     publish.signal(SIGTERM);
@@ -184,9 +184,9 @@ fn a_signal_ends_the_tries() {
 }
 
 #[test]
-fn a_token_is_shown() {
-    let folder = TempDir::new();
-    let file = folder.path("token");
+fn token_is_sent() {
+    let dir = TempDir::new();
+    let file = dir.path("token");
     std::fs::write(&file, "secret\n").unwrap();
     let fake = FakeServer::new();
     let url = fake.url();
@@ -199,23 +199,23 @@ fn a_token_is_shown() {
     assert_eq!(publish.finish().0, Some(0));
 }
 
-/// A terminal: what the program sees of it, and what a person sees.
+/// A pseudo-terminal: the end of the program and the end of the user.
 fn terminal() -> (OwnedFd, std::fs::File) {
     use rustix::fs::{Mode, OFlags, open};
     use rustix::pty::{OpenptFlags, grantpt, openpt, ptsname, unlockpt};
-    let person = openpt(OpenptFlags::RDWR | OpenptFlags::NOCTTY).unwrap();
-    grantpt(&person).unwrap();
-    unlockpt(&person).unwrap();
-    let name = ptsname(&person, Vec::new()).unwrap();
+    let user_end = openpt(OpenptFlags::RDWR | OpenptFlags::NOCTTY).unwrap();
+    grantpt(&user_end).unwrap();
+    unlockpt(&user_end).unwrap();
+    let name = ptsname(&user_end, Vec::new()).unwrap();
     let program = open(name, OFlags::RDWR | OFlags::NOCTTY, Mode::empty()).unwrap();
-    (program, person.into())
+    (program, user_end.into())
 }
 
 #[test]
-fn a_long_publish_shows_on_a_terminal_how_far_it_is() {
+fn long_publish_shows_its_progress_on_a_terminal() {
     let server = Server::start(&[]);
     let url = url(&server);
-    let (tty, mut person) = terminal();
+    let (tty, mut user_end) = terminal();
     let mut command = program();
     command.args(["publish", "--stdin", "text", &url, "news"]);
     command.stdin(std::process::Stdio::piped()).stdout(std::process::Stdio::piped()).stderr(tty);
@@ -223,14 +223,14 @@ fn a_long_publish_shows_on_a_terminal_how_far_it_is() {
     drop(command);
     let mut stdin = child.stdin.take().unwrap();
     let mut seen = String::new();
-    // Lines are written until the first sign of progress is seen.
+    // The test writes lines until the first progress report appears.
     let reader = std::thread::spawn(move || {
         let mut chunk = [0; 1_024];
         while !seen.contains("events/s") {
-            let count = person.read(&mut chunk).unwrap();
+            let count = user_end.read(&mut chunk).unwrap();
             seen.push_str(&String::from_utf8_lossy(&chunk[..count]));
         }
-        (seen, person)
+        (seen, user_end)
     });
     while !reader.is_finished() {
         stdin.write_all(b"line\n").unwrap();

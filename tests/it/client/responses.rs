@@ -1,5 +1,5 @@
-//! Goal: whatever a server answers, and in whatever pieces, the client comes to one verdict on it,
-//! and says what is wrong.
+//! Guards the client's response parser: each response has one result, in any division into packets, and
+//! an error says what is wrong.
 
 use std::iter::once;
 use std::panic::catch_unwind;
@@ -12,179 +12,214 @@ use longpoll::shutdown::Shutdown;
 
 use crate::support::fake_server::FakeServer;
 
-/// A page, and its length.
+/// A page and its length.
 const PAGE: &str = r#"{"events":[],"next":"e.1","more":false,"behind":0,"reason":"data"}"#;
 const LENGTH: &str = "Content-Length: 66\r\n";
 const JSON: &str = "Content-Type: application/json\r\n";
 const CHUNKED: &str = "Transfer-Encoding: chunked\r\n";
 
-/// What the connection does after an answer.
+/// What the server does with the connection after the response.
 #[derive(Clone, Copy)]
-enum Then {
-    /// It stays open: the client has to know by itself that this was all, or that it is enough.
-    Stays,
-    Ends,
+enum Connection {
+    /// The connection stays open, so that the client must detect the end of the response itself.
+    StaysOpen,
+    Closes,
 }
-use Then::{Ends, Stays};
+use Connection::{Closes, StaysOpen};
 
-/// A sentence, the bytes that matter, what follows them, and what the verdict says.
-type Row = (&'static str, &'static str, Then, &'static str);
+/// A description, the bytes in question, what follows them, and a part of the expected result.
+type Row = (&'static str, &'static str, Connection, &'static str);
 
-/// A row, spelled out.
+/// A row with the whole response.
 struct Case {
     name: &'static str,
     response: Vec<u8>,
-    then: Then,
+    connection: Connection,
     says: &'static str,
 }
 
-/// Asks once, and says what came of it: a page's text or an error.
-fn ask(fake: &FakeServer) -> JoinHandle<String> {
+/// Polls once; returns the text of the page or an error.
+fn poll_once(fake: &FakeServer) -> JoinHandle<String> {
     let mut subscription = Subscription::new(fake.url().parse().unwrap(), "news").unwrap();
     let stop = Shutdown::new().unwrap();
     subscription.stop = Some(stop.clone());
-    let told = Arc::new(Mutex::new(String::new()));
-    let tell = Arc::clone(&told);
+    let error_text = Arc::new(Mutex::new(String::new()));
+    let recorded = Arc::clone(&error_text);
     let mut follow = Follow::start(subscription).unwrap().on_trouble(move |error, _| {
-        *tell.lock().unwrap() = format!("{error:?}");
+        *recorded.lock().unwrap() = format!("{error:?}");
         stop.give();
     });
     std::thread::spawn(move || match follow.page() {
         Ok(Some(page)) => page.json,
-        Ok(None) => told.lock().unwrap().clone(),
+        Ok(None) => error_text.lock().unwrap().clone(),
         Err(error) => format!("{error:?}"),
     })
 }
 
-/// The client's verdict on an answer that comes in these pieces.
-fn verdict<'a>(response: impl Iterator<Item = &'a [u8]>, then: Then) -> String {
+/// The client's result for a response that arrives in these pieces.
+fn result_of<'a>(response: impl Iterator<Item = &'a [u8]>, connection: Connection) -> String {
     let fake = FakeServer::new();
-    let asked = ask(&fake);
-    let mut caller = fake.accept();
-    caller.request();
-    response.for_each(|piece| caller.send(piece));
-    let open = match then {
-        Stays => Some(caller),
-        Ends => {
-            drop(caller);
+    let poll = poll_once(&fake);
+    let mut connection_of_client = fake.accept();
+    connection_of_client.request();
+    response.for_each(|piece| connection_of_client.send(piece));
+    let open = match connection {
+        StaysOpen => Some(connection_of_client),
+        Closes => {
+            drop(connection_of_client);
             None
         }
     };
-    let verdict = asked.join().expect("no panic");
+    let result = poll.join().expect("no panic");
     drop(open);
-    verdict
+    result
 }
 
-/// First lines, before the fields and the page.
+/// Status lines, before the fields and the page.
 const LINES: &[Row] = &[
-    ("an ordinary answer", "HTTP/1.1 200 OK", Stays, PAGE),
-    ("no reason", "HTTP/1.1 200 ", Stays, PAGE),
-    ("not even a space for one", "HTTP/1.1 200", Stays, PAGE),
-    ("a reason in another script", "HTTP/1.1 200 \u{438}", Stays, PAGE),
-    ("HTTP/1.0", "HTTP/1.0 200 OK", Stays, PAGE),
-    ("an empty line in front", "\r\nHTTP/1.1 200 OK", Stays, PAGE),
-    ("an interim answer", "HTTP/1.1 100 Continue\r\n\r\nHTTP/1.1 200 OK", Stays, PAGE),
-    ("another protocol", "HTTP/1.1 101 Switching Protocols", Stays, "answers 101 and not"),
-    ("HTTP/2", "HTTP/2.0 200 OK", Stays, "does not speak HTTP: invalid HTTP version"),
-    ("a status below all", "HTTP/1.1 099 Low", Stays, "status 099"),
-    ("a status above all", "HTTP/1.1 600 High", Stays, "status 600"),
-    ("a status of two digits", "HTTP/1.1 20 OK", Stays, "invalid response status"),
-    ("a status of four digits", "HTTP/1.1 2000 OK", Stays, "invalid response status"),
-    ("a control character in the reason", "HTTP/1.1 200 \u{7}", Stays, "invalid response status"),
-    ("a greeting", "SSH-2.0-OpenSSH_9.2", Stays, "invalid HTTP version"),
-    ("a TLS alert", "\u{15}\u{3}\u{3}\0\u{2}\u{2}\u{28}", Stays, "speaks TLS"),
+    ("an ordinary response", "HTTP/1.1 200 OK", StaysOpen, PAGE),
+    ("no reason", "HTTP/1.1 200 ", StaysOpen, PAGE),
+    ("not even a space for one", "HTTP/1.1 200", StaysOpen, PAGE),
+    ("a reason in another script", "HTTP/1.1 200 \u{438}", StaysOpen, PAGE),
+    ("HTTP/1.0", "HTTP/1.0 200 OK", StaysOpen, PAGE),
+    ("an empty line in front", "\r\nHTTP/1.1 200 OK", StaysOpen, PAGE),
+    ("an interim response", "HTTP/1.1 100 Continue\r\n\r\nHTTP/1.1 200 OK", StaysOpen, PAGE),
+    ("another protocol", "HTTP/1.1 101 Switching Protocols", StaysOpen, "answers 101 and not"),
+    ("HTTP/2", "HTTP/2.0 200 OK", StaysOpen, "does not speak HTTP: invalid HTTP version"),
+    ("a status below all", "HTTP/1.1 099 Low", StaysOpen, "status 099"),
+    ("a status above all", "HTTP/1.1 600 High", StaysOpen, "status 600"),
+    ("a status of two digits", "HTTP/1.1 20 OK", StaysOpen, "invalid response status"),
+    ("a status of four digits", "HTTP/1.1 2000 OK", StaysOpen, "invalid response status"),
+    (
+        "a control character in the reason",
+        "HTTP/1.1 200 \u{7}",
+        StaysOpen,
+        "invalid response status",
+    ),
+    ("a greeting", "SSH-2.0-OpenSSH_9.2", StaysOpen, "invalid HTTP version"),
+    ("a TLS alert", "\u{15}\u{3}\u{3}\0\u{2}\u{2}\u{28}", StaysOpen, "speaks TLS"),
 ];
 
-/// Fields of a `200`, before the page.
+/// Header fields of a `200`, before the page.
 const FIELDS: &[Row] = &[
-    ("a length", "Content-Length: 66\r\n", Stays, PAGE),
-    ("in small letters, with blanks", "content-length: \t 66 \r\n", Stays, PAGE),
-    ("a line that ends in LF alone", "CONTENT-LENGTH:66\n", Stays, PAGE),
-    ("less than there is", "Content-Length: 6\r\n", Stays, "not as a longpoll server does"),
-    ("more than there is", "Content-Length: 67\r\n", Ends, "hangs up"),
-    ("none", "", Ends, "without saying how much"),
-    ("none, and no end", "Connection: close\r\n", Stays, "without saying how much"),
-    ("a sign", "Content-Length: +66\r\n", Stays, "decimal number"),
-    ("a negative length", "Content-Length: -1\r\n", Stays, "decimal number"),
-    ("a length in hex", "Content-Length: 0x42\r\n", Stays, "decimal number"),
-    ("a zero in front", "Content-Length: 066\r\n", Stays, "leading zeros"),
-    ("two numbers", "Content-Length: 6 6\r\n", Stays, "decimal number"),
-    ("a list", "Content-Length: 66, 66\r\n", Stays, "decimal number"),
-    ("an empty length", "Content-Length: \r\n", Stays, "decimal number"),
-    ("a number too large", "Content-Length: 99999999999999999999\r\n", Stays, "than 8388608 bytes"),
-    ("a byte too many", "Content-Length: 8388609\r\n", Stays, "more than 8388608 bytes"),
-    ("two lengths", "Content-Length: 6\r\nContent-Length: 66\r\n", Stays, "is repeated"),
-    ("one length twice", "Content-Length: 66\r\nContent-Length: 66\r\n", Stays, "is repeated"),
-    ("both", "Content-Length: 66\r\nTransfer-Encoding: chunked\r\n", Stays, "exclude each other"),
+    ("a length", "Content-Length: 66\r\n", StaysOpen, PAGE),
+    ("in small letters, with blanks", "content-length: \t 66 \r\n", StaysOpen, PAGE),
+    ("a line that ends in LF alone", "CONTENT-LENGTH:66\n", StaysOpen, PAGE),
+    ("less than there is", "Content-Length: 6\r\n", StaysOpen, "not as a longpoll server does"),
+    ("more than there is", "Content-Length: 67\r\n", Closes, "hangs up"),
+    ("none", "", Closes, "without saying how much"),
+    ("none, and no end", "Connection: close\r\n", StaysOpen, "without saying how much"),
+    ("a sign", "Content-Length: +66\r\n", StaysOpen, "decimal number"),
+    ("a negative length", "Content-Length: -1\r\n", StaysOpen, "decimal number"),
+    ("a length in hex", "Content-Length: 0x42\r\n", StaysOpen, "decimal number"),
+    ("a zero in front", "Content-Length: 066\r\n", StaysOpen, "leading zeros"),
+    ("two numbers", "Content-Length: 6 6\r\n", StaysOpen, "decimal number"),
+    ("a list", "Content-Length: 66, 66\r\n", StaysOpen, "decimal number"),
+    ("an empty length", "Content-Length: \r\n", StaysOpen, "decimal number"),
+    (
+        "a number too large",
+        "Content-Length: 99999999999999999999\r\n",
+        StaysOpen,
+        "than 8388608 bytes",
+    ),
+    ("a byte too many", "Content-Length: 8388609\r\n", StaysOpen, "more than 8388608 bytes"),
+    ("two lengths", "Content-Length: 6\r\nContent-Length: 66\r\n", StaysOpen, "is repeated"),
+    ("one length twice", "Content-Length: 66\r\nContent-Length: 66\r\n", StaysOpen, "is repeated"),
+    (
+        "both",
+        "Content-Length: 66\r\nTransfer-Encoding: chunked\r\n",
+        StaysOpen,
+        "exclude each other",
+    ),
     (
         "chunks twice",
         "Transfer-Encoding: chunked\r\nTransfer-Encoding: chunked\r\n",
-        Stays,
+        StaysOpen,
         "chunked",
     ),
-    ("gzip", "Transfer-Encoding: gzip\r\n", Stays, "has to be chunked"),
-    ("gzip in chunks", "Transfer-Encoding: gzip, chunked\r\n", Stays, "has to be chunked"),
-    ("no coding", "Transfer-Encoding: \r\n", Stays, "has to be chunked"),
-    ("a space before the colon", "X : y\r\n", Stays, "invalid header name"),
-    ("a folded line", "X: y\r\n z\r\n", Stays, "invalid header name"),
-    ("no colon", "X\r\n", Stays, "invalid header name"),
-    ("NUL in a value", "X: \0\r\n", Stays, "invalid header value"),
-    ("CR in a value", "X: \ry\r\n", Stays, "invalid header value"),
+    ("gzip", "Transfer-Encoding: gzip\r\n", StaysOpen, "has to be chunked"),
+    ("gzip in chunks", "Transfer-Encoding: gzip, chunked\r\n", StaysOpen, "has to be chunked"),
+    ("no coding", "Transfer-Encoding: \r\n", StaysOpen, "has to be chunked"),
+    ("a space before the colon", "X : y\r\n", StaysOpen, "invalid header name"),
+    ("a folded line", "X: y\r\n z\r\n", StaysOpen, "invalid header name"),
+    ("no colon", "X\r\n", StaysOpen, "invalid header name"),
+    ("NUL in a value", "X: \0\r\n", StaysOpen, "invalid header value"),
+    ("CR in a value", "X: \ry\r\n", StaysOpen, "invalid header value"),
 ];
 
 /// Bodies of a `200` in chunks; the page is in two of 26 and 40 bytes.
 const CHUNKS: &[Row] = &[
-    ("two chunks", "1a\r\n{one}\r\n28\r\n{two}\r\n0\r\n\r\n", Stays, PAGE),
+    ("two chunks", "1a\r\n{one}\r\n28\r\n{two}\r\n0\r\n\r\n", StaysOpen, PAGE),
     (
         "an extension, capitals, zeros",
         "001A;a=\"b\"\r\n{one}\r\n28\r\n{two}\r\n00\r\n\r\n",
-        Stays,
+        StaysOpen,
         PAGE,
     ),
-    ("trailers", "1a\r\n{one}\r\n28\r\n{two}\r\n0\r\nA: b\r\nC: d\r\n\r\n", Stays, PAGE),
-    ("no size", "\r\n{one}", Stays, "hex digits"),
-    ("a negative size", "-1\r\n", Stays, "hex digits"),
-    ("a size with its base", "0x1a\r\n", Stays, "hex digits"),
-    ("a size of nine digits", "00000001a\r\n", Stays, "hex digits"),
-    ("a blank after the size", "1a \r\n{one}", Stays, "hex digits"),
-    ("a size that ends in LF alone", "1a\n{one}", Stays, "CR LF"),
-    ("a size beyond all", "ffffffff\r\n", Stays, "more than 8388608 bytes"),
-    ("a chunk longer than its size", "19\r\n{one}\r\n", Stays, "longer than its size"),
-    ("a trailer that is none", "0\r\nnonsense\r\n", Stays, "trailer"),
-    ("no last chunk", "1a\r\n{one}\r\n28\r\n{two}\r\n", Ends, "hangs up"),
-    ("no empty line at the end", "1a\r\n{one}\r\n28\r\n{two}\r\n0\r\n", Ends, "hangs up"),
-    ("an end within a chunk", "1a\r\n{one}\r\n28\r\n{", Ends, "hangs up"),
-    ("an end within a size", "1", Ends, "hangs up"),
-    ("no chunk at all", "", Ends, "hangs up"),
+    ("trailers", "1a\r\n{one}\r\n28\r\n{two}\r\n0\r\nA: b\r\nC: d\r\n\r\n", StaysOpen, PAGE),
+    ("no size", "\r\n{one}", StaysOpen, "hex digits"),
+    ("a negative size", "-1\r\n", StaysOpen, "hex digits"),
+    ("a size with its base", "0x1a\r\n", StaysOpen, "hex digits"),
+    ("a size of nine digits", "00000001a\r\n", StaysOpen, "hex digits"),
+    ("a blank after the size", "1a \r\n{one}", StaysOpen, "hex digits"),
+    ("a size that ends in LF alone", "1a\n{one}", StaysOpen, "CR LF"),
+    ("a size beyond all", "ffffffff\r\n", StaysOpen, "more than 8388608 bytes"),
+    ("a chunk longer than its size", "19\r\n{one}\r\n", StaysOpen, "longer than its size"),
+    ("a trailer that is none", "0\r\nnonsense\r\n", StaysOpen, "trailer"),
+    ("no last chunk", "1a\r\n{one}\r\n28\r\n{two}\r\n", Closes, "hangs up"),
+    ("no empty line at the end", "1a\r\n{one}\r\n28\r\n{two}\r\n0\r\n", Closes, "hangs up"),
+    ("an end within a chunk", "1a\r\n{one}\r\n28\r\n{", Closes, "hangs up"),
+    ("an end within a size", "1", Closes, "hangs up"),
+    ("no chunk at all", "", Closes, "hangs up"),
 ];
 
-/// Whole answers.
-const ANSWERS: &[Row] = &[
-    ("nothing", "", Ends, "hangs up"),
-    ("a byte", "H", Ends, "hangs up"),
-    ("a head without its end", "HTTP/1.1 404 Not Found\r\n", Ends, "hangs up"),
-    ("only an interim answer", "HTTP/1.1 100 Continue\r\n\r\n", Ends, "hangs up"),
-    ("chunks in 1.0", "HTTP/1.0 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n", Stays, "HTTP/1.0"),
-    ("a 204", "HTTP/1.1 204 No Content\r\n\r\n", Stays, "status: 204"),
-    ("with a length", "HTTP/1.1 204 No Content\r\nContent-Length: 9\r\n\r\n", Stays, "status: 204"),
-    ("a 304", "HTTP/1.1 304 Not Modified\r\nContent-Length: 9\r\n\r\n", Stays, "status: 304"),
-    ("with chunks", "HTTP/1.1 304 No\r\nTransfer-Encoding: chunked\r\n\r\n", Stays, "status: 304"),
-    ("a refusal without a length", "HTTP/1.1 404 Not Found\r\n\r\ngone", Ends, "status: 404"),
-    ("nothing but a head", "HTTP/1.1 404 Not Found\r\n\r\n", Ends, "status: 404"),
-    ("one cut off", "HTTP/1.1 404 Not Found\r\nContent-Length: 9\r\n\r\ngone", Ends, "hangs up"),
+/// Whole responses.
+const RESPONSES: &[Row] = &[
+    ("nothing", "", Closes, "hangs up"),
+    ("a byte", "H", Closes, "hangs up"),
+    ("a head without its end", "HTTP/1.1 404 Not Found\r\n", Closes, "hangs up"),
+    ("only an interim response", "HTTP/1.1 100 Continue\r\n\r\n", Closes, "hangs up"),
+    (
+        "chunks in 1.0",
+        "HTTP/1.0 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n",
+        StaysOpen,
+        "HTTP/1.0",
+    ),
+    ("a 204", "HTTP/1.1 204 No Content\r\n\r\n", StaysOpen, "status: 204"),
+    (
+        "with a length",
+        "HTTP/1.1 204 No Content\r\nContent-Length: 9\r\n\r\n",
+        StaysOpen,
+        "status: 204",
+    ),
+    ("a 304", "HTTP/1.1 304 Not Modified\r\nContent-Length: 9\r\n\r\n", StaysOpen, "status: 304"),
+    (
+        "with chunks",
+        "HTTP/1.1 304 No\r\nTransfer-Encoding: chunked\r\n\r\n",
+        StaysOpen,
+        "status: 304",
+    ),
+    ("a refusal without a length", "HTTP/1.1 404 Not Found\r\n\r\ngone", Closes, "status: 404"),
+    ("nothing but a head", "HTTP/1.1 404 Not Found\r\n\r\n", Closes, "status: 404"),
+    ("one cut off", "HTTP/1.1 404 Not Found\r\nContent-Length: 9\r\n\r\ngone", Closes, "hangs up"),
     (
         "a time to come back",
         "HTTP/1.1 503 No\r\nRetry-After: 7\r\n\r\n",
-        Ends,
+        Closes,
         "retry_after: Some(7s)",
     ),
     (
         "a time that is none",
         "HTTP/1.1 503 No\r\nRetry-After: -7\r\n\r\n",
-        Ends,
+        Closes,
         "retry_after: None",
     ),
-    ("one in bytes", "HTTP/1.1 301 Moved\r\nLocation: http://x/\r\n\r\n", Ends, "go to http://x/"),
+    (
+        "one in bytes",
+        "HTTP/1.1 301 Moved\r\nLocation: http://x/\r\n\r\n",
+        Closes,
+        "go to http://x/",
+    ),
 ];
 
 /// A `200` of this body.
@@ -192,23 +227,23 @@ fn good(fields: &str, body: &str) -> String {
     format!("HTTP/1.1 200 OK\r\n{JSON}{fields}\r\n{body}")
 }
 
-/// All rows, spelled out.
+/// All rows as cases.
 fn table() -> Vec<Case> {
     let (one, two) = PAGE.split_at(26);
     let mut cases = at_the_limits();
     let mut add = |rows: &[Row], spell: &dyn Fn(&str) -> String| {
-        for &(name, text, then, says) in rows {
-            cases.push(Case { name, response: spell(text).into(), then, says });
+        for &(name, text, connection, says) in rows {
+            cases.push(Case { name, response: spell(text).into(), connection, says });
         }
     };
     add(LINES, &|line| format!("{line}\r\n{JSON}{LENGTH}\r\n{PAGE}"));
     add(FIELDS, &|fields| good(fields, PAGE));
     add(CHUNKS, &|body| good(CHUNKED, &body.replace("{one}", one).replace("{two}", two)));
-    add(ANSWERS, &str::to_owned);
+    add(RESPONSES, &str::to_owned);
     cases
 }
 
-/// What is just within the limits, and what is just beyond.
+/// Responses at the limits and just above them.
 fn at_the_limits() -> Vec<Case> {
     let interim = |count| "HTTP/1.1 103 Hints\r\n\r\n".repeat(count) + &good(LENGTH, PAGE);
     let fields = |count| good(&("X: y\r\n".repeat(count - 2) + LENGTH), PAGE);
@@ -222,7 +257,7 @@ fn at_the_limits() -> Vec<Case> {
     let page = format!("42\r\n{PAGE}\r\n0\r\n\r\n");
     let longest = |more: usize| format!("42;{}\r\n{PAGE}\r\n0\r\n\r\n", "x".repeat(253 + more));
     let cases = [
-        ("interim answers", interim(INTERIM_ANSWERS), PAGE),
+        ("interim responses", interim(INTERIM_ANSWERS), PAGE),
         ("one too many", interim(INTERIM_ANSWERS + 1), "answers 103 and not"),
         ("fields", fields(ANSWER_FIELDS), PAGE),
         ("one field too many", fields(ANSWER_FIELDS + 1), "more than 128 header fields"),
@@ -241,44 +276,45 @@ fn at_the_limits() -> Vec<Case> {
     let case = |(name, response, says): (_, String, _)| Case {
         name,
         response: response.into(),
-        then: Stays,
+        connection: StaysOpen,
         says,
     };
     cases.map(case).into()
 }
 
 #[test]
-fn every_answer_has_its_verdict_however_it_comes() {
-    for Case { name, response, then, says } in table() {
-        let whole = verdict(once(&*response), then);
+fn every_response_has_its_result_in_any_division_into_packets() {
+    for Case { name, response, connection, says } in table() {
+        let whole = result_of(once(&*response), connection);
         assert!(whole.contains(says), "{name}: {whole}");
-        // Of the largest ones, each byte would be a packet.
+        // Not for the largest responses, where each byte would be a packet.
         if response.len() < 2 * ANSWER_HEAD_BYTES {
-            let told = verdict(response.chunks(1), then);
-            assert!(told.contains(says), "{name}, byte by byte: {told}");
+            let result = result_of(response.chunks(1), connection);
+            assert!(result.contains(says), "{name}, byte by byte: {result}");
         }
     }
 }
 
 #[test]
-fn an_answer_that_is_cut_off_anywhere_is_none() {
+fn truncated_response_is_an_error() {
     let chunked = good(CHUNKED, &format!("42;a=b\r\n{PAGE}\r\n0\r\nA: b\r\n\r\n"));
     for response in [good(LENGTH, PAGE), chunked] {
         for end in 0..response.len() {
-            let told = verdict(once(&response.as_bytes()[..end]), Ends);
-            assert!(told.contains("hangs up"), "{end}: {told}");
+            let result = result_of(once(&response.as_bytes()[..end]), Closes);
+            assert!(result.contains("hangs up"), "{end}: {result}");
         }
     }
 }
 
 #[test]
-fn answers_that_were_changed_on_the_way_have_a_verdict_too() {
-    let answers: Vec<Vec<u8>> = table().into_iter().map(|case| case.response).collect();
-    let answers: Vec<Vec<u8>> = answers.into_iter().filter(|bytes| bytes.len() < 1_000).collect();
+fn changed_responses_have_a_result_and_cause_no_panic() {
+    let responses: Vec<Vec<u8>> = table().into_iter().map(|case| case.response).collect();
+    let responses: Vec<Vec<u8>> =
+        responses.into_iter().filter(|bytes| bytes.len() < 1_000).collect();
     let seed = fastrand::u64(..);
     let mut random = fastrand::Rng::with_seed(seed);
     for _ in 0..1_000 {
-        let mut response = random.choice(&answers).cloned().unwrap_or_default();
+        let mut response = random.choice(&responses).cloned().unwrap_or_default();
         for _ in 0..random.u8(1..=3) {
             let at = random.usize(..=response.len());
             let to = at + random.usize(..=(response.len() - at).min(20));
@@ -290,8 +326,8 @@ fn answers_that_were_changed_on_the_way_have_a_verdict_too() {
                 _ => response[at..to].iter_mut().for_each(|byte| *byte = random.u8(..)),
             }
         }
-        let told = catch_unwind(|| verdict(once(&*response), Ends));
+        let result = catch_unwind(|| result_of(once(&*response), Closes));
         let shown = response.escape_ascii();
-        assert!(told.is_ok_and(|told| !told.is_empty()), "seed {seed}: {shown}");
+        assert!(result.is_ok_and(|result| !result.is_empty()), "seed {seed}: {shown}");
     }
 }

@@ -1,5 +1,5 @@
-//! Goal: a follower that keeps its place goes on where it was, whatever ended it, and never at the
-//! place of another.
+//! Guards `follow --state`: a follower resumes at its saved cursor after any end, and never at the
+//! cursor of another subscription.
 
 use std::io::Read;
 
@@ -10,24 +10,24 @@ use crate::support::temp_dir::TempDir;
 
 const SIGTERM: i32 = 15;
 
-struct Place {
+struct StatefulFollower {
     server: Server,
-    folder: TempDir,
+    dir: TempDir,
     url: String,
 }
 
-impl Place {
-    fn new(flags: &[&str]) -> Place {
+impl StatefulFollower {
+    fn new(flags: &[&str]) -> StatefulFollower {
         let server = Server::start(flags);
         let url = format!("http://{}", server.address);
-        Place { server, folder: TempDir::new(), url }
+        StatefulFollower { server, dir: TempDir::new(), url }
     }
 
     fn state(&self) -> String {
-        self.folder.path("state")
+        self.dir.path("state")
     }
 
-    fn kept(&self) -> serde_json::Value {
+    fn saved_state(&self) -> serde_json::Value {
         serde_json::from_slice(&std::fs::read(self.state()).unwrap()).unwrap()
     }
 
@@ -37,8 +37,8 @@ impl Place {
         RunningCommand::start(&[&first, args, &[&self.url, "news"]].concat())
     }
 
-    /// What is new since the last time.
-    fn news(&self) -> Vec<String> {
+    /// Runs the follower to the head of the log; returns the printed lines.
+    fn new_lines(&self) -> Vec<String> {
         let (code, lines, errors) = self.follow(&["--wait", "0"]).finish();
         assert_eq!((code, &*errors), (Some(0), ""));
         lines
@@ -46,167 +46,168 @@ impl Place {
 }
 
 #[test]
-fn each_run_goes_on_where_the_last_one_ended() {
-    let place = Place::new(&[]);
-    place.server.publish_many("news", 3);
-    assert_eq!(place.news(), ["0", "1", "2"]);
-    assert_eq!(place.news(), [""; 0]);
-    place.server.publish("news", "three");
-    let follow = place.follow(&[]);
+fn each_run_resumes_where_the_last_one_ended() {
+    let follower = StatefulFollower::new(&[]);
+    follower.server.publish_many("news", 3);
+    assert_eq!(follower.new_lines(), ["0", "1", "2"]);
+    assert_eq!(follower.new_lines(), [""; 0]);
+    follower.server.publish("news", "three");
+    let follow = follower.follow(&[]);
     assert_eq!(follow.line(), "three");
-    place.server.wait_until_held(1);
-    place.server.publish("news", "four");
+    follower.server.wait_until_held(1);
+    follower.server.publish("news", "four");
     assert_eq!(follow.line(), "four");
-    place.server.wait_until_held(1);
+    follower.server.wait_until_held(1);
     follow.signal(SIGTERM);
     assert_eq!(follow.finish().0, Some(0));
-    assert_eq!(place.news(), [""; 0]);
-    place.server.publish("news", "five");
-    // --since is for the first run.
-    let (_, lines, _) = place.follow(&["--wait", "0", "--since", "start"]).finish();
+    assert_eq!(follower.new_lines(), [""; 0]);
+    follower.server.publish("news", "five");
+    // `--since` applies to the first run only.
+    let (_, lines, _) = follower.follow(&["--wait", "0", "--since", "start"]).finish();
     assert_eq!(lines, ["five"]);
 }
 
 #[test]
-fn a_run_that_takes_some_leaves_the_rest() {
-    let place = Place::new(&[]);
-    place.server.publish_many("news", 5);
-    let (_, lines, _) = place.follow(&["--count", "2"]).finish();
+fn run_with_a_count_leaves_the_rest() {
+    let follower = StatefulFollower::new(&[]);
+    follower.server.publish_many("news", 5);
+    let (_, lines, _) = follower.follow(&["--count", "2"]).finish();
     assert_eq!(lines, ["0", "1"]);
-    assert_eq!(place.news(), ["2", "3", "4"]);
+    assert_eq!(follower.new_lines(), ["2", "3", "4"]);
 }
 
 #[test]
-fn the_place_moves_on_while_nothing_comes_that_is_wanted() {
-    let place = Place::new(&["--retain-events", "2"]);
+fn saved_cursor_advances_without_matching_events() {
+    let follower = StatefulFollower::new(&["--retain-events", "2"]);
     for _ in 0..3 {
-        // It would be gone the next time, if it had stayed where it was.
-        place.server.publish_many("news", 2);
-        let (code, lines, errors) = place.follow(&["--type", "x", "--wait", "0"]).finish();
+        // A cursor that does not advance would be in a gap at the next run.
+        follower.server.publish_many("news", 2);
+        let (code, lines, errors) = follower.follow(&["--type", "x", "--wait", "0"]).finish();
         assert_eq!((code, lines.len(), &*errors), (Some(0), 0, ""));
     }
 }
 
 #[test]
-fn killed_between_printing_and_keeping_it_repeats_just_that() {
-    let place = Place::new(&[]);
-    place.server.publish("news", "zero");
-    assert_eq!(place.news(), ["zero"]);
-    place.server.publish_many("news", 2);
-    // The new state is written aside first. To open a pipe there takes until somebody reads it.
-    let aside = format!("{}.new", place.state());
-    let made = std::process::Command::new("mkfifo").arg(&aside).status().unwrap();
+fn event_is_repeated_after_a_kill_between_print_and_save() {
+    let follower = StatefulFollower::new(&[]);
+    follower.server.publish("news", "zero");
+    assert_eq!(follower.new_lines(), ["zero"]);
+    follower.server.publish_many("news", 2);
+    // The follower writes the new state to a temporary file first. Here that file is a pipe, so that
+    // its open blocks until the test reads.
+    let temporary = format!("{}.new", follower.state());
+    let made = std::process::Command::new("mkfifo").arg(&temporary).status().unwrap();
     assert!(made.success());
-    let follow = place.follow(&[]);
+    let follow = follower.follow(&[]);
     assert_eq!(follow.take(2), ["0", "1"]);
     assert_eq!(follow.kill(), [""; 0]);
-    std::fs::remove_file(&aside).unwrap();
-    place.server.publish("news", "two");
-    assert_eq!(place.news(), ["0", "1", "two"]);
+    std::fs::remove_file(&temporary).unwrap();
+    follower.server.publish("news", "two");
+    assert_eq!(follower.new_lines(), ["0", "1", "two"]);
 }
 
 #[test]
-fn what_could_not_be_printed_is_not_kept() {
-    let place = Place::new(&[]);
-    place.server.publish("news", &"x".repeat(60_000));
-    place.server.publish("news", &"y".repeat(60_000));
+fn unprinted_event_is_not_saved() {
+    let follower = StatefulFollower::new(&[]);
+    follower.server.publish("news", &"x".repeat(60_000));
+    follower.server.publish("news", &"y".repeat(60_000));
     let (reader, writer) = rustix::pipe::pipe_with(rustix::pipe::PipeFlags::CLOEXEC).unwrap();
-    let state = place.state();
+    let state = follower.state();
     let mut command = crate::support::program();
-    command.args(["follow", "--format", "raw", "--state", &state, &place.url, "news"]);
+    command.args(["follow", "--format", "raw", "--state", &state, &follower.url, "news"]);
     let child = command.stdout(writer).spawn().unwrap();
     drop(command);
-    // More than a pipe holds: it is still writing when the reader goes.
+    // More than a pipe holds, so that the follower is still writing when the reader closes.
     let mut reader = std::fs::File::from(reader);
     reader.read_exact(&mut [0; 1_000]).unwrap();
     drop(reader);
     assert_eq!(wait_for_exit(child).status.code(), Some(0));
-    assert_eq!(place.news().concat().len(), 120_000);
+    assert_eq!(follower.new_lines().concat().len(), 120_000);
 }
 
 #[test]
-fn a_gap_moves_the_place_only_when_it_may_be_skipped() {
-    let place = Place::new(&["--retain-events", "2"]);
-    place.server.publish("news", "first");
-    assert_eq!(place.news(), ["first"]);
-    place.server.publish_many("news", 5);
+fn gap_advances_the_saved_cursor_only_if_it_is_skipped() {
+    let follower = StatefulFollower::new(&["--retain-events", "2"]);
+    follower.server.publish("news", "first");
+    assert_eq!(follower.new_lines(), ["first"]);
+    follower.server.publish_many("news", 5);
     for _ in 0..2 {
-        assert_eq!(place.follow(&["--wait", "0"]).finish().0, Some(3));
+        assert_eq!(follower.follow(&["--wait", "0"]).finish().0, Some(3));
     }
-    let (code, lines, _) = place.follow(&["--wait", "0", "--on-gap", "skip"]).finish();
+    let (code, lines, _) = follower.follow(&["--wait", "0", "--on-gap", "skip"]).finish();
     assert_eq!((code, lines), (Some(0), vec!["3".to_owned(), "4".into()]));
-    assert_eq!(place.news(), [""; 0]);
+    assert_eq!(follower.new_lines(), [""; 0]);
 }
 
 #[test]
-fn the_place_among_other_topics_or_types_is_refused() {
-    let place = Place::new(&[]);
-    let state = place.state();
+fn state_of_other_topics_or_types_is_refused() {
+    let follower = StatefulFollower::new(&[]);
+    let state = follower.state();
     let follow = |topics, types: &[&str]| {
         let first = ["follow", "--wait", "0", "--state", &state];
-        run(&[&first, types, &[&place.url, topics]].concat())
+        run(&[&first, types, &[&follower.url, topics]].concat())
     };
     assert_eq!(follow("b,a", &["--type", "y,x"]).status.code(), Some(0));
-    // The order is the same to the server.
+    // The server ignores the order of topics and types.
     assert_eq!(follow("a,b", &["--type", "x,y"]).status.code(), Some(0));
-    let before = place.kept();
+    let before = follower.saved_state();
     assert_failure(&follow("a", &["--type", "x,y"]), 1, &[&state, "topics a,b", "asked is for a;"]);
     assert_failure(&follow("a,b", &[]), 1, &[&state, "types x,y", "asked is for all"]);
-    assert_eq!(place.kept(), before);
+    assert_eq!(follower.saved_state(), before);
 }
 
 #[test]
-fn a_file_of_something_else_is_left_as_it_is() {
-    let place = Place::new(&[]);
-    place.server.publish("news", "hello");
-    let state = place.state();
+fn foreign_file_is_not_overwritten() {
+    let follower = StatefulFollower::new(&[]);
+    follower.server.publish("news", "hello");
+    let state = follower.state();
     let long = "x".repeat(100_000);
     for text in
         ["precious", "{}", "[]", "{\"topics\":\"news\",\"types\":\"\",\"cursor\":\"a b\"}", &long]
     {
         std::fs::write(&state, text).unwrap();
-        let (code, lines, errors) = place.follow(&[]).finish();
+        let (code, lines, errors) = follower.follow(&[]).finish();
         assert_eq!((code, lines.len()), (Some(1), 0), "{errors}");
         assert!(errors.contains(&state), "{errors}");
         assert_eq!(std::fs::read_to_string(&state).unwrap(), text);
     }
     for path in ["/", "/nowhere/state", "/dev/null"] {
-        let output = run(&["follow", "--state", path, &place.url, "news"]);
+        let output = run(&["follow", "--state", path, &follower.url, "news"]);
         assert_failure(&output, 1, &["state file", path]);
         assert!(output.stdout.is_empty());
     }
 }
 
 #[test]
-fn two_at_the_same_place_are_not_let() {
-    let place = Place::new(&[]);
-    let first = place.follow(&[]);
-    place.server.wait_until_held(1);
+fn second_follower_with_the_same_state_is_refused() {
+    let follower = StatefulFollower::new(&[]);
+    let first = follower.follow(&[]);
+    follower.server.wait_until_held(1);
     for text in ["one", "two"] {
-        // Also after the file was replaced.
-        let (code, _, errors) = place.follow(&[]).finish();
+        // Refused also after the file was replaced.
+        let (code, _, errors) = follower.follow(&[]).finish();
         assert_eq!(code, Some(1));
         assert!(errors.contains("in use by another"), "{errors}");
-        place.server.publish("news", text);
+        follower.server.publish("news", text);
         assert_eq!(first.line(), text);
-        place.server.wait_until_held(1);
+        follower.server.wait_until_held(1);
     }
     drop(first);
-    assert_eq!(place.news(), [""; 0]);
+    assert_eq!(follower.new_lines(), [""; 0]);
 }
 
 #[test]
-fn a_link_to_the_state_and_its_mode_stay() {
+fn symlink_to_the_state_and_its_mode_are_kept() {
     use std::os::unix::fs::{PermissionsExt, symlink};
-    let place = Place::new(&[]);
-    let target = place.folder.path("target");
+    let follower = StatefulFollower::new(&[]);
+    let target = follower.dir.path("target");
     std::fs::write(&target, "").unwrap();
     std::fs::set_permissions(&target, PermissionsExt::from_mode(0o640)).unwrap();
-    symlink(&target, place.state()).unwrap();
-    place.server.publish("news", "hello");
-    assert_eq!(place.news(), ["hello"]);
-    assert!(std::fs::symlink_metadata(place.state()).unwrap().is_symlink());
+    symlink(&target, follower.state()).unwrap();
+    follower.server.publish("news", "hello");
+    assert_eq!(follower.new_lines(), ["hello"]);
+    assert!(std::fs::symlink_metadata(follower.state()).unwrap().is_symlink());
     let mode = std::fs::metadata(&target).unwrap().permissions().mode();
     assert_eq!(mode & 0o777, 0o640);
-    assert_eq!(place.news(), [""; 0]);
+    assert_eq!(follower.new_lines(), [""; 0]);
 }

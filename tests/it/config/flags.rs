@@ -1,4 +1,5 @@
-//! Goal: the person who runs the server sets what they mean to, or is told what is wrong with it.
+//! Guards the configuration: each flag and variable has its effect, and an invalid one is refused with
+//! what is wrong and what is allowed.
 
 use std::io::{BufRead, BufReader, Read, Write};
 use std::net::TcpListener;
@@ -9,7 +10,7 @@ use std::process::{Child, Output, Stdio};
 
 use crate::support::{Client, Server, program, systemd_command, wait_until};
 
-/// Each flag with a value that it takes and one that it doesn't.
+/// Each flag with a valid and an invalid value.
 const FLAGS: [(&str, &str, &str); 16] = [
     ("listen", "127.0.0.1:0", "nowhere"),
     ("max-connections", "100", "many"),
@@ -37,21 +38,21 @@ fn run(args: &[&str]) -> Output {
     program().args(args).output().unwrap()
 }
 
-/// Checks a refusal to start: its exit code, and that its message says all of this.
-fn refused(output: &Output, code: i32, says: &[&str]) {
+/// Checks a refusal to start: its exit code, and that its message contains all `parts`.
+fn assert_refused(output: &Output, code: i32, parts: &[&str]) {
     let message = String::from_utf8_lossy(&output.stderr);
     assert_eq!(output.status.code(), Some(code), "{message}");
     assert!(output.stdout.is_empty());
-    for word in says {
+    for word in parts {
         assert!(message.contains(word), "{word:?} is not in {message:?}");
     }
 }
 
-/// A running program with listeners of any kind; killed when dropped.
+/// A running server with listeners of any kind; killed when dropped.
 struct ChildGuard(Child);
 
 impl ChildGuard {
-    /// Starts it and reads this many lines from its stdout.
+    /// Starts the server and reads this number of lines from its stdout.
     fn start(args: &[&str], lines: usize) -> (ChildGuard, Vec<String>) {
         let mut child = program().args(args).stdout(Stdio::piped()).spawn().unwrap();
         let stdout = BufReader::new(child.stdout.take().unwrap());
@@ -67,7 +68,7 @@ impl Drop for ChildGuard {
     }
 }
 
-/// A path for a socket that is removed again.
+/// A path for a unix socket; removed when dropped.
 struct SocketPath(PathBuf);
 
 impl SocketPath {
@@ -81,7 +82,7 @@ impl SocketPath {
         format!("unix:{}", self.0.display())
     }
 
-    /// What a request gets there.
+    /// Sends a GET request to the socket; returns the response as text.
     fn get(&self, target: &str) -> String {
         let mut stream = UnixStream::connect(&self.0).unwrap();
         let close = "Host: localhost\r\nConnection: close\r\n\r\n";
@@ -129,7 +130,7 @@ fn version_is_one_line() {
 }
 
 #[test]
-fn every_flag_is_taken_as_an_argument_and_from_the_environment() {
+fn every_flag_works_as_an_argument_and_from_the_environment() {
     for (flag, good, _) in FLAGS {
         assert_eq!(Server::start(&[&format!("--{flag}={good}")]).get("/health").status, 200);
         let server = Server::start(&[&format!("--{flag}"), good]);
@@ -141,33 +142,37 @@ fn every_flag_is_taken_as_an_argument_and_from_the_environment() {
 }
 
 #[test]
-fn a_bad_value_is_refused_with_the_flag_the_value_and_what_is_allowed() {
+fn invalid_value_is_refused_with_the_flag_the_value_and_the_allowed_ones() {
     for (flag, _, bad) in FLAGS {
-        refused(&run(&[&format!("--{flag}"), bad]), 2, &[&format!("--{flag}"), bad, "allowed"]);
+        assert_refused(
+            &run(&[&format!("--{flag}"), bad]),
+            2,
+            &[&format!("--{flag}"), bad, "allowed"],
+        );
         let output = program().env(variable(flag), bad).output().unwrap();
-        refused(&output, 2, &[&variable(flag), bad, "allowed"]);
+        assert_refused(&output, 2, &[&variable(flag), bad, "allowed"]);
     }
 }
 
 #[test]
-fn what_is_no_flag_is_refused() {
-    refused(&run(&["--max-wiat", "5s"]), 2, &["--max-wiat"]);
-    refused(&run(&["--max-wait"]), 2, &["--max-wait"]);
-    refused(&run(&["start"]), 2, &["start"]);
-    refused(&run(&["serve", "8080"]), 2, &["8080"]);
-    refused(&run(&["-p", "8080"]), 2, &["-p"]);
+fn unknown_flag_is_refused() {
+    assert_refused(&run(&["--max-wiat", "5s"]), 2, &["--max-wiat"]);
+    assert_refused(&run(&["--max-wait"]), 2, &["--max-wait"]);
+    assert_refused(&run(&["start"]), 2, &["start"]);
+    assert_refused(&run(&["serve", "8080"]), 2, &["8080"]);
+    assert_refused(&run(&["-p", "8080"]), 2, &["-p"]);
 }
 
 #[test]
-fn values_that_contradict_each_other_are_refused() {
+fn contradicting_values_are_refused() {
     let polls = run(&["--max-connections", "8", "--max-polls", "8"]);
-    refused(&polls, 2, &["--max-polls", "--max-connections", "8"]);
+    assert_refused(&polls, 2, &["--max-polls", "--max-connections", "8"]);
     let bytes = run(&["--max-event", "1MiB", "--retain-bytes", "1MiB"]);
-    refused(&bytes, 2, &["--retain-bytes", "--max-event"]);
+    assert_refused(&bytes, 2, &["--retain-bytes", "--max-event"]);
 }
 
 #[test]
-fn an_argument_wins_over_the_environment_and_that_over_the_default() {
+fn argument_overrides_the_environment_which_overrides_the_default() {
     let wait = |args: &[&str]| {
         let mut command = program();
         command.env("LONGPOLL_MAX_WAIT", "10ms").env("LONGPOLL_WAIT_JITTER", "0");
@@ -198,7 +203,7 @@ fn several_listeners_serve_the_same_topics() {
 }
 
 #[test]
-fn the_environment_lists_listeners_with_commas_and_an_argument_replaces_them_all() {
+fn environment_lists_listeners_with_commas_and_an_argument_replaces_all() {
     let mut command = program();
     command.env("LONGPOLL_LISTEN", "127.0.0.1:0,127.0.0.1:0").env("LONGPOLL_LOG", "error");
     let mut child = command.stdout(Stdio::piped()).spawn().unwrap();
@@ -213,15 +218,15 @@ fn the_environment_lists_listeners_with_commas_and_an_argument_replaces_them_all
 }
 
 #[test]
-fn a_unix_socket_is_removed_at_the_end_and_replaced_when_nobody_listens_on_it() {
+fn unix_socket_is_removed_at_the_exit_and_replaced_if_it_is_stale() {
     let path = SocketPath::new("stale");
     let args = ["--log", "error", "--listen", &path.listen()];
     let (running, _) = ChildGuard::start(&args, 1);
     assert!(path.get("/health").starts_with("HTTP/1.1 200 "));
-    // One is listening.
-    refused(&run(&args), 1, &[&path.listen()]);
+    // The first server is listening.
+    assert_refused(&run(&args), 1, &[&path.listen()]);
     drop(running);
-    assert!(path.0.exists(), "a program that was killed leaves it");
+    assert!(path.0.exists(), "a killed server leaves its socket");
     let (mut running, lines) = ChildGuard::start(&args, 1);
     assert_eq!(lines, [format!("listening on {}", path.listen())]);
     assert!(path.get("/health").starts_with("HTTP/1.1 200 "));
@@ -232,27 +237,27 @@ fn a_unix_socket_is_removed_at_the_end_and_replaced_when_nobody_listens_on_it() 
 }
 
 #[test]
-fn a_file_that_is_no_socket_is_left_alone() {
+fn file_that_is_not_a_socket_is_not_removed() {
     let path = SocketPath::new("file");
     std::fs::write(&path.0, "precious").unwrap();
-    refused(&run(&["--listen", &path.listen()]), 1, &[&path.listen()]);
+    assert_refused(&run(&["--listen", &path.listen()]), 1, &[&path.listen()]);
     assert_eq!(std::fs::read_to_string(&path.0).unwrap(), "precious");
 }
 
 #[test]
-fn an_address_that_cannot_be_had_is_named() {
+fn unavailable_address_is_named() {
     let taken = TcpListener::bind("127.0.0.1:0").unwrap();
     let address = taken.local_addr().unwrap().to_string();
-    refused(&run(&["--listen", &address]), 1, &[&address, "in use"]);
-    // One of several is enough.
-    refused(&run(&["--listen", "127.0.0.1:0", "--listen", &address]), 1, &[&address]);
-    refused(&run(&["--listen", "unix:/nowhere/at/all"]), 1, &["unix:/nowhere/at/all"]);
+    assert_refused(&run(&["--listen", &address]), 1, &[&address, "in use"]);
+    // One unavailable address of several is enough.
+    assert_refused(&run(&["--listen", "127.0.0.1:0", "--listen", &address]), 1, &[&address]);
+    assert_refused(&run(&["--listen", "unix:/nowhere/at/all"]), 1, &["unix:/nowhere/at/all"]);
 }
 
-/// Starts the program as systemd does.
-fn passed(socket: OwnedFd) -> (ChildGuard, String) {
+/// Starts the server as systemd does, with this socket.
+fn start_with_socket(socket: OwnedFd) -> (ChildGuard, String) {
     let mut command = systemd_command(socket, "");
-    // Nobody could listen there.
+    // An address of another host, which no listener can bind.
     command.args(["--log", "error", "--listen", "192.0.2.1:1"]);
     let mut child = command.stdout(Stdio::piped()).spawn().unwrap();
     let mut line = String::new();
@@ -261,21 +266,21 @@ fn passed(socket: OwnedFd) -> (ChildGuard, String) {
 }
 
 #[test]
-fn a_socket_that_systemd_passes_is_used_instead() {
+fn socket_from_systemd_replaces_the_listen_flags() {
     let tcp = TcpListener::bind("127.0.0.1:0").unwrap();
     let address = tcp.local_addr().unwrap();
-    let (_running, line) = passed(tcp.into());
+    let (_running, line) = start_with_socket(tcp.into());
     assert_eq!(line, format!("listening on http://{address}\n"));
     assert_eq!(Client::connect(address).get("/health").status, 200);
 
     let path = SocketPath::new("passed");
-    let (_running, line) = passed(UnixListener::bind(&path.0).unwrap().into());
+    let (_running, line) = start_with_socket(UnixListener::bind(&path.0).unwrap().into());
     assert_eq!(line, format!("listening on {}\n", path.listen()));
     assert!(path.get("/health").starts_with("HTTP/1.1 200 "));
 }
 
 #[test]
-fn the_log_has_a_line_per_request_when_asked_to_and_none_otherwise() {
+fn log_has_a_line_per_request_only_at_level_requests() {
     for (level, lines) in [("requests", 2), ("info", 0), ("error", 0)] {
         let mut command = program();
         command.args(["--listen", "127.0.0.1:0", "--log", level]).stdout(Stdio::piped());
@@ -291,7 +296,7 @@ fn the_log_has_a_line_per_request_when_asked_to_and_none_otherwise() {
         client.get("/topics/two?wait=0");
         let pid = rustix::process::Pid::from_child(&running.0);
         rustix::process::kill_process(pid, rustix::process::Signal::TERM).unwrap();
-        wait_until("it ends", || running.0.try_wait().unwrap().is_some());
+        wait_until("the server exits", || running.0.try_wait().unwrap().is_some());
         let mut log = String::new();
         stderr.read_to_string(&mut log).unwrap();
         let requests = log
@@ -308,23 +313,23 @@ fn the_log_has_a_line_per_request_when_asked_to_and_none_otherwise() {
 
 #[cfg(not(feature = "client"))]
 #[test]
-fn a_program_without_its_clients_says_so() {
+fn build_without_the_clients_says_so() {
     for command in ["follow", "publish"] {
-        refused(&run(&[command, "http://127.0.0.1:1", "news"]), 2, &["without its clients"]);
+        assert_refused(&run(&[command, "http://127.0.0.1:1", "news"]), 2, &["without its clients"]);
     }
     assert!(!String::from_utf8(run(&["--help"]).stdout).unwrap().contains("follow"));
 }
 
 #[cfg(not(feature = "store"))]
 #[test]
-fn a_program_without_its_store_says_so() {
+fn build_without_the_store_says_so() {
     for args in [
         &["--data", "somewhere"][..],
         &["--sync", "never"],
         &["inspect", "somewhere"],
         &["repair", "--new-epoch", "somewhere"],
     ] {
-        refused(&run(args), 2, &["without its store", "cargo feature store"]);
+        assert_refused(&run(args), 2, &["without its store", "cargo feature store"]);
     }
     assert!(!std::path::Path::new("somewhere").exists());
     let help = String::from_utf8(run(&["--help"]).stdout).unwrap();
@@ -332,7 +337,7 @@ fn a_program_without_its_store_says_so() {
 }
 
 #[test]
-fn the_line_about_a_poll_has_the_bytes_of_its_whole_answer_whoever_wrote_it() {
+fn log_line_of_a_poll_has_the_bytes_of_its_whole_response() {
     let mut command = program();
     command.args(["--listen", "127.0.0.1:0", "--log", "requests"]).stderr(Stdio::piped());
     let mut server = Server::spawn(&mut command);
@@ -344,9 +349,9 @@ fn the_line_about_a_poll_has_the_bytes_of_its_whole_answer_whoever_wrote_it() {
     };
     let mut held = server.hold_poll("/topics/news?since=now&wait=60");
     server.publish("news", "hello");
-    let by_the_publisher = held.response();
+    let sent_by_the_publisher = held.response();
     let written = bytes();
-    assert!(written as usize > by_the_publisher.text().len(), "{written}");
-    assert_eq!(server.get("/topics/news").text(), by_the_publisher.text());
-    assert_eq!(bytes(), written, "the same answer, but written by its own thread");
+    assert!(written as usize > sent_by_the_publisher.text().len(), "{written}");
+    assert_eq!(server.get("/topics/news").text(), sent_by_the_publisher.text());
+    assert_eq!(bytes(), written, "the same response, written by the poll's own thread");
 }

@@ -1,4 +1,5 @@
-//! Goal: what stands in the man page and what the shells complete is what the program takes.
+//! Guards the man page and the shell completions: they list exactly the flags and values that the
+//! program accepts.
 
 use std::fs::read_to_string;
 use std::io::Write as _;
@@ -18,7 +19,7 @@ mod man;
 
 use commands::{CHOICES, commands};
 
-/// A text, and how it writes a flag.
+/// The name and text of a document, and how it spells a flag.
 type Text = (&'static str, String, fn(&str) -> String);
 
 fn texts() -> [Text; 4] {
@@ -31,13 +32,13 @@ fn texts() -> [Text; 4] {
 }
 
 #[test]
-fn every_flag_of_every_command_is_in_the_man_page_and_in_each_completion() {
+fn man_page_and_completions_have_every_flag_of_every_command() {
     let mut flags: Vec<String> = FLAGS.iter().map(|flag| flag.name.into()).collect();
-    // What the clients' parser takes, by its source: it has no table.
+    // The parser of the clients has no table of flags; read them from its source.
     let parser = Path::new(env!("CARGO_MANIFEST_DIR")).join("src/client/command/args.rs");
     let parser = read_to_string(parser).unwrap();
     let arms = parser.lines().filter_map(|line| line.trim().strip_prefix('"')?.split_once("\" =>"));
-    // The words that such a flag takes are arms too.
+    // The values of a flag are match arms, too.
     let is_flag =
         |name: &&str| !CHOICES.iter().any(|(_, words)| words.contains(name)) || *name == "json";
     flags.extend(arms.map(|(name, _)| name).filter(is_flag).map(str::to_owned));
@@ -53,13 +54,13 @@ fn every_flag_of_every_command_is_in_the_man_page_and_in_each_completion() {
 }
 
 #[test]
-fn every_flag_that_is_documented_is_one_that_the_program_takes() {
+fn every_documented_flag_exists() {
     for command in commands() {
         for option in command.options {
             if matches!(&*option.name, "help" | "version") {
                 continue;
             }
-            // A flag that there is not keeps it from doing anything.
+            // The unknown flag keeps the program from doing anything.
             let flag = format!("--{}", option.name);
             let value = if option.value.is_empty() { "" } else { "\u{1}" };
             let args = [command.name, &flag, value, "--no-such-flag"];
@@ -77,7 +78,7 @@ fn every_flag_that_is_documented_is_one_that_the_program_takes() {
 }
 
 #[test]
-fn each_word_that_a_shell_offers_for_a_flag_is_taken() {
+fn every_completed_value_is_accepted() {
     for command in commands() {
         for option in &command.options {
             for choice in option.choices() {
@@ -93,26 +94,26 @@ fn each_word_that_a_shell_offers_for_a_flag_is_taken() {
 }
 
 #[test]
-fn the_man_page_gives_every_default_as_it_is() {
+fn man_page_has_every_default() {
     let page = man::page();
     for flag in FLAGS {
         let default = format!("\n[{}]\n", flag.default_text().replace('-', "\\-"));
         assert!(page.contains(&default), "{default}");
     }
     assert!(page.contains(&format!("\"longpoll {}\"", longpoll::VERSION)));
-    // A line that begins with one of these is a request to roff, and there are no others.
+    // Lines that start with a dot or a quote are roff requests; only these are known.
     let known = [".TH", ".SH", ".TP", ".PP", ".B ", ".BR", ".EX", ".EE", ".br"];
     for line in page.lines().filter(|line| line.starts_with(['.', '\''])) {
         assert!(known.iter().any(|request| line.starts_with(request)), "{line}");
     }
 }
 
-/// Lets a program look at a text; says whether the program is there.
-fn looked_over_by(checker: &str, args: &[&str], text: &str) -> bool {
+/// Checks a text with a program; returns whether the program is installed.
+fn checked_by(checker: &str, args: &[&str], text: &str) -> bool {
     let mut command = Command::new(checker);
     command.args(args).stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped());
     let Ok(mut child) = command.spawn() else {
-        println!("SKIPPED: {checker} is not there");
+        println!("SKIPPED: {checker} is not installed");
         return false;
     };
     child.stdin.take().unwrap().write_all(text.as_bytes()).unwrap();
@@ -124,16 +125,16 @@ fn looked_over_by(checker: &str, args: &[&str], text: &str) -> bool {
 }
 
 #[test]
-fn those_who_read_these_texts_find_nothing_wrong_with_them() {
-    looked_over_by("bash", &["-n"], &completions::bash());
-    looked_over_by("zsh", &["-n"], &completions::zsh());
-    looked_over_by("fish", &["--no-execute"], &completions::fish());
-    looked_over_by("mandoc", &["-Tlint", "-Wwarning"], &man::page());
-    looked_over_by("groff", &["-man", "-ww", "-z"], &man::page());
+fn man_and_shells_accept_the_texts() {
+    checked_by("bash", &["-n"], &completions::bash());
+    checked_by("zsh", &["-n"], &completions::zsh());
+    checked_by("fish", &["--no-execute"], &completions::fish());
+    checked_by("mandoc", &["-Tlint", "-Wwarning"], &man::page());
+    checked_by("groff", &["-man", "-ww", "-z"], &man::page());
 }
 
-/// What bash offers after this line, of which the last word is begun.
-fn offered(place: &Path, line: &str) -> Vec<String> {
+/// What bash completes for this line, whose last word is incomplete.
+fn completions_for(place: &Path, line: &str) -> Vec<String> {
     let script = "source \"$0\"; COMP_WORDS=($1); ((COMP_CWORD = ${#COMP_WORDS[@]} - 1)); \
                   [[ $1 == *' ' ]] && { COMP_WORDS+=(''); ((COMP_CWORD += 1)); }; \
                   _longpoll; printf '%s\\n' \"${COMPREPLY[@]}\"";
@@ -162,9 +163,11 @@ fn bash_completes_commands_flags_and_their_words() {
         ("longpoll repair --", &["--new-epoch"]),
         ("longpoll follow --wait ", &[]),
     ] {
-        assert_eq!(offered(&place, line), expected, "{line:?}");
+        assert_eq!(completions_for(&place, line), expected, "{line:?}");
     }
-    assert!(offered(&place, "longpoll --tokens /etc/pass").contains(&"/etc/passwd".to_owned()));
-    assert!(offered(&place, "longpoll --data /et").contains(&"/etc".to_owned()));
+    assert!(
+        completions_for(&place, "longpoll --tokens /etc/pass").contains(&"/etc/passwd".to_owned())
+    );
+    assert!(completions_for(&place, "longpoll --data /et").contains(&"/etc".to_owned()));
     std::fs::remove_dir_all(folder).unwrap();
 }

@@ -1,5 +1,5 @@
-//! Goal: every lesson in `scripts/lessons/` finds what it shows, and leaves nothing behind, even
-//! when it is interrupted.
+//! Guards the lessons in `scripts/lessons/`: each one demonstrates its point and leaves no process or
+//! file behind, even when it is interrupted.
 
 use std::io::{BufRead, BufReader};
 use std::path::{Path, PathBuf};
@@ -7,10 +7,10 @@ use std::process::{Child, Command, Stdio};
 
 use rustix::process::{Pid, Signal, kill_process};
 
-/// Seconds after which a lesson hangs.
-const TEST_TIMEOUT: &str = "120";
+/// The time limit of a lesson in seconds.
+const LESSON_TIMEOUT: &str = "120";
 
-/// Lessons about what a build may be without.
+/// Lessons about optional features, and whether this build has them.
 const NEEDS: [(&str, bool); 4] = [
     ("11-restart.sh", cfg!(feature = "store")),
     ("14-sse.sh", cfg!(feature = "streams")),
@@ -18,7 +18,7 @@ const NEEDS: [(&str, bool); 4] = [
     ("16-follow-and-publish.sh", cfg!(all(feature = "client", feature = "store"))),
 ];
 
-/// All lessons in reading order. Beside them stand what they share and programs that they run.
+/// All lessons in reading order, without the library and the programs that they use.
 fn all_lessons() -> Vec<PathBuf> {
     let place = Path::new(env!("CARGO_MANIFEST_DIR")).join("scripts/lessons");
     let files = std::fs::read_dir(place).unwrap().map(|entry| entry.unwrap().path());
@@ -28,10 +28,10 @@ fn all_lessons() -> Vec<PathBuf> {
     lessons
 }
 
-/// Those that this build can run.
+/// The lessons that this build can run.
 fn lessons() -> Vec<PathBuf> {
     for (needing, _) in NEEDS {
-        assert!(all_lessons().iter().any(|file| name(file) == needing), "{needing} is not there");
+        assert!(all_lessons().iter().any(|file| name(file) == needing), "there is no {needing}");
     }
     let is_built = |file: &PathBuf| !NEEDS.contains(&(name(file), false));
     all_lessons().into_iter().filter(is_built).collect()
@@ -46,7 +46,7 @@ fn name(file: &Path) -> &str {
 }
 
 /// An empty directory for one run's temporary files.
-fn fresh_path(name: &str) -> PathBuf {
+fn temp_dir(name: &str) -> PathBuf {
     let place = Path::new(env!("CARGO_TARGET_TMPDIR")).join(name);
     if place.exists() {
         std::fs::remove_dir_all(&place).unwrap();
@@ -55,7 +55,7 @@ fn fresh_path(name: &str) -> PathBuf {
     place.canonicalize().unwrap()
 }
 
-/// Files in that directory, and processes that run in it.
+/// Files in a directory, and processes whose working directory it is.
 fn left_in(place: &Path) -> Vec<PathBuf> {
     let inside = |path: &Path| std::fs::read_dir(path).unwrap().flatten().map(|entry| entry.path());
     let runs_there = |process: &PathBuf| {
@@ -64,12 +64,12 @@ fn left_in(place: &Path) -> Vec<PathBuf> {
     inside(place).chain(inside(Path::new("/proc")).filter(runs_there)).collect()
 }
 
-/// Runs a lesson from a directory that is not the repository's, on the program under test.
-fn start(command: &mut Command, fresh_path: &Path) -> Child {
+/// Starts a lesson outside of the repository, with the program under test.
+fn start(command: &mut Command, temp_dir: &Path) -> Child {
     command
-        .current_dir(fresh_path)
+        .current_dir(temp_dir)
         .env("LONGPOLL", env!("CARGO_BIN_EXE_longpoll"))
-        .env("TMPDIR", fresh_path)
+        .env("TMPDIR", temp_dir)
         .stdin(Stdio::null())
         .stdout(Stdio::piped())
         .stderr(Stdio::piped())
@@ -78,7 +78,7 @@ fn start(command: &mut Command, fresh_path: &Path) -> Child {
 }
 
 #[test]
-fn the_lessons_are_numbered_from_1() {
+fn lessons_are_numbered_from_1() {
     let lessons = all_lessons();
     assert!(!lessons.is_empty());
     for (number, lesson) in (1..).zip(&lessons) {
@@ -87,18 +87,18 @@ fn the_lessons_are_numbered_from_1() {
 }
 
 #[test]
-fn every_lesson_finds_what_it_shows_and_cleans_up() {
+fn every_lesson_succeeds_and_cleans_up() {
     let run = |lesson: &PathBuf| {
-        let fresh_path = fresh_path(name(lesson));
-        let child = start(Command::new("timeout").args([TEST_TIMEOUT]).arg(lesson), &fresh_path);
-        (child, fresh_path)
+        let temp_dir = temp_dir(name(lesson));
+        let child = start(Command::new("timeout").args([LESSON_TIMEOUT]).arg(lesson), &temp_dir);
+        (child, temp_dir)
     };
     let lessons = lessons();
     let running: Vec<_> = lessons.iter().map(run).collect();
     let mut failed = Vec::new();
-    for (lesson, (child, fresh_path)) in lessons.iter().zip(running) {
+    for (lesson, (child, temp_dir)) in lessons.iter().zip(running) {
         let done = child.wait_with_output().unwrap();
-        let left = left_in(&fresh_path);
+        let left = left_in(&temp_dir);
         if !done.status.success() || !left.is_empty() {
             let out = String::from_utf8_lossy(&done.stdout);
             let err = String::from_utf8_lossy(&done.stderr);
@@ -110,30 +110,30 @@ fn every_lesson_finds_what_it_shows_and_cleans_up() {
 }
 
 #[test]
-fn an_interrupted_lesson_takes_its_server_with_it() {
+fn interrupted_lesson_stops_its_server() {
     for signal in [Signal::TERM, Signal::HUP] {
-        let fresh_path = fresh_path("interrupted");
-        let mut lesson = start(&mut Command::new(lesson(3)), &fresh_path);
+        let temp_dir = temp_dir("interrupted");
+        let mut lesson = start(&mut Command::new(lesson(3)), &temp_dir);
         let mut lines = BufReader::new(lesson.stdout.take().unwrap()).lines();
         lines
             .find(|line| line.as_ref().is_ok_and(|line| line.starts_with("listening on ")))
             .expect("the server starts")
             .unwrap();
-        assert!(left_in(&fresh_path).len() > 1, "the lesson and its server run there");
+        assert!(left_in(&temp_dir).len() > 1, "the lesson and its server run in the directory");
         let pid = Pid::from_raw(lesson.id() as i32).unwrap();
         kill_process(pid, signal).unwrap();
-        // To the end: whoever holds the pipe still runs.
+        // Read to the end: the pipe stays open as long as a process holds it.
         lines.for_each(drop);
         assert_eq!(lesson.wait().unwrap().code(), Some(128 + signal.as_raw()));
-        assert!(left_in(&fresh_path).is_empty(), "{:?}", left_in(&fresh_path));
+        assert!(left_in(&temp_dir).is_empty(), "{:?}", left_in(&temp_dir));
     }
 }
 
-/// `begin` runs functions, too, and those run commands of their own.
+/// `begin` also runs shell functions, which start commands of their own.
 #[test]
-fn an_interrupted_lesson_takes_with_it_what_its_jobs_have_started() {
-    let fresh_path = fresh_path("interrupted-jobs");
-    let script = fresh_path.join("held.sh");
+fn interrupted_lesson_stops_the_processes_of_its_jobs() {
+    let temp_dir = temp_dir("interrupted-jobs");
+    let script = temp_dir.join("held.sh");
     let lib = Path::new(env!("CARGO_MANIFEST_DIR")).join("scripts/lessons/lib.sh");
     let text = format!(
         "set -euo pipefail\n. '{}'\nmkfifo \"$TMP/up\"\n\
@@ -142,7 +142,7 @@ fn an_interrupted_lesson_takes_with_it_what_its_jobs_have_started() {
         lib.display()
     );
     std::fs::write(&script, text).unwrap();
-    let mut lesson = start(Command::new("bash").arg(&script), &fresh_path);
+    let mut lesson = start(Command::new("bash").arg(&script), &temp_dir);
     let mut lines = BufReader::new(lesson.stdout.take().unwrap()).lines();
     lines.find(|line| line.as_ref().is_ok_and(|line| line == "it is up")).unwrap().unwrap();
     let pid = Pid::from_raw(lesson.id() as i32).unwrap();
@@ -150,16 +150,18 @@ fn an_interrupted_lesson_takes_with_it_what_its_jobs_have_started() {
     lines.for_each(drop);
     let ended = lesson.wait_with_output().unwrap();
     assert_eq!(ended.status.code(), Some(128 + Signal::TERM.as_raw()), "{ended:?}");
-    // What was killed may take a moment to go.
-    crate::support::wait_until("nothing is left", || left_in(&fresh_path) == [script.clone()]);
+    // A killed process may take a moment to exit.
+    crate::support::wait_until("no process and no file is left", || {
+        left_in(&temp_dir) == [script.clone()]
+    });
 }
 
 #[test]
-fn the_lesson_on_tabs_has_something_to_show_without_node() {
-    let fresh_path = fresh_path("without-node");
+fn lesson_on_tabs_works_without_node() {
+    let temp_dir = temp_dir("without-node");
     let child = start(
-        Command::new("timeout").args([TEST_TIMEOUT]).arg(lesson(13)).env("NODE", ""),
-        &fresh_path,
+        Command::new("timeout").args([LESSON_TIMEOUT]).arg(lesson(13)).env("NODE", ""),
+        &temp_dir,
     );
     let done = child.wait_with_output().unwrap();
     let out = String::from_utf8_lossy(&done.stdout);

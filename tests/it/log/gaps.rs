@@ -1,5 +1,5 @@
-//! Goal: a reader is told exactly when it has lost events, how many, and how to go on; and is never
-//! told so when it has not.
+//! Guards the gaps: a reader that lost events gets the exact number of them and a cursor to resume
+//! from; a reader that lost none gets no gap.
 
 use serde_json::{Value, json};
 
@@ -20,7 +20,7 @@ fn gap(response: &Response) -> Value {
     let mut json = response.json();
     let problem = json.as_object_mut().unwrap();
     for member in ["title", "status", "detail"] {
-        problem.remove(member).expect("what every problem has");
+        problem.remove(member).expect("a member of every problem");
     }
     json
 }
@@ -43,12 +43,12 @@ fn batch(server: &Server, topic: &str, events: usize) -> String {
 }
 
 #[test]
-fn a_reader_that_stayed_behind_is_told_how_many_events_it_lost_and_where_to_go_on() {
+fn reader_that_fell_behind_gets_the_number_of_lost_events_and_a_resume_cursor() {
     let server = Server::start(&["--retain-events", "3"]);
     server.publish_many("news", 2);
     let behind = cursor_now(&server);
     server.publish_many("news", 8);
-    // 8, 9 and 10 are kept.
+    // Events 8, 9 and 10 are kept.
     let refused = server.get(&format!("/topics/news?since={behind}&wait=60"));
     let gap = gap(&refused);
     assert_eq!((&gap["why"], &gap["lost"]), (&json!("trimmed"), &json!({"news": 5})));
@@ -61,11 +61,11 @@ fn a_reader_that_stayed_behind_is_told_how_many_events_it_lost_and_where_to_go_o
 }
 
 #[test]
-fn nobody_is_told_of_a_gap_whose_events_it_had() {
+fn reader_gets_no_gap_for_events_that_it_has_seen() {
     let server = Server::start(&["--retain-events", "3"]);
     server.publish_many("news", 7);
     let cursor = cursor_now(&server);
-    // Trims 5, 6 and 7: all that the cursor stands for, and nothing after it.
+    // Trims 5, 6 and 7: events that the cursor covers, and none after it.
     server.publish_many("news", 3);
     assert_eq!(poll(&server, "news", &cursor).seqs(), [8, 9, 10]);
     // Trims 8.
@@ -75,7 +75,7 @@ fn nobody_is_told_of_a_gap_whose_events_it_had() {
 }
 
 #[test]
-fn losses_are_counted_for_each_topic() {
+fn losses_are_counted_per_topic() {
     let server = Server::start(&["--retain-events", "2"]);
     let zero = cursor_now(&server);
     for (topic, events) in [("a", 4), ("b", 3), ("c", 2)] {
@@ -94,7 +94,7 @@ fn losses_are_counted_for_each_topic() {
 }
 
 #[test]
-fn losses_are_exact_for_the_last_ten_thousand_trims_and_unknown_before() {
+fn losses_are_exact_for_the_last_10_000_trims_and_unknown_before() {
     let server = Server::start(&["--retain-events", "1"]);
     let zero = cursor_now(&server);
     let cursors: Vec<_> = (0..12).map(|_| batch(&server, "news", 1000)).collect();
@@ -104,7 +104,7 @@ fn losses_are_exact_for_the_last_ten_thousand_trims_and_unknown_before() {
 }
 
 #[test]
-fn a_cursor_of_another_life_of_the_log_is_told_so_at_once() {
+fn cursor_of_another_epoch_is_a_gap_at_once() {
     let (server, other) = (Server::start(&[]), Server::start(&[]));
     other.publish_many("news", 3);
     server.publish_many("news", 2);
@@ -116,40 +116,40 @@ fn a_cursor_of_another_life_of_the_log_is_told_so_at_once() {
 }
 
 #[test]
-fn a_cursor_beyond_the_newest_event_is_told_so_at_once() {
+fn cursor_beyond_the_newest_event_is_a_gap_at_once() {
     let server = Server::start(&[]);
     let cursor = cursor_now(&server);
     let future = cursor.replace(".0", ".1");
     let gap = gap(&server.get(&format!("/topics/news?since={future}&wait=60")));
     assert_eq!((&gap["why"], &gap["oldest"]), (&json!("future"), &Value::Null));
     assert_eq!(poll(&server, "news", resume(&gap)).status, 200);
-    server.publish("news", "now it is there");
+    server.publish("news", "now it exists");
     assert_eq!(poll(&server, "news", &future).status, 200);
 }
 
 #[test]
-fn who_skips_gaps_gets_the_same_object_and_the_events_in_one_answer() {
+fn gap_skip_returns_the_gap_and_the_events_in_one_answer() {
     let server = Server::start(&["--retain-events", "3"]);
     let zero = cursor_now(&server);
     server.publish_many("news", 8);
-    let told = gap(&poll(&server, "news", &zero));
+    let reported = gap(&poll(&server, "news", &zero));
     let target = format!("/topics/news?since={zero}&gap=skip&wait=60");
     let json = server.get(&target);
-    assert_eq!((json.status, json.seqs(), &json.json()["gap"]), (200, vec![6, 7, 8], &told));
+    assert_eq!((json.status, json.seqs(), &json.json()["gap"]), (200, vec![6, 7, 8], &reported));
     let ndjson = server.get(&format!("{target}&format=ndjson"));
     assert_eq!((ndjson.status, ndjson.text().lines().count()), (200, 3));
     let raw = server.get(&format!("{target}&format=raw"));
     assert_eq!((raw.status, raw.text()), (200, "5"));
     for response in [&ndjson, &raw] {
         let header = response.header("Poll-Gap").expect("a Poll-Gap header");
-        assert_eq!(serde_json::from_str::<Value>(header).unwrap(), told);
+        assert_eq!(serde_json::from_str::<Value>(header).unwrap(), reported);
     }
     let next = server.get(&format!("/topics/news?since={}&gap=skip&format=raw", raw.next_cursor()));
     assert_eq!((next.text(), next.header("Poll-Gap")), ("6", None));
 }
 
 #[test]
-fn who_skips_gaps_is_told_of_the_other_kinds_too_and_is_not_held_for_it() {
+fn gap_skip_reports_every_kind_of_gap_without_a_wait() {
     let (server, other) = (Server::start(&[]), Server::start(&[]));
     server.publish("news", "a");
     for (since, why) in [(cursor_now(&other), "epoch"), (cursor_now(&server) + "9", "future")] {
@@ -168,43 +168,43 @@ fn who_skips_gaps_is_told_of_the_other_kinds_too_and_is_not_held_for_it() {
 }
 
 #[test]
-fn a_reader_of_a_quiet_and_a_busy_topic_is_told_once_and_loses_nothing_of_the_quiet_one() {
+fn gap_of_a_busy_topic_is_reported_once_and_the_quiet_topic_loses_nothing() {
     let server = Server::start(&["--retain-events", "3"]);
     server.publish_many("quiet", 3);
     let first = server.get("/topics/quiet,busy?limit=1");
     server.publish_many("busy", 10);
-    let told = gap(&poll(&server, "quiet,busy", first.next_cursor()));
-    assert_eq!(told["lost"], json!({"busy": 7}));
-    assert_eq!((seq(&told["oldest"]), seq(&told["resume"])), (2, 1));
-    let (mut since, mut seen) = (resume(&told).to_owned(), Vec::new());
+    let reported = gap(&poll(&server, "quiet,busy", first.next_cursor()));
+    assert_eq!(reported["lost"], json!({"busy": 7}));
+    assert_eq!((seq(&reported["oldest"]), seq(&reported["resume"])), (2, 1));
+    let (mut since, mut seen) = (resume(&reported).to_owned(), Vec::new());
     while seen.len() < 5 {
         let target = format!("/topics/quiet,busy?since={since}&limit=1&wait=0");
         let page = server.get(&target);
-        assert_eq!(page.status, 200, "told again: {}", page.text());
+        assert_eq!(page.status, 200, "reported again: {}", page.text());
         seen.extend(page.seqs());
         page.next_cursor().clone_into(&mut since);
     }
     assert_eq!(seen, [2, 3, 11, 12, 13]);
-    assert_eq!(since, cursor_now(&server), "a cursor at the head has no third part");
+    assert_eq!(since, cursor_now(&server), "a cursor at the head has no count of trims");
 }
 
 #[test]
-fn what_is_trimmed_after_it_was_told_is_a_gap_of_its_own() {
+fn events_trimmed_after_a_reported_gap_are_a_new_gap() {
     let server = Server::start(&["--retain-events", "3"]);
     server.publish_many("quiet", 3);
     let first = server.get("/topics/quiet,busy?limit=1");
     server.publish_many("busy", 10);
-    let told = gap(&poll(&server, "quiet,busy", first.next_cursor()));
+    let reported = gap(&poll(&server, "quiet,busy", first.next_cursor()));
     // Trims 11 and 12.
     server.publish_many("busy", 2);
-    let again = gap(&poll(&server, "quiet,busy", resume(&told)));
+    let again = gap(&poll(&server, "quiet,busy", resume(&reported)));
     assert_eq!(again["lost"], json!({"busy": 2}));
     assert_eq!(poll(&server, "quiet,busy", resume(&again)).seqs(), [2, 3, 13, 14, 15]);
     assert_eq!(gap(&poll(&server, "busy", first.next_cursor()))["lost"], json!({"busy": 9}));
 }
 
 #[test]
-fn who_begins_at_the_start_is_told_nothing_of_what_was_trimmed_before() {
+fn reader_from_the_start_gets_no_gap_for_earlier_trims() {
     let server = Server::start(&["--retain-events", "3"]);
     server.publish_many("quiet", 3);
     server.publish_many("busy", 10);
@@ -215,14 +215,14 @@ fn who_begins_at_the_start_is_told_nothing_of_what_was_trimmed_before() {
         assert_eq!(rest.status, 200, "{since}: {}", rest.text());
         assert_eq!(rest.seqs().last(), Some(&13));
     }
-    // But of what is trimmed after.
+    // Events that are trimmed later are a gap.
     let first = server.get("/topics/*?limit=1");
     server.publish("busy", "x");
     assert_eq!(gap(&poll(&server, "*", first.next_cursor()))["lost"], json!({"busy": 1}));
 }
 
 #[test]
-fn a_deleted_topic_is_a_gap_for_those_behind_and_its_seqs_are_not_used_again() {
+fn deleted_topic_is_a_gap_for_readers_behind_it_and_its_seqs_are_not_reused() {
     let server = Server::start(&[]);
     let zero = cursor_now(&server);
     server.publish_many("news", 3);
@@ -246,7 +246,7 @@ fn a_deleted_topic_is_a_gap_for_those_behind_and_its_seqs_are_not_used_again() {
 }
 
 #[test]
-fn a_deleted_topic_does_not_disturb_who_is_waiting_for_more() {
+fn deleted_topic_does_not_release_a_held_poll() {
     let server = Server::start(&[]);
     server.publish_many("news", 3);
     let mut poll = server.hold_poll("/topics/news?since=now&wait=60");
@@ -256,7 +256,7 @@ fn a_deleted_topic_does_not_disturb_who_is_waiting_for_more() {
 }
 
 #[test]
-fn a_forgotten_topic_never_hides_a_gap() {
+fn forgotten_topic_never_hides_a_gap() {
     let server = Server::start(&["--max-topics", "2"]);
     let zero = cursor_now(&server);
     server.publish("a", "lost");
@@ -264,7 +264,7 @@ fn a_forgotten_topic_never_hides_a_gap() {
     let delete =
         |topic| server.connect().send_request("DELETE", &format!("/topics/{topic}")).response();
     delete("a");
-    server.publish("c", "takes the place of a");
+    server.publish("c", "replaces a");
     let zero_of = |topics| gap(&poll(&server, topics, &zero));
     for topics in ["a", "a,b", "*", "a*"] {
         let gap = zero_of(topics);
@@ -281,8 +281,8 @@ fn a_forgotten_topic_never_hides_a_gap() {
 }
 
 #[test]
-fn the_byte_budget_trims_the_oldest_event_of_the_whole_log_first() {
-    // Room for three events of 1,000 bytes, each with 128 bytes of overhead.
+fn byte_budget_trims_the_oldest_event_of_the_whole_log_first() {
+    // The budget holds three events of 1,000 bytes, each with 128 bytes of overhead.
     let server = Server::start(&["--max-event", "1000", "--retain-bytes", "3384"]);
     let zero = cursor_now(&server);
     let body = "x".repeat(1000);
@@ -295,7 +295,7 @@ fn the_byte_budget_trims_the_oldest_event_of_the_whole_log_first() {
     assert_eq!(gap(&poll(&server, "quiet", &zero))["lost"], json!({"quiet": 1}));
     assert_eq!(poll(&server, "busy", &zero).seqs(), [2, 3, 4]);
     assert_eq!(server.metric("retained_bytes"), 2384.0);
-    // The type counts, and so does a content type that is kept: 5, 9 and 128 with the body.
+    // The type and a kept content type count, too: 5, 9 and 128 bytes beside the body.
     let headers = "Content-Type: text/html\r\n";
     let response = server.connect().post("/topics/busy?type=alert", headers, "x".repeat(858));
     assert_eq!(response.status, 201);
@@ -306,7 +306,7 @@ fn the_byte_budget_trims_the_oldest_event_of_the_whole_log_first() {
 }
 
 #[test]
-fn events_are_trimmed_when_they_are_too_old() {
+fn events_above_the_maximum_age_are_trimmed() {
     let server = Server::start(&["--retain-age", "50ms"]);
     let zero = cursor_now(&server);
     server.publish_many("news", 2);
@@ -316,7 +316,7 @@ fn events_are_trimmed_when_they_are_too_old() {
 }
 
 #[test]
-fn a_held_poll_is_not_made_stale_by_other_topics_that_are_busy() {
+fn held_poll_gets_no_gap_from_busy_other_topics() {
     let server =
         Server::start(&["--retain-events", "2", "--max-event", "64", "--retain-bytes", "2KiB"]);
     server.publish("quiet", "x");

@@ -1,4 +1,4 @@
-//! Guards the log of `src/log`: which events a reader gets, and when it is told that some are lost.
+//! Guards the log of `src/log`: which events a reader gets, and when a gap is reported.
 
 mod gaps;
 mod model;

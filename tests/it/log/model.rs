@@ -1,8 +1,8 @@
-//! Goal: whatever is published, trimmed and asked for, in whatever order, the log answers as a
-//! model does that never forgets anything and looks at everything.
+//! Guards the log against a model: random publishes, trims and reads in random order have the same
+//! results in the log and in a model that forgets nothing and scans everything.
 //!
-//! The model keeps every event ever published with the number of the trim that took it. A cursor
-//! is to it what the contract says: a seq, and how many trims there had been when it was issued.
+//! The model keeps every published event with the number of the trim that removed it. A cursor in the
+//! model is what the contract says: a seq, and the number of trims when it was issued.
 
 use std::collections::BTreeMap;
 use std::time::{Duration, Instant, SystemTime};
@@ -14,26 +14,26 @@ use longpoll::log::{Appended, Ask, Draft, Form, Gap, Log, Now, OnGap, Refused, R
 use longpoll::names::{Name, TopicSet, TypeFilter};
 
 const TOPICS: [&str; 6] = ["a", "a.x", "a.y", "b", "b.x", "c"];
-const ASKED: [&str; 8] = ["a", "b", "a*", "*", "a,b", "a.x,b*", "c,a.y", "nobody"];
+const TOPIC_SETS: [&str; 8] = ["a", "b", "a*", "*", "a,b", "a.x,b*", "c,a.y", "nobody"];
 const TAGS: [&str; 3] = ["", "red", "blue"];
 
-struct Known {
+struct ModelEvent {
     seq: u64,
     topic: &'static str,
     tag: &'static str,
     at: Instant,
     cost: u64,
-    /// Which trim took it, counted from one.
+    /// The number of the trim that removed the event, counted from one.
     trimmed: Option<u64>,
 }
 
 struct Model {
-    events: Vec<Known>,
+    events: Vec<ModelEvent>,
     trims: u64,
     retention: Retention,
 }
 
-/// A reader: what it asks for, the cursor it got last, and how many trims there had been then.
+/// A reader: its topics and types, its last cursor, and the number of trims when it got that cursor.
 struct Reader {
     topics: TopicSet,
     asked: &'static str,
@@ -65,8 +65,8 @@ impl Model {
 
     fn expire(&mut self, now: Instant) {
         loop {
-            let aged = |i: &usize| now - self.events[*i].at >= self.retention.age;
-            let oldest = self.kept(|_| true).next().filter(aged);
+            let is_expired = |i: &usize| now - self.events[*i].at >= self.retention.age;
+            let oldest = self.kept(|_| true).next().filter(is_expired);
             if oldest.is_none() {
                 return;
             }
@@ -79,7 +79,7 @@ impl Model {
         for size in sizes {
             let seq = self.events.len() as u64 + 1;
             let cost = (size + tag.len() + EVENT_OVERHEAD) as u64;
-            self.events.push(Known { seq, topic, tag, at: now, cost, trimmed: None });
+            self.events.push(ModelEvent { seq, topic, tag, at: now, cost, trimmed: None });
         }
         while self.kept(|t| t == topic).count() > self.retention.events {
             let oldest = self.kept(|t| t == topic).next();
@@ -98,20 +98,20 @@ impl Model {
         }
     }
 
-    /// What a reader has lost, by topic.
+    /// The number of events that a reader has lost, by topic.
     fn lost(&self, reader: &Reader) -> BTreeMap<String, Option<u64>> {
         let mut lost = BTreeMap::new();
         for event in &self.events {
-            let gone = event.trimmed.is_some_and(|number| number > reader.issued);
-            if gone && event.seq > reader.seq && matches(reader.asked, event.topic) {
+            let is_lost = event.trimmed.is_some_and(|number| number > reader.issued);
+            if is_lost && event.seq > reader.seq && matches(reader.asked, event.topic) {
                 *lost.entry(event.topic.to_owned()).or_insert(Some(0)).as_mut().unwrap() += 1;
             }
         }
         lost
     }
 
-    /// The kept events that a reader wants.
-    fn wanted(&self, reader: &Reader) -> Vec<u64> {
+    /// The kept events that match a reader.
+    fn matching(&self, reader: &Reader) -> Vec<u64> {
         self.kept(|t| matches(reader.asked, t))
             .map(|index| &self.events[index])
             .filter(|event| {
@@ -123,14 +123,14 @@ impl Model {
     }
 }
 
-/// The log and the model side by side.
+/// The log and the model, which get the same operations.
 struct Pair {
     log: Log<()>,
     model: Model,
     epoch: Epoch,
     clock: Now,
     random: Rng,
-    /// Whether topics are forgotten, so that a gap may be told where there is none.
+    /// Whether topics are forgotten; a gap may then be reported where none is.
     forgetful: bool,
 }
 
@@ -166,7 +166,7 @@ impl Pair {
                 self.model.publish(topic, tag, &sizes, self.clock.at);
                 assert_eq!(cursor.seq, self.model.events.len() as u64);
             }
-            Ok(Appended::Before(_)) => panic!("there was no key"),
+            Ok(Appended::Before(_)) => panic!("a publish without a key was a repeat"),
             Err(refused) => {
                 assert_eq!(refused, Refused::TopicCap);
                 self.model.expire(self.clock.at);
@@ -174,13 +174,17 @@ impl Pair {
                     self.model.kept(|_| true).map(|i| self.model.events[i].topic).collect();
                 busy.sort_unstable();
                 busy.dedup();
-                assert_eq!(busy.len(), self.model.retention.topics, "an empty one was there");
+                assert_eq!(
+                    busy.len(),
+                    self.model.retention.topics,
+                    "refused although a topic was empty"
+                );
             }
         }
     }
 
     fn reader(&mut self) -> Reader {
-        let asked = self.pick(&ASKED);
+        let asked = self.pick(&TOPIC_SETS);
         Reader {
             topics: TopicSet::parse(asked).unwrap(),
             asked,
@@ -195,8 +199,8 @@ impl Pair {
         }
     }
 
-    /// A word instead of a cursor means a place at the time of the poll.
-    fn place(&self, reader: &mut Reader) {
+    /// Resolves a word instead of a cursor to a position at the time of the poll.
+    fn resolve_position(&self, reader: &mut Reader) {
         let head = self.model.events.len() as u64;
         reader.seq = 0;
         reader.seq = match reader.since {
@@ -204,10 +208,10 @@ impl Pair {
             Since::Start => 0,
             Since::Now | Since::Last(0) => head,
             Since::Last(last) => {
-                let wanted = self.model.wanted(reader);
-                match wanted.len().checked_sub(last as usize) {
-                    _ if wanted.is_empty() => head,
-                    Some(first) => wanted[first] - 1,
+                let matching = self.model.matching(reader);
+                match matching.len().checked_sub(last as usize) {
+                    _ if matching.is_empty() => head,
+                    Some(first) => matching[first] - 1,
                     None => 0,
                 }
             }
@@ -218,7 +222,7 @@ impl Pair {
     }
 
     fn read(&mut self, reader: &mut Reader) {
-        self.place(reader);
+        self.resolve_position(reader);
         let topics = reader.topics.clone();
         let limit = self.pick(&[1, 2, 5, 1000]);
         let on_gap = self.pick(&[OnGap::Fail, OnGap::Skip]);
@@ -232,14 +236,14 @@ impl Pair {
             Err(gap) => {
                 assert_eq!(on_gap, OnGap::Fail);
                 self.check_gap(&gap, &lost);
-                self.go_on(reader, gap.resume);
+                self.advance(reader, gap.resume);
             }
             Ok(slice) => {
                 if let Some(gap) = &slice.gap {
                     self.check_gap(gap, &lost);
-                    self.go_on(reader, gap.resume);
+                    self.advance(reader, gap.resume);
                 } else {
-                    assert_eq!(lost, BTreeMap::new(), "not told about it");
+                    assert_eq!(lost, BTreeMap::new(), "a gap was not reported");
                 }
                 self.check_slice(reader, &slice, limit);
             }
@@ -248,20 +252,21 @@ impl Pair {
 
     fn check_gap(&self, gap: &Gap, lost: &BTreeMap<String, Option<u64>>) {
         if !self.forgetful {
-            let told = gap.lost.as_ref().expect("few enough to count");
-            let told: BTreeMap<_, _> = told.iter().map(|(t, n)| (t.to_string(), *n)).collect();
-            assert_eq!(told, *lost);
+            let reported = gap.lost.as_ref().expect("few enough trims to count");
+            let reported: BTreeMap<_, _> =
+                reported.iter().map(|(t, n)| (t.to_string(), *n)).collect();
+            assert_eq!(reported, *lost);
         }
     }
 
-    /// From now on the reader has this cursor, and was told of everything up to now. The cursor
-    /// has to survive its way through the client.
-    fn go_on(&self, reader: &mut Reader, cursor: Cursor) {
+    /// Gives the reader this cursor; all gaps up to now are reported to it. The cursor must survive
+    /// its round trip through the client as text.
+    fn advance(&self, reader: &mut Reader, cursor: Cursor) {
         assert_eq!(cursor.to_string().parse(), Ok(cursor));
         assert_eq!(cursor.epoch, self.epoch);
-        // No kept event that the reader still needs may be left out.
+        // The cursor must not skip a kept event that the reader has not seen.
         let skipped = |seq: &u64| *seq <= cursor.seq;
-        assert!(!self.model.wanted(reader).iter().any(skipped) || reader.seq >= cursor.seq);
+        assert!(!self.model.matching(reader).iter().any(skipped) || reader.seq >= cursor.seq);
         *reader = Reader {
             since: Since::After(cursor),
             seq: cursor.seq,
@@ -272,21 +277,25 @@ impl Pair {
     }
 
     fn check_slice(&self, reader: &mut Reader, slice: &Slice, limit: usize) {
-        let wanted = self.model.wanted(reader);
-        let (now, later) = wanted.split_at(limit.min(wanted.len()));
+        let matching = self.model.matching(reader);
+        let (now, later) = matching.split_at(limit.min(matching.len()));
         let seqs: Vec<u64> = slice.events.iter().map(|event| event.seq).collect();
         assert_eq!(seqs, now, "{:?} {:?}", reader.asked, reader.tags);
         assert_eq!(slice.behind(seqs.len()), later.len() as u64);
-        // A page may be cut anywhere after its first event.
+        // A page may end after any of its events.
         let taken = if seqs.is_empty() { 0 } else { self.random.clone().usize(1..=seqs.len()) };
-        assert_eq!(slice.behind(taken), (wanted.len() - taken) as u64);
+        assert_eq!(slice.behind(taken), (matching.len() - taken) as u64);
         let next = slice.next(taken);
-        match wanted.get(taken) {
-            None => assert_eq!(next.seq, self.model.events.len() as u64, "not at the head"),
+        match matching.get(taken) {
+            None => assert_eq!(
+                next.seq,
+                self.model.events.len() as u64,
+                "the cursor is not at the head"
+            ),
             Some(_) => assert_eq!(next.seq, seqs[taken - 1]),
         }
         reader.seq = next.seq;
-        self.go_on(reader, next);
+        self.advance(reader, next);
     }
 
     fn step(&mut self, readers: &mut Vec<Reader>) {
@@ -321,7 +330,7 @@ impl Pair {
 
 fn run(retention: Retention, rounds: u64) {
     for seed in 0..rounds {
-        // A failure names its seed, and the seed repeats it.
+        // A failure prints its seed, which repeats it.
         let guard = std::panic::catch_unwind(|| {
             let mut pair = Pair::new(seed, retention);
             let mut readers = Vec::new();
@@ -335,16 +344,16 @@ const RETENTION: Retention =
     Retention { events: 6, age: Duration::from_secs(60), bytes: 6_000, topics: 100 };
 
 #[test]
-fn the_log_agrees_with_a_model_that_looks_at_everything() {
+fn log_agrees_with_the_model() {
     run(RETENTION, 300);
 }
 
 #[test]
-fn the_log_agrees_when_only_the_byte_budget_trims() {
+fn log_agrees_with_the_model_when_only_the_byte_budget_trims() {
     run(Retention { events: 1_000, age: Duration::from_secs(100_000), ..RETENTION }, 300);
 }
 
 #[test]
-fn a_forgotten_topic_never_hides_a_gap() {
+fn forgotten_topic_never_hides_a_gap_in_the_model() {
     run(Retention { topics: 3, ..RETENTION }, 300);
 }

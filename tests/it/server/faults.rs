@@ -198,14 +198,14 @@ fn panicking_server(body_timeout: Duration) -> (Door, Shutdown, SocketAddr) {
     let (diag, _) = diag::start(LogLevel::Error, Arc::clone(&metrics)).unwrap();
     let log = OpenLog::open(&config, &metrics, &diag).unwrap();
     let access = Access::open(&config).unwrap();
-    let door = Door::open(config, listeners, access, log, &metrics, diag, &shutdown).unwrap();
-    (door, shutdown, address)
+    let server = Door::open(config, listeners, access, log, &metrics, diag, &shutdown).unwrap();
+    (server, shutdown, address)
 }
 
 #[test]
 #[cfg_attr(not(debug_assertions), ignore = "the panic comes from an overflow check")]
 fn panic_in_a_handler_costs_one_500_and_no_worker() {
-    let (door, shutdown, address) = panicking_server(Duration::from_secs(30));
+    let (server, shutdown, address) = panicking_server(Duration::from_secs(30));
     let mut clients: Vec<_> = (0..4).map(|_| Client::connect(address)).collect();
     for turn in 0..20 {
         let client = &mut clients[turn % 4];
@@ -223,12 +223,12 @@ fn panic_in_a_handler_costs_one_500_and_no_worker() {
         assert!(page.text().contains(&format!("\nlongpoll_{metric}\n")), "{}", page.text());
     }
     shutdown.give();
-    door.drain();
+    server.drain();
 }
 
 #[test]
 fn panic_in_the_connection_loop_costs_one_connection_and_no_worker() {
-    let (door, shutdown, address) = panicking_server(Duration::MAX);
+    let (server, shutdown, address) = panicking_server(Duration::MAX);
     for _ in 0..20 {
         let mut client = Client::connect(address);
         client
@@ -248,5 +248,5 @@ fn panic_in_the_connection_loop_costs_one_connection_and_no_worker() {
     }
     assert!(shows(&mut clients[0], 4));
     shutdown.give();
-    door.drain();
+    server.drain();
 }

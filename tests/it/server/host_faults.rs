@@ -12,7 +12,7 @@ use crate::support::{Client, Response, Server, program, wait_until};
 /// The limit of threads of a test's user.
 const THREADS: u64 = 32;
 
-/// A user without other processes, so that RLIMIT_NPROC applies to the threads of this test alone;
+/// A user without other processes, so that `RLIMIT_NPROC` applies to the threads of this test alone;
 /// root has no such limit.
 struct OtherUser {
     uid: String,
@@ -182,8 +182,8 @@ fn clock_jump_trims_nothing_and_stops_nothing() {
         assert_eq!(response.header("Date").map(str::len), Some(29), "{by}");
         times.push(response.json()["events"][0]["time"].as_str().unwrap().to_owned());
         assert_eq!(server.get("/topics/news?since=now&wait=0.1").json()["reason"], "timeout");
-        // The housekeeping thread notices closed clients where it trims expired events: after its
-        // second round both have been done.
+        // The thread that notices closed clients also trims expired events: once it has noticed the
+        // second client, a whole round of trimming is over.
         for _ in 0..2 {
             drop(server.hold_poll("/topics/news?since=now&wait=60"));
             server.wait_until_held(0);

@@ -1,5 +1,5 @@
-//! Goal: a server that is killed at any moment keeps what it has acknowledged and what it has shown:
-//! acknowledged and missing 0, shown and then changed 0, twice 0, same seqs, same epoch.
+//! Guards crash safety: a server that is killed at any moment keeps all acknowledged and all delivered
+//! events: 0 missing, 0 changed, 0 duplicated, with the same seqs in the same epoch.
 
 use std::collections::BTreeMap;
 use std::io::Write;
@@ -15,19 +15,19 @@ use crate::support::data_dir::{StopOnDrop, start_with_data};
 use crate::support::http_reader::HttpReader;
 use crate::support::{Server, TEST_TIMEOUT, fresh_path};
 
-/// How often the server is killed; `LONGPOLL_CRASHES` says otherwise.
+/// The default number of kills; `LONGPOLL_CRASHES` overrides it.
 const CRASHES: u32 = 30;
 const PUBLISHERS: usize = 4;
 
-/// What clients know: a body that was acknowledged under a seq, or shown under one.
+/// What the clients have seen: bodies by seq, as acknowledged to publishers and as shown to pollers.
 #[derive(Default)]
-struct Known {
+struct Observed {
     acknowledged: BTreeMap<u64, String>,
     shown: BTreeMap<u64, String>,
     epochs: Vec<String>,
 }
 
-impl Known {
+impl Observed {
     fn epoch(&mut self, cursor: &str) {
         let epoch = cursor.split('.').next().unwrap().to_owned();
         if !self.epochs.contains(&epoch) {
@@ -36,8 +36,8 @@ impl Known {
     }
 }
 
-/// One request on a connection of its own; none when the server went away meanwhile.
-fn ask(address: SocketAddr, request: &str) -> Option<Value> {
+/// Sends one request on a new connection; `None` if the server died meanwhile.
+fn request_json(address: SocketAddr, request: &str) -> Option<Value> {
     let mut stream = TcpStream::connect(address).ok()?;
     stream.write_all(request.as_bytes()).ok()?;
     let mut reader = HttpReader::new(stream);
@@ -46,7 +46,7 @@ fn ask(address: SocketAddr, request: &str) -> Option<Value> {
 }
 
 fn publish(address: SocketAddr, body: &str) -> Option<Value> {
-    ask(
+    request_json(
         address,
         &format!(
             "POST /topics/news HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\
@@ -57,7 +57,7 @@ fn publish(address: SocketAddr, body: &str) -> Option<Value> {
 }
 
 fn poll(address: SocketAddr, since: &str, wait: u32) -> Option<Value> {
-    ask(
+    request_json(
         address,
         &format!(
             "GET /topics/news?since={since}&wait={wait}&limit=1000 HTTP/1.1\r\n\
@@ -66,10 +66,10 @@ fn poll(address: SocketAddr, since: &str, wait: u32) -> Option<Value> {
     )
 }
 
-/// Publishes one body after the other, each until it is acknowledged, as a client with keys would.
+/// Publishes one body after the other and retries each with its key until it is acknowledged.
 fn publisher(
     address: &Mutex<SocketAddr>,
-    known: &Mutex<Known>,
+    known: &Mutex<Observed>,
     more: &Condvar,
     stop: &AtomicBool,
     who: usize,
@@ -87,15 +87,15 @@ fn publisher(
             let mut known = known.lock().unwrap();
             known.epoch(response["cursor"].as_str().unwrap());
             let before = known.acknowledged.insert(seq, body.clone());
-            assert_eq!(before, None, "seq {seq} was given out twice");
+            assert_eq!(before, None, "seq {seq} was issued twice");
             more.notify_one();
             break;
         }
     }
 }
 
-/// Follows `next` all along.
-fn poller(address: &Mutex<SocketAddr>, known: &Mutex<Known>, stop: &AtomicBool) {
+/// Polls along `next` until it is stopped.
+fn poller(address: &Mutex<SocketAddr>, known: &Mutex<Observed>, stop: &AtomicBool) {
     let mut since = "start".to_owned();
     let mut last = 0;
     while !stop.load(Ordering::Relaxed) {
@@ -105,7 +105,7 @@ fn poller(address: &Mutex<SocketAddr>, known: &Mutex<Known>, stop: &AtomicBool) 
         let mut known = known.lock().unwrap();
         for event in events {
             let seq = event["seq"].as_u64().unwrap();
-            assert_eq!(seq, last + 1, "one is missing, or came twice");
+            assert_eq!(seq, last + 1, "an event is missing or repeated");
             last = seq;
             known.shown.insert(seq, event["data"].as_str().unwrap().to_owned());
         }
@@ -120,14 +120,14 @@ fn start(place: &Path) -> Server {
 }
 
 #[test]
-fn a_server_that_is_killed_again_and_again_loses_and_changes_nothing() {
+fn server_that_is_killed_repeatedly_loses_and_changes_nothing() {
     let crashes = std::env::var("LONGPOLL_CRASHES").ok().and_then(|n| n.parse().ok());
     let crashes = crashes.unwrap_or(CRASHES);
-    // A long run may go on beside the ordinary tests.
+    // A long run may share the machine with the ordinary tests.
     let place = fresh_path(&format!("store-crash-{}", std::process::id()));
     let mut server = start(&place);
     let address = Mutex::new(server.address);
-    let (known, stop) = (Mutex::new(Known::default()), AtomicBool::new(false));
+    let (known, stop) = (Mutex::new(Observed::default()), AtomicBool::new(false));
     let more = Condvar::new();
     let random = fastrand::Rng::new().get_seed();
     println!("seed {random}");
@@ -138,14 +138,14 @@ fn a_server_that_is_killed_again_and_again_loses_and_changes_nothing() {
             scope.spawn(move || publisher(address, known, more, stop, who));
         }
         scope.spawn(|| poller(&address, &known, &stop));
-        // However this ends, the others do too.
+        // Stops the threads also when this scope panics.
         let _stop = StopOnDrop(&stop);
         for _ in 0..crashes {
-            let some = known.lock().unwrap().acknowledged.len() + random.usize(1..40);
+            let target = known.lock().unwrap().acknowledged.len() + random.usize(1..40);
             let mut now = known.lock().unwrap();
-            while now.acknowledged.len() < some {
+            while now.acknowledged.len() < target {
                 let (again, late) = more.wait_timeout(now, TEST_TIMEOUT).unwrap();
-                assert!(!late.timed_out(), "nothing is acknowledged any more");
+                assert!(!late.timed_out(), "no publish is acknowledged any more");
                 now = again;
             }
             drop(now);

@@ -1,5 +1,5 @@
-//! Goal: a store that is not as it was written is never believed: whatever byte is wrong and
-//! wherever a file ends, either everything is there or the place is named.
+//! Guards damage detection: with any byte changed and any file truncated anywhere, a store either opens
+//! with all its events or names the damaged place.
 
 use longpoll::config::Sync;
 use longpoll::store::header::{file_name, first_seq};
@@ -8,35 +8,35 @@ use longpoll::store::scan::Failure;
 use crate::support::simulated_disk::SimulatedDisk;
 use crate::support::test_store::{LogView, TestStore, scenario, start_time};
 
-/// A small store of several segments, one of them rewritten, that ended as by `kill -9`.
-fn small() -> (SimulatedDisk, TestStore) {
-    let ram = SimulatedDisk::default();
-    let mut shelf = TestStore::open(&ram, Sync::Always, start_time()).unwrap();
+/// A small store of several segments, one of them compacted, as a `kill -9` leaves it.
+fn small_store() -> (SimulatedDisk, TestStore) {
+    let storage = SimulatedDisk::default();
+    let mut store = TestStore::open(&storage, Sync::Always, start_time()).unwrap();
     let steps = scenario();
     for step in &steps[..14] {
-        shelf.run_step(step).unwrap();
+        store.run_step(step).unwrap();
     }
-    shelf.publish("quiet", 3, "the last commit", None).unwrap();
-    (ram, shelf)
+    store.publish("quiet", 3, "the last commit", None).unwrap();
+    (storage, store)
 }
 
-fn segments(ram: &SimulatedDisk) -> Vec<String> {
-    ram.names().into_iter().filter(|name| first_seq(name).is_some()).collect()
+fn segments(storage: &SimulatedDisk) -> Vec<String> {
+    storage.names().into_iter().filter(|name| first_seq(name).is_some()).collect()
 }
 
-/// The log as it was before its last commit.
+/// The state of the log before its last commit.
 fn before_last_commit() -> LogView {
-    let ram = SimulatedDisk::default();
-    let mut shelf = TestStore::open(&ram, Sync::Always, start_time()).unwrap();
+    let storage = SimulatedDisk::default();
+    let mut store = TestStore::open(&storage, Sync::Always, start_time()).unwrap();
     for step in &scenario()[..14] {
-        shelf.run_step(step).unwrap();
+        store.run_step(step).unwrap();
     }
-    shelf.view()
+    store.view()
 }
 
-/// Where the last commit of the newest segment begins.
-fn last_commit(ram: &SimulatedDisk, name: &str) -> usize {
-    ram.with_file(name, |bytes| {
+/// The offset of the last commit in the newest segment.
+fn last_commit(storage: &SimulatedDisk, name: &str) -> usize {
+    storage.with_file(name, |bytes| {
         let last = "\"text\":\"the last commit0\"";
         let at = bytes.windows(last.len()).position(|w| w == last.as_bytes()).unwrap();
         bytes[..at].iter().rposition(|b| *b == b'\n').unwrap() + 1
@@ -44,161 +44,162 @@ fn last_commit(ram: &SimulatedDisk, name: &str) -> usize {
 }
 
 #[test]
-fn every_byte_that_is_changed_is_noticed_wherever_it_is() {
-    let (ram, shelf) = small();
-    let names = segments(&ram);
+fn every_changed_byte_is_detected() {
+    let (storage, store) = small_store();
+    let names = segments(&storage);
     assert!(names.len() >= 3, "{names:?}");
     let newest = names.last().unwrap();
     let torn = before_last_commit();
-    let tail = last_commit(&ram, newest);
+    let tail = last_commit(&storage, newest);
     for name in &names {
-        let length = ram.with_file(name, |bytes| bytes.len());
+        let length = storage.with_file(name, |bytes| bytes.len());
         for place in 0..length {
             let bit = place % 8;
-            let disk = ram.copy();
+            let disk = storage.copy();
             disk.with_file(name, |bytes| bytes[place] ^= 1 << bit);
-            let what = format!("{name}, byte {place} of {length}, bit {bit}");
+            let case = format!("{name}, byte {place} of {length}, bit {bit}");
             let may_tear = name == newest && place >= tail;
-            match TestStore::open(&disk, Sync::Always, shelf.now) {
+            match TestStore::open(&disk, Sync::Always, store.now) {
                 Ok(opened) => {
-                    assert!(may_tear && opened.report.torn.is_some(), "{what}: not noticed");
-                    assert_eq!(opened.view(), torn, "{what}");
-                    // It had been safe, and its seq will be given out again.
-                    assert_ne!(opened.epoch(), shelf.epoch(), "{what}");
+                    assert!(may_tear && opened.report.torn.is_some(), "{case}: not detected");
+                    assert_eq!(opened.view(), torn, "{case}");
+                    // The commit had been durable, and its seq is issued again: this takes a new epoch.
+                    assert_ne!(opened.epoch(), store.epoch(), "{case}");
                 }
                 Err(Failure::Damaged(damage)) => {
-                    assert!(!may_tear, "{what}: refused");
-                    assert_eq!(&damage.file, name, "{what}");
-                    assert!(damage.at <= place as u64, "{what}: {damage}");
+                    assert!(!may_tear, "{case}: refused");
+                    assert_eq!(&damage.file, name, "{case}");
+                    assert!(damage.at <= place as u64, "{case}: {damage}");
                 }
-                // One digit of the first line makes another version of it.
-                Err(Failure::Newer(why)) => assert!(place < 17 && why.contains(name), "{what}"),
-                Err(failure) => panic!("{what}: {failure}"),
+                // A changed digit in the first line is another format version.
+                Err(Failure::Newer(why)) => assert!(place < 17 && why.contains(name), "{case}"),
+                Err(failure) => panic!("{case}: {failure}"),
             }
         }
     }
 }
 
 #[test]
-fn every_end_that_a_file_may_have_is_noticed_unless_it_is_a_torn_one() {
-    let (ram, shelf) = small();
-    let names = segments(&ram);
+fn every_truncation_is_detected_unless_it_is_a_torn_commit() {
+    let (storage, store) = small_store();
+    let names = segments(&storage);
     let newest = names.last().unwrap();
     let torn = before_last_commit();
-    let tail = last_commit(&ram, newest);
+    let tail = last_commit(&storage, newest);
     for name in &names {
-        let whole = ram.with_file(name, |bytes| bytes.len());
+        let whole = storage.with_file(name, |bytes| bytes.len());
         for length in 0..whole {
-            let disk = ram.copy();
+            let disk = storage.copy();
             disk.with_file(name, |bytes| bytes.truncate(length));
-            let what = format!("{name}, {length} of {whole} bytes");
+            let case = format!("{name}, {length} of {whole} bytes");
             let may_tear = name == newest && length >= tail;
-            match TestStore::open(&disk, Sync::Always, shelf.now) {
+            match TestStore::open(&disk, Sync::Always, store.now) {
                 Ok(opened) => {
-                    assert!(may_tear, "{what}: not noticed");
-                    assert_eq!(opened.view(), torn, "{what}");
-                    assert_eq!(opened.report.torn.is_some(), length > tail, "{what}");
-                    // It is cut off, so that it is told once.
-                    let again = TestStore::open(&disk, Sync::Always, shelf.now).unwrap();
-                    assert!(again.report.torn.is_none() && again.view() == torn, "{what}");
-                    assert_eq!(again.epoch(), opened.epoch(), "{what}");
-                    assert_ne!(opened.epoch(), shelf.epoch(), "{what}");
+                    assert!(may_tear, "{case}: not detected");
+                    assert_eq!(opened.view(), torn, "{case}");
+                    assert_eq!(opened.report.torn.is_some(), length > tail, "{case}");
+                    // The torn commit is truncated, so that it is reported once.
+                    let again = TestStore::open(&disk, Sync::Always, store.now).unwrap();
+                    assert!(again.report.torn.is_none() && again.view() == torn, "{case}");
+                    assert_eq!(again.epoch(), opened.epoch(), "{case}");
+                    assert_ne!(opened.epoch(), store.epoch(), "{case}");
                 }
-                Err(Failure::Damaged(_)) => assert!(!may_tear, "{what}: refused"),
-                Err(failure) => panic!("{what}: {failure}"),
+                Err(Failure::Damaged(_)) => assert!(!may_tear, "{case}: refused"),
+                Err(failure) => panic!("{case}: {failure}"),
             }
         }
     }
 }
 
 #[test]
-fn a_segment_that_is_gone_is_missed() {
-    let (ram, shelf) = small();
-    for name in segments(&ram) {
-        let disk = ram.copy();
+fn missing_segment_is_detected() {
+    let (storage, store) = small_store();
+    for name in segments(&storage) {
+        let disk = storage.copy();
         longpoll::store::disk::Disk::remove(&disk, &name).unwrap();
-        let opened = TestStore::open(&disk, Sync::Always, shelf.now);
-        assert!(matches!(opened, Err(Failure::Damaged(_))), "{name} was not missed");
+        let opened = TestStore::open(&disk, Sync::Always, store.now);
+        assert!(matches!(opened, Err(Failure::Damaged(_))), "the loss of {name} is not detected");
     }
 }
 
 #[test]
-fn the_lock_file_may_say_anything() {
-    let (ram, shelf) = small();
-    let length = ram.with_file("lock", |bytes| bytes.len());
+fn damaged_lock_file_does_not_prevent_opening() {
+    let (storage, store) = small_store();
+    let length = storage.with_file("lock", |bytes| bytes.len());
     assert!(length > 20);
     for place in 0..length {
-        let disk = ram.copy();
+        let disk = storage.copy();
         disk.with_file("lock", |bytes| bytes[place] ^= 1);
-        let opened = TestStore::open(&disk, Sync::Always, shelf.now).unwrap();
-        assert_eq!(opened.view(), shelf.view(), "byte {place}");
+        let opened = TestStore::open(&disk, Sync::Always, store.now).unwrap();
+        assert_eq!(opened.view(), store.view(), "byte {place}");
     }
 }
 
 #[test]
-fn a_newer_format_is_refused_and_left_alone() {
-    let (ram, shelf) = small();
-    let newest = segments(&ram).pop().unwrap();
-    let disk = ram.copy();
+fn newer_format_is_refused_and_not_changed() {
+    let (storage, store) = small_store();
+    let newest = segments(&storage).pop().unwrap();
+    let disk = storage.copy();
     disk.with_file(&newest, |bytes| bytes.splice(..17, *b"longpoll store 2\n").count());
     let before: Vec<_> =
         disk.names().iter().map(|name| disk.with_file(name, |bytes| bytes.clone())).collect();
     let operations = disk.operations();
-    let Err(Failure::Newer(why)) = TestStore::open(&disk, Sync::Always, shelf.now) else {
-        panic!("it was opened");
+    let Err(Failure::Newer(why)) = TestStore::open(&disk, Sync::Always, store.now) else {
+        panic!("a newer format was opened");
     };
     assert!(why.contains("version 2") && why.contains(&newest), "{why}");
     let after: Vec<_> =
         disk.names().iter().map(|name| disk.with_file(name, |bytes| bytes.clone())).collect();
     assert_eq!(before, after);
-    // Syncs change nothing.
+    // Only syncs happened, which change nothing.
     assert!(disk.operations() <= operations + 2);
 }
 
 #[test]
-fn a_copied_directory_begins_a_new_epoch_and_keeps_its_events() {
-    let (ram, shelf) = small();
-    let disk = ram.copy();
+fn copied_directory_starts_a_new_epoch_and_keeps_its_events() {
+    let (storage, store) = small_store();
+    let disk = storage.copy();
     let opened =
-        TestStore::open_with_identity(&disk, Sync::Always, shelf.now, "elsewhere").unwrap();
-    assert_eq!(opened.view().events, shelf.view().events);
-    assert_ne!(opened.epoch(), shelf.epoch());
+        TestStore::open_with_identity(&disk, Sync::Always, store.now, "elsewhere").unwrap();
+    assert_eq!(opened.view().events, store.view().events);
+    assert_ne!(opened.epoch(), store.epoch());
     assert!(opened.report.new_epoch.is_some());
-    // It knows itself from then on.
-    let again = TestStore::open_with_identity(&disk, Sync::Always, shelf.now, "elsewhere").unwrap();
+    // The copy keeps its own identity from then on.
+    let again = TestStore::open_with_identity(&disk, Sync::Always, store.now, "elsewhere").unwrap();
     assert_eq!(again.epoch(), opened.epoch());
 }
 
 #[test]
-fn an_emptied_store_goes_on_counting() {
-    let ram = SimulatedDisk::default();
-    let mut shelf = TestStore::open(&ram, Sync::Always, start_time()).unwrap();
-    shelf.publish("news", 5, "x", None).unwrap();
-    shelf.advance_clock(100);
-    shelf.run_step(&crate::support::test_store::Step::AdvanceClock(0)).unwrap();
-    assert_eq!(shelf.view().events, []);
-    // Its one segment was dead, and is gone.
-    assert_eq!(segments(&ram), [file_name(6)]);
-    let epoch = shelf.epoch();
-    let mut shelf = TestStore::open(&ram, Sync::Always, shelf.now).unwrap();
-    shelf.publish("news", 1, "y", None).unwrap();
-    assert_eq!((shelf.view().events[0].0, shelf.epoch()), (6, epoch));
+fn emptied_store_continues_its_seqs() {
+    let storage = SimulatedDisk::default();
+    let mut store = TestStore::open(&storage, Sync::Always, start_time()).unwrap();
+    store.publish("news", 5, "x", None).unwrap();
+    store.advance_clock(100);
+    store.run_step(&crate::support::test_store::Step::AdvanceClock(0)).unwrap();
+    assert_eq!(store.view().events, []);
+    // The only segment had no live records and is removed.
+    assert_eq!(segments(&storage), [file_name(6)]);
+    let epoch = store.epoch();
+    let mut store = TestStore::open(&storage, Sync::Always, store.now).unwrap();
+    store.publish("news", 1, "y", None).unwrap();
+    assert_eq!((store.view().events[0].0, store.epoch()), (6, epoch));
 }
 
 #[test]
-fn a_copy_which_has_no_lock_file_is_checked_as_well() {
-    let (ram, shelf) = small();
-    let newest = segments(&ram).pop().unwrap();
-    let tail = last_commit(&ram, &newest);
-    let (start, end) = ram.with_file(&newest, |bytes| {
+fn copy_without_a_lock_file_is_checked_as_well() {
+    let (storage, store) = small_store();
+    let newest = segments(&storage).pop().unwrap();
+    let tail = last_commit(&storage, &newest);
+    let (start, end) = storage.with_file(&newest, |bytes| {
         (bytes.iter().position(|b| *b == b'\n').unwrap() + 1, bytes.len())
     });
     for place in (start..end).step_by(3) {
-        let disk = ram.copy();
+        let disk = storage.copy();
         longpoll::store::disk::Disk::remove(&disk, "lock").unwrap();
         disk.with_file(&newest, |bytes| bytes[place] ^= 4);
-        let opened = TestStore::open_with_identity(&disk, Sync::Always, shelf.now, "elsewhere");
-        // The line end before the last commit is the one place that only the lock file knows.
+        let opened = TestStore::open_with_identity(&disk, Sync::Always, store.now, "elsewhere");
+        // Without the lock file, a change of the line end before the last commit looks like a
+        // torn commit.
         let may_tear = place + 1 >= tail;
         assert_eq!(opened.is_ok(), may_tear, "{newest}, byte {place} of {end}, tail {tail}");
     }

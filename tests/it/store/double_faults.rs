@@ -1,4 +1,5 @@
-//! Goal: a fault that comes while a store gets over another one costs no more than one alone.
+//! Guards recovery under a second fault: a fault during the recovery from another one costs no more
+//! than one fault alone.
 
 use longpoll::config::Sync;
 use longpoll::store::scan::Failure;
@@ -7,62 +8,64 @@ use crate::support::disk_faults::{Fault, SurvivingRenames, SurvivingWrites};
 use crate::support::simulated_disk::SimulatedDisk;
 use crate::support::test_store::{LogView, Step, TestStore, scenario, start_time};
 
-/// So much of the script: batches, keys, trims of all kinds, a rewritten segment, a restart.
+/// The part of the scenario that is used: batches, keys, all kinds of trims, a compacted segment, a
+/// restart.
 const STEPS: usize = 16;
 
 fn steps() -> Vec<Step> {
     scenario().into_iter().take(STEPS).collect()
 }
 
-/// What the log was before the steps and after each of them, and the operations it took.
-fn undisturbed() -> (Vec<LogView>, usize) {
-    let ram = SimulatedDisk::default();
-    let mut shelf = TestStore::open(&ram, Sync::Always, start_time()).unwrap();
-    let mut views = vec![shelf.view()];
+/// The state of the log before the steps and after each of them, and the number of operations.
+fn run_without_faults() -> (Vec<LogView>, usize) {
+    let storage = SimulatedDisk::default();
+    let mut store = TestStore::open(&storage, Sync::Always, start_time()).unwrap();
+    let mut views = vec![store.view()];
     for step in steps() {
-        shelf.run_step(&step).unwrap();
-        views.push(shelf.view());
+        store.run_step(&step).unwrap();
+        views.push(store.view());
     }
-    (views, ram.operations())
+    (views, storage.operations())
 }
 
-/// Goes on with the script, trying again whatever is refused, until the power goes. Returns how many
-/// steps were acknowledged, and the shelf.
-fn go_on(ram: &SimulatedDisk) -> Option<(usize, TestStore)> {
-    let open = |now| (0..3).find_map(|_| TestStore::open(ram, Sync::Always, now).ok());
-    let mut shelf = open(start_time())?;
+/// Runs the steps, retrying refused ones, until the power is cut. Returns the number of acknowledged
+/// steps and the store.
+fn run_with_retries(storage: &SimulatedDisk) -> Option<(usize, TestStore)> {
+    let open = |now| (0..3).find_map(|_| TestStore::open(storage, Sync::Always, now).ok());
+    let mut store = open(start_time())?;
     let mut done = 0;
     for step in steps() {
         let mut tries = 0;
-        while !ram.is_off() && shelf.run_step(&step).is_err() {
-            assert!(tries < 4, "{step:?} is refused for ever");
+        while !storage.is_off() && store.run_step(&step).is_err() {
+            assert!(tries < 4, "{step:?} is always refused");
             tries += 1;
-            shelf.advance_clock(1);
+            store.advance_clock(1);
             if matches!(step, Step::Reopen) {
-                shelf = open(shelf.now)?;
+                store = open(store.now)?;
             }
         }
-        if let (Step::AdvanceClock(_), false) = (&step, ram.is_off()) {
-            shelf.advance_clock(1);
-            shelf.run_step(&Step::AdvanceClock(0)).unwrap();
+        if let (Step::AdvanceClock(_), false) = (&step, storage.is_off()) {
+            store.advance_clock(1);
+            store.run_step(&Step::AdvanceClock(0)).unwrap();
         }
-        if ram.is_off() {
+        if storage.is_off() {
             break;
         }
         done += 1;
     }
-    Some((done, shelf))
+    Some((done, store))
 }
 
-/// What may be there when so many steps were acknowledged: the next one whole, or nothing of it.
+/// The states that are allowed after `done` acknowledged steps: without the next step, or with all of
+/// it.
 fn possible(views: &[LogView], done: usize) -> &[LogView] {
     &views[done..=(done + 1).min(views.len() - 1)]
 }
 
 #[test]
-fn a_refusal_followed_by_another_or_by_a_power_cut_loses_nothing() {
-    let (views, operations) = undisturbed();
-    let mut walked = 0;
+fn error_followed_by_another_or_by_a_power_cut_loses_nothing() {
+    let (views, operations) = run_without_faults();
+    let mut pairs = 0;
     for first in 0..operations {
         for second in first + 1..first + 6 {
             for (fault, worse) in [
@@ -71,57 +74,57 @@ fn a_refusal_followed_by_another_or_by_a_power_cut_loses_nothing() {
                 (Fault::Error, Fault::Error),
                 (Fault::ShortWrite, Fault::ShortWrite),
             ] {
-                let ram = SimulatedDisk::default();
-                ram.fail_at(first, fault);
-                ram.fail_at(second, worse);
-                let what = format!("{fault:?} at {first}, {worse:?} at {second}");
-                let Some((done, shelf)) = go_on(&ram) else { continue };
-                let (now, epoch) = (shelf.now, shelf.epoch());
-                drop(shelf);
-                for left in [
+                let storage = SimulatedDisk::default();
+                storage.fail_at(first, fault);
+                storage.fail_at(second, worse);
+                let case = format!("{fault:?} at {first}, {worse:?} at {second}");
+                let Some((done, store)) = run_with_retries(&storage) else { continue };
+                let (now, epoch) = (store.now, store.epoch());
+                drop(store);
+                for writes in [
                     SurvivingWrites::None,
                     SurvivingWrites::All,
                     SurvivingWrites::LastOnly,
                     SurvivingWrites::TornEnd,
                 ] {
-                    for names in [
+                    for renames in [
                         SurvivingRenames::None,
                         SurvivingRenames::All,
                         SurvivingRenames::AllButFirst,
                     ] {
-                        let disk = ram.after_power_cut(left, names);
-                        let what = format!("{what}, {left:?}, {names:?}, {done} done");
+                        let disk = storage.after_power_cut(writes, renames);
+                        let case = format!("{case}, {writes:?}, {renames:?}, {done} done");
                         let again = TestStore::open(&disk, Sync::Always, now);
-                        let again = again.unwrap_or_else(|failure| panic!("{what}: {failure}"));
+                        let again = again.unwrap_or_else(|failure| panic!("{case}: {failure}"));
                         let (view, possible) = (again.view(), possible(&views, done));
-                        assert!(possible.contains(&view), "{what}: {view:#?}, not {possible:#?}");
-                        assert_eq!(again.epoch(), epoch, "{what}");
-                        walked += 1;
+                        assert!(possible.contains(&view), "{case}: {view:#?}, not {possible:#?}");
+                        assert_eq!(again.epoch(), epoch, "{case}");
+                        pairs += 1;
                     }
                 }
             }
         }
     }
-    println!("{walked} pairs of faults");
+    println!("{pairs} pairs of faults");
 }
 
 #[test]
-fn a_power_cut_or_a_refusal_while_it_starts_after_a_power_cut_loses_nothing() {
-    let (views, operations) = undisturbed();
-    let mut walked = 0;
+fn fault_during_the_recovery_from_a_power_cut_loses_nothing() {
+    let (views, operations) = run_without_faults();
+    let mut pairs = 0;
     for first in 0..operations {
-        let ram = SimulatedDisk::default();
-        ram.fail_at(first, Fault::PowerCut);
-        let Some((done, shelf)) = go_on(&ram) else { continue };
-        let (now, epoch) = (shelf.now, shelf.epoch());
-        drop(shelf);
-        for (left, names) in [
+        let storage = SimulatedDisk::default();
+        storage.fail_at(first, Fault::PowerCut);
+        let Some((done, store)) = run_with_retries(&storage) else { continue };
+        let (now, epoch) = (store.now, store.epoch());
+        drop(store);
+        for (writes, renames) in [
             (SurvivingWrites::None, SurvivingRenames::None),
             (SurvivingWrites::All, SurvivingRenames::All),
             (SurvivingWrites::TornStart, SurvivingRenames::All),
             (SurvivingWrites::TornEnd, SurvivingRenames::RemovalsOnly),
         ] {
-            let begun = ram.after_power_cut(left, names);
+            let begun = storage.after_power_cut(writes, renames);
             let recovered = begun.copy();
             TestStore::open(&recovered, Sync::Always, now).unwrap();
             for second in 0..recovered.operations() {
@@ -130,27 +133,27 @@ fn a_power_cut_or_a_refusal_while_it_starts_after_a_power_cut_loses_nothing() {
                     disk.fail_at(second, fault);
                     match TestStore::open(&disk, Sync::Always, now) {
                         Ok(_) | Err(Failure::Io(_)) => {}
-                        Err(failure) => panic!("{fault:?} at {second} of a start: {failure}"),
+                        Err(failure) => panic!("{fault:?} at {second} of the recovery: {failure}"),
                     }
-                    for (left, names) in [
+                    for (writes, renames) in [
                         (SurvivingWrites::None, SurvivingRenames::None),
                         (SurvivingWrites::All, SurvivingRenames::All),
                         (SurvivingWrites::All, SurvivingRenames::AllButFirst),
                         (SurvivingWrites::TornStart, SurvivingRenames::RemovalsOnly),
                     ] {
-                        let what =
-                            format!("{first}, then {fault:?} at {second}, {left:?} {names:?}");
-                        let disk = disk.after_power_cut(left, names);
+                        let case =
+                            format!("{first}, then {fault:?} at {second}, {writes:?} {renames:?}");
+                        let disk = disk.after_power_cut(writes, renames);
                         let again = TestStore::open(&disk, Sync::Always, now);
-                        let again = again.unwrap_or_else(|failure| panic!("{what}: {failure}"));
+                        let again = again.unwrap_or_else(|failure| panic!("{case}: {failure}"));
                         let (view, possible) = (again.view(), possible(&views, done));
-                        assert!(possible.contains(&view), "{what}: {view:#?}, not {possible:#?}");
-                        assert_eq!(again.epoch(), epoch, "{what}");
-                        walked += 1;
+                        assert!(possible.contains(&view), "{case}: {view:#?}, not {possible:#?}");
+                        assert_eq!(again.epoch(), epoch, "{case}");
+                        pairs += 1;
                     }
                 }
             }
         }
     }
-    println!("{walked} pairs of faults");
+    println!("{pairs} pairs of faults");
 }

@@ -1,5 +1,5 @@
-//! Goal: wherever the disk fails or the power goes, what was acknowledged is there, what was not
-//! happened either whole or not at all, and a store that was refused something goes on.
+//! Guards durability under one fault: wherever the disk fails or the power is cut, acknowledged steps
+//! survive, unacknowledged steps happened completely or not at all, and the store stays usable.
 
 use std::collections::VecDeque;
 
@@ -12,42 +12,44 @@ use crate::support::simulated_disk::SimulatedDisk;
 use crate::support::test_store::Step;
 use crate::support::test_store::{LogView, TestStore, scenario, start_time};
 
-/// What the log was before the script and after each of its steps, and the operations it took.
-fn undisturbed(sync: Sync) -> (Vec<LogView>, usize) {
-    let ram = SimulatedDisk::default();
-    let mut shelf = TestStore::open(&ram, sync, start_time()).unwrap();
-    let mut views = vec![shelf.view()];
+/// The state of the log before the scenario and after each step, and the number of operations.
+fn run_without_faults(sync: Sync) -> (Vec<LogView>, usize) {
+    let storage = SimulatedDisk::default();
+    let mut store = TestStore::open(&storage, sync, start_time()).unwrap();
+    let mut views = vec![store.view()];
     for step in scenario() {
-        shelf.run_step(&step).unwrap();
-        views.push(shelf.view());
+        store.run_step(&step).unwrap();
+        views.push(store.view());
     }
-    (views, ram.operations())
+    (views, storage.operations())
 }
 
-/// Runs the script until the power goes at an operation. Returns how many steps were acknowledged
-/// in how many epochs' worth of disk.
-fn until_power_cut(
+/// Runs the scenario until the power is cut at an operation. Returns the disk, the number of
+/// acknowledged steps, and the epoch of the store.
+fn run_until_power_cut(
     sync: Sync,
     operation: usize,
 ) -> (SimulatedDisk, usize, Option<longpoll::cursor::Epoch>) {
-    let ram = SimulatedDisk::default();
-    ram.fail_at(operation, Fault::PowerCut);
-    let Ok(mut shelf) = TestStore::open(&ram, sync, start_time()) else { return (ram, 0, None) };
-    let epoch = shelf.epoch();
+    let storage = SimulatedDisk::default();
+    storage.fail_at(operation, Fault::PowerCut);
+    let Ok(mut store) = TestStore::open(&storage, sync, start_time()) else {
+        return (storage, 0, None);
+    };
+    let epoch = store.epoch();
     let mut done = 0;
     for step in scenario() {
         let passed = matches!(step, Step::AdvanceClock(_) | Step::Reopen);
-        if shelf.run_step(&step).is_err() || passed && ram.is_off() {
+        if store.run_step(&step).is_err() || passed && storage.is_off() {
             break;
         }
         done += 1;
     }
-    assert!(ram.is_off(), "the script ended before operation {operation}");
-    (ram, done, Some(epoch))
+    assert!(storage.is_off(), "the scenario ended before operation {operation}");
+    (storage, done, Some(epoch))
 }
 
-/// Times in the views do not matter, and the clock of the one that is opened again is later.
-fn opened(ram: &SimulatedDisk, sync: Sync, done: usize) -> TestStore {
+/// Opens the store with a clock that is as late as the steps have set it.
+fn reopen(storage: &SimulatedDisk, sync: Sync, done: usize) -> TestStore {
     let mut now = start_time();
     for step in scenario().iter().take(done) {
         if let Step::AdvanceClock(seconds) = step {
@@ -55,50 +57,50 @@ fn opened(ram: &SimulatedDisk, sync: Sync, done: usize) -> TestStore {
             now.wall += std::time::Duration::from_secs(*seconds);
         }
     }
-    TestStore::open(ram, sync, now).unwrap_or_else(|failure| panic!("refused: {failure}"))
+    TestStore::open(storage, sync, now).unwrap_or_else(|failure| panic!("refused: {failure}"))
 }
 
 #[test]
-fn what_was_acknowledged_survives_a_power_cut_at_any_operation() {
-    let (views, operations) = undisturbed(Sync::Always);
+fn acknowledged_steps_survive_a_power_cut_at_any_operation() {
+    let (views, operations) = run_without_faults(Sync::Always);
     assert!(operations > 60, "only {operations} operations");
     for operation in 0..operations {
-        let (ram, done, epoch) = until_power_cut(Sync::Always, operation);
-        for left in SurvivingWrites::EACH {
-            for names in SurvivingRenames::EACH {
-                let what = format!("operation {operation}, {left:?}, {names:?}, {done} done");
-                let disk = ram.after_power_cut(left, names);
-                let mut shelf = opened(&disk, Sync::Always, done);
-                // The step in which it happened was done whole or not at all.
-                let view = shelf.view();
+        let (storage, done, epoch) = run_until_power_cut(Sync::Always, operation);
+        for writes in SurvivingWrites::EACH {
+            for renames in SurvivingRenames::EACH {
+                let case = format!("operation {operation}, {writes:?}, {renames:?}, {done} done");
+                let disk = storage.after_power_cut(writes, renames);
+                let mut store = reopen(&disk, Sync::Always, done);
+                // The interrupted step happened completely or not at all.
+                let view = store.view();
                 let possible = &views[done..=(done + 1).min(views.len() - 1)];
-                assert!(possible.contains(&view), "{what}: {view:#?}, not {possible:#?}");
+                assert!(possible.contains(&view), "{case}: {view:#?}, not {possible:#?}");
                 if let Some(epoch) = epoch {
-                    assert_eq!(shelf.epoch(), epoch, "{what}");
+                    assert_eq!(store.epoch(), epoch, "{case}");
                 }
-                let next = shelf.view().snapshot.head + 1;
-                shelf.publish("busy", 1, "goes on", None).unwrap();
-                assert_eq!(shelf.view().events.last().unwrap().0, next, "{what}");
+                let next = store.view().snapshot.head + 1;
+                store.publish("busy", 1, "goes on", None).unwrap();
+                assert_eq!(store.view().events.last().unwrap().0, next, "{case}");
             }
         }
     }
 }
 
 #[test]
-fn without_a_sync_a_power_cut_begins_a_new_epoch_with_whole_steps_only() {
+fn power_cut_without_sync_starts_a_new_epoch_with_whole_steps_only() {
     for sync in [Sync::Never, Sync::Every(std::time::Duration::from_secs(1))] {
-        let (views, operations) = undisturbed(sync);
+        let (views, operations) = run_without_faults(sync);
         for operation in 0..operations {
-            let (ram, done, epoch) = until_power_cut(sync, operation);
-            for left in SurvivingWrites::EACH {
-                for names in SurvivingRenames::EACH {
-                    let what = format!("operation {operation}, {left:?}, {names:?}");
-                    let shelf = opened(&ram.after_power_cut(left, names), sync, done);
-                    let view = shelf.view();
+            let (storage, done, epoch) = run_until_power_cut(sync, operation);
+            for writes in SurvivingWrites::EACH {
+                for renames in SurvivingRenames::EACH {
+                    let case = format!("operation {operation}, {writes:?}, {renames:?}");
+                    let store = reopen(&storage.after_power_cut(writes, renames), sync, done);
+                    let view = store.view();
                     let possible = &views[..=(done + 1).min(views.len() - 1)];
-                    assert!(possible.contains(&view), "{what}: {view:#?}");
-                    let same = epoch == Some(shelf.epoch());
-                    assert!(!same || possible[done..].contains(&view), "{what}: the same epoch");
+                    assert!(possible.contains(&view), "{case}: {view:#?}");
+                    let same = epoch == Some(store.epoch());
+                    assert!(!same || possible[done..].contains(&view), "{case}: the same epoch");
                 }
             }
         }
@@ -106,98 +108,104 @@ fn without_a_sync_a_power_cut_begins_a_new_epoch_with_whole_steps_only() {
 }
 
 #[test]
-fn a_refusal_changes_nothing_and_the_next_try_does_it() {
-    let (views, operations) = undisturbed(Sync::Always);
+fn failed_step_changes_nothing_and_its_retry_succeeds() {
+    let (views, operations) = run_without_faults(Sync::Always);
     for fault in [Fault::Error, Fault::ShortWrite] {
         for operation in 0..operations {
-            let ram = SimulatedDisk::default();
-            ram.fail_at(operation, fault);
-            let Ok(mut shelf) = TestStore::open(&ram, Sync::Always, start_time()) else { continue };
+            let storage = SimulatedDisk::default();
+            storage.fail_at(operation, fault);
+            let Ok(mut store) = TestStore::open(&storage, Sync::Always, start_time()) else {
+                continue;
+            };
             for (done, step) in scenario().iter().enumerate() {
-                let what = format!("{fault:?} at operation {operation}, step {done}");
-                let mut again = shelf.run_step(step);
+                let case = format!("{fault:?} at operation {operation}, step {done}");
+                let mut again = store.run_step(step);
                 if again.is_err() && matches!(step, Step::Reopen) {
-                    // What cannot be opened can be opened later.
-                    shelf = TestStore::open(&ram, Sync::Always, shelf.now).expect(&what);
+                    // An open that fails succeeds when it is retried.
+                    store = TestStore::open(&storage, Sync::Always, store.now).expect(&case);
                     again = Ok(());
                 }
                 if let Err(refusal) = again {
-                    assert!(matches!(refusal, Refusal::Disk(_)), "{what}: {refusal:?}");
-                    assert_eq!(shelf.view().events, views[done].events, "{what}");
-                    // Seldom enough that a disk in trouble is left in peace.
-                    shelf.advance_clock(1);
-                    shelf.run_step(step).unwrap_or_else(|e| panic!("{what}, once more: {e:?}"));
+                    assert!(matches!(refusal, Refusal::Disk(_)), "{case}: {refusal:?}");
+                    assert_eq!(store.view().events, views[done].events, "{case}");
+                    // The store retries rarely, so that it does not load a failing disk.
+                    store.advance_clock(1);
+                    store.run_step(step).unwrap_or_else(|e| panic!("{case}, second retry: {e:?}"));
                 }
                 if let Step::AdvanceClock(_) = step {
-                    shelf.advance_clock(1);
-                    shelf.run_step(&Step::AdvanceClock(0)).unwrap();
+                    store.advance_clock(1);
+                    store.run_step(&Step::AdvanceClock(0)).unwrap();
                 }
-                assert_eq!(shelf.view(), views[done + 1], "{what}");
+                assert_eq!(store.view(), views[done + 1], "{case}");
             }
-            let (now, view) = (shelf.now, shelf.view());
-            drop(shelf);
-            for left in SurvivingWrites::EACH {
-                let disk = ram.after_power_cut(left, SurvivingRenames::All);
-                let what = format!("{fault:?} at operation {operation}, {left:?}");
+            let (now, view) = (store.now, store.view());
+            drop(store);
+            for writes in SurvivingWrites::EACH {
+                let disk = storage.after_power_cut(writes, SurvivingRenames::All);
+                let case = format!("{fault:?} at operation {operation}, {writes:?}");
                 let again = TestStore::open(&disk, Sync::Always, now);
-                let again = again.unwrap_or_else(|failure| panic!("{what}: {failure}"));
-                assert_eq!(again.view(), view, "{what}");
+                let again = again.unwrap_or_else(|failure| panic!("{case}: {failure}"));
+                assert_eq!(again.view(), view, "{case}");
             }
         }
     }
 }
 
 #[test]
-fn a_repeat_that_comes_while_the_first_is_written_is_the_same_event_or_the_first_try() {
-    let ram = SimulatedDisk::default();
-    let mut shelf = TestStore::open(&ram, Sync::Always, start_time()).unwrap();
+fn repeat_during_the_first_write_is_the_same_event_or_the_first_try() {
+    let storage = SimulatedDisk::default();
+    let mut store = TestStore::open(&storage, Sync::Always, start_time()).unwrap();
     let (first, repeat) =
-        (shelf.publish_command("news", "k", "x"), shelf.publish_command("news", "k", "x"));
-    let other = shelf.publish_command("news", "k", "something else");
-    let mut wishes = VecDeque::from([first.0, repeat.0, other.0]);
-    // Together they wait; the first is written alone, and the others look again.
-    shelf.store.round(&mut wishes, shelf.now.at);
+        (store.publish_command("news", "k", "x"), store.publish_command("news", "k", "x"));
+    let other = store.publish_command("news", "k", "something else");
+    let mut commands = VecDeque::from([first.0, repeat.0, other.0]);
+    // All three are queued; the first is written alone, then the others look up the key again.
+    store.store.round(&mut commands, store.now.at);
     assert!(matches!(first.1.try_take(), Some(Ok(Appended::Now(_)))));
     assert!(repeat.1.try_take().is_none() && other.1.try_take().is_none());
-    shelf.store.round(&mut wishes, shelf.now.at);
+    store.store.round(&mut commands, store.now.at);
     assert!(matches!(repeat.1.try_take(), Some(Ok(Appended::Before(_)))));
     assert!(matches!(other.1.try_take(), Some(Err(Refusal::Log(Refused::KeyReused)))));
 
     let (first, repeat) =
-        (shelf.publish_command("news", "l", "y"), shelf.publish_command("news", "l", "y"));
-    let mut wishes = VecDeque::from([first.0, repeat.0]);
-    ram.fail_at(0, Fault::ShortWrite);
-    shelf.store.round(&mut wishes, shelf.now.at);
+        (store.publish_command("news", "l", "y"), store.publish_command("news", "l", "y"));
+    let mut commands = VecDeque::from([first.0, repeat.0]);
+    storage.fail_at(0, Fault::ShortWrite);
+    store.store.round(&mut commands, store.now.at);
     assert!(matches!(first.1.try_take(), Some(Err(Refusal::Disk(_)))));
-    shelf.advance_clock(1);
-    shelf.store.round(&mut wishes, shelf.now.at);
+    store.advance_clock(1);
+    store.store.round(&mut commands, store.now.at);
     assert!(matches!(repeat.1.try_take(), Some(Ok(Appended::Now(_)))));
-    let seqs: Vec<u64> = shelf.view().events.iter().map(|event| event.0).collect();
+    let seqs: Vec<u64> = store.view().events.iter().map(|event| event.0).collect();
     assert_eq!(seqs, [1, 2]);
 }
 
 #[test]
-fn what_a_failed_sync_has_lost_is_not_built_upon() {
-    let ram = SimulatedDisk::default();
+fn store_does_not_append_after_a_failed_sync() {
+    let storage = SimulatedDisk::default();
     let sync = Sync::Every(std::time::Duration::from_secs(1));
-    let mut shelf = TestStore::open(&ram, sync, start_time()).unwrap();
-    shelf.publish("news", 1, "safe", None).unwrap();
-    let (now, metrics) = (shelf.now.at, shelf.store.metrics.clone());
-    shelf.store.journal.sync(now, &metrics.store).unwrap();
-    shelf.publish("news", 1, "acknowledged before its sync", None).unwrap();
-    ram.fail_at(0, Fault::Error);
-    shelf.store.journal.sync(now, &metrics.store).unwrap_err();
-    // The disk works again, but it does not have what was written.
+    let mut store = TestStore::open(&storage, sync, start_time()).unwrap();
+    store.publish("news", 1, "safe", None).unwrap();
+    let (now, metrics) = (store.now.at, store.store.metrics.clone());
+    store.store.journal.sync(now, &metrics.store).unwrap();
+    store.publish("news", 1, "acknowledged before its sync", None).unwrap();
+    storage.fail_at(0, Fault::Error);
+    store.store.journal.sync(now, &metrics.store).unwrap_err();
+    // The disk works again, but it has lost the unsynced writes.
     for _ in 0..3 {
-        shelf.advance_clock(1);
-        let refused = shelf.publish("news", 1, "after", None);
-        assert!(matches!(refused, Err(Refusal::Disk(_))), "it goes on over a hole");
+        store.advance_clock(1);
+        let refused = store.publish("news", 1, "after", None);
+        assert!(matches!(refused, Err(Refusal::Disk(_))), "the store appends after a hole");
     }
     let bodies =
-        |shelf: &TestStore| shelf.view().events.into_iter().map(|e| e.2).collect::<Vec<_>>();
-    assert_eq!(bodies(&shelf), ["safe0", "acknowledged before its sync0"], "what it has is served");
-    let epoch = shelf.epoch();
-    let shelf = TestStore::open(&ram, sync, shelf.now).unwrap();
-    assert_eq!(bodies(&shelf), ["safe0"]);
-    assert_ne!(shelf.epoch(), epoch, "its seq will be given out again");
+        |store: &TestStore| store.view().events.into_iter().map(|e| e.2).collect::<Vec<_>>();
+    assert_eq!(
+        bodies(&store),
+        ["safe0", "acknowledged before its sync0"],
+        "the events in memory are still served"
+    );
+    let epoch = store.epoch();
+    let store = TestStore::open(&storage, sync, store.now).unwrap();
+    assert_eq!(bodies(&store), ["safe0"]);
+    assert_ne!(store.epoch(), epoch, "the seq is issued again, so that the epoch must be new");
 }

@@ -1,5 +1,5 @@
-//! Goal: a repair that is cut short anywhere is finished by the next one: every record that is whole
-//! is kept, once, and nothing is set aside twice.
+//! Guards the repair: a repair that is interrupted anywhere is completed by the next one. Every intact
+//! record is kept once, and no damaged part is set aside twice.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -16,34 +16,34 @@ use crate::support::disk_faults::{Fault, SurvivingRenames, SurvivingWrites};
 use crate::support::simulated_disk::SimulatedDisk;
 use crate::support::test_store::{TestStore, scenario, start_time};
 
-/// A small store of several segments, one of them rewritten, that ended as by `kill -9`.
-fn small() -> (SimulatedDisk, TestStore) {
-    let ram = SimulatedDisk::default();
-    let mut shelf = TestStore::open(&ram, Sync::Always, start_time()).unwrap();
+/// A small store of several segments, one of them compacted, as a `kill -9` leaves it.
+fn small_store() -> (SimulatedDisk, TestStore) {
+    let storage = SimulatedDisk::default();
+    let mut store = TestStore::open(&storage, Sync::Always, start_time()).unwrap();
     for step in &scenario()[..14] {
-        shelf.run_step(step).unwrap();
+        store.run_step(step).unwrap();
     }
-    shelf.publish("quiet", 2, "before the last commit", Some("k9")).unwrap();
-    shelf.publish("quiet", 1, "the last commit", None).unwrap();
-    (ram, shelf)
+    store.publish("quiet", 2, "before the last commit", Some("k9")).unwrap();
+    store.publish("quiet", 1, "the last commit", None).unwrap();
+    (storage, store)
 }
 
-fn segments(ram: &SimulatedDisk) -> Vec<String> {
-    ram.names().into_iter().filter(|name| first_seq(name).is_some()).collect()
+fn segments(storage: &SimulatedDisk) -> Vec<String> {
+    storage.names().into_iter().filter(|name| first_seq(name).is_some()).collect()
 }
 
-/// What was set aside.
-fn aside(ram: &SimulatedDisk) -> BTreeMap<String, Vec<u8>> {
-    let names = ram.names().into_iter().filter(|name| name.contains(".damaged"));
-    names.map(|name| (name.clone(), ram.with_file(&name, |bytes| bytes.clone()))).collect()
+/// The damaged parts that were set aside, by file name.
+fn set_aside_files(storage: &SimulatedDisk) -> BTreeMap<String, Vec<u8>> {
+    let names = storage.names().into_iter().filter(|name| name.contains(".damaged"));
+    names.map(|name| (name.clone(), storage.with_file(&name, |bytes| bytes.clone()))).collect()
 }
 
-fn repair(ram: &SimulatedDisk, asked: RepairAsked) -> Result<(), Failure> {
-    let disk: Arc<dyn Disk> = Arc::new(ram.clone());
+fn repair(storage: &SimulatedDisk, asked: RepairAsked) -> Result<(), Failure> {
+    let disk: Arc<dyn Disk> = Arc::new(storage.clone());
     mend::<Cursor>(disk, "here", asked, |cursor, _, _| cursor).map(|_| ())
 }
 
-/// Everything that a store has that matters to its readers and publishers.
+/// All of a store that its readers and publishers can observe.
 #[derive(Debug, PartialEq)]
 struct Kept {
     events: Vec<(u64, String, String)>,
@@ -51,36 +51,36 @@ struct Kept {
     knows_key: bool,
 }
 
-/// Opens it as a server would.
-fn kept(ram: &SimulatedDisk, then: &TestStore) -> Result<(Kept, Epoch), Failure> {
-    let ram = ram.copy();
-    let mut shelf = TestStore::open(&ram, Sync::Always, then.now)?;
-    let (view, epoch) = (shelf.view(), shelf.epoch());
+/// Opens a copy of the disk as a server does.
+fn kept(storage: &SimulatedDisk, then: &TestStore) -> Result<(Kept, Epoch), Failure> {
+    let storage = storage.copy();
+    let mut store = TestStore::open(&storage, Sync::Always, then.now)?;
+    let (view, epoch) = (store.view(), store.epoch());
     let trims = view.snapshot.topics.iter();
     let trimmed_through = trims.map(|t| (t.topic.to_string(), t.last.seq)).collect();
-    let again = shelf.publish("quiet", 2, "before the last commit", Some("k9")).unwrap();
+    let again = store.publish("quiet", 2, "before the last commit", Some("k9")).unwrap();
     let knows_key = matches!(again, Appended::Before(_));
     Ok((Kept { events: view.events, trimmed_through, knows_key }, epoch))
 }
 
-/// Ways in which a store can be damaged: which byte of which segment, counted from the end.
+/// Ways to damage a store: which byte of which segment, counted from the end.
 fn damages(names: &[String]) -> Vec<(&'static str, Vec<(String, usize)>)> {
     let (first, newest) = (names[0].clone(), names[names.len() - 1].clone());
     let everywhere = (1..100).map(|n| (newest.clone(), n * 20));
     vec![
-        ("all of the newest", everywhere.collect()),
+        ("all of the newest segment", everywhere.collect()),
         ("an old segment", vec![(first.clone(), 40)]),
         ("the header of an old segment", vec![(first.clone(), usize::MAX)]),
-        ("the end of the newest", vec![(newest.clone(), 3)]),
-        ("the middle of the newest", vec![(newest.clone(), 300)]),
-        ("the header of the newest", vec![(newest.clone(), usize::MAX)]),
+        ("the end of the newest segment", vec![(newest.clone(), 3)]),
+        ("the middle of the newest segment", vec![(newest.clone(), 300)]),
+        ("the header of the newest segment", vec![(newest.clone(), usize::MAX)]),
         ("all of these", vec![(first, 40), (newest.clone(), 3), (newest, usize::MAX)]),
     ]
 }
 
-fn damage(ram: &SimulatedDisk, places: &[(String, usize)]) {
+fn damage(storage: &SimulatedDisk, places: &[(String, usize)]) {
     for (name, from_end) in places {
-        ram.with_file(name, |bytes| {
+        storage.with_file(name, |bytes| {
             let place = bytes.len().checked_sub(*from_end);
             // The header is the second line.
             let header = bytes.iter().position(|b| *b == b'\n').unwrap() + 20;
@@ -89,8 +89,8 @@ fn damage(ram: &SimulatedDisk, places: &[(String, usize)]) {
     }
 }
 
-/// In which states a disk may be found after a fault.
-fn remains(fault: Fault) -> Vec<(SurvivingWrites, SurvivingRenames)> {
+/// The states in which a fault may leave the disk.
+fn states_after(fault: Fault) -> Vec<(SurvivingWrites, SurvivingRenames)> {
     match fault {
         Fault::PowerCut => SurvivingWrites::EACH
             .into_iter()
@@ -101,26 +101,26 @@ fn remains(fault: Fault) -> Vec<(SurvivingWrites, SurvivingRenames)> {
 }
 
 #[test]
-fn a_repair_that_is_cut_short_anywhere_is_finished_by_the_next_one() {
-    let (ram, shelf) = small();
-    let names = segments(&ram);
+fn interrupted_repair_is_completed_by_the_next_one() {
+    let (storage, store) = small_store();
+    let names = segments(&storage);
     assert!(names.len() >= 3, "{names:?}");
-    let before = shelf.view().events;
-    let mut walked = 0;
+    let before = store.view().events;
+    let mut interruptions = 0;
     for (which, places) in damages(&names) {
-        let damaged = ram.copy();
+        let damaged = storage.copy();
         damage(&damaged, &places);
-        let undisturbed = damaged.copy();
-        let begun = undisturbed.operations();
-        repair(&undisturbed, RepairAsked::Damage).unwrap_or_else(|e| panic!("{which}: {e}"));
-        let operations = undisturbed.operations() - begun;
-        let (expected, epoch) = kept(&undisturbed, &shelf).unwrap();
-        assert_ne!(epoch, shelf.epoch());
+        let uninterrupted = damaged.copy();
+        let operations_before = uninterrupted.operations();
+        repair(&uninterrupted, RepairAsked::Damage).unwrap_or_else(|e| panic!("{which}: {e}"));
+        let operations = uninterrupted.operations() - operations_before;
+        let (expected, epoch) = kept(&uninterrupted, &store).unwrap();
+        assert_ne!(epoch, store.epoch());
         let seqs: Vec<u64> = expected.events.iter().map(|event| event.0).collect();
         assert!(seqs.is_sorted_by(|a, b| a < b), "{which}: {seqs:?}");
         let lost = before.iter().filter(|event| !expected.events.contains(event)).count();
-        assert!(lost <= places.len(), "{which}: {lost} were lost");
-        let set_aside = aside(&undisturbed);
+        assert!(lost <= places.len(), "{which}: {lost} events were lost");
+        let set_aside = set_aside_files(&uninterrupted);
         let mut files: Vec<&String> = places.iter().map(|(name, _)| name).collect();
         files.dedup();
         assert_eq!(set_aside.len(), files.len(), "{which}");
@@ -128,77 +128,83 @@ fn a_repair_that_is_cut_short_anywhere_is_finished_by_the_next_one() {
             for fault in [Fault::PowerCut, Fault::Error, Fault::ShortWrite] {
                 let disk = damaged.copy();
                 disk.fail_at(operation, fault);
-                let cut_short = repair(&disk, RepairAsked::Damage).is_err();
-                for (left, names) in remains(fault) {
-                    let what = format!("{which}, {fault:?} at {operation}, {left:?}, {names:?}");
-                    let disk = disk.after_power_cut(left, names);
-                    match kept(&disk, &shelf) {
-                        // A server would go on with it as it is: then nothing is missing.
-                        Ok((half, _)) => assert_eq!(half.events, expected.events, "{what}"),
-                        Err(failure) => assert!(cut_short, "{what}: all was well, but {failure}"),
+                let was_interrupted = repair(&disk, RepairAsked::Damage).is_err();
+                for (writes, renames) in states_after(fault) {
+                    let case =
+                        format!("{which}, {fault:?} at {operation}, {writes:?}, {renames:?}");
+                    let disk = disk.after_power_cut(writes, renames);
+                    match kept(&disk, &store) {
+                        // If a server opens the store as it is, no event is missing.
+                        Ok((half, _)) => assert_eq!(half.events, expected.events, "{case}"),
+                        Err(failure) => {
+                            assert!(was_interrupted, "{case}: the repair succeeded, but {failure}");
+                        }
                     }
                     repair(&disk, RepairAsked::Damage)
-                        .unwrap_or_else(|failure| panic!("{what}: {failure}"));
-                    let (again, epoch) = kept(&disk, &shelf).unwrap();
-                    assert_eq!(again, expected, "{what}");
-                    assert_ne!(epoch, shelf.epoch(), "{what}");
-                    assert_eq!(aside(&disk), set_aside, "{what}");
-                    walked += 1;
+                        .unwrap_or_else(|failure| panic!("{case}: {failure}"));
+                    let (again, epoch) = kept(&disk, &store).unwrap();
+                    assert_eq!(again, expected, "{case}");
+                    assert_ne!(epoch, store.epoch(), "{case}");
+                    assert_eq!(set_aside_files(&disk), set_aside, "{case}");
+                    interruptions += 1;
                 }
             }
         }
     }
-    println!("{walked} ways to cut a repair short");
+    println!("{interruptions} interruptions of a repair");
 }
 
 #[test]
-fn a_new_epoch_that_is_cut_short_anywhere_is_begun_by_the_next_try() {
-    let (ram, shelf) = small();
-    let undisturbed = ram.copy();
-    repair(&undisturbed, RepairAsked::NewEpoch).unwrap();
-    let (expected, epoch) = kept(&undisturbed, &shelf).unwrap();
-    assert_ne!(epoch, shelf.epoch());
-    assert_eq!(expected.events, shelf.view().events);
+fn interrupted_new_epoch_is_started_by_the_next_try() {
+    let (storage, store) = small_store();
+    let uninterrupted = storage.copy();
+    repair(&uninterrupted, RepairAsked::NewEpoch).unwrap();
+    let (expected, epoch) = kept(&uninterrupted, &store).unwrap();
+    assert_ne!(epoch, store.epoch());
+    assert_eq!(expected.events, store.view().events);
     assert!(expected.knows_key);
-    for operation in 0..undisturbed.operations() {
+    for operation in 0..uninterrupted.operations() {
         for fault in [Fault::PowerCut, Fault::Error, Fault::ShortWrite] {
-            let disk = ram.copy();
+            let disk = storage.copy();
             disk.fail_at(operation, fault);
-            let told = repair(&disk, RepairAsked::NewEpoch).is_ok();
-            for (left, names) in remains(fault) {
-                let what = format!("{fault:?} at {operation}, {left:?}, {names:?}");
-                let disk = disk.after_power_cut(left, names);
-                let (half, epoch) = kept(&disk, &shelf).unwrap_or_else(|e| panic!("{what}: {e}"));
-                assert_eq!(half, expected, "{what}");
-                assert!(!told || epoch != shelf.epoch(), "{what}: it said that all is well");
+            let succeeded = repair(&disk, RepairAsked::NewEpoch).is_ok();
+            for (writes, renames) in states_after(fault) {
+                let case = format!("{fault:?} at {operation}, {writes:?}, {renames:?}");
+                let disk = disk.after_power_cut(writes, renames);
+                let (half, epoch) = kept(&disk, &store).unwrap_or_else(|e| panic!("{case}: {e}"));
+                assert_eq!(half, expected, "{case}");
+                assert!(
+                    !succeeded || epoch != store.epoch(),
+                    "{case}: the repair reported success"
+                );
                 repair(&disk, RepairAsked::NewEpoch).unwrap();
-                let (again, epoch) = kept(&disk, &shelf).unwrap();
-                assert_eq!(again, expected, "{what}");
-                assert_ne!(epoch, shelf.epoch(), "{what}");
-                assert!(aside(&disk).is_empty(), "{what}");
+                let (again, epoch) = kept(&disk, &store).unwrap();
+                assert_eq!(again, expected, "{case}");
+                assert_ne!(epoch, store.epoch(), "{case}");
+                assert!(set_aside_files(&disk).is_empty(), "{case}");
             }
         }
     }
 }
 
 #[test]
-fn what_the_lock_file_knows_does_not_keep_a_store_from_being_repaired() {
-    let (ram, shelf) = small();
-    let names = segments(&ram);
-    // The newest segment is gone, which only the lock file and the header of no other know.
-    Disk::remove(&ram, names.last().unwrap()).unwrap();
-    assert!(matches!(TestStore::open(&ram, Sync::Always, shelf.now), Err(Failure::Damaged(_))));
-    repair(&ram, RepairAsked::Damage).unwrap();
-    let (kept, epoch) = kept(&ram, &shelf).unwrap();
+fn lock_file_does_not_prevent_a_repair() {
+    let (storage, store) = small_store();
+    let names = segments(&storage);
+    // The newest segment is gone, which is recorded in the lock file alone.
+    Disk::remove(&storage, names.last().unwrap()).unwrap();
+    assert!(matches!(TestStore::open(&storage, Sync::Always, store.now), Err(Failure::Damaged(_))));
+    repair(&storage, RepairAsked::Damage).unwrap();
+    let (kept, epoch) = kept(&storage, &store).unwrap();
     assert!(!kept.events.is_empty());
-    assert_ne!(epoch, shelf.epoch());
+    assert_ne!(epoch, store.epoch());
 }
 
 #[test]
-fn a_store_of_a_newer_program_is_not_repaired() {
-    let (ram, _) = small();
-    for name in segments(&ram) {
-        let disk = ram.copy();
+fn store_of_a_newer_version_is_not_repaired() {
+    let (storage, _) = small_store();
+    for name in segments(&storage) {
+        let disk = storage.copy();
         disk.with_file(&name, |bytes| bytes.splice(..17, *b"longpoll store 2\n").count());
         let files =
             || disk.names().iter().map(|n| disk.with_file(n, |b| b.clone())).collect::<Vec<_>>();
@@ -211,32 +217,32 @@ fn a_store_of_a_newer_program_is_not_repaired() {
 }
 
 #[test]
-fn a_segment_that_was_rewritten_and_stayed_behind_is_no_matter_for_a_repair() {
-    let ram = SimulatedDisk::default();
-    let mut shelf = TestStore::open(&ram, Sync::Always, start_time()).unwrap();
+fn leftover_of_a_compacted_segment_does_not_affect_a_repair() {
+    let storage = SimulatedDisk::default();
+    let mut store = TestStore::open(&storage, Sync::Always, start_time()).unwrap();
     let mut tried = 0;
     for step in scenario() {
-        let before: BTreeMap<_, _> = segments(&ram)
+        let before: BTreeMap<_, _> = segments(&storage)
             .into_iter()
-            .map(|n| (n.clone(), ram.with_file(&n, |b| b.clone())))
+            .map(|n| (n.clone(), storage.with_file(&n, |b| b.clone())))
             .collect();
-        shelf.run_step(&step).unwrap();
-        let now = segments(&ram);
+        store.run_step(&step).unwrap();
+        let now = segments(&storage);
         let oldest = first_seq(&now[0]);
         let behind = |name: &&String| !now.contains(name) && first_seq(name) > oldest;
         for name in before.keys().filter(behind) {
-            let disk = ram.copy();
+            let disk = storage.copy();
             let mut bytes = before[name].clone();
             let middle = bytes.len() / 2;
             bytes[middle] ^= 1;
             Disk::create(&disk, name).unwrap().write_at(&bytes, 0).unwrap();
-            let expected = shelf.view().events;
-            assert_eq!(kept(&disk, &shelf).unwrap().0.events, expected, "{name}");
+            let expected = store.view().events;
+            assert_eq!(kept(&disk, &store).unwrap().0.events, expected, "{name}");
             repair(&disk, RepairAsked::Damage).unwrap();
-            assert_eq!(kept(&disk, &shelf).unwrap().0.events, expected, "{name}");
-            assert!(aside(&disk).is_empty(), "{name}");
+            assert_eq!(kept(&disk, &store).unwrap().0.events, expected, "{name}");
+            assert!(set_aside_files(&disk).is_empty(), "{name}");
             tried += 1;
         }
     }
-    assert!(tried > 0, "no segment became one with its neighbour");
+    assert!(tried > 0, "no segment was merged with its neighbour");
 }

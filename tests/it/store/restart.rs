@@ -1,5 +1,5 @@
-//! Goal: with `--data` the server goes on where it was: same seqs, same epoch, same keys, same gaps;
-//! and when it cannot, it says so.
+//! Guards restarts with `--data`: the server continues with the same seqs, epoch, keys and gaps, and
+//! says so when it cannot.
 
 use std::path::{Path, PathBuf};
 use std::process::Output;
@@ -31,7 +31,7 @@ fn keyed(server: &Server, topic: &str, key: &str, body: &str) -> Response {
     server.connect().post(&format!("/topics/{topic}"), &headers, body)
 }
 
-/// Copies a store as the documents say: again, when one was gone before its turn.
+/// Copies a store as documented: starts over if a segment was removed before it was copied.
 fn copy(from: &Path, to: &Path) {
     let copied = || {
         let _ = std::fs::remove_dir_all(to);
@@ -40,11 +40,11 @@ fn copy(from: &Path, to: &Path) {
             .iter()
             .all(|segment| std::fs::copy(segment, to.join(segment.file_name().unwrap())).is_ok())
     };
-    wait_until("nothing is removed while it is copied", copied);
+    wait_until("no segment is removed during the copy", copied);
 }
 
 #[test]
-fn after_a_kill_everything_is_there_again_under_the_same_seqs_and_epoch() {
+fn killed_server_restarts_with_the_same_events_seqs_and_epoch() {
     let place = fresh_path("store-kill");
     let server = start_with_data(&place, &["--retain-events", "3"]);
     let behind = server.publish("news", "0").next_cursor().to_owned();
@@ -73,7 +73,7 @@ fn after_a_kill_everything_is_there_again_under_the_same_seqs_and_epoch() {
     assert_eq!(server.get("/topics/*?wait=0").json(), all.json());
     assert_eq!(server.get("/topics").json(), topics);
     let again = server.get(&format!("/topics/news?since={behind}&wait=0"));
-    assert_eq!((again.status, again.json()), (410, gap.json()), "the gap is told as before");
+    assert_eq!((again.status, again.json()), (410, gap.json()), "the same gap as before");
     let next = all.next_cursor();
     assert_eq!(server.get(&format!("/topics/*?since={next}&wait=0")).seqs(), [0; 0]);
     assert_eq!(server.get(&format!("/topics/gone?since={trimmed}&wait=0")).status, 200);
@@ -88,7 +88,7 @@ fn after_a_kill_everything_is_there_again_under_the_same_seqs_and_epoch() {
 }
 
 #[test]
-fn a_poll_is_held_over_nothing_and_released_by_what_is_durable() {
+fn held_poll_is_released_by_a_durable_event() {
     let place = fresh_path("store-poll");
     let server = start_with_data(&place, &[]);
     let mut poll = server.hold_poll("/topics/news?since=now&wait=60");
@@ -100,7 +100,7 @@ fn a_poll_is_held_over_nothing_and_released_by_what_is_durable() {
 }
 
 #[test]
-fn without_sync_an_end_in_order_keeps_the_epoch_and_another_does_not() {
+fn without_sync_only_an_orderly_shutdown_keeps_the_epoch() {
     for sync in ["never", "1h", "10ms"] {
         let place = fresh_path(&format!("store-sync-{sync}"));
         let mut server = start_with_data(&place, &["--sync", sync]);
@@ -110,7 +110,7 @@ fn without_sync_an_end_in_order_keeps_the_epoch_and_another_does_not() {
         assert!(server.wait().0.success());
         let server = start_with_data(&place, &["--sync", sync]);
         let second = server.publish("news", "two");
-        assert_eq!(epoch(&published), epoch(&second), "{sync}: it ended in order");
+        assert_eq!(epoch(&published), epoch(&second), "{sync}: orderly shutdown");
         drop(server);
         let server = start_with_data(&place, &["--sync", sync]);
         let gap = server.get(&format!("/topics/news?since={}&wait=0", second.next_cursor()));
@@ -119,7 +119,7 @@ fn without_sync_an_end_in_order_keeps_the_epoch_and_another_does_not() {
 }
 
 #[test]
-fn when_to_sync_and_what_to_look_at_are_checked_before_anything_is_done() {
+fn arguments_of_sync_inspect_and_repair_are_checked_first() {
     for (args, says) in [
         (&["--sync", "sometimes"][..], "always, never"),
         (&["--sync", "0"], "at least 1ms"),
@@ -144,7 +144,7 @@ fn when_to_sync_and_what_to_look_at_are_checked_before_anything_is_done() {
 }
 
 #[test]
-fn a_second_process_is_told_that_the_directory_is_in_use() {
+fn second_process_is_refused_while_the_directory_is_in_use() {
     let place = fresh_path("store-two");
     let server = start_with_data(&place, &[]);
     let data = place.to_str().unwrap();
@@ -159,7 +159,7 @@ fn a_second_process_is_told_that_the_directory_is_in_use() {
 }
 
 #[test]
-fn a_copy_of_a_directory_in_use_is_valid_and_begins_a_new_epoch() {
+fn copy_of_a_directory_in_use_is_valid_and_starts_a_new_epoch() {
     let (place, to) = (fresh_path("store-live"), fresh_path("store-copy"));
     let server = start_with_data(&place, &["--retain-bytes", "2MiB", "--retain-events", "1000000"]);
     let body = "x".repeat(10_000);
@@ -172,12 +172,12 @@ fn a_copy_of_a_directory_in_use_is_valid_and_begins_a_new_epoch() {
             }
         });
         let _stop = StopOnDrop(&stop);
-        wait_until("a few segments", || server.metric("store_segments") >= 4.0);
+        wait_until("there are several segments", || server.metric("store_segments") >= 4.0);
         for _ in 0..5 {
             copy(&place, &to);
-            let said = run(&["inspect", to.to_str().unwrap()]);
-            let text = String::from_utf8_lossy(&said.stdout).into_owned();
-            assert!(said.status.success() && text.ends_with("valid\n"), "{text}");
+            let output = run(&["inspect", to.to_str().unwrap()]);
+            let text = String::from_utf8_lossy(&output.stdout).into_owned();
+            assert!(output.status.success() && text.ends_with("valid\n"), "{text}");
             assert!(text.contains("copied"), "{text}");
         }
     });
@@ -190,12 +190,12 @@ fn a_copy_of_a_directory_in_use_is_valid_and_begins_a_new_epoch() {
 }
 
 #[test]
-fn the_disk_follows_retention() {
+fn disk_usage_follows_retention() {
     let place = fresh_path("store-retention");
     let flags = ["--retain-bytes", "1MiB", "--retain-events", "1000000"];
     let server = start_with_data(&place, &flags);
     let (mut client, body) = (server.connect(), "y".repeat(8_000));
-    // A quiet topic whose few events keep old segments alive, and a busy one.
+    // A busy topic, and a quiet one whose few events keep old segments alive.
     let most = 2 * (1 << 20) + 2 * (256 << 10) + 20_000;
     let mut largest = 0;
     for n in 0..1_500 {
@@ -215,7 +215,7 @@ fn the_disk_follows_retention() {
 }
 
 #[test]
-fn damage_is_refused_with_its_place_and_repair_keeps_the_rest() {
+fn damaged_store_is_refused_with_the_place_and_repair_keeps_the_rest() {
     let place = fresh_path("store-damage");
     let data = place.to_str().unwrap();
     let server = start_with_data(&place, &[]);
@@ -234,15 +234,15 @@ fn damage_is_refused_with_its_place_and_repair_keeps_the_rest() {
     for part in [segment.to_str().unwrap(), &format!("at byte {line}"), "longpoll inspect"] {
         assert!(message.contains(part), "{part} is not in {message}");
     }
-    let said = run(&["inspect", data]);
-    let text = String::from_utf8_lossy(&said.stdout).into_owned();
-    assert_eq!(said.status.code(), Some(1), "{text}");
+    let output = run(&["inspect", data]);
+    let text = String::from_utf8_lossy(&output.stdout).into_owned();
+    assert_eq!(output.status.code(), Some(1), "{text}");
     assert!(text.contains("DAMAGED") && text.contains(&format!("byte {line}")), "{text}");
 
     let repaired = run(&["repair", data]);
     assert!(repaired.status.success(), "{}", String::from_utf8_lossy(&repaired.stderr));
     let aside: PathBuf = format!("{}.damaged-1", segment.display()).into();
-    assert_eq!(std::fs::read(aside).unwrap(), bytes, "what was there is set aside");
+    assert_eq!(std::fs::read(aside).unwrap(), bytes, "the damaged segment is set aside");
     assert!(run(&["inspect", data]).status.success());
     let server = start_with_data(&place, &[]);
     let response = server.get("/topics/news?wait=0");
@@ -252,7 +252,7 @@ fn damage_is_refused_with_its_place_and_repair_keeps_the_rest() {
 }
 
 #[test]
-fn a_rolled_back_disk_gets_a_new_epoch_when_asked_for() {
+fn repair_starts_a_new_epoch_on_request() {
     let place = fresh_path("store-rollback");
     let data = place.to_str().unwrap();
     let mut server = start_with_data(&place, &[]);
@@ -268,9 +268,9 @@ fn a_rolled_back_disk_gets_a_new_epoch_when_asked_for() {
 }
 
 #[test]
-fn a_full_disk_refuses_publishes_and_takes_them_again_when_there_is_room() {
+fn full_disk_refuses_publishes_until_there_is_space() {
     let Some(place) = mount_small_file_system("store-full") else {
-        println!("no tmpfs can be mounted here; the fault layer alone has shown this");
+        println!("SKIPPED: no tmpfs can be mounted; only the simulated disk covers this");
         return;
     };
     let data = place.join("data");
@@ -290,8 +290,8 @@ fn a_full_disk_refuses_publishes_and_takes_them_again_when_there_is_room() {
     assert!(health.json()["store_failure"].as_str().unwrap().contains("No space left"));
     assert_eq!(server.metric("store_failing"), 1.0);
     std::fs::remove_file(&filler).unwrap();
-    // By itself, without a publish.
-    wait_until("it is well again", || server.get("/health").json()["store"] == "ok");
+    // The store recovers without a publish.
+    wait_until("the store is healthy again", || server.get("/health").json()["store"] == "ok");
     assert_eq!(server.get("/health").json().get("store_failure"), None);
     assert_eq!(server.metric("store_failing"), 0.0);
     let again = client.post("/topics/news", "Idempotency-Key: k\r\n", "x".repeat(20_000));

@@ -1,11 +1,11 @@
-//! Goal: a stream is a held poll to everybody else: it counts as one, and it ends when its client
-//! goes, its token is taken back, its reader does not read, or the server stops.
+//! Guards the life of a stream: it counts as a held poll and ends when its client leaves or does not
+//! read, when its token is revoked, or when the server stops.
 
 use crate::support::sse::SseReader;
 use crate::support::tokens::{TokenFile, bearer, new_token};
 use crate::support::{Server, wait_until};
 
-/// Texts that are more than any buffer on the way holds.
+/// A number of large texts that together exceed all buffers between server and client.
 const LARGE: usize = 400;
 
 fn publish_large(server: &Server, fields: &str) {
@@ -16,18 +16,18 @@ fn publish_large(server: &Server, fields: &str) {
     }
 }
 
-/// A stream of those; its client reads nothing yet.
-fn unread(server: &Server, fields: &str) -> SseReader {
+/// Opens a stream of the large texts; its client does not read yet.
+fn open_unread(server: &Server, fields: &str) -> SseReader {
     SseReader::open(server, "/topics/large", fields)
 }
 
-/// The number at the beginning of an event's data.
+/// The number at the start of an event's data.
 fn number(data: &serde_json::Value) -> usize {
     data.as_str().unwrap().split(' ').next().unwrap().parse().unwrap()
 }
 
 #[test]
-fn a_stream_takes_a_place_among_the_held_polls_and_gives_it_back() {
+fn stream_counts_as_a_held_poll_until_it_ends() {
     let server = Server::start(&["--max-polls", "1"]);
     let mut events = SseReader::open(&server, "/topics/news", "");
     assert!(events.next().id.is_some());
@@ -38,7 +38,7 @@ fn a_stream_takes_a_place_among_the_held_polls_and_gives_it_back() {
     assert_eq!(refused.opening.status, 503);
     assert!(refused.opening.header("Retry-After").is_some());
     assert_eq!(server.get("/topics/none?wait=20").status, 503);
-    // It keeps its place from one event to the next.
+    // The stream keeps its permit from one event to the next.
     for n in 0..3 {
         server.publish("news", &n.to_string());
         assert_eq!(events.data(1), [n.to_string()]);
@@ -47,14 +47,16 @@ fn a_stream_takes_a_place_among_the_held_polls_and_gives_it_back() {
     }
     events.into_client().reset();
     server.wait_until_held(0);
-    wait_until("it is counted", || server.metric("streams_total{reason=\"hung_up\"}") == 1.0);
+    wait_until("the end of the stream is counted", || {
+        server.metric("streams_total{reason=\"hung_up\"}") == 1.0
+    });
     let mut next = SseReader::open(&server, "/topics/news?since=now", "");
     assert!(next.next().id.is_some());
     assert_eq!(server.metric("streams_begun_total"), 2.0);
 }
 
 #[test]
-fn a_client_that_says_no_more_has_gone() {
+fn half_closed_client_counts_as_gone() {
     let server = Server::start(&[]);
     let mut events = SseReader::open(&server, "/topics/news", "");
     events.next();
@@ -67,7 +69,7 @@ fn a_client_that_says_no_more_has_gone() {
 }
 
 #[test]
-fn a_drain_tells_when_to_come_back_and_ends_the_stream() {
+fn drain_sends_a_retry_time_and_ends_the_stream() {
     let mut server = Server::start(&[]);
     let mut streams: Vec<_> = ["/topics/news", "/topics/*?type=alert", "/topics/a,b?since=now"]
         .iter()
@@ -89,10 +91,10 @@ fn a_drain_tells_when_to_come_back_and_ends_the_stream() {
 }
 
 #[test]
-fn a_drain_does_not_wait_for_a_reader_to_have_everything() {
+fn drain_does_not_wait_until_a_reader_has_all_events() {
     let mut server = Server::start(&[]);
     publish_large(&server, "");
-    let mut events = unread(&server, "");
+    let mut events = open_unread(&server, "");
     assert_eq!(number(&events.data(1)[0]), 0);
     server.signal(15);
     let (mut seen, mut last) = (1, None);
@@ -104,25 +106,25 @@ fn a_drain_does_not_wait_for_a_reader_to_have_everything() {
         last = Some(message);
     }
     assert!(last.unwrap().retry.is_some());
-    assert!(seen < LARGE, "it ended before the last event");
+    assert!(seen < LARGE, "the stream ends before the last event");
     assert_eq!(server.wait().0.code(), Some(0));
 }
 
 #[test]
-fn a_reader_that_does_not_read_is_cut_off_holds_up_nobody_and_goes_on_later() {
+fn slow_reader_is_disconnected_delays_nobody_and_can_resume() {
     let server = Server::start(&["--write-timeout", "1s"]);
     let mut other = SseReader::open(&server, "/topics/large", "");
-    let mut slow = unread(&server, "");
+    let mut slow = open_unread(&server, "");
     assert_eq!(slow.opening.status, 200);
     let cut_off = || server.metric("streams_total{reason=\"slow\"}") == 1.0;
     let mut count = 0;
     while !cut_off() {
-        // Every publish is answered, and every other reader has every event, meanwhile. One at a
-        // time: the more a reader is behind, the more time it has for what it is sent.
+        // Meanwhile every publish is answered and the other reader gets every event. One event at a
+        // time, because the time-out of a reader grows with the bytes that it is sent.
         server.publish("large", &format!("{count} {}", "x".repeat(60_000)));
         assert_eq!(number(&other.data(1)[0]), count);
         count += 1;
-        wait_until("it waits again, or is cut off", || {
+        wait_until("the stream waits again or is disconnected", || {
             server.metric("polls_held") == 2.0 || cut_off()
         });
     }
@@ -131,36 +133,38 @@ fn a_reader_that_does_not_read_is_cut_off_holds_up_nobody_and_goes_on_later() {
     while let Some(message) = slow.block() {
         seen.extend(message.data.is_some().then(|| number(&message.json()["data"])));
     }
-    assert!(seen.len() < count, "it was cut off before the end");
+    assert!(seen.len() < count, "the stream was disconnected before the end");
     let field = format!("Last-Event-ID: {}\r\n", slow.last_id);
     let mut again = SseReader::open(&server, "/topics/large", &field);
     seen.extend(again.data(count - seen.len()).iter().map(number));
     assert_eq!(seen, all);
-    wait_until("no answer is in flight", || {
+    wait_until("no response is in flight", || {
         server.metric("answers_in_flight_bytes") <= (2 << 20).into()
     });
 }
 
 #[test]
-fn a_reader_that_takes_nothing_is_not_held_on_to_however_little_it_is_sent() {
+fn reader_that_never_reads_is_disconnected_even_with_few_bytes() {
     let server = Server::start(&["--write-timeout", "1s"]);
     let mut client = server.connect();
     client.shrink_receive_buffer();
     let mut other = SseReader::open(&server, "/topics/news", "");
     let slow = SseReader::send(client, "/topics/news", "");
     assert_eq!(slow.opening.status, 200);
-    // More than it has room for, and far less than the server's side has.
+    // More than the client's buffer holds, and far less than the server's.
     for n in 0..200 {
         server.publish("news", &format!("{n} {}", "x".repeat(1_000)));
         assert_eq!(number(&other.data(1)[0]), n);
     }
-    wait_until("it is cut off", || server.metric("streams_total{reason=\"slow\"}") == 1.0);
+    wait_until("the stream is disconnected", || {
+        server.metric("streams_total{reason=\"slow\"}") == 1.0
+    });
     server.publish("news", "more");
     assert_eq!(other.data(1), ["more"]);
 }
 
 #[test]
-fn a_stream_ends_when_its_token_is_taken_back_and_others_go_on() {
+fn revoked_token_ends_its_streams_and_others_continue() {
     let (a, b) = (new_token("a", "read", "*"), new_token("b", "read", "news"));
     let admin = new_token("root", "admin,publish", "*");
     let file = TokenFile::new("streams", &format!("{}{}{}", a.0, b.0, admin.0));
@@ -176,20 +180,20 @@ fn a_stream_ends_when_its_token_is_taken_back_and_others_go_on() {
     publish_large(&server, &root);
     let mut first = SseReader::open(&server, "/topics/news", &bearer(&a.1));
     let mut second = SseReader::open(&server, "/topics/news", &bearer(&b.1));
-    let mut busy = unread(&server, &bearer(&a.1));
+    let mut busy = open_unread(&server, &bearer(&a.1));
     assert!(first.next().id.is_some() && second.next().id.is_some());
     assert_eq!(number(&busy.data(1)[0]), 0);
-    wait_until("both are held", || held(2));
+    wait_until("both streams are held", || held(2));
     file.write(&format!("{}{}", b.0, admin.0));
     let (last, regular) = first.read_to_end();
     assert!(last.is_none_or(|last| last.data.is_none()) && regular);
     assert_eq!(server.connect().post("/topics/news", &root, "hello").status, 201);
     assert_eq!(second.data(1), ["hello"]);
-    // Also the one that has never waited, because it always had something to tell.
+    // This includes the stream that has never waited, because it always had events to send.
     let mut seen = 1;
     while busy.block().is_some() {
         seen += 1;
     }
-    assert!(seen < LARGE, "it ended before the last event");
+    assert!(seen < LARGE, "the stream ends before the last event");
     assert_eq!(SseReader::open(&server, "/topics/news", &bearer(&a.1)).opening.status, 401);
 }

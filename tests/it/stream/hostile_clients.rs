@@ -1,5 +1,5 @@
-//! Goal: whatever a WebSocket's client does, what it gets are whole frames in order, everybody else
-//! is served, and in the end nothing of it is left.
+//! Guards WebSocket against hostile clients: with any input, the client gets complete frames in order,
+//! other clients are served, and no thread, descriptor or permit is left afterwards.
 
 use std::io::{Read, Write};
 use std::net::{Shutdown, TcpStream};
@@ -13,14 +13,14 @@ use crate::support::data_dir::{mount_small_file_system, start_with_data};
 use crate::support::http_reader::HttpReader;
 use crate::support::{Server, TEST_TIMEOUT, fresh_path, wait_until};
 
-/// A connection that has shaken hands, as its socket.
+/// A WebSocket connection after its handshake, as raw bytes.
 struct RawWebSocket(HttpReader<TcpStream>);
 
-/// A frame from the server: its kind, and what it says.
+/// A frame from the server: its first byte and its payload.
 type Frame = (u8, Vec<u8>);
 
 impl RawWebSocket {
-    /// `receives`: how much the system may take in for it, if not as usual.
+    /// Opens a connection; `receives` overrides the size of its receive buffer.
     fn open(server: &Server, target: &str, receives: Option<usize>) -> RawWebSocket {
         let mut stream = TcpStream::connect(server.address).unwrap();
         stream.set_read_timeout(Some(TEST_TIMEOUT)).unwrap();
@@ -34,17 +34,14 @@ impl RawWebSocket {
         RawWebSocket(reader)
     }
 
-    fn send(&mut self, kind: u8, said: &[u8]) -> std::io::Result<()> {
-        self.0.stream_mut().write_all(&frame(kind, said))
+    fn send(&mut self, kind: u8, payload: &[u8]) -> std::io::Result<()> {
+        self.0.stream_mut().write_all(&frame(kind, payload))
     }
 
-    /// Everything up to a regular end: whole frames, and then what is left of one that was cut off.
+    /// Reads to an orderly close; returns the complete frames and the bytes of an incomplete one.
     fn rest(mut self) -> (Vec<Frame>, Vec<u8>) {
         let mut bytes = self.0.take_buffered();
-        self.0
-            .stream_mut()
-            .read_to_end(&mut bytes)
-            .expect("the end of the connection, and no reset");
+        self.0.stream_mut().read_to_end(&mut bytes).expect("an orderly close, not a reset");
         frames(&bytes)
     }
 }
@@ -55,17 +52,17 @@ const CLOSE: u8 = 8;
 const PING: u8 = 9;
 const PONG: u8 = 10;
 
-/// A client's frame, with a mask of zeros. Without [`LAST`] more of it follows.
-fn frame(kind: u8, said: &[u8]) -> Vec<u8> {
-    let length = match said.len() {
+/// A client's frame, with a mask of zeros. Without [`LAST`] in `kind`, more fragments follow.
+fn frame(kind: u8, payload: &[u8]) -> Vec<u8> {
+    let length = match payload.len() {
         short @ 0..=125 => vec![0x80 | short as u8],
         middle @ 126..=0xffff => [&[0x80 | 0x7e][..], &(middle as u16).to_be_bytes()].concat(),
         long => [&[0x80 | 0x7f][..], &(long as u64).to_be_bytes()].concat(),
     };
-    [&[kind][..], &length, &[0; 4], said].concat()
+    [&[kind][..], &length, &[0; 4], payload].concat()
 }
 
-/// Takes frames apart. Whatever is no frame of this server's fails.
+/// Splits bytes into frames. Fails for a frame that this server never sends.
 fn frames(bytes: &[u8]) -> (Vec<Frame>, Vec<u8>) {
     let (mut frames, mut rest) = (Vec::new(), bytes);
     loop {
@@ -78,30 +75,30 @@ fn frames(bytes: &[u8]) -> (Vec<Frame>, Vec<u8>) {
             _ => return (frames, rest.to_vec()),
         };
         let kind = rest[0];
-        assert!([TEXT, CLOSE, PING, PONG].contains(&(kind ^ LAST)), "{kind:#x} begins no frame");
-        let Some(said) = rest.get(start..start + length) else { return (frames, rest.to_vec()) };
+        assert!([TEXT, CLOSE, PING, PONG].contains(&(kind ^ LAST)), "{kind:#x} starts no frame");
+        let Some(payload) = rest.get(start..start + length) else { return (frames, rest.to_vec()) };
         if kind == LAST | TEXT {
-            let _: Value = serde_json::from_slice(said).expect("a text is JSON");
+            let _: Value = serde_json::from_slice(payload).expect("a text in JSON");
         }
-        frames.push((kind ^ LAST, said.to_vec()));
+        frames.push((kind ^ LAST, payload.to_vec()));
         rest = &rest[start + length..];
     }
 }
 
-/// How many times each kind of text came: events, answers to what was said, refusals of it.
+/// The number of events, of receipts for publishes, and of refusals.
 fn counts(frames: &[Frame]) -> [usize; 3] {
     let texts: Vec<Value> = frames
         .iter()
         .filter(|(kind, _)| *kind == TEXT)
-        .map(|(_, said)| serde_json::from_slice(said).unwrap())
+        .map(|(_, payload)| serde_json::from_slice(payload).unwrap())
         .collect();
     ["seq", "published", "error"]
         .map(|member| texts.iter().filter(|text| text.get(member).is_some()).count())
 }
 
 fn code(frames: &[Frame]) -> Option<u16> {
-    let (CLOSE, said) = frames.last()? else { return None };
-    Some(u16::from_be_bytes(said[..2].try_into().unwrap()))
+    let (CLOSE, payload) = frames.last()? else { return None };
+    Some(u16::from_be_bytes(payload[..2].try_into().unwrap()))
 }
 
 /// The server's threads of this name.
@@ -113,58 +110,58 @@ fn threads(server: &Server, name: &str) -> usize {
 }
 
 #[test]
-fn a_client_that_speaks_and_does_not_read_is_cut_off() {
+fn client_that_publishes_and_does_not_read_is_disconnected() {
     for kind in [TEXT, PING] {
         let server = Server::start(&["--write-timeout", "1s"]);
-        let mut raw = RawWebSocket::open(&server, "/topics/said?type=none&since=now", Some(1));
+        let mut raw = RawWebSocket::open(&server, "/topics/payload?type=none&since=now", Some(1));
         while raw.send(LAST | kind, &[b'x'; 100]).is_ok() {}
         server.wait_until_held(0);
-        wait_until("nobody listens", || threads(&server, "listen") == 0);
-        assert_eq!(server.get("/topics/said?since=now&wait=0").status, 200);
+        wait_until("no thread reads from the client", || threads(&server, "listen") == 0);
+        assert_eq!(server.get("/topics/payload?since=now&wait=0").status, 200);
     }
 }
 
 #[test]
-fn a_text_that_is_too_large_is_refused_by_its_code_while_it_is_still_being_sent() {
+fn too_large_text_is_refused_with_a_code_while_it_is_sent() {
     let server = Server::start(&[]);
     let part = [b'x'; 10_000];
-    // What comes after the end is taken for a second. A slow machine may need several tries.
-    let taken = (0..20).any(|_| {
+    // The server reads for one more second after its close. A slow machine may need several tries.
+    let was_read = (0..20).any(|_| {
         let mut raw = RawWebSocket::open(&server, "/topics/news?since=now", None);
         raw.0.stream_mut().write_all(&frame(LAST | TEXT, &part.repeat(50))[..10_000]).unwrap();
         let mut rest = raw.0.stream().try_clone().unwrap();
         let (frames, cut) = raw.rest();
         assert_eq!((code(&frames), cut.len()), (Some(1009), 0));
-        let mut elsewhere = server.connect();
-        (0..49).all(|_| elsewhere.get("/health").status == 200 && rest.write_all(&part).is_ok())
+        let mut other = server.connect();
+        (0..49).all(|_| other.get("/health").status == 200 && rest.write_all(&part).is_ok())
     });
-    assert!(taken, "the end came as a reset, which can eat what was sent before");
+    assert!(was_read, "the close was a reset, which can drop bytes that were sent before");
 }
 
 #[test]
-fn what_is_being_published_when_the_server_drains_is_answered_before_the_end() {
+fn publishes_in_progress_at_a_drain_are_answered_before_the_close() {
     for round in 1..=5 {
-        let place = fresh_path("sockets-drain");
-        let mut server = start_with_data(&place, &["--retain-events", "100000"]);
-        let raw = RawWebSocket::open(&server, "/topics/said?since=now", None);
-        let mut mouth = raw.0.stream().try_clone().unwrap();
+        let path = fresh_path("sockets-drain");
+        let mut server = start_with_data(&path, &["--retain-events", "100000"]);
+        let raw = RawWebSocket::open(&server, "/topics/payload?since=now", None);
+        let mut writer = raw.0.stream().try_clone().unwrap();
         let answered = thread::scope(|scope| {
-            scope.spawn(move || while mouth.write_all(&frame(LAST | TEXT, b"x")).is_ok() {});
-            wait_until("it speaks", || server.metric("publishes_total") > 20.0);
+            scope.spawn(move || while writer.write_all(&frame(LAST | TEXT, b"x")).is_ok() {});
+            wait_until("the client publishes", || server.metric("publishes_total") > 20.0);
             server.signal(15);
             let (frames, _) = raw.rest();
             assert_eq!(code(&frames), Some(1001));
             counts(&frames)[1]
         });
         assert!(server.wait().0.success());
-        let server = start_with_data(&place, &["--retain-events", "100000"]);
-        let listed = server.get("/topics?prefix=said").json();
+        let server = start_with_data(&path, &["--retain-events", "100000"]);
+        let listed = server.get("/topics?prefix=payload").json();
         assert_eq!(listed["topics"][0]["events"], answered, "round {round}");
     }
 }
 
 #[test]
-fn a_text_may_come_in_parts_with_pings_between_and_characters_apart() {
+fn text_may_be_fragmented_with_pings_between_and_inside_characters() {
     let server = Server::start(&[]);
     let mut raw = RawWebSocket::open(&server, "/topics/news?since=now", None);
     let text = "\u{e9}\u{1f41b}".repeat(20);
@@ -174,7 +171,7 @@ fn a_text_may_come_in_parts_with_pings_between_and_characters_apart() {
         raw.send(LAST | PING, b"p").unwrap();
     }
     raw.send(LAST, b"").unwrap();
-    // An empty one is an event, too.
+    // An empty text is an event, too.
     raw.send(LAST | TEXT, b"").unwrap();
     raw.send(LAST | CLOSE, &1000u16.to_be_bytes()).unwrap();
     let (frames, rest) = raw.rest();
@@ -184,15 +181,15 @@ fn a_text_may_come_in_parts_with_pings_between_and_characters_apart() {
 }
 
 #[test]
-fn a_close_is_answered_by_its_code_and_a_wrong_one_by_why() {
+fn close_is_answered_with_its_code_and_a_protocol_error_with_its_cause() {
     let server = Server::start(&["--max-event", "1000"]);
-    for (said, expected) in [
+    for (payload, expected) in [
         (&b""[..], 1000),
         (b"\x03\xe8", 1000),
         (b"\x03\xe9going away", 1001),
         (b"\x0b\xb8", 3000),
         (b"\x13\x87", 4999),
-        // Codes that no frame may have, half a code, and a reason that is no text.
+        // Codes that are not allowed in a frame, half a code, and a reason that is not UTF-8.
         (b"\x03\xed", 1002),
         (b"\x03\xee", 1002),
         (b"\x03\xe7", 1002),
@@ -200,22 +197,23 @@ fn a_close_is_answered_by_its_code_and_a_wrong_one_by_why() {
         (b"\x03\xe8\xff", 1007),
     ] {
         let mut raw = RawWebSocket::open(&server, "/topics/news?since=now", None);
-        raw.send(LAST | CLOSE, said).unwrap();
-        // What comes after it is not heard.
+        raw.send(LAST | CLOSE, payload).unwrap();
+        // The server ignores frames after the close.
         raw.send(LAST | TEXT, b"too late").unwrap();
         let (frames, rest) = raw.rest();
-        assert_eq!((code(&frames), rest.len()), (Some(expected), 0), "{said:?}");
+        assert_eq!((code(&frames), rest.len()), (Some(expected), 0), "{payload:?}");
     }
     for (sent, expected) in [
-        // A compressed text, as none was agreed on; parts of nothing; a text amid another.
+        // A compressed text without a negotiated extension, a continuation of nothing, and a text
+        // inside another.
         (frame(0xc0 | TEXT, b"x"), 1002),
         (frame(LAST, b"x"), 1002),
         ([frame(TEXT, b"x"), frame(LAST | TEXT, b"x")].concat(), 1002),
-        // Pings that are too long or in parts, and a kind that there is none of.
+        // Pings that are too long or fragmented, and an unknown opcode.
         (frame(LAST | PING, &[b'x'; 126]), 1002),
         (frame(PING, b"x"), 1002),
         (frame(0x83, b"x"), 1002),
-        // Too large together, and broken in the middle of a character.
+        // Fragments that are too large together, and a text that ends inside a character.
         ([frame(TEXT, &[b'x'; 600]), frame(LAST, &[b'x'; 600])].concat(), 1009),
         ([frame(TEXT, b"\xc3"), frame(LAST, b"x")].concat(), 1007),
         (frame(LAST | TEXT, b"\xc3"), 1007),
@@ -230,7 +228,7 @@ fn a_close_is_answered_by_its_code_and_a_wrong_one_by_why() {
 }
 
 #[test]
-fn thousands_that_come_and_go_whatever_way_leave_nothing_behind() {
+fn thousands_of_connections_with_any_end_leave_nothing_behind() {
     let server = Server::start(&["--max-polls", "40", "--max-event", "1000"]);
     let mut random = fastrand::Rng::with_seed(5);
     server.publish("news", "warm");
@@ -241,13 +239,13 @@ fn thousands_that_come_and_go_whatever_way_leave_nothing_behind() {
         if kept.len() == 20 {
             kept.pop_front();
         }
-        // While many of the earlier ones end, there may be no place for a moment.
-        wait_until("there is room", || server.metric("polls_held") < 40.0);
+        // While earlier connections end, all permits may be taken for a moment.
+        wait_until("a permit is free", || server.metric("polls_held") < 40.0);
         let mut raw = RawWebSocket::open(&server, "/topics/news", None);
         let _ = match random.u8(0..8) {
             0 => raw.send(LAST | CLOSE, b""),
             1 => raw
-                .send(LAST | TEXT, b"said")
+                .send(LAST | TEXT, b"payload")
                 .and_then(|()| raw.0.stream().shutdown(Shutdown::Write)),
             2 => raw.send(LAST | TEXT, &[b'x'; 2_000]),
             3 => raw.0.stream_mut().write_all(b"\x81"),
@@ -264,9 +262,9 @@ fn thousands_that_come_and_go_whatever_way_leave_nothing_behind() {
     }
     drop(kept);
     server.wait_until_held(0);
-    wait_until("no thread listens", || threads(&server, "listen") == 0);
-    wait_until("no descriptor is left", || descriptors() <= before);
-    let counted = |why| server.metric(&format!("streams_total{{reason=\"{why}\"}}"));
+    wait_until("no thread reads from a client", || threads(&server, "listen") == 0);
+    wait_until("all descriptors are released", || descriptors() <= before);
+    let counted = |reason| server.metric(&format!("streams_total{{reason=\"{reason}\"}}"));
     let ended = || ["drain", "hung_up", "revoked", "slow"].map(counted).iter().sum::<f64>();
     wait_until("each end is counted", || ended() == 2_000.0);
     assert_eq!(server.metric("streams_begun_total"), 2_000.0);
@@ -275,16 +273,16 @@ fn thousands_that_come_and_go_whatever_way_leave_nothing_behind() {
 }
 
 #[test]
-fn what_the_disk_does_not_take_is_refused_and_the_socket_goes_on() {
-    let Some(place) = mount_small_file_system("sockets-full") else {
-        println!("no tmpfs can be mounted here");
+fn full_disk_refuses_publishes_and_the_socket_stays_open() {
+    let Some(path) = mount_small_file_system("sockets-full") else {
+        println!("SKIPPED: no tmpfs can be mounted");
         return;
     };
-    let filler = place.join("filler");
-    let server = start_with_data(&place.join("data"), &[]);
+    let filler = path.join("filler");
+    let server = start_with_data(&path.join("data"), &[]);
     let mut socket = open(&server, "/topics/news?since=now");
     let mut say = |text: &str| {
-        socket.say(text);
+        socket.send(text);
         loop {
             let response = socket.next();
             if response.get("seq").is_none() {
@@ -297,14 +295,14 @@ fn what_the_disk_does_not_take_is_refused_and_the_socket_goes_on() {
     let refused = say(&"x".repeat(20_000));
     assert_eq!(refused["error"]["status"], 507, "{refused}");
     std::fs::remove_file(&filler).unwrap();
-    wait_until("it takes publishes again", || say("again").get("published").is_some());
+    wait_until("publishes succeed again", || say("again").get("published").is_some());
     assert_eq!(server.get("/topics/news?wait=0").data(), ["before", "again"]);
     drop((socket, server));
-    let _ = std::process::Command::new("umount").arg(&place).status();
+    let _ = std::process::Command::new("umount").arg(&path).status();
 }
 
 #[test]
-fn a_page_of_another_site_cannot_open_one_and_a_page_of_this_one_can() {
+fn only_pages_of_allowed_origins_can_open_a_websocket() {
     let server = Server::start(&["--allow-origin", "https://app.example"]);
     let own = format!("Origin: http://{}", server.address);
     for (without, fields, status) in [
@@ -316,7 +314,7 @@ fn a_page_of_another_site_cannot_open_one_and_a_page_of_this_one_can() {
         ("", "Origin: http://localhost:1", 403),
         ("", "Origin: https://app.example\r\nOrigin: https://evil.example", 400),
         ("", "Sec-Fetch-Site: cross-site", 403),
-        // By a name that its author lets resolve to this machine.
+        // DNS rebinding: a foreign name that resolves to this machine.
         ("Host", "Host: evil.example\r\nOrigin: http://evil.example", 403),
         ("Host", &format!("Host: {}\r\n{own}", server.address), 101),
         ("Host", &format!("Host: localhost:1\r\n{own}"), 403),
@@ -328,11 +326,11 @@ fn a_page_of_another_site_cannot_open_one_and_a_page_of_this_one_can() {
 }
 
 #[test]
-fn only_a_plain_get_of_http_1_1_becomes_one() {
+fn only_a_get_of_http_1_1_is_upgraded() {
     let server = Server::start(&[]);
     server.publish("news", "x");
-    let shake = handshake("/topics/news", "", "");
-    let with = |from: &str, to: &str| shake.replacen(from, to, 1);
+    let request = handshake("/topics/news", "", "");
+    let with = |from: &str, to: &str| request.replacen(from, to, 1);
     for (request, status) in [
         (with("HTTP/1.1", "HTTP/1.0"), 200),
         (with("GET", "HEAD"), 200),

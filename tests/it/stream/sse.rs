@@ -1,5 +1,5 @@
-//! Goal: a stream of server-sent events says what a poll would have said, in order, once, as it
-//! happens; and whoever lost its connection goes on where it was.
+//! Guards server-sent events: a stream sends the events of the equivalent polls once, in order, as they
+//! are published, and a client that reconnects resumes where it was.
 
 use std::thread;
 
@@ -8,13 +8,13 @@ use crate::support::{Client, Server, wait_until};
 
 const SSE: &str = "Accept: text/event-stream\r\n";
 
-/// Sends a request with these header lines.
-fn ask(client: &mut Client, request: &str, fields: &str) {
+/// Sends a request with additional header lines.
+fn send_request(client: &mut Client, request: &str, fields: &str) {
     client.send(format!("{request} HTTP/1.1\r\nHost: localhost\r\n{fields}\r\n"));
 }
 
 #[test]
-fn each_event_comes_as_it_is_published_with_its_cursor_its_type_and_its_object() {
+fn each_event_is_sent_at_once_with_its_cursor_type_and_object() {
     let server = Server::start(&[]);
     let first = server.publish("news", "before").next_cursor().to_owned();
     let mut events = SseReader::open(&server, "/topics/news", "");
@@ -34,7 +34,7 @@ fn each_event_comes_as_it_is_published_with_its_cursor_its_type_and_its_object()
         ("/topics/news", "Content-Type: image/png\r\n", "png"),
     ];
     for (target, fields, body) in publishes {
-        // What is waiting for the stream is told before the publisher has its answer.
+        // A stream that waits for events is sent this one before the publisher gets its receipt.
         let response = server.connect().post(target, fields, body);
         assert_eq!(
             (response.status, &response.json()["released"]),
@@ -57,7 +57,7 @@ fn each_event_comes_as_it_is_published_with_its_cursor_its_type_and_its_object()
 }
 
 #[test]
-fn a_reader_has_a_cursor_before_it_has_an_event() {
+fn reader_has_a_cursor_before_its_first_event() {
     let server = Server::start(&[]);
     let head = server.publish("news", "before").next_cursor().to_owned();
     let mut events = SseReader::open(&server, "/topics/news?since=now", "");
@@ -71,7 +71,7 @@ fn a_reader_has_a_cursor_before_it_has_an_event() {
 }
 
 #[test]
-fn a_silent_stream_says_its_cursor_which_passes_what_it_does_not_want() {
+fn idle_stream_sends_its_cursor_which_passes_other_events() {
     let server = Server::start(&["--max-wait", "1s"]);
     let mut events = SseReader::open(&server, "/topics/news?type=alert", "");
     let first = events.next();
@@ -79,18 +79,18 @@ fn a_silent_stream_says_its_cursor_which_passes_what_it_does_not_want() {
     let other = server.publish("other", "x").next_cursor().to_owned();
     let untagged = server.publish("news", "x").next_cursor().to_owned();
     assert!(other != untagged && first.id.as_ref() != Some(&other));
-    let mut says_it = || {
-        let said = events.next();
-        assert_eq!(said.data, None);
-        said.id.as_ref() == Some(&untagged)
+    let mut sends_cursor = || {
+        let block = events.next();
+        assert_eq!(block.data, None);
+        block.id.as_ref() == Some(&untagged)
     };
-    // On a slow machine it may have spoken before that was published.
-    assert!((0..100).any(|_| says_it()));
-    assert!(says_it());
+    // On a slow machine an idle cursor may have been sent before the publish.
+    assert!((0..100).any(|_| sends_cursor()));
+    assert!(sends_cursor());
 }
 
 #[test]
-fn an_id_wins_over_since_and_an_empty_one_says_nothing() {
+fn last_event_id_overrides_since_and_an_empty_one_is_ignored() {
     let server = Server::start(&[]);
     let ids: Vec<String> =
         (0..3).map(|n| server.publish("news", &n.to_string()).next_cursor().to_owned()).collect();
@@ -101,14 +101,14 @@ fn an_id_wins_over_since_and_an_empty_one_says_nothing() {
         let mut events = SseReader::open(&server, &target, &format!("Last-Event-ID: {id}\r\n"));
         assert_eq!(events.data(1), [first], "{since} {id}");
     }
-    // To a poll it means nothing.
+    // A poll ignores the header.
     let mut poll = server.connect();
-    ask(&mut poll, "GET /topics/news?wait=0", "Last-Event-ID: whatever\r\n");
+    send_request(&mut poll, "GET /topics/news?wait=0", "Last-Event-ID: anything\r\n");
     assert_eq!(poll.response().data(), ["0", "1", "2"]);
 }
 
 #[test]
-fn whoever_loses_its_connection_again_and_again_misses_nothing_and_repeats_nothing() {
+fn client_that_reconnects_repeatedly_gets_each_event_once() {
     const COUNT: usize = 600;
     let server = Server::start(&["--retain-events", "1000"]);
     thread::scope(|scope| {
@@ -123,7 +123,7 @@ fn whoever_loses_its_connection_again_and_again_misses_nothing_and_repeats_nothi
                         connections += 1;
                         let field = format!("Last-Event-ID: {id}\r\n");
                         let mut events = SseReader::open(server, "/topics/news.*", &field);
-                        // One is cut off after every few events, and another after each.
+                        // Some readers reconnect after every few events, others after each one.
                         for _ in 0..(1 + reader * 7).min(COUNT - seen.len()) {
                             seen.extend(events.data(1));
                         }
@@ -145,7 +145,7 @@ fn whoever_loses_its_connection_again_and_again_misses_nothing_and_repeats_nothi
 }
 
 #[test]
-fn a_publish_reaches_all_who_stream_and_all_who_poll() {
+fn publish_reaches_all_streams_and_all_polls() {
     let server = Server::start(&[]);
     let mut streams: Vec<_> =
         (0..40).map(|_| SseReader::open(&server, "/topics/news?since=now", "")).collect();
@@ -167,7 +167,7 @@ fn a_publish_reaches_all_who_stream_and_all_who_poll() {
 }
 
 #[test]
-fn a_gap_is_told_as_an_event_and_the_stream_goes_on() {
+fn gap_is_an_event_and_the_stream_continues() {
     let server = Server::start(&["--retain-events", "2"]);
     let first = server.publish("news", "0").next_cursor().to_owned();
     server.publish_many("news", 5);
@@ -176,15 +176,18 @@ fn a_gap_is_told_as_an_event_and_the_stream_goes_on() {
     let gap = events.next();
     assert_eq!(gap.event.as_deref(), Some("gap"));
     assert_eq!(gap.id.as_deref(), problem["resume"].as_str());
-    let told = gap.json();
+    let reported = gap.json();
     for member in ["why", "lost", "oldest", "resume"] {
-        assert_eq!(told[member], problem[member], "{member}");
+        assert_eq!(reported[member], problem[member], "{member}");
     }
-    assert_eq!((&told["why"], &told["lost"]), (&"trimmed".into(), &serde_json::json!({"news": 3})));
+    assert_eq!(
+        (&reported["why"], &reported["lost"]),
+        (&"trimmed".into(), &serde_json::json!({"news": 3}))
+    );
     assert_eq!(events.data(2), ["3", "4"]);
     server.publish("news", "5");
     assert_eq!(events.data(1), ["5"]);
-    // It is told once: neither its id nor any after it leads to it again.
+    // The gap is reported once: neither its id nor a later one leads to it again.
     for (id, next) in [(gap.id.unwrap(), "4"), (events.last_id, "6")] {
         server.publish("news", "6");
         let mut again =
@@ -192,7 +195,7 @@ fn a_gap_is_told_as_an_event_and_the_stream_goes_on() {
         if next == "6" {
             assert_eq!(again.data(1), ["6"]);
         } else {
-            // Two more were trimmed since: that is another gap.
+            // Two more events were trimmed since, which is another gap.
             assert_eq!(again.next().event.as_deref(), Some("gap"));
         }
     }
@@ -206,7 +209,7 @@ fn a_gap_is_told_as_an_event_and_the_stream_goes_on() {
 }
 
 #[test]
-fn what_a_stream_does_not_take_is_refused_by_name() {
+fn unsupported_parameter_of_a_stream_is_refused_by_name() {
     let server = Server::start(&[]);
     for (request, fields, word) in [
         ("GET /topics/news?wait=5", "", "\"wait\"; known here: since, type"),
@@ -223,17 +226,17 @@ fn what_a_stream_does_not_take_is_refused_by_name() {
         ),
     ] {
         let mut client = server.connect();
-        ask(&mut client, request, &format!("{SSE}{fields}"));
+        send_request(&mut client, request, &format!("{SSE}{fields}"));
         let response = client.response();
         assert_eq!(response.status, 400, "{request}");
         assert!(response.detail().contains(word), "{word}: {}", response.detail());
-        // It is an answer like any other: the connection goes on.
+        // The refusal leaves the connection usable.
         assert_eq!(client.get("/health").status, 200);
     }
 }
 
 #[test]
-fn only_who_says_so_gets_a_stream() {
+fn only_an_accept_header_for_sse_starts_a_stream() {
     let server = Server::start(&[]);
     server.publish("news", "x");
     for (accept, streams) in [
@@ -247,7 +250,7 @@ fn only_who_says_so_gets_a_stream() {
         ("text/event-stream-2", false),
     ] {
         let mut client = server.connect();
-        ask(&mut client, "GET /topics/news", &format!("Accept: {accept}\r\n"));
+        send_request(&mut client, "GET /topics/news", &format!("Accept: {accept}\r\n"));
         let response = client.response_head();
         let expected = if streams { "text/event-stream" } else { "application/json" };
         assert_eq!(response.header("Content-Type"), Some(expected), "{accept}");
@@ -255,11 +258,11 @@ fn only_who_says_so_gets_a_stream() {
 }
 
 #[test]
-fn a_head_request_gets_the_head_and_its_connection_goes_on() {
+fn head_request_gets_the_head_and_its_connection_stays_usable() {
     let server = Server::start(&["--max-polls", "1"]);
     let mut client = server.connect();
     for _ in 0..3 {
-        ask(&mut client, "HEAD /topics/news", SSE);
+        send_request(&mut client, "HEAD /topics/news", SSE);
         let head = client.response_head();
         assert_eq!(head.header("Content-Type"), Some("text/event-stream"), "{head:?}");
         assert_eq!((head.status, head.header("Connection")), (200, None));
@@ -269,7 +272,7 @@ fn a_head_request_gets_the_head_and_its_connection_goes_on() {
 }
 
 #[test]
-fn a_client_of_http_1_0_gets_a_stream_without_chunks() {
+fn http_1_0_client_gets_a_stream_without_chunks() {
     let mut server = Server::start(&[]);
     let id = server.publish("news", "x").next_cursor().to_owned();
     let mut client = server.connect();
@@ -280,7 +283,7 @@ fn a_client_of_http_1_0_gets_a_stream_without_chunks() {
     let event = String::from_utf8(client.reader.through(b"\n\n").unwrap()).unwrap();
     let data = event.strip_prefix(&format!("id: {id}\ndata: {{")).expect("the first event");
     assert!(data.ends_with("}\n\n"));
-    wait_until("it is held", || server.metric("polls_held") == 1.0);
+    wait_until("the stream is held", || server.metric("polls_held") == 1.0);
     server.signal(15);
     let rest = String::from_utf8(client.read_to_end()).unwrap();
     let retry = rest.strip_prefix("retry: ").and_then(|rest| rest.strip_suffix("\n\n"));
@@ -289,12 +292,16 @@ fn a_client_of_http_1_0_gets_a_stream_without_chunks() {
 }
 
 #[test]
-fn pages_of_allowed_sites_may_stream_and_no_others() {
+fn only_pages_of_allowed_origins_may_stream() {
     let server = Server::start(&["--allow-origin", "https://app.example"]);
     let origin = "Origin: https://app.example\r\n";
     let events = SseReader::open(&server, "/topics/news", origin);
     assert_eq!(events.opening.header("Access-Control-Allow-Origin"), Some("https://app.example"));
     let mut foreign = server.connect();
-    ask(&mut foreign, "GET /topics/news", &format!("{SSE}Origin: https://evil.example\r\n"));
+    send_request(
+        &mut foreign,
+        "GET /topics/news",
+        &format!("{SSE}Origin: https://evil.example\r\n"),
+    );
     assert_eq!(foreign.response().status, 403);
 }

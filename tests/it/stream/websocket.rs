@@ -1,5 +1,5 @@
-//! Goal: over a WebSocket the same events come in the same order as over anything else; what its
-//! client says is published; and every end has the code that says why.
+//! Guards WebSocket: it delivers the same events in the same order as the other transports, publishes
+//! the client's texts, and closes with a code that says why.
 
 use std::net::TcpStream;
 use std::thread;
@@ -15,18 +15,18 @@ use crate::support::TEST_TIMEOUT;
 use crate::support::tokens::{TokenFile, bearer, new_token};
 use crate::support::{Client, Server, wait_until};
 
-/// Where the connections in bytes go.
+/// The target of the raw connections.
 const NEWS: &str = "/topics/news?since=now";
 
-/// A client of `tungstenite`'s.
-pub struct Socket(pub WebSocket<TcpStream>);
+/// A WebSocket client on top of `tungstenite`.
+pub struct WebSocketClient(pub WebSocket<TcpStream>);
 
-/// Opens one, with a header field if need be; or the status of the refusal.
+/// Opens a WebSocket, with an optional header field; an error is the status of the refusal.
 pub fn try_open(
     server: &Server,
     target: &str,
     field: Option<(&'static str, &str)>,
-) -> Result<Socket, u16> {
+) -> Result<WebSocketClient, u16> {
     let mut request = format!("ws://{}{target}", server.address).into_client_request().unwrap();
     if let Some((name, value)) = field {
         request.headers_mut().insert(name, HeaderValue::from_str(value).unwrap());
@@ -34,7 +34,7 @@ pub fn try_open(
     let stream = TcpStream::connect(server.address).unwrap();
     stream.set_read_timeout(Some(TEST_TIMEOUT)).unwrap();
     match tungstenite::client(request, stream) {
-        Ok((socket, _)) => Ok(Socket(socket)),
+        Ok((socket, _)) => Ok(WebSocketClient(socket)),
         Err(tungstenite::HandshakeError::Failure(Error::Http(response))) => {
             Err(response.status().as_u16())
         }
@@ -42,12 +42,12 @@ pub fn try_open(
     }
 }
 
-pub fn open(server: &Server, target: &str) -> Socket {
+pub fn open(server: &Server, target: &str) -> WebSocketClient {
     try_open(server, target, None).unwrap_or_else(|status| panic!("{status}"))
 }
 
-impl Socket {
-    pub fn say(&mut self, text: &str) {
+impl WebSocketClient {
+    pub fn send(&mut self, text: &str) {
         self.0.send(Message::text(text)).unwrap();
     }
 
@@ -62,7 +62,7 @@ impl Socket {
         }
     }
 
-    /// The next event's data; answers to publishes are passed over.
+    /// The data of the next event; skips the receipts of publishes.
     pub fn data(&mut self) -> Value {
         loop {
             let json = self.next();
@@ -72,21 +72,21 @@ impl Socket {
         }
     }
 
-    /// Reads up to the end, and returns its code.
-    fn end(mut self) -> CloseCode {
+    /// Reads to the close; returns its code.
+    fn close_code(mut self) -> CloseCode {
         loop {
             match self.0.read() {
                 Ok(Message::Close(Some(frame))) => return frame.code,
                 Ok(Message::Close(None)) => panic!("a close without a code"),
                 Ok(_) => {}
-                Err(e) => panic!("ended without a word: {e}"),
+                Err(e) => panic!("ended without a close frame: {e}"),
             }
         }
     }
 }
 
 #[test]
-fn events_come_as_a_poll_shows_them_each_with_its_cursor() {
+fn events_equal_those_of_a_poll_and_have_a_cursor() {
     let server = Server::start(&[]);
     server.publish("news", "before");
     let mut socket = open(&server, "/topics/news,other");
@@ -113,12 +113,12 @@ fn events_come_as_a_poll_shows_them_each_with_its_cursor() {
 }
 
 #[test]
-fn what_is_said_is_published_and_answered_in_order() {
+fn texts_are_published_and_acknowledged_in_order() {
     let server = Server::start(&[]);
     let mut socket = open(&server, "/topics/news?since=now");
     let mut reader = open(&server, "/topics/news");
     for n in 0..100 {
-        socket.say(&n.to_string());
+        socket.send(&n.to_string());
     }
     let (mut published, mut events) = (Vec::new(), Vec::new());
     while published.len() < 100 || events.len() < 100 {
@@ -138,13 +138,13 @@ fn what_is_said_is_published_and_answered_in_order() {
     let all: Vec<_> = (0..100).map(|n| n.to_string()).collect();
     assert_eq!(events, all);
     assert_eq!((0..100).map(|_| reader.data()).collect::<Vec<_>>(), all);
-    // It has a poll's answer, too.
-    socket.say("last");
+    // A poll gets the same events.
+    socket.send("last");
     assert_eq!(server.get("/topics/news?since=last:1&wait=0").status, 200);
     let several = open(&server, "/topics/news,other?since=now");
     let prefix = open(&server, "/topics/n*?since=now");
     for mut socket in [several, prefix] {
-        socket.say("whereto");
+        socket.send("whereto");
         let error = loop {
             let json = socket.next();
             if json.get("error").is_some() {
@@ -153,14 +153,14 @@ fn what_is_said_is_published_and_answered_in_order() {
         };
         assert_eq!(error["status"], 400);
         assert!(error["detail"].as_str().unwrap().contains("one topic"), "{error}");
-        // It goes on.
+        // The socket stays open.
         server.publish("news", "still there");
         while socket.data() != "still there" {}
     }
 }
 
 #[test]
-fn whoever_loses_its_connection_again_and_again_misses_nothing_and_repeats_nothing() {
+fn client_that_reconnects_repeatedly_gets_each_event_once() {
     const COUNT: usize = 300;
     let server = Server::start(&[]);
     thread::scope(|scope| {
@@ -181,12 +181,12 @@ fn whoever_loses_its_connection_again_and_again_misses_nothing_and_repeats_nothi
         }
         assert_eq!(seen, (0..COUNT).map(|n| n.to_string()).collect::<Vec<_>>());
     });
-    // All of them have given their places back.
+    // All connections have released their permits.
     server.wait_until_held(0);
 }
 
 #[test]
-fn a_gap_is_told_and_the_events_go_on() {
+fn gap_is_reported_and_the_events_continue() {
     let server = Server::start(&["--retain-events", "2"]);
     let first = server.publish("news", "0").next_cursor().to_owned();
     server.publish_many("news", 5);
@@ -197,20 +197,20 @@ fn a_gap_is_told_and_the_events_go_on() {
 }
 
 #[test]
-fn every_end_has_its_code() {
+fn every_close_has_its_code() {
     let mut server = Server::start(&["--max-event", "1000"]);
     let mut closes = open(&server, "/topics/news");
     closes.0.close(None).unwrap();
     assert!(matches!(closes.0.read(), Ok(Message::Ping(_) | Message::Close(_))));
     let mut binary = open(&server, "/topics/news");
     binary.0.send(Message::binary(b"x".to_vec())).unwrap();
-    assert_eq!(binary.end(), CloseCode::Unsupported);
+    assert_eq!(binary.close_code(), CloseCode::Unsupported);
     let mut large = open(&server, "/topics/news");
-    large.say(&"x".repeat(1000));
+    large.send(&"x".repeat(1000));
     while large.next().get("published").is_none() {}
     let _ = large.0.send(Message::text("x".repeat(1001)));
-    assert_eq!(large.end(), CloseCode::Size);
-    // Without a mask, with text that is none, and with a length that nobody could send.
+    assert_eq!(large.close_code(), CloseCode::Size);
+    // A frame without a mask, one with invalid UTF-8, and one with an impossible length.
     for (frame, code) in [
         (&b"\x81\x01x"[..], 1002),
         (b"\x81\x81\0\0\0\0\xff", 1007),
@@ -218,7 +218,7 @@ fn every_end_has_its_code() {
         (b"\xf1\x81\0\0\0\0x", 1002),
         (b"\x80\x81\0\0\0\0x", 1002),
     ] {
-        let mut client = shake(&server);
+        let mut client = open_raw(&server);
         client.send(frame);
         let sent = client.read_to_end();
         let expected = [&[0x88, 2][..], &u16::to_be_bytes(code)].concat();
@@ -227,27 +227,27 @@ fn every_end_has_its_code() {
     server.wait_until_held(0);
     let mut last = open(&server, "/topics/news?since=now");
     server.wait_until_held(1);
-    // A ping is answered with what it said.
+    // A ping is answered with its payload.
     last.0.send(Message::Ping(b"hello".as_slice().into())).unwrap();
     while last.0.read().unwrap() != Message::Pong(b"hello".as_slice().into()) {}
     server.signal(15);
-    assert_eq!(last.end(), CloseCode::Away);
+    assert_eq!(last.close_code(), CloseCode::Away);
     assert_eq!(server.wait().0.code(), Some(0));
 }
 
-/// A connection that has shaken hands, in bytes.
-fn shake(server: &Server) -> Client {
+/// A raw connection after its handshake.
+fn open_raw(server: &Server) -> Client {
     let mut client = server.connect();
     client.send(handshake(NEWS, "", ""));
     let response = client.response_head();
     assert_eq!((response.status, response.header("Upgrade")), (101, Some("websocket")));
-    // The example of RFC 6455.
+    // From the example in RFC 6455, section 1.3.
     assert_eq!(response.header("Sec-WebSocket-Accept"), Some("s3pPLMBiTxaQ9kYGzzhZRbK+xOo="));
     assert_eq!(response.header("Content-Length"), None);
     client
 }
 
-/// The example's handshake, without one of its fields and with another.
+/// The handshake of that example, without one of its fields and with another one.
 pub fn handshake(target: &str, without: &str, with: &str) -> String {
     let fields: Vec<&str> = [
         "Host: localhost",
@@ -264,7 +264,7 @@ pub fn handshake(target: &str, without: &str, with: &str) -> String {
 }
 
 #[test]
-fn what_is_no_handshake_is_refused_or_is_a_poll() {
+fn invalid_handshake_is_refused_or_handled_as_a_poll() {
     let server = Server::start(&["--max-wait", "0"]);
     for (without, with, status) in [
         ("Sec-WebSocket-Version", "", 426),
@@ -273,7 +273,7 @@ fn what_is_no_handshake_is_refused_or_is_a_poll() {
         ("Sec-WebSocket-Key", "Sec-WebSocket-Key: short", 400),
         ("", "Sec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==", 400),
         ("", "Origin: https://evil.example", 403),
-        // These did not ask for it.
+        // Requests without an upgrade to WebSocket.
         ("Upgrade", "", 200),
         ("Upgrade", "Upgrade: h2c", 200),
         ("Connection", "", 200),
@@ -289,16 +289,16 @@ fn what_is_no_handshake_is_refused_or_is_a_poll() {
 }
 
 #[test]
-fn what_is_said_together_with_the_handshake_is_heard() {
+fn text_sent_together_with_the_handshake_is_published() {
     let server = Server::start(&[]);
     let mut client = server.connect();
     client.send([handshake(NEWS, "", "").as_bytes(), b"\x81\x82\0\0\0\0hi"].concat());
     assert_eq!(client.response_head().status, 101);
-    wait_until("it is published", || server.get("/topics/news?wait=0").data() == ["hi"]);
+    wait_until("the text is published", || server.get("/topics/news?wait=0").data() == ["hi"]);
 }
 
 #[test]
-fn a_token_says_who_may_read_and_who_may_speak() {
+fn token_decides_who_may_read_and_publish() {
     let (reader, writer) = (new_token("r", "read", "*"), new_token("w", "read,publish", "news"));
     let file = TokenFile::new("sockets", &format!("{}{}", reader.0, writer.0));
     let server = Server::start(&["--tokens", file.path()]);
@@ -309,29 +309,29 @@ fn a_token_says_who_may_read_and_who_may_speak() {
     };
     assert_eq!(try_open(&server, "/topics/news", None).err(), Some(401));
     let (mut r, mut w) = (open(&reader.1).unwrap(), open(&writer.1).unwrap());
-    r.say("may I?");
+    r.send("may I?");
     let error = r.next();
     assert_eq!(error["error"]["status"], 403, "{error}");
-    w.say("I may");
+    w.send("I may");
     while w.next().get("published").is_none() {}
     assert_eq!(r.data(), "I may");
     file.write(&writer.0);
-    assert_eq!(r.end(), CloseCode::Policy);
-    w.say("still");
+    assert_eq!(r.close_code(), CloseCode::Policy);
+    w.send("still");
     while w.data() != "still" {}
 }
 
 #[test]
-fn a_reader_that_does_not_read_is_cut_off_and_goes_on_later() {
+fn slow_reader_is_disconnected_and_can_resume() {
     let server = Server::start(&["--write-timeout", "1s"]);
     let mut slow = open(&server, "/topics/large");
     let cut_off = || server.metric("streams_total{reason=\"slow\"}") == 1.0;
     let mut count = 0;
     while !cut_off() {
-        // One at a time: the more it is behind, the more time it has for what it is sent.
+        // One event at a time, because the time-out of a reader grows with the bytes that it is sent.
         server.publish("large", &format!("{count} {}", "x".repeat(60_000)));
         count += 1;
-        wait_until("it waits again, or is cut off", || {
+        wait_until("the socket waits again or is disconnected", || {
             server.metric("polls_held") == 1.0 || cut_off()
         });
     }
@@ -355,7 +355,7 @@ fn a_reader_that_does_not_read_is_cut_off_and_goes_on_later() {
 }
 
 #[test]
-fn there_is_a_cap_on_them_and_they_are_held_polls() {
+fn websockets_count_as_held_polls_up_to_the_cap() {
     let server = Server::start(&["--max-polls", "2"]);
     let sockets: Vec<_> = (0..2).map(|_| open(&server, "/topics/news?since=now")).collect();
     server.wait_until_held(2);

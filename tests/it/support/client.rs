@@ -21,7 +21,7 @@ impl Client {
     }
 
     pub fn send(&mut self, bytes: impl AsRef<[u8]>) -> &mut Client {
-        // A server that has refused the request may have closed already; the response tells.
+        // A server that has refused the request may have closed already; its response says why.
         let _ = self.reader.stream_mut().write_all(bytes.as_ref());
         self
     }

@@ -1,4 +1,5 @@
-//! Goal: systemd knows when the server is ready, lives and stops, and its journal what matters.
+//! Guards the notifications to systemd, which learns when the server is ready, healthy and stopping, and
+//! the format of log lines for the journal.
 
 use std::cell::Cell;
 use std::fs::File;
@@ -26,14 +27,14 @@ use crate::support::{
 
 const SIGTERM: i32 = 15;
 
-/// The end of the socket that systemd has, and what it calls the other end.
+/// The notification socket as systemd has it, and its name for `NOTIFY_SOCKET`.
 struct Systemd {
     socket: UnixDatagram,
     name: String,
 }
 
 impl Systemd {
-    /// One in the file system.
+    /// A socket in the file system.
     fn new(test: &str) -> Systemd {
         let path = std::env::temp_dir().join(format!("longpoll-{}-{test}", std::process::id()));
         let _ = std::fs::remove_file(&path);
@@ -42,8 +43,8 @@ impl Systemd {
         Systemd { socket, name: path.into_os_string().into_string().unwrap() }
     }
 
-    /// One that is in no file system, as containers have it.
-    fn without_a_file() -> Systemd {
+    /// An abstract socket, as containers use it.
+    fn abstract_socket() -> Systemd {
         let name = format!("longpoll-{}", std::process::id());
         let address = SocketAddr::from_abstract_name(&name).unwrap();
         let socket = UnixDatagram::bind_addr(&address).unwrap();
@@ -51,22 +52,22 @@ impl Systemd {
         Systemd { socket, name: format!("@{name}") }
     }
 
-    /// What it is told next.
-    fn hears(&self) -> String {
-        let mut word = [0; 1_000];
-        let length = self.socket.recv(&mut word).expect("a word");
-        String::from_utf8(word[..length].to_vec()).unwrap()
+    /// The next notification.
+    fn next_notification(&self) -> String {
+        let mut message = [0; 1_000];
+        let length = self.socket.recv(&mut message).expect("a notification");
+        String::from_utf8(message[..length].to_vec()).unwrap()
     }
 
-    fn has_heard_nothing(&self) -> bool {
+    fn has_received_nothing(&self) -> bool {
         self.socket.set_nonblocking(true).unwrap();
         let got = self.socket.recv(&mut [0; 1_000]);
         self.socket.set_nonblocking(false).unwrap();
         got.is_err_and(|e| e.kind() == ErrorKind::WouldBlock)
     }
 
-    /// The server, with a pipe for its stderr.
-    fn runs(&self, flags: &[&str]) -> Command {
+    /// A command that runs the server with this socket and with a pipe for its stderr.
+    fn server_command(&self, flags: &[&str]) -> Command {
         let mut command = program();
         command.env("NOTIFY_SOCKET", &self.name).stderr(Stdio::piped());
         command.args(["--listen", "127.0.0.1:0"]).args(flags);
@@ -80,149 +81,150 @@ impl Drop for Systemd {
     }
 }
 
-/// What was written to stderr until the end.
-fn told(server: &mut Server) -> String {
-    let mut told = String::new();
-    server.stderr().read_to_string(&mut told).unwrap();
-    told
+/// The stderr of a server up to its exit.
+fn stderr_of(server: &mut Server) -> String {
+    let mut log = String::new();
+    server.stderr().read_to_string(&mut log).unwrap();
+    log
 }
 
-fn failed(output: &Output, says: &[&str]) {
+fn assert_failure(output: &Output, parts: &[&str]) {
     let message = String::from_utf8_lossy(&output.stderr);
     assert_eq!(output.status.code(), Some(1), "{message}");
-    assert!(says.iter().all(|part| message.contains(part)), "{message}");
+    assert!(parts.iter().all(|part| message.contains(part)), "{message}");
 }
 
 #[test]
-fn systemd_is_told_when_the_server_serves_and_when_it_stops() {
-    for systemd in [Systemd::new("ready"), Systemd::without_a_file()] {
-        let mut server = Server::spawn(&mut systemd.runs(&["--log", "error"]));
-        let (address, word) = (server.address, systemd.hears());
+fn systemd_is_notified_when_the_server_is_ready_and_when_it_stops() {
+    for systemd in [Systemd::new("ready"), Systemd::abstract_socket()] {
+        let mut server = Server::spawn(&mut systemd.server_command(&["--log", "error"]));
+        let (address, word) = (server.address, systemd.next_notification());
         assert_eq!(word, format!("READY=1\nSTATUS=listening on http://{address}"));
         assert_eq!(server.get("/health").status, 200);
-        // It is draining while somebody has not asked to the end.
+        // The server drains until this incomplete request is over.
         let mut begun = server.connect();
         begun.send("GET /health HTTP/1.1\r\nHost: localhost\r\nX-Begun: ");
-        wait_until("it has begun", || server.metric("connections") >= 2.0);
-        assert!(systemd.has_heard_nothing());
+        wait_until("the request has started", || server.metric("connections") >= 2.0);
+        assert!(systemd.has_received_nothing());
         server.signal(SIGTERM);
-        assert_eq!(systemd.hears(), "STOPPING=1");
+        assert_eq!(systemd.next_notification(), "STOPPING=1");
         begun.send("yes\r\n\r\n");
         assert_eq!(begun.response().json()["status"], "draining");
         assert_eq!(server.wait().0.code(), Some(0));
-        assert!(systemd.has_heard_nothing());
-        assert_eq!(told(&mut server), "");
+        assert!(systemd.has_received_nothing());
+        assert_eq!(stderr_of(&mut server), "");
     }
 }
 
 #[cfg(feature = "store")]
 #[test]
-fn a_server_that_cannot_open_its_store_is_never_ready() {
+fn server_that_cannot_open_its_store_is_never_ready() {
     let (systemd, place) = (Systemd::new("store"), fresh_path("service-store"));
     let data = ["--data", place.to_str().unwrap()];
-    let mut first = Server::spawn(&mut systemd.runs(&data));
-    assert!(systemd.hears().starts_with("READY=1\n"));
-    // The second is told that the directory is taken.
-    failed(&systemd.runs(&data).output().unwrap(), &["--data"]);
-    assert!(systemd.has_heard_nothing());
+    let mut first = Server::spawn(&mut systemd.server_command(&data));
+    assert!(systemd.next_notification().starts_with("READY=1\n"));
+    // The second server finds the directory in use.
+    assert_failure(&systemd.server_command(&data).output().unwrap(), &["--data"]);
+    assert!(systemd.has_received_nothing());
     first.signal(SIGTERM);
     first.wait();
     std::fs::remove_dir_all(place).unwrap();
 }
 
 #[test]
-fn the_watchdog_hears_again_and_again_that_the_server_lives() {
+fn watchdog_gets_pings_while_the_server_is_healthy() {
     let systemd = Systemd::new("watchdog");
-    let mut command = systemd.runs(&["--log", "error"]);
+    let mut command = systemd.server_command(&["--log", "error"]);
     let mut server = Server::spawn(command.env("WATCHDOG_USEC", "4000000"));
     let mut poll = server.hold_poll("/topics/news?since=now&wait=3000");
-    assert!(systemd.hears().starts_with("READY=1\n"));
+    assert!(systemd.next_notification().starts_with("READY=1\n"));
     for _ in 0..2 {
-        assert_eq!(systemd.hears(), "WATCHDOG=1");
+        assert_eq!(systemd.next_notification(), "WATCHDOG=1");
     }
     assert!(poll.has_received_nothing());
     server.signal(SIGTERM);
-    wait_until("the last word", || systemd.hears() == "STOPPING=1");
+    wait_until("the last notification", || systemd.next_notification() == "STOPPING=1");
     assert_eq!(poll.response().json()["reason"], "drain");
     assert_eq!(server.wait().0.code(), Some(0));
 }
 
-/// Where lines of a server in this process go.
-fn nowhere() -> (Arc<Metrics>, Diag) {
+/// Metrics and a logger for a server in this process.
+fn test_logger() -> (Arc<Metrics>, Diag) {
     let metrics = Arc::new(Metrics::default());
     let (diag, _) = diag::start(LogLevel::Error, Arc::clone(&metrics)).unwrap();
     (metrics, diag)
 }
 
 #[test]
-fn the_watchdog_hears_nothing_while_the_server_is_not_seen_to_live() {
+fn watchdog_gets_no_ping_while_the_server_is_unhealthy() {
     let systemd = Systemd::new("stuck");
     let env = |name: &str| match name {
         "NOTIFY_SOCKET" => Some(systemd.name.clone().into()),
         "WATCHDOG_USEC" => Some("4000000".into()),
         _ => None,
     };
-    let manager = Manager::from_env(env, nowhere().1).unwrap();
+    let manager = Manager::from_env(env, test_logger().1).unwrap();
     let (shutdown, looks) = (Shutdown::new().unwrap(), Cell::new(0));
     manager.attend(&shutdown, || {
-        assert!(systemd.has_heard_nothing(), "after {} looks", looks.get());
+        assert!(systemd.has_received_nothing(), "after {} looks", looks.get());
         looks.set(looks.get() + 1);
         if looks.get() == 4 {
             shutdown.give();
         }
         looks.get() == 4
     });
-    assert_eq!((looks.get(), &*systemd.hears()), (4, "WATCHDOG=1"));
-    assert!(systemd.has_heard_nothing());
+    assert_eq!((looks.get(), &*systemd.next_notification()), (4, "WATCHDOG=1"));
+    assert!(systemd.has_received_nothing());
 }
 
 #[test]
-fn a_server_lives_only_if_each_acceptor_has_turned_over_again() {
+fn server_is_healthy_only_if_each_acceptor_has_made_progress() {
     let listen = [(); 2].map(|()| Listen::Tcp("127.0.0.1:0".into()));
     let listeners = listener::open(&listen).unwrap();
     let address = listeners[0].to_string().strip_prefix("http://").unwrap().parse().unwrap();
     let (config, shutdown) = (Config::default(), Shutdown::new().unwrap());
-    let (metrics, diag) = nowhere();
+    let (metrics, diag) = test_logger();
     let log = OpenLog::open(&config, &metrics, &diag).unwrap();
     let access = Access::open(&config).unwrap();
-    let door = Door::open(config, listeners, access, log, &metrics, diag, &shutdown).unwrap();
+    let server = Door::open(config, listeners, access, log, &metrics, diag, &shutdown).unwrap();
     for _ in 0..2 {
-        wait_until("it lives", || door.lives());
+        wait_until("the server is healthy", || server.lives());
     }
-    // Only the first turns over: somebody has come. The other one has nothing to do for a second.
-    wait_until("it was not seen to live", || {
-        let _ = door.lives();
-        // Whoever accepts the second one has turned over since the first.
+    // Only the first acceptor makes progress, because of a connection. The other one sleeps for up to a
+    // second.
+    wait_until("the server is reported unhealthy", || {
+        let _ = server.lives();
+        // The acceptor of the second connection has made progress since the first one.
         for _ in 0..2 {
             assert_eq!(Client::connect(address).get("/health").status, 200);
         }
-        !door.lives()
+        !server.lives()
     });
     shutdown.give();
     wait_until("the acceptors have ended", || std::net::TcpStream::connect(address).is_err());
-    let _ = (door.lives(), door.lives());
-    assert!(!door.lives());
-    door.drain();
+    let _ = (server.lives(), server.lives());
+    assert!(!server.lives());
+    server.drain();
 }
 
 #[test]
-fn a_watchdog_of_another_process_is_not_ours_and_one_that_is_too_short_is_refused() {
+fn watchdog_of_another_process_is_ignored_and_a_too_short_one_is_refused() {
     let systemd = Systemd::new("short");
-    let short = |who: &str| {
+    let short = |pid: &str| {
         let socket = TcpListener::bind("127.0.0.1:0").unwrap();
-        let variables = format!("WATCHDOG_USEC=3999999 WATCHDOG_PID={who}");
+        let variables = format!("WATCHDOG_USEC=3999999 WATCHDOG_PID={pid}");
         let mut command = systemd_command(socket.into(), &variables);
         command.env("NOTIFY_SOCKET", &systemd.name).args(["--log", "error"]);
         command
     };
     let server = Server::spawn(&mut short("1"));
-    assert!(systemd.hears().starts_with("READY=1\n"));
+    assert!(systemd.next_notification().starts_with("READY=1\n"));
     drop(server);
-    failed(&short("$$").output().unwrap(), &["WATCHDOG_USEC", "3999999", "at least 4 s"]);
+    assert_failure(&short("$$").output().unwrap(), &["WATCHDOG_USEC", "3999999", "at least 4 s"]);
 }
 
 #[test]
-fn variables_that_make_no_sense_are_refused_by_name() {
+fn invalid_variables_are_refused_by_name() {
     let systemd = Systemd::new("sense");
     for (variable, value) in [
         ("NOTIFY_SOCKET", "nowhere"),
@@ -230,31 +232,31 @@ fn variables_that_make_no_sense_are_refused_by_name() {
         ("WATCHDOG_USEC", "soon"),
         ("WATCHDOG_PID", "-1"),
     ] {
-        let output = systemd.runs(&[]).env(variable, value).output().unwrap();
-        failed(&output, &[variable, value]);
+        let output = systemd.server_command(&[]).env(variable, value).output().unwrap();
+        assert_failure(&output, &[variable, value]);
     }
-    assert!(systemd.has_heard_nothing());
+    assert!(systemd.has_received_nothing());
 }
 
 #[test]
-fn a_systemd_that_does_not_listen_keeps_nobody_from_being_served() {
+fn unreachable_systemd_does_not_prevent_serving() {
     let (gone, deaf) = (Systemd::new("gone"), Systemd::new("deaf"));
     std::fs::remove_file(&gone.name).unwrap();
-    // Whoever does not read has a full socket some time.
+    // A socket whose owner does not read fills up.
     let full = UnixDatagram::unbound().unwrap();
     full.set_nonblocking(true).unwrap();
     while full.send_to(b"STATUS=", &deaf.name).is_ok() {}
     for systemd in [gone, deaf] {
-        let mut server = Server::spawn(&mut systemd.runs(&["--log", "error"]));
+        let mut server = Server::spawn(&mut systemd.server_command(&["--log", "error"]));
         assert_eq!(server.get("/health").status, 200);
         server.signal(SIGTERM);
         assert_eq!(server.wait().0.code(), Some(0));
-        let told = told(&mut server);
-        assert!(told.contains("cannot tell systemd \"READY=1"), "{told}");
+        let log = stderr_of(&mut server);
+        assert!(log.contains("cannot tell systemd \"READY=1"), "{log}");
     }
 }
 
-/// What a program writes to a file that is its stderr, and is the journal or something else.
+/// What a program writes to its stderr, which is a file; `is_journal` declares it the journal.
 fn journal(place: &Path, is_journal: bool, run: impl FnOnce(&mut Command)) -> String {
     let file = File::create(place).unwrap();
     let about = file.metadata().unwrap();
@@ -266,7 +268,7 @@ fn journal(place: &Path, is_journal: bool, run: impl FnOnce(&mut Command)) -> St
 }
 
 #[test]
-fn the_journal_gets_priorities_and_others_get_times() {
+fn journal_lines_have_priorities_and_other_lines_have_times() {
     let folder = fresh_path("service-journal");
     std::fs::create_dir(&folder).unwrap();
     let place = folder.join("stderr");
@@ -290,7 +292,7 @@ fn the_journal_gets_priorities_and_others_get_times() {
         let is_it = |line: &str| line.starts_with(&begins) && line.contains(part);
         assert!(log.lines().any(is_it), "{part}: {log}");
     }
-    // No line without, and so no hints for somebody who looks on.
+    // Every line has a priority, so that there are no hints for a terminal.
     assert!(log.lines().all(|line| line.starts_with('<')), "{log}");
     assert!(!log.contains(">20"), "times: {log}");
 
@@ -307,14 +309,14 @@ fn the_journal_gets_priorities_and_others_get_times() {
 }
 
 #[test]
-fn who_asks_to_listen_elsewhere_than_systemd_does_is_told_that_it_is_not_done() {
+fn listen_flags_are_reported_as_unused_with_a_socket_from_systemd() {
     for (flags, is_told) in [(&["--listen", "127.0.0.1:0"][..], true), (&[], false)] {
         let socket = TcpListener::bind("127.0.0.1:0").unwrap();
         let mut command = systemd_command(socket.into(), "");
         let mut server = Server::spawn(command.args(flags).stderr(Stdio::piped()));
         server.signal(SIGTERM);
         assert_eq!(server.wait().0.code(), Some(0));
-        let told = told(&mut server);
-        assert_eq!(told.contains("--listen is not used"), is_told, "{told}");
+        let log = stderr_of(&mut server);
+        assert_eq!(log.contains("--listen is not used"), is_told, "{log}");
     }
 }

@@ -1,6 +1,6 @@
-//! Goal: a server that is stopped and started again on the same socket, with `--data`, is not missed:
-//! nobody is refused, nothing acknowledged is lost or doubled, no answer is cut off, and a request
-//! that gets no answer was not done.
+//! Guards upgrades without downtime: a server with `--data` that is restarted on the same socket refuses
+//! no connection, loses or repeats no acknowledged event, and truncates no response. A request without
+//! a response was not executed.
 
 use std::collections::BTreeMap;
 use std::io::{Read, Write};
@@ -16,62 +16,63 @@ use serde_json::Value;
 use crate::support::http_reader::HttpReader;
 use crate::support::{Server, TEST_TIMEOUT, fresh_path, systemd_command};
 
-/// How often the server is restarted; `LONGPOLL_RESTARTS` says otherwise.
+/// The default number of restarts; `LONGPOLL_RESTARTS` overrides it.
 const RESTARTS: u32 = 40;
 const PUBLISHERS: usize = 3;
 const FOLLOWERS: usize = 3;
-const VISITORS: usize = 2;
+const ONE_SHOT_CLIENTS: usize = 2;
 const SIGTERM: i32 = 15;
-/// Whoever asks again within this time asks at once: half of what a drain waits for them.
-const AT_ONCE: Duration = Duration::from_millis(250);
+/// A request within this time after the last one must get a response: half of the time that a drain
+/// waits for idle connections.
+const PROMPT: Duration = Duration::from_millis(250);
 
-/// What all clients together have seen.
+/// What all clients together have observed.
 #[derive(Default)]
-struct Seen {
-    /// By seq.
+struct Observed {
+    /// Texts by seq.
     acknowledged: BTreeMap<u64, String>,
-    /// Answered with 503, or not at all: these must not have happened.
+    /// Publishes with a 503 or without a response: none of them may be in the log.
     not_done: Vec<String>,
     answers: u64,
-    /// Answers with 503: the server was shutting down, and said so.
+    /// Responses with 503, because the server was draining.
     put_off: u64,
-    /// Requests that found a connection closed on which nothing had been asked for longer.
+    /// Requests on a connection that had been idle for longer and was closed meanwhile.
     unanswered: u64,
 }
 
 /// A client that keeps its connection as long as the server does.
-struct Caller<'a> {
+struct KeepAliveClient<'a> {
     address: SocketAddr,
-    /// And when it last began to ask there.
+    /// The open connection, and when its last request began.
     kept: Option<(HttpReader<TcpStream>, Instant)>,
-    seen: &'a Mutex<Seen>,
+    seen: &'a Mutex<Observed>,
 }
 
-impl<'a> Caller<'a> {
-    fn new(address: SocketAddr, seen: &'a Mutex<Seen>) -> Caller<'a> {
-        Caller { address, kept: None, seen }
+impl<'a> KeepAliveClient<'a> {
+    fn new(address: SocketAddr, seen: &'a Mutex<Observed>) -> KeepAliveClient<'a> {
+        KeepAliveClient { address, kept: None, seen }
     }
 
     fn connect(address: SocketAddr) -> HttpReader<TcpStream> {
-        let stream = TcpStream::connect(address).expect("nobody is refused");
+        let stream = TcpStream::connect(address).expect("no connection is refused");
         stream.set_read_timeout(Some(TEST_TIMEOUT)).unwrap();
         stream.set_nodelay(true).unwrap();
         HttpReader::new(stream)
     }
 
-    /// Asks once: status and body, or nothing when the connection had been closed. Anything between
-    /// the two is a failure, and so is no answer for who asks at once.
-    fn ask(&mut self, request: &str) -> Option<(u16, Value)> {
+    /// Sends one request; returns status and body, or `None` if the connection had been closed. A
+    /// truncated response fails, and so does a missing response to a prompt request.
+    fn request(&mut self, request: &str) -> Option<(u16, Value)> {
         let begun = Instant::now();
-        // The server cannot have waited for this request before that.
+        // On a new connection, the server cannot have waited before this moment.
         let (mut reader, waited) =
-            self.kept.take().unwrap_or_else(|| (Caller::connect(self.address), begun));
-        // Whether that got anywhere shows in what comes back.
+            self.kept.take().unwrap_or_else(|| (KeepAliveClient::connect(self.address), begun));
+        // The response shows whether the write succeeded.
         let _ = reader.stream_mut().write_all(request.as_bytes());
-        let at_once = waited.elapsed() < AT_ONCE;
+        let is_prompt = waited.elapsed() < PROMPT;
         let Some(response) = reader.response() else {
             assert!(reader.buffered().is_empty(), "only {:?}", reader.buffered().escape_ascii());
-            assert!(!at_once, "no answer to {request}");
+            assert!(!is_prompt, "no response to {request}");
             self.seen.lock().unwrap().unanswered += 1;
             return None;
         };
@@ -86,11 +87,11 @@ impl<'a> Caller<'a> {
     }
 }
 
-/// Asks again and again, each time on a connection of its own, as curl does.
-fn visitor(address: SocketAddr, seen: &Mutex<Seen>, stop: &AtomicBool) {
+/// Sends one request after the other, each on a new connection, as curl does.
+fn one_shot_client(address: SocketAddr, seen: &Mutex<Observed>, stop: &AtomicBool) {
     while !stop.load(Ordering::Relaxed) {
-        let response =
-            Caller::new(address, seen).ask("GET /health HTTP/1.1\r\nHost: localhost\r\n\r\n");
+        let response = KeepAliveClient::new(address, seen)
+            .request("GET /health HTTP/1.1\r\nHost: localhost\r\n\r\n");
         assert!(matches!(response, Some((200 | 503, _))), "{response:?}");
     }
 }
@@ -102,21 +103,21 @@ fn post(body: &str) -> String {
     )
 }
 
-/// Publishes one text after the other, each once, whatever comes of it: without a key, so that a
-/// second one would be another event.
-fn publisher(mut caller: Caller<'_>, more: &Condvar, stop: &AtomicBool, who: usize) {
+/// Publishes one text after the other, each exactly once and without a key: a retry would append
+/// another event.
+fn publisher(mut client: KeepAliveClient<'_>, more: &Condvar, stop: &AtomicBool, who: usize) {
     for number in 0.. {
         if stop.load(Ordering::Relaxed) {
             return;
         }
         let body = format!("{who}-{number}");
-        let response = caller.ask(&post(&body));
-        let mut seen = caller.seen.lock().unwrap();
+        let response = client.request(&post(&body));
+        let mut seen = client.seen.lock().unwrap();
         match response {
             Some((201, response)) => {
                 let seq = response["seq"].as_u64().unwrap();
                 let before = seen.acknowledged.insert(seq, body);
-                assert_eq!(before, None, "seq {seq} was given out twice");
+                assert_eq!(before, None, "seq {seq} was issued twice");
                 more.notify_all();
             }
             Some((503, _)) | None => seen.not_done.push(body),
@@ -125,20 +126,20 @@ fn publisher(mut caller: Caller<'_>, more: &Condvar, stop: &AtomicBool, who: usi
     }
 }
 
-/// Follows `next` until it has seen the last event, whose text is `end`.
-fn follower(mut caller: Caller<'_>) -> BTreeMap<u64, String> {
+/// Polls along `next` until the last event, whose text is `end`.
+fn follower(mut client: KeepAliveClient<'_>) -> BTreeMap<u64, String> {
     let (mut since, mut shown) = ("start".to_owned(), BTreeMap::new());
     loop {
         let request =
             format!("GET /topics/news?since={since}&wait=55 HTTP/1.1\r\nHost: localhost\r\n\r\n");
-        let response = match caller.ask(&request) {
+        let response = match client.request(&request) {
             Some((200, response)) => response,
             Some((503, _)) | None => continue,
             other => panic!("{other:?}"),
         };
         for event in response["events"].as_array().unwrap() {
             let (seq, text) = (event["seq"].as_u64().unwrap(), event["data"].as_str().unwrap());
-            assert_eq!(seq, shown.len() as u64 + 1, "one is missing, or came twice");
+            assert_eq!(seq, shown.len() as u64 + 1, "an event is missing or repeated");
             shown.insert(seq, text.to_owned());
             if text == "end" {
                 return shown;
@@ -162,48 +163,50 @@ fn restarts_on_the_same_socket_lose_nothing_and_refuse_nobody() {
     let socket = TcpListener::bind("127.0.0.1:0").unwrap();
     let address = socket.local_addr().unwrap();
     let mut server = start(&socket, &place);
-    let (seen, more, stop) = (Mutex::new(Seen::default()), Condvar::new(), AtomicBool::new(false));
+    let (seen, more, stop) =
+        (Mutex::new(Observed::default()), Condvar::new(), AtomicBool::new(false));
     let random = fastrand::Rng::new().get_seed();
     println!("seed {random}");
     let mut random = fastrand::Rng::with_seed(random);
     let shown: Vec<_> = thread::scope(|scope| {
-        let followers: Vec<_> =
-            (0..FOLLOWERS).map(|_| scope.spawn(|| follower(Caller::new(address, &seen)))).collect();
+        let followers: Vec<_> = (0..FOLLOWERS)
+            .map(|_| scope.spawn(|| follower(KeepAliveClient::new(address, &seen))))
+            .collect();
         let publishers: Vec<_> = (0..PUBLISHERS)
             .map(|who| {
                 let (seen, more, stop) = (&seen, &more, &stop);
-                scope.spawn(move || publisher(Caller::new(address, seen), more, stop, who))
+                scope.spawn(move || publisher(KeepAliveClient::new(address, seen), more, stop, who))
             })
             .collect();
-        for _ in 0..VISITORS {
-            scope.spawn(|| visitor(address, &seen, &stop));
+        for _ in 0..ONE_SHOT_CLIENTS {
+            scope.spawn(|| one_shot_client(address, &seen, &stop));
         }
-        // However this ends, the others do too.
-        let ends = Ends { stop: &stop };
+        // Stops the other threads also when this scope panics.
+        let stop_on_drop = StopAndServeRest { stop: &stop };
         for _ in 0..restarts {
             let mut now = seen.lock().unwrap();
             let some = now.acknowledged.len() + random.usize(1..60);
             while now.acknowledged.len() < some {
                 let (again, late) = more.wait_timeout(now, TEST_TIMEOUT).unwrap();
-                assert!(!late.timed_out(), "nothing is acknowledged any more");
+                assert!(!late.timed_out(), "no publish is acknowledged any more");
                 now = again;
             }
             drop(now);
             server.signal(SIGTERM);
             assert_eq!(server.wait().0.code(), Some(0));
-            // Whoever comes now, while there is no server, is served by the next one.
-            let mut early = Caller::connect(address);
+            // A client that connects while no server runs is served by the next one.
+            let mut early = KeepAliveClient::connect(address);
             early.stream_mut().write_all(b"HEAD /topics/news?since=now HTTP/1.0\r\n\r\n").unwrap();
             server = start(&socket, &place);
             let mut head = String::new();
             early.stream_mut().read_to_string(&mut head).unwrap();
             assert!(head.starts_with("HTTP/1.1 200 "), "{head}");
         }
-        drop(ends);
+        drop(stop_on_drop);
         for publisher in publishers {
             publisher.join().unwrap();
         }
-        let end = Caller::new(address, &seen).ask(&post("end")).unwrap().1;
+        let end = KeepAliveClient::new(address, &seen).request(&post("end")).unwrap().1;
         seen.lock().unwrap().acknowledged.insert(end["seq"].as_u64().unwrap(), "end".into());
         followers.into_iter().map(|follower| follower.join().unwrap()).collect()
     });
@@ -217,7 +220,7 @@ fn restarts_on_the_same_socket_lose_nothing_and_refuse_nobody() {
         seen.acknowledged.len()
     );
     for shown in &shown {
-        assert_eq!(*shown, seen.acknowledged, "what was acknowledged is what was shown");
+        assert_eq!(*shown, seen.acknowledged, "followers see exactly the acknowledged events");
     }
     let happened = |text: &&String| seen.acknowledged.values().any(|body| body == *text);
     assert_eq!(seen.not_done.iter().find(happened), None);
@@ -226,11 +229,11 @@ fn restarts_on_the_same_socket_lose_nothing_and_refuse_nobody() {
     std::fs::remove_dir_all(&place).unwrap();
 }
 
-struct Ends<'a> {
+struct StopAndServeRest<'a> {
     stop: &'a AtomicBool,
 }
 
-impl Drop for Ends<'_> {
+impl Drop for StopAndServeRest<'_> {
     fn drop(&mut self) {
         self.stop.store(true, Ordering::Relaxed);
     }

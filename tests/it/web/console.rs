@@ -1,5 +1,5 @@
-//! Goal: browsers get the console and the module, both whole and new, and nothing that could turn
-//! against who looks at it. What they do there is tested in `tests/web`, in a browser.
+//! Guards the delivery of the console and the JavaScript module: complete, up to date, and with a
+//! content policy that stops injected code. `tests/web` tests their behaviour in a browser.
 
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD as BASE64;
@@ -7,16 +7,16 @@ use hmac_sha256::Hash;
 
 use crate::support::{Server, program};
 
-/// Bytes that both may have together.
-const BOTH: usize = 40_000;
+/// The size limit of both files together.
+const TOTAL_BYTES: usize = 40_000;
 
 fn between<'t>(text: &'t str, before: &str, after: &str) -> &'t str {
-    let rest = text.split_once(before).expect("its beginning").1;
-    rest.split_once(after).expect("its end").0
+    let rest = text.split_once(before).expect("the start").1;
+    rest.split_once(after).expect("the end").0
 }
 
 #[test]
-fn the_console_and_the_module_are_served_and_small() {
+fn console_and_module_are_served_and_small() {
     let server = Server::start(&[]);
     let page = server.get("/");
     assert_eq!((page.status, page.header("Content-Type")), (200, Some("text/html; charset=utf-8")));
@@ -25,7 +25,7 @@ fn the_console_and_the_module_are_served_and_small() {
     assert_eq!(module.status, 200);
     assert_eq!(module.header("Content-Type"), Some("text/javascript; charset=utf-8"));
     assert!(module.text().contains("export function follow("));
-    assert!(page.body.len() + module.body.len() <= BOTH);
+    assert!(page.body.len() + module.body.len() <= TOTAL_BYTES);
     let head = server.connect().send_request("HEAD", "/").response_head();
     assert_eq!(head.header("Content-Length"), Some(&*page.body.len().to_string()));
     let posted = server.connect().post("/", "", "");
@@ -34,7 +34,7 @@ fn the_console_and_the_module_are_served_and_small() {
 }
 
 #[test]
-fn the_pages_policy_lets_run_what_is_in_it_and_nothing_else() {
+fn content_policy_allows_exactly_the_scripts_of_the_page() {
     let server = Server::start(&[]);
     let page = server.get("/");
     let policy = page.header("Content-Security-Policy").unwrap();
@@ -53,33 +53,33 @@ fn the_pages_policy_lets_run_what_is_in_it_and_nothing_else() {
         assert!(directives.contains(&directive), "{directive} is not in {policy}");
     }
     assert!(!policy.contains("unsafe"));
-    // The one address in it is the name of a format.
+    // The only address is an XML namespace.
     let addresses = page.text().replace("http://www.w3.org/2000/svg", "");
-    assert!(!addresses.contains("://"), "something is loaded from elsewhere");
+    assert!(!addresses.contains("://"), "the page refers to another host");
     for path in ["/", "/longpoll.js"] {
         assert_eq!(server.get(path).header("X-Content-Type-Options"), Some("nosniff"));
     }
 }
 
 #[test]
-fn a_browser_that_has_a_file_is_not_sent_it_again() {
+fn unchanged_file_is_answered_with_304() {
     let server = Server::start(&[]);
     for path in ["/", "/longpoll.js"] {
         let mut client = server.connect();
         let first = client.get(path);
         assert_eq!(first.header("Cache-Control"), Some("no-cache"));
         let etag = first.header("ETag").unwrap();
-        let mut ask = |tags: &str| {
+        let mut request = |tags: &str| {
             let fields = format!("Host: localhost\r\nIf-None-Match: {tags}\r\n");
             client.send(format!("GET {path} HTTP/1.1\r\n{fields}\r\n")).response()
         };
         for tags in [etag, &format!("W/{etag}"), &format!("\"old\", {etag}"), "*"] {
-            let again = ask(tags);
+            let again = request(tags);
             assert_eq!((again.status, again.body.len()), (304, 0), "{tags}");
             assert_eq!(again.header("ETag"), Some(etag));
             assert_eq!(again.header("Content-Length"), None);
         }
-        let other = ask("\"old\"");
+        let other = request("\"old\"");
         assert_eq!((other.status, &other.body), (200, &first.body));
     }
     let tag = |path| server.get(path).header("ETag").unwrap().to_owned();
@@ -87,7 +87,7 @@ fn a_browser_that_has_a_file_is_not_sent_it_again() {
 }
 
 #[test]
-fn no_console_leaves_out_the_page_and_nothing_else() {
+fn no_console_removes_the_page_and_nothing_else() {
     let by_flag = Server::start(&["--no-console"]);
     let by_variable = Server::spawn(
         program()
@@ -109,13 +109,13 @@ fn no_console_leaves_out_the_page_and_nothing_else() {
 }
 
 #[test]
-fn a_switch_takes_no_value_but_on_or_off_in_the_environment() {
+fn switch_takes_only_on_or_off_in_the_environment() {
     let refused = |command: &mut std::process::Command| {
         let output = command.output().unwrap();
         assert_eq!(output.status.code(), Some(2));
         String::from_utf8(output.stderr).unwrap()
     };
     assert!(refused(program().arg("--no-console=yes")).contains("no-console"));
-    let said = refused(program().env("LONGPOLL_NO_CONSOLE", "perhaps"));
-    assert!(said.contains("LONGPOLL_NO_CONSOLE=perhaps: allowed is on or off"), "{said}");
+    let message = refused(program().env("LONGPOLL_NO_CONSOLE", "perhaps"));
+    assert!(message.contains("LONGPOLL_NO_CONSOLE=perhaps: allowed is on or off"), "{message}");
 }
