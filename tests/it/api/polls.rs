@@ -36,9 +36,9 @@ fn poll_is_released_by_publish() {
 #[test]
 fn poll_without_events_times_out_with_an_empty_page() {
     let server = Server::start(&[]);
-    let begun = Instant::now();
+    let started = Instant::now();
     let response = server.get("/topics/news?wait=0.05");
-    assert!(begun.elapsed() >= Duration::from_millis(50));
+    assert!(started.elapsed() >= Duration::from_millis(50));
     assert_eq!(response.status, 200);
     assert_eq!(
         response.json(),
@@ -141,13 +141,13 @@ fn wait_above_the_maximum_is_clamped() {
 #[test]
 fn jitter_shortens_a_wait_by_up_to_a_tenth_and_never_extends_it() {
     let server = Server::start(&["--wait-jitter", "10"]);
-    let begun = Instant::now();
+    let started = Instant::now();
     let mut polls: Vec<_> = (0..40).map(|_| server.connect()).collect();
     for poll in &mut polls {
         poll.send_request("GET", "/topics/news?wait=0.2");
     }
     let waits: Vec<_> = polls.iter_mut().map(|poll| seconds(&poll.response())).collect();
-    assert!(begun.elapsed() >= Duration::from_millis(180));
+    assert!(started.elapsed() >= Duration::from_millis(180));
     assert!(waits.iter().all(|wait| (0.18..=0.2).contains(wait)), "{waits:?}");
     assert!(waits.iter().any(|wait| (wait - waits[0]).abs() > 0.001), "no jitter: {waits:?}");
 }

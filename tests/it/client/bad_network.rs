@@ -60,7 +60,7 @@ fn killed_follower_resumes_after_its_saved_cursor() {
     for _ in 0..12 {
         server.publish_many("news", 10);
         newest += 10;
-        let before = saved_seq(&state);
+        let saved = saved_seq(&state);
         let proxy = proxy.url();
         let args = ["follow", "--format", "{seq}", "--state", &state, &proxy, "news"];
         let follow = RunningCommand::start(&args);
@@ -68,16 +68,16 @@ fn killed_follower_resumes_after_its_saved_cursor() {
         lines.extend(follow.kill());
         let seqs: Vec<u64> = lines.iter().map(|line| line.parse().unwrap()).collect();
         // The follower started right after the saved cursor and skipped nothing.
-        let expected: Vec<u64> = (before + 1..).take(seqs.len()).collect();
+        let expected: Vec<u64> = (saved + 1..).take(seqs.len()).collect();
         assert_eq!(seqs, expected);
         // The saved cursor is not ahead of the printed events.
-        assert!((before..=before + seqs.len() as u64).contains(&saved_seq(&state)));
+        assert!((saved..=saved + seqs.len() as u64).contains(&saved_seq(&state)));
     }
     let url = url(&server);
     let last = ["follow", "--wait", "0", "--format", "{seq}", "--state", &state, &url, "news"];
-    let before = saved_seq(&state);
+    let saved = saved_seq(&state);
     let (_, rest, _) = RunningCommand::start(&last).finish();
-    let expected: Vec<String> = (before + 1..=newest).map(|seq| seq.to_string()).collect();
+    let expected: Vec<String> = (saved + 1..=newest).map(|seq| seq.to_string()).collect();
     assert_eq!((rest, saved_seq(&state)), (expected, newest));
 }
 

@@ -134,12 +134,12 @@ fn man_and_shells_accept_the_texts() {
 }
 
 /// What bash completes for this line, whose last word is incomplete.
-fn completions_for(place: &Path, line: &str) -> Vec<String> {
+fn completions_for(file: &Path, line: &str) -> Vec<String> {
     let script = "source \"$0\"; COMP_WORDS=($1); ((COMP_CWORD = ${#COMP_WORDS[@]} - 1)); \
                   [[ $1 == *' ' ]] && { COMP_WORDS+=(''); ((COMP_CWORD += 1)); }; \
                   _longpoll; printf '%s\\n' \"${COMPREPLY[@]}\"";
     let mut bash = Command::new("bash");
-    let output = bash.args(["-c", script]).arg(place).arg(line).output().unwrap();
+    let output = bash.args(["-c", script]).arg(file).arg(line).output().unwrap();
     assert!(output.status.success() && output.stderr.is_empty(), "{output:?}");
     String::from_utf8(output.stdout).unwrap().split_whitespace().map(str::to_owned).collect()
 }
@@ -148,8 +148,8 @@ fn completions_for(place: &Path, line: &str) -> Vec<String> {
 fn bash_completes_commands_flags_and_their_words() {
     let folder = fresh_path("docs-bash");
     std::fs::create_dir(&folder).unwrap();
-    let place = folder.join("longpoll.bash");
-    std::fs::write(&place, completions::bash()).unwrap();
+    let file = folder.join("longpoll.bash");
+    std::fs::write(&file, completions::bash()).unwrap();
     for (line, expected) in [
         ("longpoll f", &["follow"][..]),
         ("longpoll ", &["serve", "token", "inspect", "repair", "follow", "publish"]),
@@ -163,11 +163,11 @@ fn bash_completes_commands_flags_and_their_words() {
         ("longpoll repair --", &["--new-epoch"]),
         ("longpoll follow --wait ", &[]),
     ] {
-        assert_eq!(completions_for(&place, line), expected, "{line:?}");
+        assert_eq!(completions_for(&file, line), expected, "{line:?}");
     }
     assert!(
-        completions_for(&place, "longpoll --tokens /etc/pass").contains(&"/etc/passwd".to_owned())
+        completions_for(&file, "longpoll --tokens /etc/pass").contains(&"/etc/passwd".to_owned())
     );
-    assert!(completions_for(&place, "longpoll --data /et").contains(&"/etc".to_owned()));
+    assert!(completions_for(&file, "longpoll --data /et").contains(&"/etc".to_owned()));
     std::fs::remove_dir_all(folder).unwrap();
 }

@@ -20,8 +20,8 @@ const NEEDS: [(&str, bool); 4] = [
 
 /// All lessons in reading order, without the library and the programs that they use.
 fn all_lessons() -> Vec<PathBuf> {
-    let place = Path::new(env!("CARGO_MANIFEST_DIR")).join("scripts/lessons");
-    let files = std::fs::read_dir(place).unwrap().map(|entry| entry.unwrap().path());
+    let dir = Path::new(env!("CARGO_MANIFEST_DIR")).join("scripts/lessons");
+    let files = std::fs::read_dir(dir).unwrap().map(|entry| entry.unwrap().path());
     let is_lesson = |file: &PathBuf| name(file).starts_with(|c: char| c.is_ascii_digit());
     let mut lessons: Vec<_> = files.filter(is_lesson).collect();
     lessons.sort();
@@ -47,21 +47,21 @@ fn name(file: &Path) -> &str {
 
 /// An empty directory for one run's temporary files.
 fn temp_dir(name: &str) -> PathBuf {
-    let place = Path::new(env!("CARGO_TARGET_TMPDIR")).join(name);
-    if place.exists() {
-        std::fs::remove_dir_all(&place).unwrap();
+    let dir = Path::new(env!("CARGO_TARGET_TMPDIR")).join(name);
+    if dir.exists() {
+        std::fs::remove_dir_all(&dir).unwrap();
     }
-    std::fs::create_dir_all(&place).unwrap();
-    place.canonicalize().unwrap()
+    std::fs::create_dir_all(&dir).unwrap();
+    dir.canonicalize().unwrap()
 }
 
 /// Files in a directory, and processes whose working directory it is.
-fn left_in(place: &Path) -> Vec<PathBuf> {
+fn left_in(dir: &Path) -> Vec<PathBuf> {
     let inside = |path: &Path| std::fs::read_dir(path).unwrap().flatten().map(|entry| entry.path());
     let runs_there = |process: &PathBuf| {
-        std::fs::read_link(process.join("cwd")).is_ok_and(|directory| directory.starts_with(place))
+        std::fs::read_link(process.join("cwd")).is_ok_and(|directory| directory.starts_with(dir))
     };
-    inside(place).chain(inside(Path::new("/proc")).filter(runs_there)).collect()
+    inside(dir).chain(inside(Path::new("/proc")).filter(runs_there)).collect()
 }
 
 /// Starts a lesson outside of the repository, with the program under test.

@@ -10,7 +10,7 @@
 //!   neither is `mod child;`.
 //!
 //! A cycle of such edges is an error. An item that both the facade and a child need therefore
-//! belongs into a child of its own.
+//! belongs in a child module.
 
 use std::collections::BTreeSet;
 

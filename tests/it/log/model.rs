@@ -15,12 +15,12 @@ use longpoll::names::{Name, TopicSet, TypeFilter};
 
 const TOPICS: [&str; 6] = ["a", "a.x", "a.y", "b", "b.x", "c"];
 const TOPIC_SETS: [&str; 8] = ["a", "b", "a*", "*", "a,b", "a.x,b*", "c,a.y", "nobody"];
-const TAGS: [&str; 3] = ["", "red", "blue"];
+const TYPES: [&str; 3] = ["", "red", "blue"];
 
 struct ModelEvent {
     seq: u64,
     topic: &'static str,
-    tag: &'static str,
+    event_type: &'static str,
     at: Instant,
     cost: u64,
     /// The number of the trim that removed the event, counted from one.
@@ -36,15 +36,15 @@ struct Model {
 /// A reader: its topics and types, its last cursor, and the number of trims when it got that cursor.
 struct Reader {
     topics: TopicSet,
-    asked: &'static str,
-    tags: &'static str,
+    patterns: &'static str,
+    types: &'static str,
     since: Since,
     seq: u64,
     issued: u64,
 }
 
-fn matches(asked: &str, topic: &str) -> bool {
-    asked.split(',').any(|pattern| match pattern.strip_suffix('*') {
+fn matches(patterns: &str, topic: &str) -> bool {
+    patterns.split(',').any(|pattern| match pattern.strip_suffix('*') {
         Some(prefix) => topic.starts_with(prefix),
         None => topic == pattern,
     })
@@ -74,12 +74,18 @@ impl Model {
         }
     }
 
-    fn publish(&mut self, topic: &'static str, tag: &'static str, sizes: &[usize], now: Instant) {
+    fn publish(
+        &mut self,
+        topic: &'static str,
+        event_type: &'static str,
+        sizes: &[usize],
+        now: Instant,
+    ) {
         self.expire(now);
         for size in sizes {
             let seq = self.events.len() as u64 + 1;
-            let cost = (size + tag.len() + EVENT_OVERHEAD) as u64;
-            self.events.push(ModelEvent { seq, topic, tag, at: now, cost, trimmed: None });
+            let cost = (size + event_type.len() + EVENT_OVERHEAD) as u64;
+            self.events.push(ModelEvent { seq, topic, event_type, at: now, cost, trimmed: None });
         }
         while self.kept(|t| t == topic).count() > self.retention.events {
             let oldest = self.kept(|t| t == topic).next();
@@ -103,7 +109,7 @@ impl Model {
         let mut lost = BTreeMap::new();
         for event in &self.events {
             let is_lost = event.trimmed.is_some_and(|number| number > reader.issued);
-            if is_lost && event.seq > reader.seq && matches(reader.asked, event.topic) {
+            if is_lost && event.seq > reader.seq && matches(reader.patterns, event.topic) {
                 *lost.entry(event.topic.to_owned()).or_insert(Some(0)).as_mut().unwrap() += 1;
             }
         }
@@ -112,10 +118,10 @@ impl Model {
 
     /// The kept events that match a reader.
     fn matching(&self, reader: &Reader) -> Vec<u64> {
-        self.kept(|t| matches(reader.asked, t))
+        self.kept(|t| matches(reader.patterns, t))
             .map(|index| &self.events[index])
             .filter(|event| {
-                reader.tags.is_empty() || reader.tags.split(',').any(|t| t == event.tag)
+                reader.types.is_empty() || reader.types.split(',').any(|t| t == event.event_type)
             })
             .map(|event| event.seq)
             .filter(|seq| *seq > reader.seq)
@@ -152,18 +158,18 @@ impl Pair {
     }
 
     fn publish(&mut self) {
-        let (topic, tag) = (self.pick(&TOPICS), self.pick(&TAGS));
+        let (topic, event_type) = (self.pick(&TOPICS), self.pick(&TYPES));
         let sizes: Vec<usize> =
             (0..self.random.usize(1..4)).map(|_| self.random.usize(..200)).collect();
         let drafts = sizes.iter().map(|size| Draft {
-            tag: Name::new(tag),
+            tag: Name::new(event_type),
             form: Form::Text,
             content_type: None,
             body: vec![b'x'; *size].into(),
         });
         match self.log.append(&Name::new(topic).unwrap(), drafts.collect(), None, self.clock) {
             Ok(Appended::Now(cursor)) => {
-                self.model.publish(topic, tag, &sizes, self.clock.at);
+                self.model.publish(topic, event_type, &sizes, self.clock.at);
                 assert_eq!(cursor.seq, self.model.events.len() as u64);
             }
             Ok(Appended::Before(_)) => panic!("a publish without a key was a repeat"),
@@ -184,11 +190,11 @@ impl Pair {
     }
 
     fn reader(&mut self) -> Reader {
-        let asked = self.pick(&TOPIC_SETS);
+        let patterns = self.pick(&TOPIC_SETS);
         Reader {
-            topics: TopicSet::parse(asked).unwrap(),
-            asked,
-            tags: self.pick(&["", "", "red", "blue,red"]),
+            topics: TopicSet::parse(patterns).unwrap(),
+            patterns,
+            types: self.pick(&["", "", "red", "blue,red"]),
             since: match self.random.u8(..3) {
                 0 => Since::Start,
                 1 => Since::Now,
@@ -226,9 +232,9 @@ impl Pair {
         let topics = reader.topics.clone();
         let limit = self.pick(&[1, 2, 5, 1000]);
         let on_gap = self.pick(&[OnGap::Fail, OnGap::Skip]);
-        let types = match reader.tags {
+        let types = match reader.types {
             "" => TypeFilter::default(),
-            tags => TypeFilter::parse(tags).unwrap(),
+            types => TypeFilter::parse(types).unwrap(),
         };
         let ask = Ask { topics: &topics, types: &types, limit, bytes: usize::MAX, on_gap };
         let lost = self.model.lost(reader);
@@ -280,7 +286,7 @@ impl Pair {
         let matching = self.model.matching(reader);
         let (now, later) = matching.split_at(limit.min(matching.len()));
         let seqs: Vec<u64> = slice.events.iter().map(|event| event.seq).collect();
-        assert_eq!(seqs, now, "{:?} {:?}", reader.asked, reader.tags);
+        assert_eq!(seqs, now, "{:?} {:?}", reader.patterns, reader.types);
         assert_eq!(slice.behind(seqs.len()), later.len() as u64);
         // A page may end after any of its events.
         let taken = if seqs.is_empty() { 0 } else { self.random.clone().usize(1..=seqs.len()) };

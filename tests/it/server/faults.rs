@@ -85,19 +85,19 @@ fn small_server(places: &str, polls: &str) -> Server {
 fn reset_connections_release_all_capacity() {
     let server = small_server("8", "6");
     let in_flight = server.metric("answers_in_flight_bytes");
-    for begun in beginnings() {
+    for beginning in beginnings() {
         for round in 0..3 {
             wait_until("the connections of the last round are closed", || {
                 server.metric("connections") == 1.0
             });
             let mut clients: Vec<_> = (0..6).map(|_| server.connect()).collect();
             for client in &mut clients {
-                client.shrink_receive_buffer().send(&begun);
+                client.shrink_receive_buffer().send(&beginning);
             }
             // One round resets before the server has read the requests, the next one after.
-            if round > 0 && begun.starts_with(HELD) {
+            if round > 0 && beginning.starts_with(HELD) {
                 server.wait_until_held(6);
-            } else if round > 0 && begun.starts_with(LARGE) {
+            } else if round > 0 && beginning.starts_with(LARGE) {
                 assert!(clients.iter_mut().all(|client| client.response_head().status == 200));
             }
             clients.into_iter().for_each(Client::reset);
@@ -111,21 +111,21 @@ fn reset_connections_release_all_capacity() {
 #[test]
 fn half_closed_connections_are_answered_and_release_all_capacity() {
     let server = small_server("8", "6");
-    for begun in beginnings() {
+    for beginning in beginnings() {
         let mut clients: Vec<_> = (0..6).map(|_| server.connect()).collect();
         for client in &mut clients {
-            client.send(&begun).close_write();
+            client.send(&beginning).close_write();
         }
         for client in &mut clients {
             let answers = String::from_utf8(client.read_to_end()).unwrap();
             let answered = answers.matches("HTTP/1.1 200 OK").count();
-            if begun.starts_with(LARGE) {
+            if beginning.starts_with(LARGE) {
                 assert_eq!(answered, MANY);
-            } else if begun.starts_with("GET /health") && begun.ends_with("\r\n\r\n") {
+            } else if beginning.starts_with("GET /health") && beginning.ends_with("\r\n\r\n") {
                 assert_eq!(answered, 1, "{answers:?}");
             } else {
                 // A held poll whose client has closed its sending direction counts as gone.
-                assert_eq!(answered, 0, "{begun:?}: {answers:?}");
+                assert_eq!(answered, 0, "{beginning:?}: {answers:?}");
             }
         }
     }

@@ -79,7 +79,7 @@ fn connection_above_the_cap_is_refused_while_all_others_are_busy() {
 
 #[test]
 fn idle_connection_is_evicted() {
-    for begun in [
+    for beginning in [
         "",
         "\r\n",
         "GET /health HTTP/1.1\r\n",
@@ -88,15 +88,15 @@ fn idle_connection_is_evicted() {
     ] {
         let server = Server::start(&["--max-connections", "2"]);
         let (mut silent, mut client) = (server.connect(), server.connect());
-        silent.send(begun);
+        silent.send(beginning);
         let idle_since = Instant::now();
         wait_until("the silent connection is idle for long enough", || {
             assert_eq!(client.get("/health").status, 200);
             idle_since.elapsed() > Duration::from_millis(300)
         });
         let mut third = server.connect();
-        assert_eq!(third.get("/health").status, 200, "{begun:?}");
-        assert!(silent.is_closed(), "{begun:?}");
+        assert_eq!(third.get("/health").status, 200, "{beginning:?}");
+        assert!(silent.is_closed(), "{beginning:?}");
         assert_eq!(third.get("/topics/news?wait=0").seqs(), [0; 0]);
     }
 }
@@ -211,7 +211,7 @@ fn topic_above_the_cap_is_refused_until_one_is_empty() {
 fn late_head_or_body_is_refused() {
     let flags = ["--head-timeout", "100ms", "--body-timeout", "100ms"];
     let server = Server::start(&flags);
-    for begun in [
+    for beginning in [
         "G",
         "GET /health HTTP/1.1\r\nHost: localhost\r\n",
         "POST /topics/news HTTP/1.1\r\nHost: localhost\r\nContent-Length: 9\r\n\r\nhel",
@@ -219,10 +219,10 @@ fn late_head_or_body_is_refused() {
     ] {
         let mut client = server.connect();
         let sent = Instant::now();
-        let response = client.send(begun).response();
+        let response = client.send(beginning).response();
         assert!(sent.elapsed() >= Duration::from_millis(100));
-        assert_eq!(response.status, 408, "{begun:?}");
-        let part = if begun.starts_with("POST") { "body" } else { "head" };
+        assert_eq!(response.status, 408, "{beginning:?}");
+        let part = if beginning.starts_with("POST") { "body" } else { "head" };
         assert!(response.detail().contains(part), "{}", response.detail());
         assert_eq!(response.header("Connection"), Some("close"));
         assert!(client.is_closed());
@@ -233,19 +233,19 @@ fn late_head_or_body_is_refused() {
 #[test]
 fn slow_bytes_do_not_extend_the_time_for_a_head_or_a_body() {
     let server = Server::start(&["--head-timeout", "100ms", "--body-timeout", "100ms"]);
-    for begun in [
+    for beginning in [
         "GET /health HTTP/1.1\r\nHost: localhost\r\nX: ",
         "POST /topics/news HTTP/1.1\r\nHost: localhost\r\nContent-Length: 65536\r\n\r\n",
     ] {
         let mut client = server.connect();
         let mut pace = server.connect();
-        client.send(begun);
+        client.send(beginning);
         wait_until("the time-out is over", || {
             client.send("x");
             pace.get("/health");
             !client.has_received_nothing()
         });
-        assert_eq!(client.response().status, 408, "{begun:?}");
+        assert_eq!(client.response().status, 408, "{beginning:?}");
     }
 }
 
@@ -258,9 +258,9 @@ fn connection_that_stays_idle_is_closed_without_a_response() {
     assert_eq!(client.get("/health").status, 200);
     assert!(client.is_closed());
     // A held poll is not idle.
-    let begun = Instant::now();
+    let started = Instant::now();
     assert_eq!(server.get("/topics/news?wait=0.3").json()["reason"], "timeout");
-    assert!(begun.elapsed() >= Duration::from_millis(300));
+    assert!(started.elapsed() >= Duration::from_millis(300));
 }
 
 #[test]
@@ -290,7 +290,7 @@ fn client_that_starts_to_read_late_gets_all_responses() {
 #[test]
 fn client_with_a_request_is_served_before_silent_connections() {
     raise_descriptor_limit();
-    for begun in [
+    for beginning in [
         "",
         "GET /metrics HTTP/1.1\r\nHost: localhost\r\nX-More: ",
         "POST /topics/news HTTP/1.1\r\nHost: localhost\r\nContent-Length: 9\r\n\r\nhel",
@@ -299,14 +299,14 @@ fn client_with_a_request_is_served_before_silent_connections() {
         // More than the admission queue holds.
         let mut crowd: Vec<_> = (0..3_000).map(|_| server.connect()).collect();
         for one in &mut crowd {
-            one.send(begun);
+            one.send(beginning);
         }
         // In order of arrival, all of them would have been admitted and evicted first.
         let page = server.get("/metrics");
         let name = "\nlongpoll_connections_gave_way_total ";
         let gave_way = page.text().split(name).nth(1).and_then(|rest| rest.lines().next());
         let gave_way: usize = gave_way.expect("the metric").parse().unwrap();
-        assert!(gave_way < 300, "{gave_way} were admitted first, with {begun:?}");
+        assert!(gave_way < 300, "{gave_way} were admitted first, with {beginning:?}");
     }
 }
 

@@ -69,13 +69,13 @@ fn poll(address: SocketAddr, since: &str, wait: u32) -> Option<Value> {
 /// Publishes one body after the other and retries each with its key until it is acknowledged.
 fn publisher(
     address: &Mutex<SocketAddr>,
-    known: &Mutex<Observed>,
+    observed: &Mutex<Observed>,
     more: &Condvar,
     stop: &AtomicBool,
-    who: usize,
+    id: usize,
 ) {
     for number in 0.. {
-        let body = format!("{who}-{number}");
+        let body = format!("{id}-{number}");
         loop {
             if stop.load(Ordering::Relaxed) {
                 return;
@@ -84,9 +84,9 @@ fn publisher(
             let Some(response) = publish(to, &body) else { continue };
             assert_ne!(response["status"], 410);
             let Some(seq) = response["seq"].as_u64() else { continue };
-            let mut known = known.lock().unwrap();
-            known.epoch(response["cursor"].as_str().unwrap());
-            let before = known.acknowledged.insert(seq, body.clone());
+            let mut observed = observed.lock().unwrap();
+            observed.epoch(response["cursor"].as_str().unwrap());
+            let before = observed.acknowledged.insert(seq, body.clone());
             assert_eq!(before, None, "seq {seq} was issued twice");
             more.notify_one();
             break;
@@ -95,28 +95,28 @@ fn publisher(
 }
 
 /// Polls along `next` until it is stopped.
-fn poller(address: &Mutex<SocketAddr>, known: &Mutex<Observed>, stop: &AtomicBool) {
+fn poller(address: &Mutex<SocketAddr>, observed: &Mutex<Observed>, stop: &AtomicBool) {
     let mut since = "start".to_owned();
     let mut last = 0;
     while !stop.load(Ordering::Relaxed) {
         let to = *address.lock().unwrap();
         let Some(response) = poll(to, &since, 1) else { continue };
         let Some(events) = response["events"].as_array() else { panic!("{response}") };
-        let mut known = known.lock().unwrap();
+        let mut observed = observed.lock().unwrap();
         for event in events {
             let seq = event["seq"].as_u64().unwrap();
             assert_eq!(seq, last + 1, "an event is missing or repeated");
             last = seq;
-            known.shown.insert(seq, event["data"].as_str().unwrap().to_owned());
+            observed.shown.insert(seq, event["data"].as_str().unwrap().to_owned());
         }
         response["next"].as_str().unwrap().clone_into(&mut since);
-        known.epoch(&since);
+        observed.epoch(&since);
     }
 }
 
-fn start(place: &Path) -> Server {
+fn start(dir: &Path) -> Server {
     let flags = ["--retain-events", "100000000", "--retain-bytes", "1GiB"];
-    start_with_data(place, &flags)
+    start_with_data(dir, &flags)
 }
 
 #[test]
@@ -124,38 +124,38 @@ fn server_that_is_killed_repeatedly_loses_and_changes_nothing() {
     let crashes = std::env::var("LONGPOLL_CRASHES").ok().and_then(|n| n.parse().ok());
     let crashes = crashes.unwrap_or(CRASHES);
     // A long run may share the machine with the ordinary tests.
-    let place = fresh_path(&format!("store-crash-{}", std::process::id()));
-    let mut server = start(&place);
+    let dir = fresh_path(&format!("store-crash-{}", std::process::id()));
+    let mut server = start(&dir);
     let address = Mutex::new(server.address);
-    let (known, stop) = (Mutex::new(Observed::default()), AtomicBool::new(false));
+    let (observed, stop) = (Mutex::new(Observed::default()), AtomicBool::new(false));
     let more = Condvar::new();
     let random = fastrand::Rng::new().get_seed();
     println!("seed {random}");
     let mut random = fastrand::Rng::with_seed(random);
     thread::scope(|scope| {
-        for who in 0..PUBLISHERS {
-            let (address, known, more, stop) = (&address, &known, &more, &stop);
-            scope.spawn(move || publisher(address, known, more, stop, who));
+        for id in 0..PUBLISHERS {
+            let (address, observed, more, stop) = (&address, &observed, &more, &stop);
+            scope.spawn(move || publisher(address, observed, more, stop, id));
         }
-        scope.spawn(|| poller(&address, &known, &stop));
+        scope.spawn(|| poller(&address, &observed, &stop));
         // Stops the threads also when this scope panics.
         let _stop = StopOnDrop(&stop);
         for _ in 0..crashes {
-            let target = known.lock().unwrap().acknowledged.len() + random.usize(1..40);
-            let mut now = known.lock().unwrap();
+            let target = observed.lock().unwrap().acknowledged.len() + random.usize(1..40);
+            let mut now = observed.lock().unwrap();
             while now.acknowledged.len() < target {
-                let (again, late) = more.wait_timeout(now, TEST_TIMEOUT).unwrap();
-                assert!(!late.timed_out(), "no publish is acknowledged any more");
-                now = again;
+                let (guard, timeout) = more.wait_timeout(now, TEST_TIMEOUT).unwrap();
+                assert!(!timeout.timed_out(), "no publish is acknowledged any more");
+                now = guard;
             }
             drop(now);
             server.signal(9);
             server.wait();
-            server = start(&place);
+            server = start(&dir);
             *address.lock().unwrap() = server.address;
         }
     });
-    let known = known.into_inner().unwrap();
+    let observed = observed.into_inner().unwrap();
     let mut kept = BTreeMap::new();
     let mut since = "start".to_owned();
     loop {
@@ -170,8 +170,8 @@ fn server_that_is_killed_repeatedly_loses_and_changes_nothing() {
         }
     }
     let missing =
-        known.acknowledged.iter().filter(|(seq, body)| kept.get(seq) != Some(body)).count();
-    let changed = known.shown.iter().filter(|(seq, body)| kept.get(seq) != Some(body)).count();
+        observed.acknowledged.iter().filter(|(seq, body)| kept.get(seq) != Some(body)).count();
+    let changed = observed.shown.iter().filter(|(seq, body)| kept.get(seq) != Some(body)).count();
     let mut bodies: Vec<_> = kept.values().collect();
     bodies.sort();
     let all = bodies.len();
@@ -179,13 +179,13 @@ fn server_that_is_killed_repeatedly_loses_and_changes_nothing() {
     println!(
         "{crashes} crashes, {} acknowledged, {} shown, {all} kept: missing {missing}, changed {changed}, \
          twice {}, epochs {}",
-        known.acknowledged.len(),
-        known.shown.len(),
+        observed.acknowledged.len(),
+        observed.shown.len(),
         all - bodies.len(),
-        known.epochs.len()
+        observed.epochs.len()
     );
-    assert_eq!((missing, changed, all - bodies.len(), known.epochs.len()), (0, 0, 0, 1));
-    assert!(known.acknowledged.len() > crashes as usize);
+    assert_eq!((missing, changed, all - bodies.len(), observed.epochs.len()), (0, 0, 0, 1));
+    assert!(observed.acknowledged.len() > crashes as usize);
     drop(server);
-    std::fs::remove_dir_all(&place).unwrap();
+    std::fs::remove_dir_all(&dir).unwrap();
 }

@@ -53,12 +53,12 @@ fn every_changed_byte_is_detected() {
     let tail = last_commit(&storage, newest);
     for name in &names {
         let length = storage.with_file(name, |bytes| bytes.len());
-        for place in 0..length {
-            let bit = place % 8;
+        for position in 0..length {
+            let bit = position % 8;
             let disk = storage.copy();
-            disk.with_file(name, |bytes| bytes[place] ^= 1 << bit);
-            let case = format!("{name}, byte {place} of {length}, bit {bit}");
-            let may_tear = name == newest && place >= tail;
+            disk.with_file(name, |bytes| bytes[position] ^= 1 << bit);
+            let case = format!("{name}, byte {position} of {length}, bit {bit}");
+            let may_tear = name == newest && position >= tail;
             match TestStore::open(&disk, Sync::Always, store.now) {
                 Ok(opened) => {
                     assert!(may_tear && opened.report.torn.is_some(), "{case}: not detected");
@@ -69,10 +69,10 @@ fn every_changed_byte_is_detected() {
                 Err(Failure::Damaged(damage)) => {
                     assert!(!may_tear, "{case}: refused");
                     assert_eq!(&damage.file, name, "{case}");
-                    assert!(damage.at <= place as u64, "{case}: {damage}");
+                    assert!(damage.at <= position as u64, "{case}: {damage}");
                 }
                 // A changed digit in the first line is another format version.
-                Err(Failure::Newer(why)) => assert!(place < 17 && why.contains(name), "{case}"),
+                Err(Failure::Newer(why)) => assert!(position < 17 && why.contains(name), "{case}"),
                 Err(failure) => panic!("{case}: {failure}"),
             }
         }
@@ -127,11 +127,11 @@ fn damaged_lock_file_does_not_prevent_opening() {
     let (storage, store) = small_store();
     let length = storage.with_file("lock", |bytes| bytes.len());
     assert!(length > 20);
-    for place in 0..length {
+    for position in 0..length {
         let disk = storage.copy();
-        disk.with_file("lock", |bytes| bytes[place] ^= 1);
+        disk.with_file("lock", |bytes| bytes[position] ^= 1);
         let opened = TestStore::open(&disk, Sync::Always, store.now).unwrap();
-        assert_eq!(opened.view(), store.view(), "byte {place}");
+        assert_eq!(opened.view(), store.view(), "byte {position}");
     }
 }
 
@@ -193,14 +193,14 @@ fn copy_without_a_lock_file_is_checked_as_well() {
     let (start, end) = storage.with_file(&newest, |bytes| {
         (bytes.iter().position(|b| *b == b'\n').unwrap() + 1, bytes.len())
     });
-    for place in (start..end).step_by(3) {
+    for position in (start..end).step_by(3) {
         let disk = storage.copy();
         longpoll::store::disk::Disk::remove(&disk, "lock").unwrap();
-        disk.with_file(&newest, |bytes| bytes[place] ^= 4);
+        disk.with_file(&newest, |bytes| bytes[position] ^= 4);
         let opened = TestStore::open_with_identity(&disk, Sync::Always, store.now, "elsewhere");
         // Without the lock file, a change of the line end before the last commit looks like a
         // torn commit.
-        let may_tear = place + 1 >= tail;
-        assert_eq!(opened.is_ok(), may_tear, "{newest}, byte {place} of {end}, tail {tail}");
+        let may_tear = position + 1 >= tail;
+        assert_eq!(opened.is_ok(), may_tear, "{newest}, byte {position} of {end}, tail {tail}");
     }
 }

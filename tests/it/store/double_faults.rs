@@ -124,12 +124,12 @@ fn fault_during_the_recovery_from_a_power_cut_loses_nothing() {
             (SurvivingWrites::TornStart, SurvivingRenames::All),
             (SurvivingWrites::TornEnd, SurvivingRenames::RemovalsOnly),
         ] {
-            let begun = storage.after_power_cut(writes, renames);
-            let recovered = begun.copy();
+            let crashed = storage.after_power_cut(writes, renames);
+            let recovered = crashed.copy();
             TestStore::open(&recovered, Sync::Always, now).unwrap();
             for second in 0..recovered.operations() {
                 for fault in [Fault::PowerCut, Fault::ShortWrite] {
-                    let disk = begun.copy();
+                    let disk = crashed.copy();
                     disk.fail_at(second, fault);
                     match TestStore::open(&disk, Sync::Always, now) {
                         Ok(_) | Err(Failure::Io(_)) => {}

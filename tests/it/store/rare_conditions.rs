@@ -126,12 +126,12 @@ fn largest_seq_is_damage() {
     let storage = SimulatedDisk::default();
     let name = file_name(u64::MAX);
     let store = TestStore::open(&SimulatedDisk::default(), Sync::Always, start_time()).unwrap();
-    let begun = longpoll::store::header::Begun {
+    let header = longpoll::store::header::Begun {
         next: u64::MAX,
         first: u64::MAX,
         ..store.store.journal.begun.clone()
     };
-    let bytes = longpoll::store::header::begin(&begun, &longpoll::log::Snapshot::default());
+    let bytes = longpoll::store::header::begin(&header, &longpoll::log::Snapshot::default());
     Disk::create(&storage, &name).unwrap().write_at(&bytes, 0).unwrap();
     match TestStore::open(&storage, Sync::Always, start_time()) {
         Err(Failure::Damaged(_)) => {}

@@ -78,13 +78,13 @@ fn damages(names: &[String]) -> Vec<(&'static str, Vec<(String, usize)>)> {
     ]
 }
 
-fn damage(storage: &SimulatedDisk, places: &[(String, usize)]) {
-    for (name, from_end) in places {
+fn damage(storage: &SimulatedDisk, positions: &[(String, usize)]) {
+    for (name, from_end) in positions {
         storage.with_file(name, |bytes| {
-            let place = bytes.len().checked_sub(*from_end);
+            let position = bytes.len().checked_sub(*from_end);
             // The header is the second line.
             let header = bytes.iter().position(|b| *b == b'\n').unwrap() + 20;
-            bytes[place.filter(|place| *place > 20).unwrap_or(header)] ^= 1;
+            bytes[position.filter(|position| *position > 20).unwrap_or(header)] ^= 1;
         });
     }
 }
@@ -107,23 +107,24 @@ fn interrupted_repair_is_completed_by_the_next_one() {
     assert!(names.len() >= 3, "{names:?}");
     let before = store.view().events;
     let mut interruptions = 0;
-    for (which, places) in damages(&names) {
+    for (damage_name, positions) in damages(&names) {
         let damaged = storage.copy();
-        damage(&damaged, &places);
+        damage(&damaged, &positions);
         let uninterrupted = damaged.copy();
         let operations_before = uninterrupted.operations();
-        repair(&uninterrupted, RepairAsked::Damage).unwrap_or_else(|e| panic!("{which}: {e}"));
+        repair(&uninterrupted, RepairAsked::Damage)
+            .unwrap_or_else(|e| panic!("{damage_name}: {e}"));
         let operations = uninterrupted.operations() - operations_before;
         let (expected, epoch) = kept(&uninterrupted, &store).unwrap();
         assert_ne!(epoch, store.epoch());
         let seqs: Vec<u64> = expected.events.iter().map(|event| event.0).collect();
-        assert!(seqs.is_sorted_by(|a, b| a < b), "{which}: {seqs:?}");
+        assert!(seqs.is_sorted_by(|a, b| a < b), "{damage_name}: {seqs:?}");
         let lost = before.iter().filter(|event| !expected.events.contains(event)).count();
-        assert!(lost <= places.len(), "{which}: {lost} events were lost");
+        assert!(lost <= positions.len(), "{damage_name}: {lost} events were lost");
         let set_aside = set_aside_files(&uninterrupted);
-        let mut files: Vec<&String> = places.iter().map(|(name, _)| name).collect();
+        let mut files: Vec<&String> = positions.iter().map(|(name, _)| name).collect();
         files.dedup();
-        assert_eq!(set_aside.len(), files.len(), "{which}");
+        assert_eq!(set_aside.len(), files.len(), "{damage_name}");
         for operation in 0..operations {
             for fault in [Fault::PowerCut, Fault::Error, Fault::ShortWrite] {
                 let disk = damaged.copy();
@@ -131,7 +132,7 @@ fn interrupted_repair_is_completed_by_the_next_one() {
                 let was_interrupted = repair(&disk, RepairAsked::Damage).is_err();
                 for (writes, renames) in states_after(fault) {
                     let case =
-                        format!("{which}, {fault:?} at {operation}, {writes:?}, {renames:?}");
+                        format!("{damage_name}, {fault:?} at {operation}, {writes:?}, {renames:?}");
                     let disk = disk.after_power_cut(writes, renames);
                     match kept(&disk, &store) {
                         // If a server opens the store as it is, no event is missing.
@@ -220,7 +221,7 @@ fn store_of_a_newer_version_is_not_repaired() {
 fn leftover_of_a_compacted_segment_does_not_affect_a_repair() {
     let storage = SimulatedDisk::default();
     let mut store = TestStore::open(&storage, Sync::Always, start_time()).unwrap();
-    let mut tried = 0;
+    let mut leftovers = 0;
     for step in scenario() {
         let before: BTreeMap<_, _> = segments(&storage)
             .into_iter()
@@ -241,8 +242,8 @@ fn leftover_of_a_compacted_segment_does_not_affect_a_repair() {
             repair(&disk, RepairAsked::Damage).unwrap();
             assert_eq!(kept(&disk, &store).unwrap().0.events, expected, "{name}");
             assert!(set_aside_files(&disk).is_empty(), "{name}");
-            tried += 1;
+            leftovers += 1;
         }
     }
-    assert!(tried > 0, "no segment was merged with its neighbour");
+    assert!(leftovers > 0, "no segment was merged with its neighbour");
 }

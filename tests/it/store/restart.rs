@@ -14,8 +14,8 @@ fn run(args: &[&str]) -> Output {
     program().args(args).output().unwrap()
 }
 
-fn segments(place: &Path) -> Vec<PathBuf> {
-    let names = std::fs::read_dir(place).unwrap().map(|entry| entry.unwrap().path());
+fn segments(dir: &Path) -> Vec<PathBuf> {
+    let names = std::fs::read_dir(dir).unwrap().map(|entry| entry.unwrap().path());
     let mut names: Vec<_> =
         names.filter(|name| name.extension().is_some_and(|e| e == "log")).collect();
     names.sort();
@@ -45,8 +45,8 @@ fn copy(from: &Path, to: &Path) {
 
 #[test]
 fn killed_server_restarts_with_the_same_events_seqs_and_epoch() {
-    let place = fresh_path("store-kill");
-    let server = start_with_data(&place, &["--retain-events", "3"]);
+    let dir = fresh_path("store-kill");
+    let server = start_with_data(&dir, &["--retain-events", "3"]);
     let behind = server.publish("news", "0").next_cursor().to_owned();
     server.publish_many("news", 5);
     let first = keyed(&server, "other", "k", "keyed");
@@ -69,7 +69,7 @@ fn killed_server_restarts_with_the_same_events_seqs_and_epoch() {
     let topics = server.get("/topics").json();
     drop(server);
 
-    let server = start_with_data(&place, &["--retain-events", "3"]);
+    let server = start_with_data(&dir, &["--retain-events", "3"]);
     assert_eq!(server.get("/topics/*?wait=0").json(), all.json());
     assert_eq!(server.get("/topics").json(), topics);
     let again = server.get(&format!("/topics/news?since={behind}&wait=0"));
@@ -89,8 +89,8 @@ fn killed_server_restarts_with_the_same_events_seqs_and_epoch() {
 
 #[test]
 fn held_poll_is_released_by_a_durable_event() {
-    let place = fresh_path("store-poll");
-    let server = start_with_data(&place, &[]);
+    let dir = fresh_path("store-poll");
+    let server = start_with_data(&dir, &[]);
     let mut poll = server.hold_poll("/topics/news?since=now&wait=60");
     let published = server.publish("news", "hello").json();
     assert_eq!((&published["released"], &published["durable"]), (&json!(1), &json!(true)));
@@ -102,17 +102,17 @@ fn held_poll_is_released_by_a_durable_event() {
 #[test]
 fn without_sync_only_an_orderly_shutdown_keeps_the_epoch() {
     for sync in ["never", "1h", "10ms"] {
-        let place = fresh_path(&format!("store-sync-{sync}"));
-        let mut server = start_with_data(&place, &["--sync", sync]);
+        let dir = fresh_path(&format!("store-sync-{sync}"));
+        let mut server = start_with_data(&dir, &["--sync", sync]);
         let published = server.publish("news", "one");
         assert_eq!(published.json()["durable"], false);
         server.signal(15);
         assert!(server.wait().0.success());
-        let server = start_with_data(&place, &["--sync", sync]);
+        let server = start_with_data(&dir, &["--sync", sync]);
         let second = server.publish("news", "two");
         assert_eq!(epoch(&published), epoch(&second), "{sync}: orderly shutdown");
         drop(server);
-        let server = start_with_data(&place, &["--sync", sync]);
+        let server = start_with_data(&dir, &["--sync", sync]);
         let gap = server.get(&format!("/topics/news?since={}&wait=0", second.next_cursor()));
         assert_eq!((gap.status, &gap.json()["why"]), (410, &json!("epoch")), "{sync}");
     }
@@ -133,21 +133,21 @@ fn arguments_of_sync_inspect_and_repair_are_checked_first() {
         assert_eq!(refused.status.code(), Some(2), "{args:?}: {message}");
         assert!(message.contains(says), "{args:?}: {message}");
     }
-    let place = fresh_path("store-nowhere").join("deeper");
-    for args in [&["inspect", place.to_str().unwrap()][..], &["repair", place.to_str().unwrap()]] {
+    let dir = fresh_path("store-nowhere").join("deeper");
+    for args in [&["inspect", dir.to_str().unwrap()][..], &["repair", dir.to_str().unwrap()]] {
         let refused = run(args);
         let message = String::from_utf8_lossy(&refused.stderr).into_owned();
         assert_eq!(refused.status.code(), Some(1), "{args:?}: {message}");
         assert!(message.contains("deeper"), "{args:?}: {message}");
-        assert!(!place.exists());
+        assert!(!dir.exists());
     }
 }
 
 #[test]
 fn second_process_is_refused_while_the_directory_is_in_use() {
-    let place = fresh_path("store-two");
-    let server = start_with_data(&place, &[]);
-    let data = place.to_str().unwrap();
+    let dir = fresh_path("store-two");
+    let server = start_with_data(&dir, &[]);
+    let data = dir.to_str().unwrap();
     for args in [&["--listen", "127.0.0.1:0", "--data", data][..], &["repair", data]] {
         let second = run(args);
         let message = String::from_utf8_lossy(&second.stderr).into_owned();
@@ -160,8 +160,8 @@ fn second_process_is_refused_while_the_directory_is_in_use() {
 
 #[test]
 fn copy_of_a_directory_in_use_is_valid_and_starts_a_new_epoch() {
-    let (place, to) = (fresh_path("store-live"), fresh_path("store-copy"));
-    let server = start_with_data(&place, &["--retain-bytes", "2MiB", "--retain-events", "1000000"]);
+    let (dir, to) = (fresh_path("store-live"), fresh_path("store-copy"));
+    let server = start_with_data(&dir, &["--retain-bytes", "2MiB", "--retain-events", "1000000"]);
     let body = "x".repeat(10_000);
     let stop = AtomicBool::new(false);
     std::thread::scope(|scope| {
@@ -174,7 +174,7 @@ fn copy_of_a_directory_in_use_is_valid_and_starts_a_new_epoch() {
         let _stop = StopOnDrop(&stop);
         wait_until("there are several segments", || server.metric("store_segments") >= 4.0);
         for _ in 0..5 {
-            copy(&place, &to);
+            copy(&dir, &to);
             let output = run(&["inspect", to.to_str().unwrap()]);
             let text = String::from_utf8_lossy(&output.stdout).into_owned();
             assert!(output.status.success() && text.ends_with("valid\n"), "{text}");
@@ -191,9 +191,9 @@ fn copy_of_a_directory_in_use_is_valid_and_starts_a_new_epoch() {
 
 #[test]
 fn disk_usage_follows_retention() {
-    let place = fresh_path("store-retention");
+    let dir = fresh_path("store-retention");
     let flags = ["--retain-bytes", "1MiB", "--retain-events", "1000000"];
-    let server = start_with_data(&place, &flags);
+    let server = start_with_data(&dir, &flags);
     let (mut client, body) = (server.connect(), "y".repeat(8_000));
     // A busy topic, and a quiet one whose few events keep old segments alive.
     let most = 2 * (1 << 20) + 2 * (256 << 10) + 20_000;
@@ -204,24 +204,24 @@ fn disk_usage_follows_retention() {
         }
         assert_eq!(client.post("/topics/busy", "", &body).status, 201);
         let bytes = |path: &PathBuf| std::fs::metadata(path).map_or(0, |m| m.len());
-        largest = largest.max(segments(&place).iter().map(bytes).sum::<u64>());
+        largest = largest.max(segments(&dir).iter().map(bytes).sum::<u64>());
     }
     assert!(largest < most, "{largest} bytes on disk, allowed are {most}");
     assert!(largest > 1 << 20, "only {largest} bytes on disk");
     let before = server.get("/topics/*?wait=0&limit=1000").json();
     drop(server);
-    let server = start_with_data(&place, &flags);
+    let server = start_with_data(&dir, &flags);
     assert_eq!(server.get("/topics/*?wait=0&limit=1000").json(), before);
 }
 
 #[test]
 fn damaged_store_is_refused_with_the_place_and_repair_keeps_the_rest() {
-    let place = fresh_path("store-damage");
-    let data = place.to_str().unwrap();
-    let server = start_with_data(&place, &[]);
+    let dir = fresh_path("store-damage");
+    let data = dir.to_str().unwrap();
+    let server = start_with_data(&dir, &[]);
     let old = server.publish_many("news", 10);
     drop(server);
-    let segment = &segments(&place)[0];
+    let segment = &segments(&dir)[0];
     let mut bytes = std::fs::read(segment).unwrap();
     let at = bytes.windows(9).position(|w| w == b"\"text\":\"4").unwrap();
     let line = bytes[..at].iter().rposition(|b| *b == b'\n').unwrap() + 1;
@@ -244,7 +244,7 @@ fn damaged_store_is_refused_with_the_place_and_repair_keeps_the_rest() {
     let aside: PathBuf = format!("{}.damaged-1", segment.display()).into();
     assert_eq!(std::fs::read(aside).unwrap(), bytes, "the damaged segment is set aside");
     assert!(run(&["inspect", data]).status.success());
-    let server = start_with_data(&place, &[]);
+    let server = start_with_data(&dir, &[]);
     let response = server.get("/topics/news?wait=0");
     assert_eq!(response.seqs(), [1, 2, 3, 4, 6, 7, 8, 9, 10]);
     assert_ne!(epoch(&response), epoch(&old));
@@ -253,15 +253,15 @@ fn damaged_store_is_refused_with_the_place_and_repair_keeps_the_rest() {
 
 #[test]
 fn repair_starts_a_new_epoch_on_request() {
-    let place = fresh_path("store-rollback");
-    let data = place.to_str().unwrap();
-    let mut server = start_with_data(&place, &[]);
+    let dir = fresh_path("store-rollback");
+    let data = dir.to_str().unwrap();
+    let mut server = start_with_data(&dir, &[]);
     let first = server.publish("news", "one");
     server.signal(15);
     server.wait();
     let repaired = run(&["repair", "--new-epoch", data]);
     assert!(repaired.status.success());
-    let server = start_with_data(&place, &[]);
+    let server = start_with_data(&dir, &[]);
     let response = server.get("/topics/news?wait=0");
     assert_eq!(response.data(), ["one"]);
     assert_ne!(epoch(&response), epoch(&first));
@@ -269,12 +269,12 @@ fn repair_starts_a_new_epoch_on_request() {
 
 #[test]
 fn full_disk_refuses_publishes_until_there_is_space() {
-    let Some(place) = mount_small_file_system("store-full") else {
+    let Some(dir) = mount_small_file_system("store-full") else {
         println!("SKIPPED: no tmpfs can be mounted; only the simulated disk covers this");
         return;
     };
-    let data = place.join("data");
-    let filler = place.join("filler");
+    let data = dir.join("data");
+    let filler = dir.join("filler");
     let server = start_with_data(&data, &[]);
     let before = server.publish("news", "before").next_cursor().to_owned();
     std::fs::write(&filler, vec![0; 1 << 20]).unwrap_err();
@@ -301,5 +301,5 @@ fn full_disk_refuses_publishes_until_there_is_space() {
     let server = start_with_data(&data, &[]);
     assert_eq!(server.get("/topics/news?wait=0").seqs(), [1, 2]);
     drop(server);
-    let _ = std::process::Command::new("umount").arg(&place).status();
+    let _ = std::process::Command::new("umount").arg(&dir).status();
 }

@@ -98,18 +98,18 @@ fn assert_failure(output: &Output, parts: &[&str]) {
 fn systemd_is_notified_when_the_server_is_ready_and_when_it_stops() {
     for systemd in [Systemd::new("ready"), Systemd::abstract_socket()] {
         let mut server = Server::spawn(&mut systemd.server_command(&["--log", "error"]));
-        let (address, word) = (server.address, systemd.next_notification());
-        assert_eq!(word, format!("READY=1\nSTATUS=listening on http://{address}"));
+        let (address, notification) = (server.address, systemd.next_notification());
+        assert_eq!(notification, format!("READY=1\nSTATUS=listening on http://{address}"));
         assert_eq!(server.get("/health").status, 200);
         // The server drains until this incomplete request is over.
-        let mut begun = server.connect();
-        begun.send("GET /health HTTP/1.1\r\nHost: localhost\r\nX-Begun: ");
+        let mut incomplete = server.connect();
+        incomplete.send("GET /health HTTP/1.1\r\nHost: localhost\r\nX-Begun: ");
         wait_until("the request has started", || server.metric("connections") >= 2.0);
         assert!(systemd.has_received_nothing());
         server.signal(SIGTERM);
         assert_eq!(systemd.next_notification(), "STOPPING=1");
-        begun.send("yes\r\n\r\n");
-        assert_eq!(begun.response().json()["status"], "draining");
+        incomplete.send("yes\r\n\r\n");
+        assert_eq!(incomplete.response().json()["status"], "draining");
         assert_eq!(server.wait().0.code(), Some(0));
         assert!(systemd.has_received_nothing());
         assert_eq!(stderr_of(&mut server), "");
@@ -119,8 +119,8 @@ fn systemd_is_notified_when_the_server_is_ready_and_when_it_stops() {
 #[cfg(feature = "store")]
 #[test]
 fn server_that_cannot_open_its_store_is_never_ready() {
-    let (systemd, place) = (Systemd::new("store"), fresh_path("service-store"));
-    let data = ["--data", place.to_str().unwrap()];
+    let (systemd, path) = (Systemd::new("store"), fresh_path("service-store"));
+    let data = ["--data", path.to_str().unwrap()];
     let mut first = Server::spawn(&mut systemd.server_command(&data));
     assert!(systemd.next_notification().starts_with("READY=1\n"));
     // The second server finds the directory in use.
@@ -128,7 +128,7 @@ fn server_that_cannot_open_its_store_is_never_ready() {
     assert!(systemd.has_received_nothing());
     first.signal(SIGTERM);
     first.wait();
-    std::fs::remove_dir_all(place).unwrap();
+    std::fs::remove_dir_all(path).unwrap();
 }
 
 #[test]
@@ -164,16 +164,16 @@ fn watchdog_gets_no_ping_while_the_server_is_unhealthy() {
         _ => None,
     };
     let manager = Manager::from_env(env, test_logger().1).unwrap();
-    let (shutdown, looks) = (Shutdown::new().unwrap(), Cell::new(0));
+    let (shutdown, checks) = (Shutdown::new().unwrap(), Cell::new(0));
     manager.attend(&shutdown, || {
-        assert!(systemd.has_received_nothing(), "after {} looks", looks.get());
-        looks.set(looks.get() + 1);
-        if looks.get() == 4 {
+        assert!(systemd.has_received_nothing(), "after {} looks", checks.get());
+        checks.set(checks.get() + 1);
+        if checks.get() == 4 {
             shutdown.give();
         }
-        looks.get() == 4
+        checks.get() == 4
     });
-    assert_eq!((looks.get(), &*systemd.next_notification()), (4, "WATCHDOG=1"));
+    assert_eq!((checks.get(), &*systemd.next_notification()), (4, "WATCHDOG=1"));
     assert!(systemd.has_received_nothing());
 }
 
@@ -257,21 +257,21 @@ fn unreachable_systemd_does_not_prevent_serving() {
 }
 
 /// What a program writes to its stderr, which is a file; `is_journal` declares it the journal.
-fn journal(place: &Path, is_journal: bool, run: impl FnOnce(&mut Command)) -> String {
-    let file = File::create(place).unwrap();
+fn journal(path: &Path, is_journal: bool, run: impl FnOnce(&mut Command)) -> String {
+    let file = File::create(path).unwrap();
     let about = file.metadata().unwrap();
     let inode = about.ino() + u64::from(!is_journal);
     let mut command = program();
     command.env("JOURNAL_STREAM", format!("{}:{inode}", about.dev())).stderr(file);
     run(&mut command);
-    std::fs::read_to_string(place).unwrap()
+    std::fs::read_to_string(path).unwrap()
 }
 
 #[test]
 fn journal_lines_have_priorities_and_other_lines_have_times() {
     let folder = fresh_path("service-journal");
     std::fs::create_dir(&folder).unwrap();
-    let place = folder.join("stderr");
+    let path = folder.join("stderr");
     let serve = |command: &mut Command| {
         let flags = ["--listen", "0.0.0.0:0", "--log", "requests", "--max-connections", "1000000"];
         let mut server = Server::spawn(command.args(flags));
@@ -280,7 +280,7 @@ fn journal_lines_have_priorities_and_other_lines_have_times() {
         server.signal(SIGTERM);
         assert_eq!(server.wait().0.code(), Some(0));
     };
-    let log = journal(&place, true, serve);
+    let log = journal(&path, true, serve);
     for (priority, part) in [
         (4, "warning: --max-connections 1000000 lowered"),
         (4, "warning: whoever reaches"),
@@ -296,15 +296,15 @@ fn journal_lines_have_priorities_and_other_lines_have_times() {
     assert!(log.lines().all(|line| line.starts_with('<')), "{log}");
     assert!(!log.contains(">20"), "times: {log}");
 
-    let log = journal(&place, false, serve);
+    let log = journal(&path, false, serve);
     assert!(log.contains("Z warning: whoever reaches") && log.contains("Z stopped\n"), "{log}");
     assert!(!log.contains('<'), "{log}");
 
     let fail = |command: &mut Command| {
         assert_eq!(command.args(["--max-wait", "x"]).status().unwrap().code(), Some(2));
     };
-    assert!(journal(&place, true, fail).starts_with("<3>longpoll: --max-wait x: "));
-    assert!(journal(&place, false, fail).starts_with("longpoll: --max-wait x: "));
+    assert!(journal(&path, true, fail).starts_with("<3>longpoll: --max-wait x: "));
+    assert!(journal(&path, false, fail).starts_with("longpoll: --max-wait x: "));
     std::fs::remove_dir_all(folder).unwrap();
 }
 

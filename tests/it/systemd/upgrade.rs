@@ -35,7 +35,7 @@ struct Observed {
     not_done: Vec<String>,
     answers: u64,
     /// Responses with 503, because the server was draining.
-    put_off: u64,
+    unavailable: u64,
     /// Requests on a connection that had been idle for longer and was closed meanwhile.
     unanswered: u64,
 }
@@ -45,12 +45,12 @@ struct KeepAliveClient<'a> {
     address: SocketAddr,
     /// The open connection, and when its last request began.
     kept: Option<(HttpReader<TcpStream>, Instant)>,
-    seen: &'a Mutex<Observed>,
+    observed: &'a Mutex<Observed>,
 }
 
 impl<'a> KeepAliveClient<'a> {
-    fn new(address: SocketAddr, seen: &'a Mutex<Observed>) -> KeepAliveClient<'a> {
-        KeepAliveClient { address, kept: None, seen }
+    fn new(address: SocketAddr, observed: &'a Mutex<Observed>) -> KeepAliveClient<'a> {
+        KeepAliveClient { address, kept: None, observed }
     }
 
     fn connect(address: SocketAddr) -> HttpReader<TcpStream> {
@@ -63,34 +63,34 @@ impl<'a> KeepAliveClient<'a> {
     /// Sends one request; returns status and body, or `None` if the connection had been closed. A
     /// truncated response fails, and so does a missing response to a prompt request.
     fn request(&mut self, request: &str) -> Option<(u16, Value)> {
-        let begun = Instant::now();
+        let started = Instant::now();
         // On a new connection, the server cannot have waited before this moment.
         let (mut reader, waited) =
-            self.kept.take().unwrap_or_else(|| (KeepAliveClient::connect(self.address), begun));
+            self.kept.take().unwrap_or_else(|| (KeepAliveClient::connect(self.address), started));
         // The response shows whether the write succeeded.
         let _ = reader.stream_mut().write_all(request.as_bytes());
         let is_prompt = waited.elapsed() < PROMPT;
         let Some(response) = reader.response() else {
             assert!(reader.buffered().is_empty(), "only {:?}", reader.buffered().escape_ascii());
             assert!(!is_prompt, "no response to {request}");
-            self.seen.lock().unwrap().unanswered += 1;
+            self.observed.lock().unwrap().unanswered += 1;
             return None;
         };
         assert!(reader.buffered().is_empty(), "more than one response to {request}");
         if response.header("Connection") != Some("close") {
-            self.kept = Some((reader, begun));
+            self.kept = Some((reader, started));
         }
-        let mut seen = self.seen.lock().unwrap();
-        seen.answers += 1;
-        seen.put_off += u64::from(response.status == 503);
+        let mut observed = self.observed.lock().unwrap();
+        observed.answers += 1;
+        observed.unavailable += u64::from(response.status == 503);
         Some((response.status, response.json()))
     }
 }
 
 /// Sends one request after the other, each on a new connection, as curl does.
-fn one_shot_client(address: SocketAddr, seen: &Mutex<Observed>, stop: &AtomicBool) {
+fn one_shot_client(address: SocketAddr, observed: &Mutex<Observed>, stop: &AtomicBool) {
     while !stop.load(Ordering::Relaxed) {
-        let response = KeepAliveClient::new(address, seen)
+        let response = KeepAliveClient::new(address, observed)
             .request("GET /health HTTP/1.1\r\nHost: localhost\r\n\r\n");
         assert!(matches!(response, Some((200 | 503, _))), "{response:?}");
     }
@@ -105,22 +105,22 @@ fn post(body: &str) -> String {
 
 /// Publishes one text after the other, each exactly once and without a key: a retry would append
 /// another event.
-fn publisher(mut client: KeepAliveClient<'_>, more: &Condvar, stop: &AtomicBool, who: usize) {
+fn publisher(mut client: KeepAliveClient<'_>, more: &Condvar, stop: &AtomicBool, id: usize) {
     for number in 0.. {
         if stop.load(Ordering::Relaxed) {
             return;
         }
-        let body = format!("{who}-{number}");
+        let body = format!("{id}-{number}");
         let response = client.request(&post(&body));
-        let mut seen = client.seen.lock().unwrap();
+        let mut observed = client.observed.lock().unwrap();
         match response {
             Some((201, response)) => {
                 let seq = response["seq"].as_u64().unwrap();
-                let before = seen.acknowledged.insert(seq, body);
+                let before = observed.acknowledged.insert(seq, body);
                 assert_eq!(before, None, "seq {seq} was issued twice");
                 more.notify_all();
             }
-            Some((503, _)) | None => seen.not_done.push(body),
+            Some((503, _)) | None => observed.not_done.push(body),
             other => panic!("{other:?}"),
         }
     }
@@ -149,9 +149,9 @@ fn follower(mut client: KeepAliveClient<'_>) -> BTreeMap<u64, String> {
     }
 }
 
-fn start(socket: &TcpListener, place: &Path) -> Server {
+fn start(socket: &TcpListener, dir: &Path) -> Server {
     let mut command = systemd_command(socket.try_clone().unwrap().into(), "");
-    command.args(["--log", "error", "--data", place.to_str().unwrap()]);
+    command.args(["--log", "error", "--data", dir.to_str().unwrap()]);
     Server::spawn(command.args(["--retain-events", "100000000", "--retain-bytes", "1GiB"]))
 }
 
@@ -159,37 +159,39 @@ fn start(socket: &TcpListener, place: &Path) -> Server {
 fn restarts_on_the_same_socket_lose_nothing_and_refuse_nobody() {
     let restarts = std::env::var("LONGPOLL_RESTARTS").ok().and_then(|n| n.parse().ok());
     let restarts = restarts.unwrap_or(RESTARTS);
-    let place = fresh_path(&format!("upgrade-{}", std::process::id()));
+    let dir = fresh_path(&format!("upgrade-{}", std::process::id()));
     let socket = TcpListener::bind("127.0.0.1:0").unwrap();
     let address = socket.local_addr().unwrap();
-    let mut server = start(&socket, &place);
-    let (seen, more, stop) =
+    let mut server = start(&socket, &dir);
+    let (observed, more, stop) =
         (Mutex::new(Observed::default()), Condvar::new(), AtomicBool::new(false));
     let random = fastrand::Rng::new().get_seed();
     println!("seed {random}");
     let mut random = fastrand::Rng::with_seed(random);
     let shown: Vec<_> = thread::scope(|scope| {
         let followers: Vec<_> = (0..FOLLOWERS)
-            .map(|_| scope.spawn(|| follower(KeepAliveClient::new(address, &seen))))
+            .map(|_| scope.spawn(|| follower(KeepAliveClient::new(address, &observed))))
             .collect();
         let publishers: Vec<_> = (0..PUBLISHERS)
-            .map(|who| {
-                let (seen, more, stop) = (&seen, &more, &stop);
-                scope.spawn(move || publisher(KeepAliveClient::new(address, seen), more, stop, who))
+            .map(|id| {
+                let (observed, more, stop) = (&observed, &more, &stop);
+                scope.spawn(move || {
+                    publisher(KeepAliveClient::new(address, observed), more, stop, id);
+                })
             })
             .collect();
         for _ in 0..ONE_SHOT_CLIENTS {
-            scope.spawn(|| one_shot_client(address, &seen, &stop));
+            scope.spawn(|| one_shot_client(address, &observed, &stop));
         }
         // Stops the other threads also when this scope panics.
         let stop_on_drop = StopAndServeRest { stop: &stop };
         for _ in 0..restarts {
-            let mut now = seen.lock().unwrap();
-            let some = now.acknowledged.len() + random.usize(1..60);
-            while now.acknowledged.len() < some {
-                let (again, late) = more.wait_timeout(now, TEST_TIMEOUT).unwrap();
-                assert!(!late.timed_out(), "no publish is acknowledged any more");
-                now = again;
+            let mut now = observed.lock().unwrap();
+            let target = now.acknowledged.len() + random.usize(1..60);
+            while now.acknowledged.len() < target {
+                let (guard, timeout) = more.wait_timeout(now, TEST_TIMEOUT).unwrap();
+                assert!(!timeout.timed_out(), "no publish is acknowledged any more");
+                now = guard;
             }
             drop(now);
             server.signal(SIGTERM);
@@ -197,7 +199,7 @@ fn restarts_on_the_same_socket_lose_nothing_and_refuse_nobody() {
             // A client that connects while no server runs is served by the next one.
             let mut early = KeepAliveClient::connect(address);
             early.stream_mut().write_all(b"HEAD /topics/news?since=now HTTP/1.0\r\n\r\n").unwrap();
-            server = start(&socket, &place);
+            server = start(&socket, &dir);
             let mut head = String::new();
             early.stream_mut().read_to_string(&mut head).unwrap();
             assert!(head.starts_with("HTTP/1.1 200 "), "{head}");
@@ -206,27 +208,27 @@ fn restarts_on_the_same_socket_lose_nothing_and_refuse_nobody() {
         for publisher in publishers {
             publisher.join().unwrap();
         }
-        let end = KeepAliveClient::new(address, &seen).request(&post("end")).unwrap().1;
-        seen.lock().unwrap().acknowledged.insert(end["seq"].as_u64().unwrap(), "end".into());
+        let end = KeepAliveClient::new(address, &observed).request(&post("end")).unwrap().1;
+        observed.lock().unwrap().acknowledged.insert(end["seq"].as_u64().unwrap(), "end".into());
         followers.into_iter().map(|follower| follower.join().unwrap()).collect()
     });
-    let seen = seen.into_inner().unwrap();
+    let observed = observed.into_inner().unwrap();
     println!(
         "{restarts} restarts, {} answers, {} of them 503, {} requests found a kept connection closed, \
          {} events acknowledged",
-        seen.answers,
-        seen.put_off,
-        seen.unanswered,
-        seen.acknowledged.len()
+        observed.answers,
+        observed.unavailable,
+        observed.unanswered,
+        observed.acknowledged.len()
     );
     for shown in &shown {
-        assert_eq!(*shown, seen.acknowledged, "followers see exactly the acknowledged events");
+        assert_eq!(*shown, observed.acknowledged, "followers see exactly the acknowledged events");
     }
-    let happened = |text: &&String| seen.acknowledged.values().any(|body| body == *text);
-    assert_eq!(seen.not_done.iter().find(happened), None);
-    assert!(seen.acknowledged.len() > restarts as usize);
+    let happened = |text: &&String| observed.acknowledged.values().any(|body| body == *text);
+    assert_eq!(observed.not_done.iter().find(happened), None);
+    assert!(observed.acknowledged.len() > restarts as usize);
     drop(server);
-    std::fs::remove_dir_all(&place).unwrap();
+    std::fs::remove_dir_all(&dir).unwrap();
 }
 
 struct StopAndServeRest<'a> {
