@@ -5,7 +5,7 @@ use super::{files, markdown_files, read, root};
 
 /// The words that may not occur, spelled in parts because this file obeys the rule too.
 fn banned_words() -> [String; 4] {
-    [["who", "ever"], ["whom", "ever"], ["who", "m"], ["what", "ever"]].map(|parts| parts.concat())
+    [["who", "ever"], ["who", "mever"], ["who", "m"], ["what", "ever"]].map(|parts| parts.concat())
 }
 
 /// The lines, by number, that contain a banned word as a whole word, in upper or lower case.

@@ -13,6 +13,7 @@ use std::time::{Duration, Instant};
 
 use serde_json::Value;
 
+use crate::support::data_dir::StopOnDrop;
 use crate::support::http_reader::HttpReader;
 use crate::support::{Server, TEST_TIMEOUT, fresh_path, systemd_command};
 
@@ -155,6 +156,17 @@ fn start(socket: &TcpListener, dir: &Path) -> Server {
     Server::spawn(command.args(["--retain-events", "100000000", "--retain-bytes", "1GiB"]))
 }
 
+/// Waits until this number of further publishes is acknowledged.
+fn wait_for_publishes(observed: &Mutex<Observed>, more: &Condvar, count: usize) {
+    let mut observed = observed.lock().unwrap();
+    let target = observed.acknowledged.len() + count;
+    while observed.acknowledged.len() < target {
+        let (guard, timeout) = more.wait_timeout(observed, TEST_TIMEOUT).unwrap();
+        assert!(!timeout.timed_out(), "no publish is acknowledged any more");
+        observed = guard;
+    }
+}
+
 #[test]
 fn restarts_on_the_same_socket_lose_nothing_and_refuse_nobody() {
     let restarts = std::env::var("LONGPOLL_RESTARTS").ok().and_then(|n| n.parse().ok());
@@ -184,16 +196,9 @@ fn restarts_on_the_same_socket_lose_nothing_and_refuse_nobody() {
             scope.spawn(|| one_shot_client(address, &observed, &stop));
         }
         // Stops the other threads also when this scope panics.
-        let stop_on_drop = StopAndServeRest { stop: &stop };
+        let stop_on_drop = StopOnDrop(&stop);
         for _ in 0..restarts {
-            let mut now = observed.lock().unwrap();
-            let target = now.acknowledged.len() + random.usize(1..60);
-            while now.acknowledged.len() < target {
-                let (guard, timeout) = more.wait_timeout(now, TEST_TIMEOUT).unwrap();
-                assert!(!timeout.timed_out(), "no publish is acknowledged any more");
-                now = guard;
-            }
-            drop(now);
+            wait_for_publishes(&observed, &more, random.usize(1..60));
             server.signal(SIGTERM);
             assert_eq!(server.wait().0.code(), Some(0));
             // A client that connects while no server runs is served by the next one.
@@ -229,14 +234,4 @@ fn restarts_on_the_same_socket_lose_nothing_and_refuse_nobody() {
     assert!(observed.acknowledged.len() > restarts as usize);
     drop(server);
     std::fs::remove_dir_all(&dir).unwrap();
-}
-
-struct StopAndServeRest<'a> {
-    stop: &'a AtomicBool,
-}
-
-impl Drop for StopAndServeRest<'_> {
-    fn drop(&mut self) {
-        self.stop.store(true, Ordering::Relaxed);
-    }
 }
