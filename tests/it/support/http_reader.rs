@@ -176,3 +176,21 @@ impl Response {
         json["detail"].as_str().expect("a detail").to_owned()
     }
 }
+
+#[test]
+fn reader_splits_a_stream_into_messages_and_keeps_an_incomplete_one() {
+    let stream = "HTTP/1.1 100 Continue\r\n\r\nHTTP/1.1 201 Created\r\ncontent-length: 2\r\n\r\nok\
+                  3\r\nabc\r\nHTTP/1.1 200 OK\r\nContent-Length: 9\r\n\r\ncut";
+    // `chain` ends the first read inside a head.
+    let (start, end) = stream.as_bytes().split_at(40);
+    let mut reader = HttpReader::new(start.chain(end));
+    assert_eq!(reader.head().as_deref(), Some("HTTP/1.1 100 Continue\r\n\r\n"));
+    let response = reader.response().unwrap();
+    assert_eq!((response.status, response.text()), (201, "ok"));
+    assert_eq!(response.header("Content-Length"), Some("2"));
+    assert_eq!(reader.through(b"\r\n").as_deref(), Some(&b"3\r\n"[..]));
+    assert_eq!(reader.take(5).as_deref(), Some(&b"abc\r\n"[..]));
+    assert!(reader.response().is_none());
+    assert!(reader.buffered().starts_with(b"HTTP/1.1 200 OK\r\n"));
+    assert!(reader.rest().ends_with(b"cut"));
+}
