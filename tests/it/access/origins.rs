@@ -1,5 +1,5 @@
-//! Guards against cross-origin requests: a page of another site can neither publish nor read unless its
-//! origin is allowed by name.
+//! Guards against cross-origin requests: a page of another site can neither publish nor read unless
+//! its origin is allowed by name.
 
 use std::io::Write as _;
 use std::os::unix::net::UnixStream;
@@ -242,8 +242,8 @@ fn foreign_host_name_is_refused_and_the_error_says_how_to_allow_it() {
     }
     let machine = rustix::system::uname().nodename().to_str().unwrap().to_owned();
     assert_eq!((status(&machine), status(&format!("{machine}.local:8080"))), (200, 200));
-    // DNS rebinding: to a browser, pages of such a name are same-origin, so that only the name shows
-    // them to be foreign.
+    // DNS rebinding: to a browser, pages of such a name are same-origin, so that only the name
+    // shows them to be foreign.
     let rebound = "Host: evil.example:8080\r\nOrigin: http://evil.example:8080\r\n";
     let mut client = server.connect();
     assert_eq!(

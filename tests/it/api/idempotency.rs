@@ -1,5 +1,5 @@
-//! Guards idempotency keys: a publish that is repeated with its key appends one event, no matter how
-//! often and by how many clients it is repeated.
+//! Guards idempotency keys: a publish that is repeated with its key appends one event, no matter
+//! how often and by how many clients it is repeated.
 
 use std::sync::Barrier;
 use std::thread;

@@ -1,5 +1,5 @@
-//! Guards the poll: it is held until a matching event or its deadline, and its answer has the cursor
-//! for the next poll.
+//! Guards the poll: it is held until a matching event or its deadline, and its answer has the
+//! cursor for the next poll.
 
 use std::time::{Duration, Instant};
 

@@ -1,5 +1,5 @@
-//! Guards the error responses: a refusal names what is wrong and what is expected, and it says whether
-//! the connection stays usable.
+//! Guards the error responses: a refusal names what is wrong and what is expected, and it says
+//! whether the connection stays usable.
 
 use std::io::{Read, Write};
 use std::net::TcpStream;

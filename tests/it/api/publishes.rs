@@ -1,5 +1,5 @@
-//! Guards the publish: an acknowledged event is in the log once, exactly as it was sent; a refused one
-//! leaves nothing.
+//! Guards the publish: an acknowledged event is in the log once, exactly as it was sent; a refused
+//! one leaves nothing.
 
 use std::collections::BTreeSet;
 use std::sync::Barrier;

@@ -1,5 +1,5 @@
-//! Guards exactly-once delivery over a bad network: no matter how often and at which byte connections
-//! are cut, no event is lost or repeated, in either direction.
+//! Guards exactly-once delivery over a bad network: no matter how often and at which byte
+//! connections are cut, no event is lost or repeated, in either direction.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering::SeqCst};

@@ -1,5 +1,5 @@
-//! Guards `follow --exec`: the command runs once per event, one after the other, and event content is
-//! never parsed by a shell.
+//! Guards `follow --exec`: the command runs once per event, one after the other, and event content
+//! is never parsed by a shell.
 
 use std::path::Path;
 

@@ -1,5 +1,5 @@
-//! Guards the client's response parser: each response has one result, in any division into packets, and
-//! an error says what is wrong.
+//! Guards the client's response parser: each response has one result, in any division into packets,
+//! and an error says what is wrong.
 
 use std::iter::once;
 use std::panic::catch_unwind;

@@ -93,8 +93,8 @@ fn event_is_repeated_after_a_kill_between_print_and_save() {
     follower.server.publish("news", "zero");
     assert_eq!(follower.new_lines(), ["zero"]);
     follower.server.publish_many("news", 2);
-    // The follower writes the new state to a temporary file first. Here that file is a pipe, so that
-    // its open blocks until the test reads.
+    // The follower writes the new state to a temporary file first. Here that file is a pipe, so
+    // that its open blocks until the test reads.
     let temporary = format!("{}.new", follower.state());
     let made = std::process::Command::new("mkfifo").arg(&temporary).status().unwrap();
     assert!(made.success());

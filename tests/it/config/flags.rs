@@ -1,5 +1,5 @@
-//! Guards the configuration: each flag and variable has its effect, and an invalid one is refused with
-//! what is wrong and what is allowed.
+//! Guards the configuration: each flag and variable has its effect, and an invalid one is refused
+//! with what is wrong and what is allowed.
 
 use std::io::{BufRead, BufReader, Read, Write};
 use std::net::TcpListener;

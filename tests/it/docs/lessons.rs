@@ -1,5 +1,5 @@
-//! Guards the lessons in `scripts/lessons/`: each one demonstrates its point and leaves no process or
-//! file behind, even when it is interrupted.
+//! Guards the lessons in `scripts/lessons/`: each one demonstrates its point and leaves no process
+//! or file behind, even when it is interrupted.
 
 use std::io::{BufRead, BufReader};
 use std::path::{Path, PathBuf};

@@ -1,6 +1,6 @@
-//! Guards against request smuggling: input that a front proxy and this server could parse differently
-//! is refused with the right status and a reason, and the bytes after it are not taken for a request.
-//! The table also has valid requests, so that strictness does not refuse them.
+//! Guards against request smuggling: input that a front proxy and this server could parse
+//! differently is refused with the right status and a reason, and the bytes after it are not taken
+//! for a request. The table also has valid requests, so that strictness does not refuse them.
 
 mod bodies;
 mod fields;

@@ -1,8 +1,8 @@
 //! Guards the log against a model: random publishes, trims and reads in random order have the same
 //! results in the log and in a model that forgets nothing and scans everything.
 //!
-//! The model keeps every published event with the number of the trim that removed it. A cursor in the
-//! model is what the contract says: a seq, and the number of trims when it was issued.
+//! The model keeps every published event with the number of the trim that removed it. A cursor in
+//! the model is what the contract says: a seq, and the number of trims when it was issued.
 
 use std::collections::BTreeMap;
 use std::time::{Duration, Instant, SystemTime};
@@ -33,7 +33,8 @@ struct Model {
     retention: Retention,
 }
 
-/// A reader: its topics and types, its last cursor, and the number of trims when it got that cursor.
+/// A reader: its topics and types, its last cursor, and the number of trims when it got that
+/// cursor.
 struct Reader {
     topics: TopicSet,
     patterns: &'static str,

@@ -1,5 +1,5 @@
-//! Guards the drain: on SIGINT or SIGTERM the server answers every held poll, accepts nothing new, and
-//! exits.
+//! Guards the drain: on SIGINT or SIGTERM the server answers every held poll, accepts nothing new,
+//! and exits.
 
 use std::net::TcpStream;
 use std::time::{Duration, Instant};

@@ -1,5 +1,5 @@
-//! Guards that the server survives faults of clients and of the host, such as resets, a broken pipe,
-//! a full descriptor table or a panic, and that all its capacity is free afterwards.
+//! Guards that the server survives faults of clients and of the host, such as resets, a broken
+//! pipe, a full descriptor table or a panic, and that all its capacity is free afterwards.
 
 use std::io::{BufRead, BufReader};
 use std::net::SocketAddr;

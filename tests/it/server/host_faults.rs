@@ -12,8 +12,8 @@ use crate::support::{Client, Response, Server, program, wait_until};
 /// The limit of threads of a test's user.
 const THREADS: u64 = 32;
 
-/// A user without other processes, so that `RLIMIT_NPROC` applies to the threads of this test alone;
-/// root has no such limit.
+/// A user without other processes, so that `RLIMIT_NPROC` applies to the threads of this test
+/// alone; root has no such limit.
 struct OtherUser {
     uid: String,
 }
@@ -49,7 +49,8 @@ impl OtherUser {
         Server::spawn(command.args(["--listen", "127.0.0.1:0", "--log", "error"]).args(flags))
     }
 
-    /// Starts another process of this user; it exits when its stdin, a part of the result, is dropped.
+    /// Starts another process of this user; it exits when its stdin, a part of the result, is
+    /// dropped.
     fn start_other_process(&self) -> Child {
         let mut command = self.command("cat");
         let mut cat = command.stdin(Stdio::piped()).stdout(Stdio::piped()).spawn().unwrap();

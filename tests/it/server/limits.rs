@@ -1,5 +1,5 @@
-//! Guards the limits: at each one the server responds as documented, reports the cause, and serves as
-//! before afterwards.
+//! Guards the limits: at each one the server responds as documented, reports the cause, and serves
+//! as before afterwards.
 
 use std::collections::BTreeSet;
 use std::time::{Duration, Instant};

@@ -1,5 +1,5 @@
-//! Guards crash safety: a server that is killed at any moment keeps all acknowledged and all delivered
-//! events: 0 missing, 0 changed, 0 duplicated, with the same seqs in the same epoch.
+//! Guards crash safety: a server that is killed at any moment keeps all acknowledged and all
+//! delivered events: 0 missing, 0 changed, 0 duplicated, with the same seqs in the same epoch.
 
 use std::collections::BTreeMap;
 use std::io::Write;
@@ -19,7 +19,8 @@ use crate::support::{Server, TEST_TIMEOUT, fresh_path};
 const CRASHES: u32 = 30;
 const PUBLISHERS: usize = 4;
 
-/// What the clients have seen: bodies by seq, as acknowledged to publishers and as shown to pollers.
+/// What the clients have seen: bodies by seq, as acknowledged to publishers and as shown to
+/// pollers.
 #[derive(Default)]
 struct Observed {
     acknowledged: BTreeMap<u64, String>,

@@ -1,5 +1,5 @@
-//! Guards damage detection: with any byte changed and any file truncated anywhere, a store either opens
-//! with all its events or names the damaged place.
+//! Guards damage detection: with any byte changed and any file truncated anywhere, a store either
+//! opens with all its events or names the damaged place.
 
 use longpoll::config::Sync;
 use longpoll::store::header::{file_name, first_seq};
@@ -63,7 +63,8 @@ fn every_changed_byte_is_detected() {
                 Ok(opened) => {
                     assert!(may_tear && opened.report.torn.is_some(), "{case}: not detected");
                     assert_eq!(opened.view(), torn, "{case}");
-                    // The commit had been durable, and its seq is issued again: this takes a new epoch.
+                    // The commit had been durable, and its seq is issued again: this takes a new
+                    // epoch.
                     assert_ne!(opened.epoch(), store.epoch(), "{case}");
                 }
                 Err(Failure::Damaged(damage)) => {

@@ -28,8 +28,8 @@ fn run_without_faults() -> (Vec<LogView>, usize) {
     (views, storage.operations())
 }
 
-/// Runs the steps, retrying refused ones, until the power is cut. Returns the number of acknowledged
-/// steps and the store.
+/// Runs the steps, retrying refused ones, until the power is cut. Returns the number of
+/// acknowledged steps and the store.
 fn run_with_retries(storage: &SimulatedDisk) -> Option<(usize, TestStore)> {
     let open = |now| (0..3).find_map(|_| TestStore::open(storage, Sync::Always, now).ok());
     let mut store = open(start_time())?;
@@ -56,8 +56,8 @@ fn run_with_retries(storage: &SimulatedDisk) -> Option<(usize, TestStore)> {
     Some((done, store))
 }
 
-/// The states that are allowed after `done` acknowledged steps: without the next step, or with all of
-/// it.
+/// The states that are allowed after `done` acknowledged steps: without the next step, or with all
+/// of it.
 fn possible(views: &[LogView], done: usize) -> &[LogView] {
     &views[done..=(done + 1).min(views.len() - 1)]
 }

@@ -1,5 +1,6 @@
-//! Guards durability under one fault: wherever the disk fails or the power is cut, acknowledged steps
-//! survive, unacknowledged steps happened completely or not at all, and the store stays usable.
+//! Guards durability under one fault: wherever the disk fails or the power is cut, acknowledged
+//! steps survive, unacknowledged steps happened completely or not at all, and the store stays
+//! usable.
 
 use std::collections::VecDeque;
 

@@ -1,5 +1,5 @@
-//! Guards the repair: a repair that is interrupted anywhere is completed by the next one. Every intact
-//! record is kept once, and no damaged part is set aside twice.
+//! Guards the repair: a repair that is interrupted anywhere is completed by the next one. Every
+//! intact record is kept once, and no damaged part is set aside twice.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;

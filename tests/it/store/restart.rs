@@ -1,5 +1,5 @@
-//! Guards restarts with `--data`: the server continues with the same seqs, epoch, keys and gaps, and
-//! says so when it cannot.
+//! Guards restarts with `--data`: the server continues with the same seqs, epoch, keys and gaps,
+//! and says so when it cannot.
 
 use std::path::{Path, PathBuf};
 use std::process::Output;

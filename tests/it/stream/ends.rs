@@ -1,5 +1,5 @@
-//! Guards the life of a stream: it counts as a held poll and ends when its client leaves or does not
-//! read, when its token is revoked, or when the server stops.
+//! Guards the life of a stream: it counts as a held poll and ends when its client leaves or does
+//! not read, when its token is revoked, or when the server stops.
 
 use crate::support::sse::SseReader;
 use crate::support::tokens::{TokenFile, bearer, new_token};

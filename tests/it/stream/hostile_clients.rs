@@ -1,5 +1,5 @@
-//! Guards WebSocket against hostile clients: with any input, the client gets complete frames in order,
-//! other clients are served, and no thread, descriptor or permit is left afterwards.
+//! Guards WebSocket against hostile clients: with any input, the client gets complete frames in
+//! order, other clients are served, and no thread, descriptor or permit is left afterwards.
 
 use std::io::{Read, Write};
 use std::net::{Shutdown, TcpStream};

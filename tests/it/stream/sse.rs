@@ -1,5 +1,5 @@
-//! Guards server-sent events: a stream sends the events of the equivalent polls once, in order, as they
-//! are published, and a client that reconnects resumes where it was.
+//! Guards server-sent events: a stream sends the events of the equivalent polls once, in order, as
+//! they are published, and a client that reconnects resumes where it was.
 
 use std::thread;
 

@@ -1,5 +1,5 @@
-//! Guards WebSocket: it delivers the same events in the same order as the other transports, publishes
-//! the client's texts, and closes with a code that says why.
+//! Guards WebSocket: it delivers the same events in the same order as the other transports,
+//! publishes the client's texts, and closes with a code that says why.
 
 use std::net::TcpStream;
 use std::thread;
@@ -328,7 +328,8 @@ fn slow_reader_is_disconnected_and_can_resume() {
     let cut_off = || server.metric("streams_total{reason=\"slow\"}") == 1.0;
     let mut count = 0;
     while !cut_off() {
-        // One event at a time, because the time-out of a reader grows with the bytes that it is sent.
+        // One event at a time, because the time-out of a reader grows with the bytes that it is
+        // sent.
         server.publish("large", &format!("{count} {}", "x".repeat(60_000)));
         count += 1;
         wait_until("the socket waits again or is disconnected", || {

@@ -69,8 +69,8 @@ impl Server {
         response
     }
 
-    /// Publishes an event whose page, 6 MiB of JSON, exceeds all buffers of a connection. The server
-    /// must accept events of 1 MiB.
+    /// Publishes an event whose page, 6 MiB of JSON, exceeds all buffers of a connection. The
+    /// server must accept events of 1 MiB.
     pub fn publish_large_event(&self) {
         self.publish("large", &"\u{1}".repeat(1 << 20));
     }

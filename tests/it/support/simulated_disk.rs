@@ -1,5 +1,5 @@
-//! A simulated disk in memory. It injects a fault at any operation, and a power cut drops the writes
-//! and renames that were not synced, in each combination that a real disk may leave.
+//! A simulated disk in memory. It injects a fault at any operation, and a power cut drops the
+//! writes and renames that were not synced, in each combination that a real disk may leave.
 
 use std::collections::BTreeMap;
 use std::io;

@@ -97,8 +97,8 @@ impl SseReader {
         self.client
     }
 
-    /// The content of the next chunk, empty for the last one; `None` if the connection ended without
-    /// a last chunk.
+    /// The content of the next chunk, empty for the last one; `None` if the connection ended
+    /// without a last chunk.
     fn chunk(&mut self) -> Option<String> {
         let size = String::from_utf8(self.client.reader.through(b"\r\n")?).unwrap();
         let size = usize::from_str_radix(size.trim_end(), 16).expect("the size of a chunk");

@@ -1,5 +1,5 @@
-//! Guards the notifications to systemd, which learns when the server is ready, healthy and stopping, and
-//! the format of log lines for the journal.
+//! Guards the notifications to systemd, which learns when the server is ready, healthy and
+//! stopping, and the format of log lines for the journal.
 
 use std::cell::Cell;
 use std::fs::File;
@@ -190,8 +190,8 @@ fn server_is_healthy_only_if_each_acceptor_has_made_progress() {
     for _ in 0..2 {
         wait_until("the server is healthy", || server.lives());
     }
-    // Only the first acceptor makes progress, because of a connection. The other one sleeps for up to a
-    // second.
+    // Only the first acceptor makes progress, because of a connection. The other one sleeps for up
+    // to a second.
     wait_until("the server is reported unhealthy", || {
         let _ = server.lives();
         // The acceptor of the second connection has made progress since the first one.

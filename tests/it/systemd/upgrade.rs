@@ -1,6 +1,6 @@
-//! Guards upgrades without downtime: a server with `--data` that is restarted on the same socket refuses
-//! no connection, loses or repeats no acknowledged event, and truncates no response. A request without
-//! a response was not executed.
+//! Guards upgrades without downtime: a server with `--data` that is restarted on the same socket
+//! refuses no connection, loses or repeats no acknowledged event, and truncates no response. A
+//! request without a response was not executed.
 
 use std::collections::BTreeMap;
 use std::io::{Read, Write};

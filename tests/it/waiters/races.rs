@@ -1,5 +1,5 @@
-//! Guards against lost wake-ups: an event that is published between a poll's check of the log and its
-//! wait must release the poll.
+//! Guards against lost wake-ups: an event that is published between a poll's check of the log and
+//! its wait must release the poll.
 //!
 //! These tests run the race thousands of times under load instead of arguing that it cannot happen.
 
@@ -124,8 +124,8 @@ fn thousand_held_polls_get_the_same_event_from_one_publish() {
     server.wait_until_held(0);
 }
 
-/// The same race without sockets, so that it is hit often: the poller checks and registers while the
-/// publisher appends and notifies.
+/// The same race without sockets, so that it is hit often: the poller checks and registers while
+/// the publisher appends and notifies.
 #[test]
 fn notify_between_the_check_and_the_wait_is_not_lost() {
     const ROUNDS: u64 = 200_000;
