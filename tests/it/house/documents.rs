@@ -45,7 +45,7 @@ fn the_table_of_flags_has_every_flag_with_its_default() {
 }
 
 /// What stands before the newest version in the list of changes.
-const CHANGES: &str = "\n## Changes\n\n### ";
+const CHANGES: &str = "## Changes\n\n### ";
 
 /// The document with the list of changes: its path and its text.
 fn document_of_changes() -> (&'static str, String) {
