@@ -173,7 +173,8 @@ mod order {
         for (outer, taken_at) in held {
             let is_new = CHECKED.try_with(|checked| checked.borrow_mut().insert((outer, class)));
             if is_new == Ok(true) {
-                if let Some(conflict) = record(outer, class, Seen { outer: taken_at, inner: here }) {
+                if let Some(conflict) = record(outer, class, Seen { outer: taken_at, inner: here })
+                {
                     report(outer, class, taken_at, here, conflict);
                 }
             }
