@@ -1,6 +1,8 @@
 //! Rule: the head of each lesson says what to run, what to see, where the code does it and what
 //! breaks without it; and the code that it points at contains the step that it shows.
 
+use std::path::Path;
+
 use super::places::{Place, places};
 use super::{is_rust_file, read, root};
 
@@ -60,9 +62,9 @@ fn table_row(name: &str) -> String {
 fn lessons() -> Vec<String> {
     let entries = std::fs::read_dir(root().join("scripts/lessons")).unwrap();
     let names = entries.map(|entry| entry.unwrap().file_name().into_string().unwrap());
-    let mut names: Vec<_> = names
-        .filter(|name| name.starts_with(|c: char| c.is_ascii_digit()) && name.ends_with(".sh"))
-        .collect();
+    let is_lesson = |name: &String| name.starts_with(|c: char| c.is_ascii_digit());
+    let is_script = |name: &String| Path::new(name).extension().is_some_and(|e| e == "sh");
+    let mut names: Vec<_> = names.filter(|name| is_lesson(name) && is_script(name)).collect();
     names.sort();
     names
 }

@@ -75,7 +75,7 @@ fn every_changed_byte_is_detected() {
                 }
                 // A changed digit in the first line is another format version.
                 Err(StoreError::Newer(why)) => {
-                    assert!(position < 17 && why.contains(name), "{case}")
+                    assert!(position < 17 && why.contains(name), "{case}");
                 }
                 Err(failure) => panic!("{case}: {failure}"),
             }
