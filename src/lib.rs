@@ -81,6 +81,7 @@
 //! used, because it leaves connections of a burst unanswered, has no caps and no time-outs, and
 //! does not notice who hangs up. The README has the measurements.
 
+pub mod sync;
 pub mod limits;
 pub mod time;
 pub mod json;

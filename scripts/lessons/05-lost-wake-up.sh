@@ -1,21 +1,23 @@
 #!/usr/bin/env bash
 # Lesson 5: look, then wait; and the wake-up that is lost in between.
 #
-# A poll looks at the log, finds nothing, and goes to wait for the bell. Whoever publishes appends,
-# and rings. If that happens between the look and the wait, the bell rings for nobody, and the poll
-# waits beside an event that is there. Everybody who writes a server like this makes the mistake
-# once, and it passes every test that runs it once.
+# A poll looks at the log, finds nothing, and begins to wait. A publish appends an event and then
+# notifies the waiters. If that happens after the look and before the wait, it notifies nobody, and
+# the poll waits beside an event that is there. Everybody who writes such a server makes this
+# mistake once, and it passes every test that runs it once.
 #
-# lost-wake-up.rs has it both ways, without a server around it: the broken one waits for the next
-# ring, the right one for a bell that has rung past its cursor. Only one thing differs: the right
-# bell remembers, and is asked under the same lock under which it is rung.
+# lost-wake-up.rs has both versions, without a server around them. The broken one waits for the next
+# notification; the right one waits until its wait queue has been notified past its cursor. They
+# differ in one thing: the right one's wait queue remembers the seq, and is examined under the lock
+# under which it is notified.
 #
 # Run:     scripts/lessons/05-lost-wake-up.sh
 # See:     how many rounds the broken one survives by chance, and that it survives none when the
-#          publish is put in between by force; the right one loses nothing either way.
-# Where:   src/bell.rs: Seat::wait, src/bell.rs: Room::ring, src/api/poll.rs: Api::poll,
-#          tests/it/races.rs: a_ring_between_the_look_and_the_wait_is_remembered
-# Without: now and then somebody hears of something only at the next time-out, or never.
+#          publish is forced in between; the right one loses nothing either way.
+# Where:   src/waiters.rs: Waiter::wait (Woken::Notified), src/waiters.rs: Waiters::notify
+#          (ReleasedWaiters), src/api/poll.rs: Api::hold (register), tests/it/waiters/races.rs:
+#          notify_between_the_check_and_the_wait_is_not_lost (ROUNDS)
+# Without: now and then a client learns of an event only at its next time-out, or never.
 set -euo pipefail
 # shellcheck source=/dev/null
 . "$(dirname "${BASH_SOURCE[0]}")/lib.sh"
@@ -29,28 +31,28 @@ cd "$TMP"
 say "This is the broken one. Read it: where is the mistake?"
 show sed -n '/^impl Server for Broken/,/^}/p' lost-wake-up.rs
 
-say "It needs nothing but the compiler:"
+say "The compiler is all it needs:"
 show rustc --edition 2024 -O lost-wake-up.rs
 
-say "In each round one thread polls, and another publishes once, at about the same time. It ends" \
-    "at the first poll that goes on waiting beside its event; or after $broken_until rounds."
+say "In each round one thread polls, and another publishes once, at about the same time. It stops" \
+    "at the first poll that keeps waiting beside its event, or after $broken_until rounds."
 show ./lost-wake-up broken chance "$broken_until"
 rounds=$(values rounds)
 if [ "$(values lost)" = 0 ]; then
-    say "None was lost: this machine's threads hardly ever meet, as on a single core. That is no" \
-        "proof of anything, as you are about to see; it is how such a mistake gets into a release."
+    say "None was lost: on this machine the two threads hardly ever meet, as on a single core. That" \
+        "proves nothing, as you are about to see; it is how such a mistake gets into a release."
 else
     check "a wake-up was lost in round $rounds; a single run has one round" "$(values lost)" = 1
 fi
 
-say "Chance is not needed. In each of these rounds a handshake lets the publisher publish exactly" \
-    "when the poll has looked and does not wait yet. (It gives up after three losses.)"
+say "Chance is not needed. In each of these rounds a handshake makes the publish happen exactly when" \
+    "the poll has looked and does not wait yet. (It stops after three losses.)"
 show ./lost-wake-up broken forced 1000
 check 'every wake-up was lost' "$(values lost)" = "$(values rounds)"
 check 'there were some' "$(values lost)" -ge 1
 
-say "And this is the right one. The look is the same. The bell has a number, which only rises, and" \
-    "the wait asks for that number first, with the lock in hand that it gives back by waiting."
+say "And this is the right one. The look is the same. The wait queue has a number, which only rises," \
+    "and the wait examines that number first, under the lock that it releases by waiting."
 show sed -n '/^impl Server for Right/,/^}/p' lost-wake-up.rs
 
 say "The very same moment, a thousand times:"
@@ -62,7 +64,7 @@ say "And by chance, at least as often as the broken one was tried:"
 show ./lost-wake-up right chance "$rounds"
 check "no wake-up was lost in $rounds rounds" "$(values lost)" = 0
 
-say "Why not wait with the log's own lock in hand, as the textbook does? That loses nothing either." \
-    "But then all who are woken queue for the lock that the next publisher needs, and all have to" \
-    "be woken for whatever happens in any topic. So longpoll has many bells, one for each thing" \
-    "that is waited for, and the log's lock is held for a look only."
+say "Why not wait under the log's own lock, as the textbook and lesson 0 do? That loses nothing either." \
+    "But then all woken threads queue for the lock that the next publisher needs, and all of them have" \
+    "to be woken for every event of every topic. So longpoll has many wait queues, one for each topic" \
+    "or prefix, and holds the log's lock only for a look."

@@ -1,14 +1,15 @@
 #!/usr/bin/env bash
-# Lesson 6: fan-out; everybody gets the same events in the same order.
+# Lesson 6: fan-out; all readers get the same events in the same order.
 #
-# All events of all topics stand on one number line, `seq`. Readers are not in each other's way:
-# one's taking an event takes it from nobody else, as it would with a queue. So whoever follows a
-# topic sees what everybody else sees, in the same order, however many publish at once. And as equal
-# polls have equal answers, an answer is rendered once and its bytes go to all.
+# All events of all topics are numbered in one sequence, `seq`. Unlike a queue's consumer, a reader
+# takes events away from no other reader. So all readers of a topic see the same events in the same
+# order, however many publishers there are. And because equal polls have equal answers, an answer is
+# rendered once and its bytes go to all of them.
 #
 # Run:     scripts/lessons/06-same-events-same-order.sh
 # See:     two answers that are equal byte for byte, and two lists of seqs that are the same.
-# Where:   src/log/mod.rs: State::append, src/api/page.rs: Pages::get, src/api/deliver.rs: Api::deliver
+# Where:   src/log/mod.rs: LogState::append (self.head),
+#          src/api/page.rs: PageCache::get (version), src/api/deliver.rs: Api::deliver (page_for)
 # Without: two readers disagree about what happened; a thousand readers cost a thousand renderings.
 set -euo pipefail
 # shellcheck source=/dev/null
@@ -16,7 +17,7 @@ set -euo pipefail
 
 start_server
 
-say "Two readers wait for the same:"
+say "Two readers wait for the same topic:"
 begin ann curl "$URL/topics/news?since=now&wait=20"
 begin ben curl "$URL/topics/news?since=now&wait=20"
 until_held 2
@@ -32,8 +33,8 @@ answer ben
 check 'both got the whole batch' "$(values data)" = 'a b c'
 check 'in the very same bytes' "$OUT" = "$ann"
 
-# What a client does: poll, take what came (here: print the seqs), go on from next. It stops at the
-# event that is called "end".
+# A client's loop: poll, take the events (here: print their seqs), resume from next. It stops at the
+# event "end".
 follow() {
     local limit=$1 next=start page
     for _ in {1..100}; do
@@ -47,7 +48,7 @@ follow() {
 }
 
 say "Now two publish at the same time, and two follow while they do: one takes up to four events" \
-    "at a time, the other whatever is there."
+    "at a time, the other all there are."
 begin fours follow 4
 begin all follow 1000
 begin left curl -d left "$URL/topics/news?type=no[1-15]"

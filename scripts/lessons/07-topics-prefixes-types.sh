@@ -1,21 +1,22 @@
 #!/usr/bin/env bash
 # Lesson 7: several topics, prefixes and types.
 #
-# One poll may wait for many things: up to 64 topics, separated by commas. A name that ends in *
-# stands for every topic that begins so, also for those that don't exist yet; * alone is everything.
-# Events may carry a type, and a poll may ask for some types only. One cursor is enough for all that.
+# One poll can wait for up to 64 topics, separated by commas. A name that ends in * means all topics
+# with that prefix, including topics that do not exist yet; * alone means everything. An event may
+# have a type, and a poll may ask for some types only. One cursor is enough for all that.
 #
 # Run:     scripts/lessons/07-topics-prefixes-types.sh
-# See:     a held poll that lets pass what it does not want, and is released by what it does.
-# Where:   src/names.rs: TopicSet::parse, src/log/read.rs: collect, src/bell.rs: Room::ring
-# Without: a request and a cursor for each topic, and no order between them.
+# See:     a held poll that ignores events of other topics and types, and is released by its own.
+# Where:   src/names.rs: TopicSet::parse (Pattern::parse), src/log/read.rs: collect (BinaryHeap),
+#          src/waiters.rs: Waiters::notify (for_topic)
+# Without: a request and a cursor for each topic, and no order between topics.
 set -euo pipefail
 # shellcheck source=/dev/null
 . "$(dirname "${BASH_SOURCE[0]}")/lib.sh"
 
 start_server
 
-say "A topic is made by its first event. Here are three; one event is JSON, one has a type:"
+say "The first event creates its topic. Here are three; one event is JSON, one has a type:"
 show curl --json '{"t":21}' "$URL/topics/sensors.attic"
 show curl -d hello "$URL/topics/news"
 show curl -d 'too warm' "$URL/topics/sensors.cellar?type=alert"
@@ -41,19 +42,19 @@ say "One poll waits for alerts of any sensor:"
 begin watchman curl "$URL/topics/sensors.*?type=alert&since=now&wait=20"
 until_held 1
 
-say "Another topic doesn't release it, nor does another type, even of a sensor:"
+say "An event of another topic does not release it, nor does one without the type, even of a sensor:"
 show curl -d 'hello again' "$URL/topics/news?type=alert"
-check 'news released nobody' "$(values released)" = 0
+check 'news released no poll' "$(values released)" = 0
 show curl -d 20.5 "$URL/topics/sensors.attic"
-check 'a plain reading released nobody' "$(values released)" = 0
+check 'a plain reading released no poll' "$(values released)" = 0
 check 'the poll is still held' "$(metric longpoll_polls_held)" = 1
 
-say "An alert does, from a sensor that nobody had heard of when the poll began:"
+say "An alert does, from a sensor that did not exist when the poll began:"
 show curl -d 'water!' -H 'Event-Type: alert' "$URL/topics/sensors.garage"
 check 'the alert released the poll' "$(values released)" = 1
 answer watchman
 check 'it got the alert, and only that' "$(values data)" = 'water!'
 
-say "The topics that there are now:"
+say "The topics that exist now:"
 show curl "$URL/topics?prefix=sensors."
 check 'three sensors' "$(values topic)" = 'sensors.attic sensors.cellar sensors.garage'

@@ -1,15 +1,16 @@
 #!/usr/bin/env bash
 # Lesson 8: the caps, and Retry-After.
 #
-# A held poll occupies a connection and a thread, and a small host has not many of either. So there
-# are two caps. Held polls have the lower one: beyond it a poll gets 503 and Retry-After at once,
-# and whoever publishes still finds a place. Connections have the other: when all are taken, the
-# one that has waited longest for its next request gives way to a new one.
+# A held poll occupies a connection and a thread, and a small host has few of both. So there are two
+# caps. The lower one is for held polls: beyond it a poll gets 503 and Retry-After at once, and a
+# publish still finds a connection. The other is for connections: when all are taken, the one that
+# has waited longest for its next request is closed in favour of a new one.
 #
 # Run:     scripts/lessons/08-caps.sh
-# See:     the publish that gets through while no poll can, and a held poll that stays.
-# Where:   src/api/poll.rs: Api::may_hold, src/error.rs: retry_after, src/door/pool.rs: Pool::make_room
-# Without: too many clients take the host down, and those that wait for news keep the news out.
+# See:     a publish that succeeds while no poll can be held, and a held poll that is not evicted.
+# Where:   src/api/poll.rs: Api::may_hold (try_acquire), src/problem.rs: retry_after (fastrand),
+#          src/server/pool.rs: WorkerPool::evict_idle (min_by_key)
+# Without: too many clients exhaust the host, and the polls that wait for news keep the news out.
 set -euo pipefail
 # shellcheck source=/dev/null
 . "$(dirname "${BASH_SOURCE[0]}")/lib.sh"
@@ -27,12 +28,12 @@ check 'the server is too busy for it' "$(values status)" = 503
 check 'and says when to come back: in 1 second or more' "$(header Retry-After)" -ge 1
 check 'but not more than 5' "$(header Retry-After)" -le 5
 
-say "The number is random, so that those who were refused together don't come back together." \
-    "With --retry, curl does as Retry-After says by itself."
+say "The number is random, so that clients that are refused together do not come back together." \
+    "With --retry, curl honours Retry-After."
 
-say "A poll that needs no holding is answered, and a publish gets through:"
+say "A poll that need not be held is answered, and so is a publish:"
 show curl "$URL/topics/news?wait=0"
-check 'a short poll is no held poll' "$(values reason)" = timeout
+check 'a short poll is not a held poll' "$(values reason)" = timeout
 show curl -d hello "$URL/topics/news"
 check 'it released both' "$(values released)" = 2
 answer first
@@ -40,19 +41,19 @@ check 'the first has the event' "$(values data)" = hello
 answer second
 check 'the second too' "$(values data)" = hello
 
-say "Their places are free again. A third poll takes one, beside a connection that says nothing at" \
-    "all. (bash opens that one; curl always has something to say.)"
+say "Both permits are free again. A third poll takes one, beside a connection that sends nothing at" \
+    "all. (bash opens that one; curl always sends a request.)"
 port=${URL##*:}
 exec 4<>"/dev/tcp/127.0.0.1/$port"
 begin third curl "$URL/topics/news?since=now&wait=20"
 until_held 1
 
-say "Two more silent connections, and all four places are taken."
+say "Two more silent connections, and all four connections are taken."
 exec 5<>"/dev/tcp/127.0.0.1/$port"
 exec 6<>"/dev/tcp/127.0.0.1/$port"
 
-say "And yet somebody can publish. It may take a quarter of a second: so long is every connection" \
-    "given to send its request."
+say "And yet somebody can publish. It may take a quarter of a second, the time that every connection" \
+    "is given to send its request."
 show curl --retry 3 -d 'there is room' "$URL/topics/news"
 check 'it released the held poll' "$(values released)" = 1
 
@@ -61,4 +62,4 @@ read -r -t "$HANG" -u 4 || ended=$?
 check 'the first silent connection was closed: it had waited longest' "$ended" = 1
 check 'the server counts that' "$(metric longpoll_connections_gave_way_total)" -ge 1
 answer third
-check 'the held poll was left alone, and got the event' "$(values data)" = 'there is room'
+check 'the held poll was not evicted, and got the event' "$(values data)" = 'there is room'

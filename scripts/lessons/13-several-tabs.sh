@@ -3,16 +3,17 @@
 #
 # A browser opens at most six connections to a server (over HTTP/1.1). If each tab of a site holds a
 # poll, the seventh request of any tab waits until one of them is answered: the site is frozen. So
-# the tabs share one held request: one of them asks, and hands what comes to the others. Each keeps a
-# cursor of its own, so it does not matter which one asks, or when that one is closed.
+# the tabs share one held request: one tab polls, and passes the events to the others. Each tab
+# keeps a cursor of its own, so it does not matter which one polls, or when that one is closed.
 #
-# The freezing is shown with curl, which can be told to open six connections and no more. The
-# sharing is shown with /longpoll.js as the server has it, in Node, where tabs.mjs plays the browser;
-# where there is no Node, with one curl that asks and six readers of what it gets.
+# curl shows the freezing, because it can be limited to six connections. /longpoll.js shows the
+# sharing, as the server serves it, in Node, with tabs.mjs in the role of the browser; without Node,
+# one curl polls and six readers share its answer.
 #
 # Run:     scripts/lessons/13-several-tabs.sh        (NODE names another Node; empty: without)
 # See:     a comment that is sent late, behind six held polls; then six readers and one held poll.
-# Where:   src/web/longpoll.js: #join, src/web/longpoll.js: #lead, src/web/longpoll.js: #take
+# Where:   src/web/longpoll.js: #requestLock (locks), src/web/longpoll.js: #lead (this.#ask),
+#          src/web/longpoll.js: #accept (page)
 # Without: six tabs freeze the site, and cost the server six times as much.
 set -euo pipefail
 # shellcheck source=/dev/null
@@ -20,7 +21,7 @@ set -euo pipefail
 
 tabs=$(cd "$(dirname "${BASH_SOURCE[0]}")" && pwd)/tabs.mjs
 
-# With Node: the module in six tabs. The tab that asks is closed in the middle.
+# With Node: the module in six tabs. The tab that polls is closed in the middle.
 tabs_in_node() {
     say "This is the client for browsers, and here are six tabs that use it:"
     show curl -o "$TMP/longpoll.mjs" "$URL/longpoll.js"
@@ -32,7 +33,7 @@ tabs_in_node() {
     until_held 1
     show curl -d two "$URL/topics/news"
 
-    say "Now the tab that asks is closed (it takes this event for a click). Another one gets the lock:"
+    say "Now the tab that polls is closed (this event stands for the click). Another one gets the lock:"
     until_held 1
     show curl -d close "$URL/topics/news"
     show curl -d three "$URL/topics/news"
@@ -42,14 +43,14 @@ tabs_in_node() {
     answer browser
     check 'five tabs have everything, each once, in order' \
         "$(printf '%s\n' "$OUT" | grep -c ': one two close three end$')" = 5
-    check 'the one that was closed had all until then' \
-        "$(printf '%s\n' "$OUT" | grep -c ', which asked: one two close$')" = 1
+    check 'the one that was closed had everything until then' \
+        "$(printf '%s\n' "$OUT" | grep -c ', which polled: one two close$')" = 1
 }
 
-# Without: one curl asks, and what it gets goes into a file that six read. It shows the principle and
-# not the module: who asks does not change here.
+# Without Node: one curl polls, and six readers read the file with its answer. This shows the principle
+# but not the module: here the same client always polls.
 tabs_in_bash() {
-    say "There is no Node here. So let one curl ask, and six readers look at what it has got:"
+    say "There is no Node here. So one curl polls, and six readers share its answer:"
     begin asking curl -o "$TMP/page" "$URL/topics/news?since=now&wait=20"
     until_held 1
     say "One poll is held for all six."
@@ -64,19 +65,19 @@ tabs_in_bash() {
 
 start_server
 
-say "Six tabs follow a topic, each by itself, and in one of them somebody comments. curl does as a" \
-    "browser does: six connections, and what is too much waits. (limit=[1-6] makes it ask six times.)"
+say "Six tabs follow a topic, each with a poll of its own, and in one of them somebody comments. curl" \
+    "does as a browser does: six connections, and further requests wait. (limit=[1-6] makes six polls.)"
 begin browser curl --parallel --parallel-immediate --parallel-max 6 \
     "$URL/topics/wall?since=now&wait=20&limit=[1-6]" --next -d 'my comment' "$URL/topics/wall"
 until_held 6
 
-say "All six connections hold polls, and the comment is not even sent. Another person, with a" \
-    "browser of her own, is later and yet faster. Her comment is what frees the first one's tabs:"
+say "All six connections hold polls, and the comment is not even sent. Another person, in another" \
+    "browser, is later and yet faster. Her comment is what releases the first one's tabs:"
 show curl -d 'her comment' "$URL/topics/wall"
 check 'she is the first' "$(values seq)" = 1
 check 'six polls were held for one reader' "$(values released)" = 6
 answer browser
-check 'then came what had waited' "$(printf '%s\n' "$OUT" | grep -c '"topic":"wall","seq":2,"cursor"')" = 1
+check 'then the comment that had waited was published' "$(printf '%s\n' "$OUT" | grep -c '"topic":"wall","seq":2,"cursor"')" = 1
 
 node=${NODE-node}
 if command -v "$node" >/dev/null && [ "$(curl -o "$TMP/module" -w '%{http_code}' "$URL/longpoll.js")" = 200 ]; then

@@ -1,36 +1,37 @@
 #!/usr/bin/env bash
 # Lesson 15: short poll, long poll, SSE and WebSocket.
 #
-# Four readers follow the same topic, each by another way, and all get the same ten events: the way
-# is what differs, not what comes over it. What it costs is counted. A short poll asks, and asks
-# again; a long poll asks once for each answer; a stream of server-sent events asks once and is
-# answered without end; a WebSocket asks once and then speaks another protocol than HTTP.
+# Four readers follow the same topic over four transports, and all get the same ten events. This
+# lesson counts what each transport costs. A short poll is repeated whether there is news or not; a
+# long poll takes one request per answer; a stream of server-sent events takes one request and never
+# ends; a WebSocket takes one request and then speaks another protocol than HTTP.
 #
-# The events come while the short poll looks for the third time, and so it is told "nothing" twice
-# for each: how often it really is, and how old its news, depends on how often it looks. All others
-# have their event before the publish is answered.
+# Each event is published just before the short poll's third request, so two of its three answers
+# are empty: in real life their number, and the age of its news, depend on how often it polls. The
+# other three have their event before the publish is answered.
 #
 # Run:     scripts/lessons/15-four-transports.sh
-# See:     the table: requests, bytes sent, bytes received, and answers that say nothing.
-# Where:   src/api/wants.rs: Wants::of, src/api/poll.rs: Api::poll, src/api/sse.rs: part,
-#          src/api/socket.rs: part, src/door/socket.rs: Desk::converse
-# Without: you pay for a head with each event, or hold a kind of connection that your proxy, your
-#          client or your debugger may not know.
+# See:     the table: requests, bytes sent, bytes received, and empty answers.
+# Where:   src/api/transport.rs: Transport::of (Upgrade), src/api/poll.rs: Api::hold (register),
+#          src/api/sse.rs: part (push_id), src/api/websocket.rs: part (push_events),
+#          src/server/websocket.rs: Handler::converse (write)
+# Without: you pay for a head with each event, or use a kind of connection that your proxy, client
+#          or debugger may not know.
 set -euo pipefail
 # shellcheck source=/dev/null
 . "$(dirname "${BASH_SOURCE[0]}")/lib.sh"
 
 events='one two three four five six seven eight nine ten'
 
-# What a reader has sent and received, a line for each request. curl counts heads and bodies; --raw
-# leaves the frames of a chunked body in.
+# Counts the bytes sent and received, a line for each request. curl counts heads and bodies; --raw
+# includes the framing of a chunked body.
 counted() { # READER CURL-ARGUMENTS...
     local reader=$1
     shift
     curl --raw -w '%{stderr}%{size_request} %{size_header} %{size_download}\n' "$@" 2>>"$TMP/$reader.counts"
 }
 
-# One look; to be repeated every now and then.
+# One of many: a client repeats it every now and then.
 short_poll() {
     local page
     page=$(counted short "$URL/topics/news?since=$short_next&wait=0")
@@ -51,14 +52,14 @@ sse() {
     counted sse -N -H 'Accept: text/event-stream' "$URL/topics/news"
 }
 
-# A WebSocket in bash, as not every curl speaks it. It begins as HTTP; after that each side sends
-# frames: a byte that says what it is, one or three for its length (or nine, of what is longer than
-# anything here), then so many bytes.
+# A WebSocket in bash, because not every curl speaks it. It begins as HTTP; after that each side sends
+# frames: one byte for the type, one or three for the length n (or nine, for frames longer than any
+# here), then n bytes.
 websocket() {
     local LC_ALL=C port=${URL##*:} request line kind length text received=0
     exec 7<>"/dev/tcp/127.0.0.1/$port"
-    # The key is a random number, so that nobody answers without meaning it. This one is from the
-    # standard (RFC 6455, section 1.3), which also says what the answer has to be.
+    # The key is a random number, so that a server that does not know WebSocket cannot answer it. This
+    # one is from the standard (RFC 6455, section 1.3), which also gives the right answer.
     printf -v request '%s\r\n' "GET /topics/news HTTP/1.1" "Host: 127.0.0.1:$port" \
         'Connection: Upgrade' 'Upgrade: websocket' \
         'Sec-WebSocket-Version: 13' 'Sec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==' ''
@@ -79,14 +80,14 @@ websocket() {
             received=$((received - 126 + 2 + length))
         fi
         case $kind in
-        129) # A text, and the last part of it.
+        129) # A text frame, final.
             IFS= read -r -t "$HANG" -N "$length" -u 7 text
             printf '%s\n' "$text"
             ;;
-        137) # A ping, which would want a pong from a reader that stays.
+        137) # A ping; a reader that stays would have to answer with a pong.
             IFS= read -r -t "$HANG" -N "$length" -u 7 text
             ;;
-        136) # The end: a close frame with a reason. What a client sends is masked, here by nothing.
+        136) # Close, with a reason. A client masks its frames, this one with zeros.
             printf '\x88\x82\0\0\0\0\x03\xe9' >&7
             printf '%s 0 %s\n' "$((${#request} + 8))" "$received" >>"$TMP/websocket.counts"
             return
@@ -105,7 +106,7 @@ byte() { # NAME: sets it to the value of the next byte
 
 start_server
 
-say "Three of the four can be held, and wait:"
+say "Three of the four are held, and wait:"
 short_next=start
 begin long long_poll
 begin sse sse
@@ -134,14 +135,14 @@ cp "$TMP/websocket.out" "$TMP/websocket.pages"
 check 'the handshake was understood' "$(header Sec-WebSocket-Accept)" = 's3pPLMBiTxaQ9kYGzzhZRbK+xOo='
 until_ended
 
-say "What came, whichever way it came:"
+say "The events are the same over each transport:"
 for reader in short long sse websocket; do
     check "$reader: ten events, in order" "$(values data "$(cat "$TMP/$reader.pages")")" = "$events"
     check "$reader: the same seqs" "$(values seq "$(cat "$TMP/$reader.pages")")" = "$(echo {1..10})"
 done
 
-say "What it took. (Heads, bodies and frames, without what TCP and TLS add; and curl makes a new" \
-    "connection for each request here, where a browser keeps one.)"
+say "The costs. (Heads, bodies and frames, without TCP and TLS; and curl makes a new connection for" \
+    "each request here, where a browser keeps one.)"
 printf '%-11s%10s%12s%16s%17s\n' '' requests 'bytes sent' 'bytes received' 'empty answers'
 for reader in short long sse websocket; do
     empty=$(grep -c '"events":\[\]' "$TMP/$reader.pages") || true
@@ -153,12 +154,12 @@ done | tee "$TMP/table"
 cell() { # READER COLUMN
     awk -v reader="$1" -v column="$2" '$1 == reader { print $column }' "$TMP/table"
 }
-check 'a short poll asks three times for each event' "$(cell short 2)" = 30
-check 'and is told nothing two times of three' "$(cell short 5)" = 20
-check 'a long poll asks once for each event' "$(cell long 2)" = 10
-check 'and is never told nothing, as there was always something within its wait' "$(cell long 5)" = 0
-check 'a stream asks once' "$(cell sse 2)" = 1
+check 'a short poll takes three requests for each event' "$(cell short 2)" = 30
+check 'and two of its three answers are empty' "$(cell short 5)" = 20
+check 'a long poll takes one request for each event' "$(cell long 2)" = 10
+check 'and no answer is empty, because there was always an event within its wait' "$(cell long 5)" = 0
+check 'a stream takes one request' "$(cell sse 2)" = 1
 check 'a WebSocket too' "$(cell websocket 2)" = 1
 check 'a short poll sends most' "$(cell short 3)" -gt "$(cell long 3)"
 check 'and receives most' "$(cell short 4)" -gt "$(cell long 4)"
-check 'a head for each answer is what a long poll pays beyond a stream' "$(cell long 4)" -gt "$(cell sse 4)"
+check 'a long poll pays for a head with each answer, a stream does not' "$(cell long 4)" -gt "$(cell sse 4)"

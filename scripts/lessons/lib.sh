@@ -1,39 +1,46 @@
 #!/usr/bin/env bash
-# What the lessons share. It is sourced by them, not run. The curl lines are all in the lessons.
+# What the lessons share: starting and stopping servers, printing commands, checking claims. Lessons
+# source this file. The curl commands are all in the lessons.
 #
-#   start_server FLAG...    start a server, on a free port unless a flag says where; sets URL, and
-#                           SERVER to its process id
+#   start_server FLAG...    start a server, on a free port unless a flag gives an address; sets URL,
+#                           and SERVER to its process id
+#   start_whole_server      the same with the server of lesson 0
 #   until_ended             wait until that server has ended; sets STATUS to its exit status
-#   crash                   kill that server, which does not get to say goodbye
+#   crash                   kill that server with SIGKILL, so that it cannot clean up
 #   say TEXT                tell the story
 #   show COMMAND...         print a command as you would paste it, run it, print its output; sets OUT
 #   begin NAME COMMAND...   the same in the background, as if in a terminal of its own
 #   answer NAME             wait for what `begin NAME` started, print its output; sets OUT
-#   waits NAME              whether what `begin NAME` started still has no answer
-#   until_held N            wait until the server holds N polls, as its own /metrics say
+#   hang_up NAME            kill what `begin NAME` started, which closes its connection
+#   waits NAME              true while what `begin NAME` started has no answer yet
+#   until_held N            wait until the server's /metrics count N held polls
 #   values MEMBER [JSON]    the values of that JSON member, on one line; without JSON, those in OUT
 #   header NAME             the value of that header in OUT
 #   metric NAME             a number from /metrics
-#   check CLAIM A OP B      say that the claim holds, or stop the lesson; the test is [ A OP B ]
+#   check CLAIM A OP B      print the claim if [ A OP B ] is true, or else stop the lesson
 #
-# Nothing here sleeps: a lesson goes on when the server says so.
+# The programs are built with cargo, unless an environment variable names one that is built already:
+# LONGPOLL for the server, LONGPOLL_CHAPTER_ZERO for the server of lesson 0.
+#
+# Nothing here sleeps: a lesson continues when the server's state says so.
 
 unset CDPATH
 ROOT=$(cd "$(dirname "${BASH_SOURCE[0]}")/../.." && pwd)
 TMP=$(mktemp -d "${TMPDIR:-/tmp}/longpoll-lesson.XXXXXX")
-HANG=20 # seconds; whatever takes longer than this is broken
+HANG=20 # seconds after which a wait has failed
 URL='' SERVER='' STATUS='' OUT=''
 exec {STDERR}>&2
 
-# Lessons and their curl lines mean the same on every machine: curl reads this file instead of
-# yours, and the server's settings are only those that a lesson gives.
+# Lessons behave the same on every machine: curl reads this file instead of yours, and the server
+# gets no settings but a lesson's.
 export CURL_HOME=$TMP
 printf '%s\n' silent show-error no-progress-meter 'noproxy = "*"' 'max-time = 30' >"$TMP/.curlrc"
+CHAPTER_ZERO=${LONGPOLL_CHAPTER_ZERO:-}
 for setting in "${!LONGPOLL_@}"; do
     unset "$setting"
 done
 
-# However a lesson ends, what it started ends too: the shell's own jobs, by their process ids.
+# Ends the shell's jobs by their process ids, on every exit from a lesson.
 clean_up() {
     local status=$? pid
     trap - EXIT
@@ -46,7 +53,7 @@ clean_up() {
     exit "$status"
 }
 
-# A job may be a function that runs commands: it is stopped first, so that it starts no other.
+# A job may be a function that runs commands. Stopping it first keeps it from starting another.
 end() {
     local child children=()
     kill -STOP "$1" || return 0
@@ -69,41 +76,51 @@ fail() {
             printf '    %s\n' "$2"
         fi
         if [ -s "$TMP/stderr" ]; then
-            sed 's/^/    the server said: /' "$TMP/stderr"
+            sed 's/^/    stderr of the server: /' "$TMP/stderr"
         fi
     } >&"$STDERR"
     exit 1
 }
 
-# The server: the one that LONGPOLL names, or else the one that cargo builds from this source. From
-# here on it is what a lesson calls `longpoll`.
-find_server() {
-    if [ -e "$TMP/bin/longpoll" ]; then
+# Makes a program a command: the prebuilt one, or else the one that cargo builds from this source.
+find_program() { # NAME PREBUILT DIRECTORY CARGO-FLAG...
+    local name=$1 program=$2 directory=$3
+    shift 3
+    if [ -e "$TMP/bin/$name" ]; then
         return
     fi
-    if [ -z "${LONGPOLL:-}" ]; then
-        (cd "$ROOT" && exec cargo build --release --quiet) &
-        wait "$!" || fail 'the server does not build'
-        LONGPOLL=$(cd "$ROOT" && cd "${CARGO_TARGET_DIR:-target}" && pwd)/release/longpoll
+    if [ -z "$program" ]; then
+        (cd "$ROOT" && exec cargo build --release --quiet "$@") &
+        wait "$!" || fail "$name does not build"
+        program=$(cd "$ROOT" && cd "${CARGO_TARGET_DIR:-target}" && pwd)/$directory/$name
     fi
-    mkdir "$TMP/bin"
-    ln -s "$(realpath "$LONGPOLL")" "$TMP/bin/longpoll"
+    mkdir -p "$TMP/bin"
+    ln -s "$(realpath "$program")" "$TMP/bin/$name"
     PATH=$TMP/bin:$PATH
 }
 
 start_server() {
-    local line=''
-    find_server
-    rm -f "$TMP/stdout"
-    mkfifo "$TMP/stdout"
+    find_program longpoll "${LONGPOLL:-}" release
     case " $* " in
     *' --listen '*) ;;
     *) set -- --listen 127.0.0.1:0 "$@" ;;
     esac
-    printf '$ %s &\n' "$(quoted longpoll "$@")"
-    longpoll "$@" >"$TMP/stdout" 2>"$TMP/stderr" &
+    start longpoll "$@"
+}
+
+start_whole_server() {
+    find_program whole-server "$CHAPTER_ZERO" release/examples --example whole-server
+    start whole-server 0
+}
+
+start() { # PROGRAM ARGUMENT...
+    local line=''
+    rm -f "$TMP/stdout"
+    mkfifo "$TMP/stdout"
+    printf '$ %s &\n' "$(quoted "$@")"
+    "$@" >"$TMP/stdout" 2>"$TMP/stderr" &
     SERVER=$!
-    # The pipe stays open, as 3: its end is the end of the server.
+    # Descriptor 3 stays open: end of file on it means that the server has ended.
     exec 3<"$TMP/stdout"
     read -r -t "$HANG" -u 3 line || fail 'the server did not start'
     printf '%s\n' "$line"
@@ -113,7 +130,7 @@ start_server() {
         URL=http://localhost
         printf 'unix-socket = "%s"\n' "${line#listening on unix:}" >>"$TMP/.curlrc"
         ;;
-    *) fail "the server's first line is not the promised one" ;;
+    *) fail "unexpected first line of the server: $line" ;;
     esac
 }
 
@@ -121,13 +138,13 @@ start_server() {
 until_ended() {
     local line='' got=0
     read -r -t "$HANG" -u 3 line || got=$?
-    # Above 128 the time was up; 1 is the end of the pipe.
-    [ "$got" -eq 1 ] || fail 'the server goes on, though it was asked to end'
+    # 1 is the end of the pipe; a status above 128 is the time-out.
+    [ "$got" -eq 1 ] || fail 'the server has not ended'
     STATUS=0
     wait "$SERVER" || STATUS=$?
 }
 
-# The shell says what was killed; everybody knows.
+# The shell's report of the killed job is noise here.
 crash() {
     {
         show kill -KILL "$SERVER"
@@ -140,7 +157,7 @@ say() {
     printf '%s\n' "$*" | fold -s -w 90 | sed 's/^/# /; s/ *$//'
 }
 
-# The words of a command, in quotes where a shell needs them.
+# A command as text, quoted where a shell needs it.
 quoted() {
     local word line=''
     for word in "$@"; do
@@ -152,7 +169,7 @@ quoted() {
     printf '%s\n' "${line# }"
 }
 
-# Takes what a command printed as OUT, and prints it.
+# Sets OUT to a command's output, and prints it.
 take() {
     OUT=$(tr -d '\r' <"$TMP/$1.out")
     if [ -n "$OUT" ]; then
@@ -162,7 +179,7 @@ take() {
 
 show() {
     printf '$ %s\n' "$(quoted "$@")"
-    # In the background only because `wait`, unlike a command, can be interrupted at once.
+    # In the background, because bash handles a signal during `wait` but not during a command.
     "$@" >"$TMP/shown.out" 2>&1 &
     wait "$!" || fail "that command failed: $(cat "$TMP/shown.out")"
     take shown
@@ -176,8 +193,8 @@ begin() {
     printf '%s\n' "$!" >"$TMP/$name.pid"
 }
 
-# The process id is read, not substituted: where a signal finds bash 5.2 parsing a substitution, it
-# fails to parse what the trap says, and the lesson ends with another status.
+# The process id is read, not substituted: when a signal arrives while bash 5.2 parses a command
+# substitution, bash fails to parse the trap's command, and the lesson ends with another status.
 answer() {
     local pid
     read -r pid <"$TMP/$1.pid"
@@ -185,6 +202,15 @@ answer() {
     printf '[%s]\n' "$1"
     wait "$pid" || fail "$1 got no answer: $(cat "$TMP/$1.out")"
     take "$1"
+}
+
+hang_up() {
+    local pid
+    read -r pid <"$TMP/$1.pid"
+    rm "$TMP/$1.pid"
+    printf '[%s] ^C\n' "$1"
+    kill "$pid"
+    wait "$pid" 2>"$TMP/killed" || true
 }
 
 waits() {
@@ -196,14 +222,14 @@ waits() {
 until_held() {
     local held file name give_up=$((SECONDS + HANG))
     while true; do
-        held=$(metric longpoll_polls_held) || fail 'the server does not tell its metrics'
+        held=$(metric longpoll_polls_held) || fail 'the server does not answer /metrics'
         [ "$held" != "$1" ] || return 0
         for file in "$TMP"/*.pid; do
             name=$(basename "$file" .pid)
             waits "$name" ||
-                fail "$name should be held, but has its answer: $(cat "$TMP/$name.out")"
+                fail "$name is answered, not held: $(cat "$TMP/$name.out")"
         done
-        [ "$SECONDS" -lt "$give_up" ] || fail "$1 polls should be held, but $held are"
+        [ "$SECONDS" -lt "$give_up" ] || fail "expected $1 held polls, found $held"
     done
 }
 
@@ -211,7 +237,7 @@ metric() {
     curl "$URL/metrics" | sed -n "s/^$1 //p"
 }
 
-# Good for what the lessons publish: texts without quotes, and members with a name of their own.
+# Enough JSON for the lessons, which publish texts without quotes under unambiguous names.
 values() {
     printf '%s\n' "${2-$OUT}" | awk -v key="\"$1\":" '
         {
@@ -237,6 +263,6 @@ check() {
     if [ "$@" ]; then
         printf 'ok: %s\n' "$claim"
     else
-        fail "$claim" "this is not so: [ $(quoted "$@") ]"
+        fail "$claim" "false: [ $(quoted "$@") ]"
     fi
 }

@@ -1,9 +1,9 @@
-//! The lost wake-up, made to happen. Lesson 5 compiles this with `rustc` alone, and runs it as
+//! The lost wake-up, provoked. Lesson 5 compiles this with `rustc` alone, and runs it as
 //!
 //!     lost-wake-up broken|right chance|forced ROUNDS
 //!
-//! In each round one thread polls and another publishes, once. A poll that goes on waiting beside
-//! what it waits for has lost its wake-up.
+//! In each round one thread polls and another publishes, once. A poll that keeps waiting while its
+//! event is in the log has lost its wake-up.
 
 use std::process::ExitCode;
 use std::sync::atomic::{AtomicU64, Ordering::SeqCst};
@@ -12,34 +12,35 @@ use std::sync::{Condvar, Mutex, MutexGuard};
 use std::time::{Duration, Instant};
 use std::{env, hint, thread};
 
-/// How long a poll waits. Whoever has waited for this long beside an event that is there would have
-/// waited for ever.
-const PATIENCE: Duration = Duration::from_millis(300);
+/// How long a poll waits. A poll that waits this long while its event is in the log would wait for
+/// ever.
+const WAIT: Duration = Duration::from_millis(300);
 
-/// Losses after which there is nothing more to prove.
-const ENOUGH: u64 = 3;
+/// Lost wake-ups after which a run stops: each one takes a whole `WAIT`.
+const MAX_LOST: u64 = 3;
 
-/// A log of which only the newest seq matters here, and a way to wait for the next one.
+/// A log, reduced to its newest seq, and a way to wait for the next one.
 trait Server: Sync {
     fn publish(&self, seq: u64);
-    /// Waits for something after `cursor`. False: it was woken by its deadline. `between` stands
-    /// between the look at the log and the wait, where a real server has other things to do.
+    /// Waits for an event after `cursor`; returns false at the deadline. It calls `between` after the
+    /// look at the log and before the wait, where a real server has other things to do.
     fn poll(&self, cursor: u64, deadline: Instant, between: &dyn Fn()) -> bool;
 }
 
-/// Looks, unlocks, and then waits for the bell to ring. It reads well, and it passes every test
-/// that runs it once.
+/// Looks, unlocks, and then waits for a notification. It reads well, and it passes every test that
+/// runs it once.
 #[derive(Default)]
 struct Broken {
     newest: Mutex<u64>,
-    at_the_bell: Mutex<()>,
-    bell: Condvar,
+    /// Guards nothing; a `Condvar` needs a mutex.
+    queue: Mutex<()>,
+    notified: Condvar,
 }
 
 impl Server for Broken {
     fn publish(&self, seq: u64) {
         *lock(&self.newest) = seq;
-        self.bell.notify_all();
+        self.notified.notify_all();
     }
 
     fn poll(&self, cursor: u64, deadline: Instant, between: &dyn Fn()) -> bool {
@@ -47,29 +48,31 @@ impl Server for Broken {
             return true;
         }
         between();
-        // What rang up to here has rung for nobody: a Condvar wakes those who wait, and forgets.
-        let waiting = lock(&self.at_the_bell);
-        let (_waiting, waited) = wait(&self.bell, waiting, deadline);
+        // A notification before this line reaches nobody: a Condvar wakes the threads that wait, and
+        // remembers nothing.
+        let queue = lock(&self.queue);
+        let (_queue, waited) = wait(&self.notified, queue, deadline);
         !waited.timed_out()
     }
 }
 
-/// The same look, and a bell that remembers up to where it has rung. It does not matter when the
-/// poll comes to wait: if the bell has rung past its cursor, it does not wait at all.
+/// The same look, and a wait queue that remembers the seq of its last notification. It does not
+/// matter when the poll begins to wait: if the queue was notified past its cursor, it does not wait.
 #[derive(Default)]
 struct Right {
     newest: Mutex<u64>,
-    rung: Mutex<u64>,
-    bell: Condvar,
+    /// The state of the wait queue: the seq up to which it was notified.
+    notified_through: Mutex<u64>,
+    notified: Condvar,
 }
 
 impl Server for Right {
     fn publish(&self, seq: u64) {
-        // First the log, then the bell: whom the bell wakes finds the event. Unlock, then notify:
-        // whom it wakes finds the lock free.
+        // First the log, then the queue: a poll that is woken finds the event. The queue's lock is
+        // released before the notification: a thread that wakes finds it free.
         *lock(&self.newest) = seq;
-        *lock(&self.rung) = seq;
-        self.bell.notify_all();
+        *lock(&self.notified_through) = seq;
+        self.notified.notify_all();
     }
 
     fn poll(&self, cursor: u64, deadline: Instant, between: &dyn Fn()) -> bool {
@@ -77,12 +80,12 @@ impl Server for Right {
             return true;
         }
         between();
-        let mut rung = lock(&self.rung);
-        // The test and the beginning of the wait are one step: `wait` gives the lock back only when
-        // it waits, and the bell cannot be rung without the lock.
-        while *rung <= cursor {
-            let (again, waited) = wait(&self.bell, rung, deadline);
-            rung = again;
+        let mut notified_through = lock(&self.notified_through);
+        // The test and the beginning of the wait are one step: `wait` releases the lock only by
+        // waiting, and the queue cannot be notified without the lock.
+        while *notified_through <= cursor {
+            let (relocked, waited) = wait(&self.notified, notified_through, deadline);
+            notified_through = relocked;
             if waited.timed_out() {
                 return false;
             }
@@ -91,23 +94,24 @@ impl Server for Right {
     }
 }
 
-/// What the two threads of a run share.
+/// The state that the two threads of a run share.
 struct Run<'a> {
     server: &'a dyn Server,
-    /// The round that may begin, and the last one that has ended; a round is named by its event.
+    /// The newest round that may begin; its number is the seq that it publishes.
     begun: AtomicU64,
+    /// The newest round that has ended.
     ended: AtomicU64,
-    /// The last event whose publish is over, and since when.
+    /// The seq of the last publish that has returned, and the time of its return.
     published: Mutex<(u64, Instant)>,
 }
 
 impl Run<'_> {
-    /// Polls until the event is there. True: it had lost its wake-up.
+    /// Polls until the event is there. Returns true if a wake-up was lost.
     fn poll(&self, seq: u64, between: &dyn Fn()) -> bool {
-        while !self.server.poll(seq - 1, Instant::now() + PATIENCE, between) {
-            // The publisher may only have been late, on a busy machine.
+        while !self.server.poll(seq - 1, Instant::now() + WAIT, between) {
+            // On a busy machine the publisher may only be late: then it is no loss.
             let (published, at) = *lock(&self.published);
-            if published == seq && at.elapsed() > PATIENCE / 2 {
+            if published == seq && at.elapsed() > WAIT / 2 {
                 return true;
             }
         }
@@ -119,8 +123,8 @@ impl Run<'_> {
         *lock(&self.published) = (seq, Instant::now());
     }
 
-    /// Both threads do as they like; the publisher comes a little later in each round than in the
-    /// one before, and then anew. Ends at the first loss: (rounds, losses).
+    /// Runs both threads without coordination, with delays of 0 to 63 spins before the publish.
+    /// Stops at the first lost wake-up. Returns (rounds, lost).
     fn by_chance(&self, rounds: u64) -> (u64, u64) {
         thread::scope(|scope| {
             let polling = scope.spawn(|| {
@@ -147,22 +151,22 @@ impl Run<'_> {
         })
     }
 
-    /// A handshake puts the whole publish between the look and the wait. Ends when it has lost
-    /// enough: (rounds, losses).
+    /// Puts the whole publish between the look and the wait, with a handshake. Stops after
+    /// `MAX_LOST`. Returns (rounds, lost).
     fn forced(&self, rounds: u64) -> (u64, u64) {
         let (looked, has_looked) = sync_channel(0);
-        let (rang, has_rung) = sync_channel(0);
+        let (published, has_published) = sync_channel(0);
         thread::scope(|scope| {
-            scope.spawn(move || self.publish_in_between(&has_looked, &rang));
+            scope.spawn(move || self.publish_in_between(&has_looked, &published));
             let mut lost = 0;
             for seq in 1..=rounds {
                 let between = || {
                     if looked.send(seq).is_ok() {
-                        let _ = has_rung.recv();
+                        let _ = has_published.recv();
                     }
                 };
                 lost += u64::from(self.poll(seq, &between));
-                if lost == ENOUGH {
+                if lost == MAX_LOST {
                     drop(looked);
                     return (seq, lost);
                 }
@@ -172,28 +176,28 @@ impl Run<'_> {
         })
     }
 
-    fn publish_in_between(&self, has_looked: &Receiver<u64>, rang: &SyncSender<()>) {
+    fn publish_in_between(&self, has_looked: &Receiver<u64>, published: &SyncSender<()>) {
         for seq in has_looked {
             self.publish(seq);
-            let _ = rang.send(());
+            let _ = published.send(());
         }
     }
 }
 
 fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
-    mutex.lock().expect("nobody panics with a lock in hand")
+    mutex.lock().expect("no thread panics while it holds a lock")
 }
 
 fn wait<'a, T>(
-    bell: &Condvar,
+    notified: &Condvar,
     guard: MutexGuard<'a, T>,
     deadline: Instant,
 ) -> (MutexGuard<'a, T>, std::sync::WaitTimeoutResult) {
-    let rest = deadline.saturating_duration_since(Instant::now());
-    bell.wait_timeout(guard, rest).expect("nobody panics with a lock in hand")
+    let left = deadline.saturating_duration_since(Instant::now());
+    notified.wait_timeout(guard, left).expect("no thread panics while it holds a lock")
 }
 
-/// Spins, because to sleep and be woken takes so long that the two threads would never meet.
+/// Spins instead of sleeping: waking up takes so long that the two threads would never meet.
 fn until(done: impl Fn() -> bool) {
     for spun in 0_u64.. {
         if done() {

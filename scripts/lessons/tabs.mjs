@@ -1,9 +1,9 @@
-// Six tabs of one browser that follow the same, in Node. Lesson 13 runs it with the URL of a server
-// and a copy of that server's /longpoll.js.
+// Six tabs of one browser that follow the same topic, in Node. Lesson 13 runs this with the URL of a
+// server and a copy of that server's /longpoll.js.
 //
-// Node has no tabs, so what a browser gives the tabs of one site is put up here: a document, and
-// Web Locks, one holder at a time and the others in line. (BroadcastChannel Node has.) Nothing of
-// the module is changed: each of these readers is what a tab has.
+// Node has no tabs, so this file provides what a browser gives the tabs of one site: a document, and
+// Web Locks, with one holder at a time and the others queued. (Node has BroadcastChannel.) The module
+// is unchanged: each reader here is what one tab has.
 
 import { webcrypto } from "node:crypto";
 import { pathToFileURL } from "node:url";
@@ -19,23 +19,23 @@ const locks = {
   },
 };
 globalThis.document = {};
-globalThis.crypto ??= webcrypto; // Node 18 keeps it behind a flag.
+globalThis.crypto ??= webcrypto; // Node 18 has it only behind a flag.
 Object.defineProperty(globalThis, "navigator", { value: { locks } });
 
 const { follow } = await import(pathToFileURL(module));
 
 async function tab(number) {
   const got = [];
-  let asks = false;
-  let asked = false;
-  const onState = (state) => (asks ||= state.here && state.is === "asking" && state.wait > 0);
+  let polls = false;
+  let polled = false;
+  const onState = (state) => (polls ||= state.here && state.is === "asking" && state.wait > 0);
   for await (const { data } of follow("/topics/news", { base: server, onState })) {
     got.push(data);
-    // Which tab asks shows when the first event comes; the lesson publishes it when a poll is held.
-    if (data === "one") asked = asks;
-    if (data === "end" || (data === "close" && asked)) break;
+    // The first event tells which tab polls, because the lesson publishes it while a poll is held.
+    if (data === "one") polled = polls;
+    if (data === "end" || (data === "close" && polled)) break;
   }
-  console.log(`tab ${number}${asked ? ", which asked" : ""}: ${got.join(" ")}`);
+  console.log(`tab ${number}${polled ? ", which polled" : ""}: ${got.join(" ")}`);
 }
 
 await Promise.all([1, 2, 3, 4, 5, 6].map(tab));

@@ -1,20 +1,21 @@
-//! How long to wait before the next try: at random between nothing and a bound that doubles.
+//! The pause before a retry: random, between zero and a bound that doubles with each failure.
 //!
-//! That is "full jitter". Clients that lost the same server at the same moment come back spread
-//! over the whole bound, not in waves.
+//! This is "full jitter": clients that lost the same server at the same moment return spread over
+//! the whole bound, not in waves.
 
 use std::time::Duration;
 
 use crate::limits::{BACKOFF_FIRST, BACKOFF_MOST, RETRY_AFTER_MOST};
 
-/// The pauses between tries that fail one after another.
+/// The pauses between attempts that fail one after another.
 #[derive(Debug, Default)]
 pub struct Backoff {
     failures: u32,
 }
 
 impl Backoff {
-    /// The pause after one more failure; not shorter than what the server asked for.
+    /// Counts a failure and returns the pause after it: at least `at_least`, which the server asked
+    /// for and which is capped at [`RETRY_AFTER_MOST`].
     pub fn next(&mut self, at_least: Duration) -> Duration {
         let bound = self.bound();
         self.failures += 1;
@@ -22,7 +23,7 @@ impl Backoff {
         at_least.min(RETRY_AFTER_MOST) + jitter
     }
 
-    /// A try has succeeded.
+    /// Restarts at the shortest bound, after a success.
     pub fn reset(&mut self) {
         self.failures = 0;
     }
@@ -39,27 +40,28 @@ mod tests {
 
     #[test]
     fn pauses_are_spread_over_a_bound_that_doubles_up_to_a_limit() {
-        let longest = |failures| {
+        let longest_pause = |failures| {
             let pauses = (0..1_000).map(|_| Backoff { failures }.next(Duration::ZERO));
-            let (least, most) = pauses.fold((Duration::MAX, Duration::ZERO), |(a, b), pause| {
-                (a.min(pause), b.max(pause))
+            let (min, max) = pauses.fold((Duration::MAX, Duration::ZERO), |(min, max), pause| {
+                (min.min(pause), max.max(pause))
             });
-            // Full jitter: also next to nothing. Wrong by chance once in 10^40 runs.
-            assert!(least < most / 10, "{least:?} {most:?}");
-            most
+            // Full jitter includes pauses near zero. This fails by chance once in 10^40 runs.
+            assert!(min < max / 10, "{min:?} {max:?}");
+            max
         };
         for (failures, bound) in [(0, 250), (1, 500), (4, 4_000), (7, 30_000), (40, 30_000)] {
             let bound = Duration::from_millis(bound);
-            let most = longest(failures);
-            assert!(most <= bound && most > bound * 9 / 10, "{failures}: {most:?}");
+            let max = longest_pause(failures);
+            assert!(max <= bound && max > bound * 9 / 10, "{failures}: {max:?}");
         }
     }
 
     #[test]
-    fn the_server_decides_how_long_at_least_within_reason() {
+    fn retry_after_is_the_shortest_pause_up_to_a_limit() {
         let mut backoff = Backoff::default();
-        let asked = Duration::from_secs(3);
-        assert!((asked..=asked + BACKOFF_FIRST).contains(&backoff.next(asked)));
+        let retry_after = Duration::from_secs(3);
+        let range = retry_after..=retry_after + BACKOFF_FIRST;
+        assert!(range.contains(&backoff.next(retry_after)));
         assert!(backoff.next(Duration::MAX) <= RETRY_AFTER_MOST + BACKOFF_MOST);
         backoff.reset();
         assert!(backoff.next(Duration::ZERO) <= BACKOFF_FIRST);

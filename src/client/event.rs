@@ -1,60 +1,67 @@
-//! What a poll's answer holds.
+//! What a poll's response contains: a page of events, or a gap.
 //!
-//! It is taken whole or not at all: an answer that lacks something, or has it in another form, did
-//! not come from this kind of server, and a cursor out of it could lead anywhere. Numbers and JSON
-//! keep the digits and the order that the publisher gave them, as they are not turned into anything
-//! else.
+//! A response is accepted whole or not at all. If a member is missing or has another type, another
+//! kind of server sent the response, and its cursor could lead anywhere. Numbers and JSON values
+//! keep the digits and the order that the publisher gave them, because they stay text.
 
 use std::collections::BTreeMap;
+use std::fmt;
 
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD as BASE64;
-use serde::Deserialize;
 use serde_json::value::RawValue;
 
-use super::trouble::Gap;
+use super::untrusted::{JsonMembers, printable};
 use crate::names::Name;
-
-/// An object's members, each still the text that it came as: numbers keep all their digits.
-pub type Members<'a> = BTreeMap<&'a str, &'a RawValue>;
 
 /// One event.
 #[derive(Clone, Debug)]
-pub struct Event {
-    /// Its place in the whole log.
+pub struct ReceivedEvent {
+    /// The position in the whole log.
     pub seq: u64,
     pub topic: Name,
-    /// When it was published: RFC 3339, by the server's clock. Only `seq` orders.
+    /// The time of the publish by the server's clock, in RFC 3339. Only `seq` gives the order.
     pub time: String,
-    /// Its type, when it was tagged.
-    pub tag: Option<Name>,
-    /// What it is, when it is neither JSON nor plain text.
+    /// The event type, if the publisher set one.
+    pub event_type: Option<Name>,
+    /// The content type, if the event is neither JSON nor plain text.
     pub content_type: Option<String>,
     pub data: Data,
-    /// All of it, as the server wrote it: JSON on one line.
+    /// The whole event as the server wrote it: JSON on one line.
     pub json: String,
 }
 
-/// What was published. A JSON string is as good as its text.
+/// The body of an event. A JSON string is represented as its text.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub enum Data {
     Text(String),
-    /// A JSON value that is no string, with its digits and the order of its members untouched.
+    /// A JSON value other than a string, with its digits and the order of its members unchanged.
     Json(String),
-    /// What is not UTF-8.
+    /// A body that is not UTF-8.
     Bytes(Vec<u8>),
 }
 
-/// One answer.
+/// The events of one poll response.
 #[derive(Clone, Debug)]
-pub struct Page {
-    /// In the order of the log.
-    pub events: Vec<Event>,
-    /// The cursor after them.
+pub struct ReceivedPage {
+    /// The events in log order.
+    pub events: Vec<ReceivedEvent>,
+    /// The cursor after the events.
     pub next: String,
-    /// All of it, as the server wrote it: JSON on one line.
+    /// The whole page as the server wrote it: JSON on one line.
     pub json: String,
     pub(super) is_drain: bool,
+}
+
+/// Events that were lost before this client read them.
+#[derive(Clone, Debug)]
+pub struct ReceivedGap {
+    /// `trimmed`, `epoch` or `future`.
+    pub why: String,
+    /// Number of events lost per topic; `None` when the server does not know it.
+    pub lost: BTreeMap<String, Option<u64>>,
+    /// The cursor that continues after the gap and loses nothing more.
+    pub resume: String,
 }
 
 impl Data {
@@ -67,63 +74,79 @@ impl Data {
     }
 }
 
-impl Page {
-    /// Reads an answer's body; nothing when it is not what a longpoll server sends.
-    pub(super) fn parse(body: Vec<u8>) -> Option<Page> {
+impl ReceivedPage {
+    /// Parses a response body; `None` when it is not what a longpoll server sends.
+    pub(super) fn parse(body: Vec<u8>) -> Option<ReceivedPage> {
         let text = String::from_utf8(body).ok()?;
-        let page: Members<'_> = serde_json::from_slice(text.as_bytes()).ok()?;
-        let events: Vec<&RawValue> = member(&page, "events")?;
-        let next: String = member(&page, "next")?;
-        let reason: String = member(&page, "reason")?;
-        let events: Vec<Event> =
-            events.into_iter().map(|event| Event::parse(event.get())).collect::<Option<_>>()?;
-        let is_drain = reason == "drain";
-        is_cursor(&next).then(|| Page { events, next, json: text.trim_end().to_owned(), is_drain })
+        let page = JsonMembers::parse(text.as_bytes())?;
+        let events: Vec<&RawValue> = page.get("events")?;
+        let next: String = page.get("next")?;
+        let is_drain = page.get::<String>("reason")? == "drain";
+        let events: Option<_> =
+            events.into_iter().map(|event| ReceivedEvent::parse(event.get())).collect();
+        let events = events?;
+        let json = text.trim_end().to_owned();
+        is_cursor(&next).then_some(ReceivedPage { events, next, json, is_drain })
     }
 }
 
-impl Event {
-    fn parse(text: &str) -> Option<Event> {
-        let event: Members<'_> = serde_json::from_slice(text.as_bytes()).ok()?;
-        let name = |key| member::<String>(&event, key).and_then(|name| Name::new(&name));
-        let time: String = member(&event, "time")?;
-        let data = match (event.get("data"), member::<String>(&event, "data_base64")) {
-            (Some(data), _) if data.get().starts_with('"') => Data::Text(member(&event, "data")?),
-            (Some(data), _) => Data::Json(data.get().to_owned()),
+impl ReceivedEvent {
+    fn parse(text: &str) -> Option<ReceivedEvent> {
+        let event = JsonMembers::parse(text.as_bytes())?;
+        let name = |member| event.get::<String>(member).and_then(|name| Name::new(&name));
+        let time: String = event.get("time")?;
+        let data = match (event.text("data"), event.get::<String>("data_base64")) {
+            (Some(data), _) if data.starts_with('"') => Data::Text(event.get("data")?),
+            (Some(data), _) => Data::Json(data.to_owned()),
             (None, Some(base64)) => Data::Bytes(BASE64.decode(base64).ok()?),
             (None, None) => return None,
         };
-        Some(Event {
-            seq: member(&event, "seq")?,
+        Some(ReceivedEvent {
+            seq: event.get("seq")?,
             topic: name("topic")?,
-            // It becomes an environment variable, and part of a line.
+            // The time becomes an environment variable of a command, and part of a line.
             time: time.bytes().all(|b| b.is_ascii_graphic()).then_some(time)?,
-            tag: name("type"),
-            content_type: member(&event, "content_type"),
+            event_type: name("type"),
+            content_type: event.get("content_type"),
             data,
             json: text.to_owned(),
         })
     }
 }
 
-impl Gap {
-    /// Reads the problem body of a `410`; nothing when it is not about a gap.
-    pub(super) fn parse(body: &[u8]) -> Option<Gap> {
-        let problem: Members<'_> = serde_json::from_slice(body).ok()?;
-        let lost: Option<BTreeMap<String, Option<u64>>> = member(&problem, "lost")?;
-        let resume: String = member(&problem, "resume")?;
-        let gap = Gap { why: member(&problem, "why")?, lost: lost.unwrap_or_default(), resume };
-        is_cursor(&gap.resume).then_some(gap)
+impl ReceivedGap {
+    /// Parses the problem body of a `410`; `None` when the problem is not a gap.
+    pub(super) fn parse(body: &[u8]) -> Option<ReceivedGap> {
+        let problem = JsonMembers::parse(body)?;
+        let lost: Option<BTreeMap<String, Option<u64>>> = problem.get("lost")?;
+        let resume: String = problem.get("resume")?;
+        let why = problem.get("why")?;
+        let lost = lost.unwrap_or_default();
+        is_cursor(&resume).then_some(ReceivedGap { why, lost, resume })
     }
 }
 
-/// A member's value; nothing when it is missing or something else.
-pub fn member<'a, T: Deserialize<'a>>(members: &Members<'a>, name: &str) -> Option<T> {
-    serde_json::from_slice(members.get(name)?.get().as_bytes()).ok()
+impl fmt::Display for ReceivedGap {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match &*self.why {
+            "epoch" => "gap: the log has a new epoch, and the events of the old one are gone",
+            "future" => "gap: the cursor is beyond the end of the log",
+            _ => "gap: events were trimmed before they were read",
+        })?;
+        for (index, (topic, count)) in self.lost.iter().enumerate() {
+            f.write_str(if index == 0 { ": " } else { ", " })?;
+            match count {
+                Some(count) => write!(f, "{count} in {}", printable(topic))?,
+                None => write!(f, "an unknown number in {}", printable(topic))?,
+            }
+        }
+        Ok(())
+    }
 }
 
-/// Whether a text can be sent back as a cursor; what it means is the server's business.
+/// Whether a text can be sent to a server as a cursor; only the server knows what it means.
 pub fn is_cursor(text: &str) -> bool {
-    let safe = |b: u8| b.is_ascii_alphanumeric() || matches!(b, b'.' | b'-' | b'_' | b'~' | b':');
-    (1..=256).contains(&text.len()) && text.bytes().all(safe)
+    let is_safe =
+        |b: u8| b.is_ascii_alphanumeric() || matches!(b, b'.' | b'-' | b'_' | b'~' | b':');
+    (1..=256).contains(&text.len()) && text.bytes().all(is_safe)
 }

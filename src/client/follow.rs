@@ -1,10 +1,10 @@
-//! Follow: ask, take the answer, move the cursor, ask again.
+//! The follow loop: poll, return the page, advance the cursor, poll again.
 //!
-//! The order is the promise: the cursor moves when an answer is there whole, and not before; so
-//! whatever breaks in between is asked for again, and nothing is lost or comes twice. The first
-//! poll does not wait, so that a word such as `now` is a cursor from then on: asked for a second
-//! time, after a broken connection, it would mean another moment. Every failure that may pass is
-//! followed by a pause, random and growing.
+//! The cursor advances only when a response has arrived whole. After any failure the client polls
+//! again from the same cursor, so no event is lost and none is delivered twice. The first poll does
+//! not wait, so that a relative position such as `now` becomes a cursor at once: sent again after a
+//! broken connection, `now` would mean a later moment. A random and growing pause follows each
+//! transient failure.
 
 use std::collections::VecDeque;
 use std::fmt::Write as _;
@@ -12,39 +12,39 @@ use std::path::PathBuf;
 use std::time::{Duration, Instant};
 
 use super::backoff::Backoff;
-use super::event::{Event, Page, is_cursor};
-use super::exchange::Asker;
-use super::trouble::{Error, Gap, OnTrouble};
+use super::error::{Error, RetryCallback};
+use super::event::{ReceivedEvent, ReceivedGap, ReceivedPage, is_cursor};
+use super::http_client::HttpClient;
 use super::url::Url;
 use crate::limits::{PACE, PAGE_EVENTS, SILENCE};
 use crate::names::{TopicSet, TypeFilter};
 use crate::shutdown::Shutdown;
 use crate::time::Seconds;
 
-/// What to follow, and how.
+/// The topics to follow, and how to follow them.
 #[derive(Clone, Debug)]
 pub struct Subscription {
     pub url: Url,
     pub topics: TopicSet,
-    /// The event types that are wanted.
+    /// The event types to receive.
     pub types: TypeFilter,
     /// Where to begin: `start`, `now`, `last:N` or a cursor.
     pub since: String,
-    /// How long the server may hold one poll. With none, [`Follow`] ends when it has caught up.
+    /// How long the server may hold one poll. With zero, [`Follow`] ends at the end of the log.
     pub wait: Duration,
-    /// Events in one answer, at most.
+    /// The largest number of events in one page.
     pub limit: usize,
-    /// Where the token is, if the server wants one.
+    /// The file with the token, if the server requires one.
     pub token_file: Option<PathBuf>,
-    /// Ends every wait when it is given.
-    pub stop: Option<Shutdown>,
+    /// Ends every wait when it is triggered.
+    pub shutdown: Option<Shutdown>,
 }
 
 impl Subscription {
-    /// Everything of these topics (a comma-separated list), from the oldest event that is kept.
+    /// All events of these topics (a comma-separated list), from the oldest retained one.
     ///
     /// # Errors
-    /// Says what is wrong with the list, and what is allowed.
+    /// When the list is invalid; the text says what is expected.
     pub fn new(url: Url, topics: &str) -> Result<Subscription, String> {
         Ok(Subscription {
             url,
@@ -54,197 +54,202 @@ impl Subscription {
             wait: Duration::from_secs(25),
             limit: PAGE_EVENTS,
             token_file: None,
-            stop: None,
+            shutdown: None,
         })
     }
 }
 
-/// A reader. As an iterator it gives events; [`Follow::page`] gives whole answers.
+/// Follows topics. The iterator yields single events; [`Follow::next_page`] returns whole pages.
 pub struct Follow {
-    asker: Asker,
-    wanted: Subscription,
-    stop: Shutdown,
-    on_trouble: OnTrouble,
+    http: HttpClient,
+    /// Its `since` advances with each page.
+    subscription: Subscription,
+    shutdown: Shutdown,
+    on_retry: RetryCallback,
     backoff: Backoff,
-    next_at: Instant,
-    /// Halvings of the page that is asked for: two more at a failure, because what breaks large
-    /// answers may let small ones through, and two less at a success.
-    halvings: u32,
-    /// Whether `wanted.since` is a cursor by now.
-    pinned: bool,
-    /// Whether the last answer was given because the server is shutting down.
-    drained: bool,
-    /// Whether nothing more is to come.
+    next_poll_at: Instant,
+    /// A second limit on the events of a page. A path that breaks large responses may pass small
+    /// ones, so a failure divides it by 4 and a success multiplies it by 4.
+    page_cap: usize,
+    /// Whether `subscription.since` came from the server, and is not a word such as `now`.
+    has_cursor: bool,
+    /// Whether the server was draining when it sent the previous page.
+    was_drained: bool,
     ended: bool,
-    /// For the iterator: what it has not given out yet, and the cursor before that.
-    rest: VecDeque<Event>,
-    before: String,
+    /// For the iterator: the events of a page that it has not yielded yet, and the cursor before
+    /// that page.
+    pending: VecDeque<ReceivedEvent>,
+    pending_since: String,
 }
 
 impl Follow {
-    /// A reader that has not asked yet.
+    /// Prepares a follower; the first call for events connects.
     ///
     /// # Errors
-    /// When `since` cannot be one, or the token cannot be read.
-    pub fn start(wanted: Subscription) -> Result<Follow, Error> {
-        if !is_cursor(&wanted.since) {
-            let allowed = "allowed is start, now, last:N or a cursor";
-            return Err(Error::Invalid(format!("since {:?}: {allowed}", wanted.since)));
+    /// When `since` is invalid, or the token file cannot be read.
+    pub fn start(subscription: Subscription) -> Result<Follow, Error> {
+        if !is_cursor(&subscription.since) {
+            let rule = "expected start, now, last:N or a cursor";
+            return Err(Error::Invalid(format!("since {:?}: {rule}", subscription.since)));
         }
-        let stop = wanted.stop.clone().map_or_else(Shutdown::new, Ok).map_err(Error::System)?;
-        // The server answers within the wait: whatever takes longer has got lost on the way.
-        let patience = wanted.wait.saturating_add(SILENCE);
+        let shutdown = subscription.shutdown.clone();
+        let shutdown = shutdown.map_or_else(Shutdown::new, Ok).map_err(Error::System)?;
+        // The server answers within the wait. Much later, the response is lost on the way.
+        let head_timeout = subscription.wait.saturating_add(SILENCE);
+        let token_file = subscription.token_file.clone();
         Ok(Follow {
-            asker: Asker::new(&wanted.url, wanted.token_file.clone(), patience, stop.clone())?,
-            before: wanted.since.clone(),
-            halvings: 0,
-            wanted,
-            stop,
-            on_trouble: Box::new(|_, _| {}),
+            http: HttpClient::new(&subscription.url, token_file, head_timeout, shutdown.clone())?,
+            pending_since: subscription.since.clone(),
+            subscription,
+            shutdown,
+            on_retry: Box::new(|_, _| {}),
             backoff: Backoff::default(),
-            next_at: Instant::now(),
-            pinned: false,
-            drained: false,
+            next_poll_at: Instant::now(),
+            page_cap: usize::MAX,
+            has_cursor: false,
+            was_drained: false,
             ended: false,
-            rest: VecDeque::new(),
+            pending: VecDeque::new(),
         })
     }
 
-    /// Tells of failures that may pass, each with the pause before the next try.
+    /// Sets a callback for transient failures; it receives the pause before the next attempt.
     #[must_use]
-    pub fn on_trouble(mut self, tell: impl FnMut(&Error, Duration) + Send + 'static) -> Follow {
-        self.on_trouble = Box::new(tell);
+    pub fn on_retry(mut self, callback: impl FnMut(&Error, Duration) + Send + 'static) -> Follow {
+        self.on_retry = Box::new(callback);
         self
     }
 
-    /// The cursor to keep once everything that was given out so far is dealt with.
+    /// The cursor to save once all events returned so far are processed.
     #[must_use]
     pub fn cursor(&self) -> &str {
-        if self.rest.is_empty() { &self.wanted.since } else { &self.before }
+        if self.pending.is_empty() { &self.subscription.since } else { &self.pending_since }
     }
 
-    /// Takes at most so many events (one at least) at a time from now on.
+    /// Sets the largest number of events in the following pages; zero counts as one.
     pub fn set_limit(&mut self, limit: usize) {
-        self.wanted.limit = limit;
+        self.subscription.limit = limit;
     }
 
-    /// The next answer, which may have no event but always has a cursor; nothing when told to stop
-    /// and, without a wait, after the first answer that has no event.
+    /// Waits for the next page. It may have no events, but always has a cursor. Returns `None`
+    /// after the shutdown signal and, if `wait` is zero, after the first page without events.
     ///
     /// # Errors
-    /// A gap, after which the next call goes on behind it; or what will not pass by itself.
-    pub fn page(&mut self) -> Result<Option<Page>, Error> {
-        while !self.ended && !self.stop.wait_until(self.next_at) {
-            let asked = Instant::now();
+    /// A gap, after which the next call continues, or a permanent failure.
+    pub fn next_page(&mut self) -> Result<Option<ReceivedPage>, Error> {
+        while !self.ended && !self.shutdown.wait_until(self.next_poll_at) {
+            let polled_at = Instant::now();
             let error = match self.poll() {
                 Ok(page) => {
-                    self.take(&page, asked);
+                    self.advance(&page, polled_at);
                     return Ok(Some(page));
                 }
                 Err(error) => error,
             };
-            if self.stop.is_triggered() {
+            if self.shutdown.is_triggered() {
                 break;
             }
             if let Error::Gap(gap) = &error {
-                self.go_on_behind(gap);
+                self.continue_after(gap);
+            }
+            if !error.is_transient() {
                 return Err(error);
             }
-            if !error.may_pass() {
-                return Err(error);
-            }
-            // By 2^10 any page is down to one event.
-            self.halvings = (self.halvings + 2).min(10);
-            self.try_again(&error);
+            self.page_cap = self.page_limit() / 4;
+            self.schedule_retry(&error);
         }
         self.ended = true;
         Ok(None)
     }
 
-    fn poll(&mut self) -> Result<Page, Error> {
-        let wanted = &self.wanted;
-        // The first poll does not wait, so that the place to begin is a cursor from then on:
-        // asking for `now` a second time, after a broken connection, would skip what came between.
-        let wait = if self.pinned { wanted.wait } else { Duration::ZERO };
-        let mut target = format!(
-            "/topics/{}?since={}&wait={}&limit={}",
-            wanted.topics,
-            wanted.since,
-            Seconds(wait),
-            (wanted.limit >> self.halvings).max(1)
-        );
-        if !wanted.types.keeps_all() {
-            // Writing to a String cannot fail.
-            let _ = write!(target, "&type={}", wanted.types);
-        }
-        let answer = self.asker.get(&target)?;
-        match answer.status {
-            200 if answer.is_json => Page::parse(answer.body),
+    fn poll(&mut self) -> Result<ReceivedPage, Error> {
+        let target = self.target();
+        let response = self.http.get(&target)?;
+        let page = match response.status {
+            200 if response.is_json => ReceivedPage::parse(response.body),
             200 => None,
-            410 => match Gap::parse(&answer.body) {
+            410 => match ReceivedGap::parse(&response.body) {
                 Some(gap) => return Err(Error::Gap(gap)),
-                None => return Err(answer.refusal()),
+                None => return Err(response.to_error()),
             },
-            _ => return Err(answer.refusal()),
-        }
-        .ok_or_else(|| {
-            let url = &wanted.url;
-            Error::Foreign(format!("{url} answers, but not as a longpoll server does"))
-        })
+            _ => return Err(response.to_error()),
+        };
+        page.ok_or_else(|| self.http.bad_body())
     }
 
-    /// Moves on to what comes after this page.
-    fn take(&mut self, page: &Page, asked: Instant) {
-        let waited = self.pinned && !self.wanted.wait.is_zero();
-        self.wanted.since.clone_from(&page.next);
-        self.pinned = true;
+    /// The request target of the next poll.
+    fn target(&self) -> String {
+        let Subscription { topics, types, since, .. } = &self.subscription;
+        let wait = if self.has_cursor { self.subscription.wait } else { Duration::ZERO };
+        let mut target = format!(
+            "/topics/{topics}?since={since}&wait={}&limit={}",
+            Seconds(wait),
+            self.page_limit()
+        );
+        if !types.keeps_all() {
+            // Writing to a String cannot fail.
+            let _ = write!(target, "&type={types}");
+        }
+        target
+    }
+
+    /// The number of events to request; at least one.
+    fn page_limit(&self) -> usize {
+        self.subscription.limit.min(self.page_cap).max(1)
+    }
+
+    /// Advances the cursor past a page.
+    fn advance(&mut self, page: &ReceivedPage, polled_at: Instant) {
+        let was_held = self.has_cursor && !self.subscription.wait.is_zero();
+        self.subscription.since.clone_from(&page.next);
+        self.has_cursor = true;
         if page.is_drain {
-            // At once, since another server may be there already; but if it is the same one, or
-            // one that drains as well, with a pause.
-            if std::mem::replace(&mut self.drained, true) {
-                self.try_again(&Error::Draining);
+            // The first time, reconnect at once: the next server may be there already. If that one
+            // drains too, pause.
+            if std::mem::replace(&mut self.was_drained, true) {
+                self.schedule_retry(&Error::Draining);
             } else {
-                (self.on_trouble)(&Error::Draining, Duration::ZERO);
+                (self.on_retry)(&Error::Draining, Duration::ZERO);
             }
             return;
         }
-        self.drained = false;
+        self.was_drained = false;
         self.backoff.reset();
-        self.halvings = self.halvings.saturating_sub(2);
+        self.page_cap = self.page_cap.max(1).saturating_mul(4);
         if page.events.is_empty() {
-            self.ended = self.wanted.wait.is_zero();
-            if waited {
-                self.next_at = asked + PACE;
+            self.ended = self.subscription.wait.is_zero();
+            if was_held {
+                self.next_poll_at = polled_at + PACE;
             }
         }
     }
 
-    fn go_on_behind(&mut self, gap: &Gap) {
-        // Without a pause, a server that knows nothing but gaps would be asked without end.
-        self.next_at = Instant::now() + self.backoff.next(Duration::ZERO);
-        self.wanted.since.clone_from(&gap.resume);
-        self.pinned = true;
+    fn continue_after(&mut self, gap: &ReceivedGap) {
+        // Without a pause, a server that reports only gaps would be polled in a busy loop.
+        self.next_poll_at = Instant::now() + self.backoff.next(Duration::ZERO);
+        self.subscription.since.clone_from(&gap.resume);
+        self.has_cursor = true;
     }
 
-    fn try_again(&mut self, error: &Error) {
+    fn schedule_retry(&mut self, error: &Error) {
         let pause = self.backoff.next(error.retry_after());
-        self.next_at = Instant::now() + pause;
-        (self.on_trouble)(error, pause);
+        self.next_poll_at = Instant::now() + pause;
+        (self.on_retry)(error, pause);
     }
 }
 
 impl Iterator for Follow {
-    type Item = Result<Event, Error>;
+    type Item = Result<ReceivedEvent, Error>;
 
     fn next(&mut self) -> Option<Self::Item> {
-        while self.rest.is_empty() {
-            self.before.clone_from(&self.wanted.since);
-            match self.page() {
-                Ok(Some(page)) => self.rest.extend(page.events),
+        while self.pending.is_empty() {
+            self.pending_since.clone_from(&self.subscription.since);
+            match self.next_page() {
+                Ok(Some(page)) => self.pending.extend(page.events),
                 Ok(None) => return None,
                 Err(error) => return Some(Err(error)),
             }
         }
-        self.rest.pop_front().map(Ok)
+        self.pending.pop_front().map(Ok)
     }
 }

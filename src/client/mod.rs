@@ -1,5 +1,5 @@
-//! The other half of long polling: a reader that loses nothing, and a publisher that repeats
-//! nothing, whatever happens to the connection between them and the server.
+//! The client side of long polling: a follower that loses no event and a publisher that publishes
+//! each event once, whatever happens to the connection.
 //!
 //! ```no_run
 //! use longpoll::client::{Follow, Message, Publisher, Subscription};
@@ -18,36 +18,42 @@
 //! # }
 //! ```
 //!
-//! # What it promises
+//! # Guarantees
 //!
-//! - **Nothing lost, nothing twice.** [`Follow`] asks for what comes after its cursor, and moves
-//!   the cursor only when an answer is there whole. A program that keeps the cursor after it has
-//!   dealt with the events repeats, if it is killed, at most those since it kept it.
-//! - **A hole is an [`Error::Gap`]**, never silence. The next call goes on behind it.
-//! - **It goes on by itself.** What may pass (a refused connection, a dead network, `503`) is tried
-//!   again, after a random pause that grows, and not before `Retry-After`; what will not pass (an
-//!   unknown topic, a missing right) is returned.
-//! - **A publish happens once**: every try of it has the same `Idempotency-Key`.
+//! - **No event is lost or delivered twice.** [`Follow`] requests the events after its cursor and
+//!   advances the cursor only when a response has arrived whole. A program that saves the cursor
+//!   after it has processed the events sees again, after a crash, only the events since the last
+//!   save.
+//! - **Lost events are an [`Error::Gap`]**, never silence. The next call continues after the gap.
+//! - **Transient failures are retried.** After a refused connection, a dead network or a `503`, the
+//!   client waits for a random and growing time, at least for `Retry-After`, and tries again.
+//!   Permanent failures (an unknown topic, a missing right) are returned.
+//! - **A publish happens once**: all its attempts carry the same `Idempotency-Key`.
 //!
-//! # The rooms
+//! # Modules
 //!
-//! `url` where the server is · `link` the connection · `answer` from its bytes to an answer ·
-//! `exchange` one request and its answer · `backoff` the pauses · `event` what an answer holds ·
-//! `follow` and `publish` the two loops · `command` what the program makes of them.
+//! A module imports only from those before it; this is also the order to read them in.
+//!
+//! `url` the server's address · `untrusted` texts, JSON and files that the client did not write ·
+//! `event` what a poll's response contains · `error` failures, and which of them to retry ·
+//! `backoff` the pauses between retries · `connection` the socket · `response` from bytes to a
+//! response · `http_client` one request and its response · `follow` and `publish` the two loops ·
+//! `command` the two loops as programs.
 
-mod answer;
-mod backoff;
-pub mod command;
-mod event;
-mod exchange;
-mod follow;
-mod link;
-mod publish;
-mod trouble;
 mod url;
+mod untrusted;
+mod event;
+mod error;
+mod backoff;
+mod connection;
+mod response;
+mod http_client;
+mod follow;
+mod publish;
+pub mod command;
 
-pub use event::{Data, Event, Page};
+pub use error::Error;
+pub use event::{Data, ReceivedEvent, ReceivedGap, ReceivedPage};
 pub use follow::{Follow, Subscription};
 pub use publish::{Message, Publisher, Receipt};
-pub use trouble::{Error, Gap};
 pub use url::Url;

@@ -1,211 +1,210 @@
-//! Publish: send, and send again under the same key until the outcome is known.
+//! The publish loop: send, and send again with the same idempotency key until the outcome is known.
 //!
-//! A request without an answer may or may not have been done; only the server can tell, and only if
-//! it knows both tries as one. So every publish has a key, its own or a random one, and is tried
-//! for no longer than the server remembers keys: beyond that a retry could be a second event.
+//! Without a response, a publish may or may not have happened. Only the server knows, and only if
+//! it recognises both attempts as one publish. So every publish has an idempotency key, the
+//! caller's or a random one, and retries end before the server forgets keys: a later attempt could
+//! publish a second event.
 
 use std::path::PathBuf;
 use std::time::{Duration, Instant};
 
 use super::backoff::Backoff;
-use super::event::{Members, member};
-use super::exchange::Asker;
-use super::trouble::{Error, OnTrouble};
+use super::error::{Error, RetryCallback};
+use super::http_client::HttpClient;
+use super::untrusted::JsonMembers;
 use super::url::Url;
 use crate::limits::{KEY_CHARS, PUBLISH_ANSWER, RETRY_FOR_MOST};
 use crate::names::{NAME_RULE, Name};
 use crate::shutdown::Shutdown;
 
-/// What is to be published: one event, or a batch of them.
+/// The content of a publish: one event, or a batch.
 #[derive(Clone, Debug)]
 pub struct Message {
     content_type: &'static str,
     body: Vec<u8>,
-    /// The type to tag it with.
-    pub tag: Option<Name>,
-    /// What makes two tries one event; random when there is none.
+    /// The event type of each event.
+    pub event_type: Option<Name>,
+    /// The idempotency key; `None` for a random one.
     pub key: Option<String>,
 }
 
 impl Message {
     fn new(content_type: &'static str, body: Vec<u8>) -> Message {
-        Message { content_type, body, tag: None, key: None }
+        Message { content_type, body, event_type: None, key: None }
     }
 
-    /// A text; if it is not UTF-8, readers get it as bytes.
+    /// One event with a text; readers receive it as bytes if it is not UTF-8.
     #[must_use]
     pub fn text(text: impl Into<Vec<u8>>) -> Message {
         Message::new("text/plain; charset=utf-8", text.into())
     }
 
-    /// A JSON value.
+    /// One event with a JSON value.
     #[must_use]
     pub fn json(json: impl Into<Vec<u8>>) -> Message {
         Message::new("application/json", json.into())
     }
 
-    /// JSON values, one a line, each an event: all of them or none.
+    /// A batch of NDJSON: one event per line. The server publishes all of them or none.
     #[must_use]
     pub fn lines(lines: impl Into<Vec<u8>>) -> Message {
         Message::new("application/x-ndjson", lines.into())
     }
 }
 
-/// What the server says of a publish.
+/// The server's response to a publish.
 #[derive(Clone, Debug)]
 pub struct Receipt {
-    /// Of the last event.
+    /// The seq of the last event.
     pub seq: u64,
-    /// After the last event.
+    /// The cursor after the last event.
     pub cursor: String,
-    /// Whether an earlier try had arrived, though its answer had not.
+    /// Whether an earlier attempt had already published this, although its response was lost.
     pub duplicate: bool,
-    /// All of it, as the server wrote it: JSON on one line.
+    /// The whole response as the server wrote it: JSON on one line.
     pub json: String,
 }
 
 /// Publishes to one server.
 pub struct Publisher {
-    asker: Asker,
-    url: Url,
-    /// For how long a publish is tried again; at most [`RETRY_FOR_MOST`].
+    http: HttpClient,
+    /// The time for all attempts of one publish; at most [`RETRY_FOR_MOST`].
     retry_for: Duration,
-    stop: Shutdown,
-    on_trouble: OnTrouble,
+    shutdown: Shutdown,
+    on_retry: RetryCallback,
 }
 
 impl Publisher {
-    /// A publisher that has not connected yet.
+    /// A publisher that connects with its first publish.
     ///
     /// # Errors
-    /// When the operating system has nothing left for it.
+    /// When the operating system has no file descriptor left.
     pub fn new(url: &Url) -> Result<Publisher, Error> {
-        Publisher::with_token(url, None)
+        Publisher::with_token_file(url, None)
     }
 
-    /// A publisher that shows a token.
+    /// A publisher that sends the token in this file.
     ///
     /// # Errors
-    /// When the token cannot be read.
-    pub fn with_token(url: &Url, token_file: Option<PathBuf>) -> Result<Publisher, Error> {
-        let stop = Shutdown::new().map_err(Error::System)?;
-        // What was sent is waited for even when told to stop: better late than unknown.
+    /// When the token file cannot be read.
+    pub fn with_token_file(url: &Url, token_file: Option<PathBuf>) -> Result<Publisher, Error> {
+        let shutdown = Shutdown::new().map_err(Error::System)?;
+        // The shutdown signal must not interrupt an exchange: the program waits for the response to
+        // a publish that it has sent, because a late outcome is better than an unknown one.
         let never = Shutdown::new().map_err(Error::System)?;
         Ok(Publisher {
-            asker: Asker::new(url, token_file, PUBLISH_ANSWER, never)?,
-            url: url.clone(),
+            http: HttpClient::new(url, token_file, PUBLISH_ANSWER, never)?,
             retry_for: Duration::from_secs(60),
-            stop,
-            on_trouble: Box::new(|_, _| {}),
+            shutdown,
+            on_retry: Box::new(|_, _| {}),
         })
     }
 
-    /// For how long what may pass is tried again, if not for a minute; at most
-    /// [`RETRY_FOR_MOST`], because a key is not remembered for ever.
+    /// Sets the time for all attempts of one publish. The default is one minute. The maximum is
+    /// [`RETRY_FOR_MOST`], because the server remembers a key for a limited time.
     #[must_use]
     pub fn retry_for(mut self, time: Duration) -> Publisher {
         self.retry_for = time.min(RETRY_FOR_MOST);
         self
     }
 
-    /// Ends the pauses between tries when it is given.
+    /// Sets a signal that ends the pauses between attempts.
     #[must_use]
-    pub fn stop_by(mut self, stop: Shutdown) -> Publisher {
-        self.stop = stop;
+    pub fn with_shutdown(mut self, shutdown: Shutdown) -> Publisher {
+        self.shutdown = shutdown;
         self
     }
 
-    /// Tells of failures that may pass, each with the pause before the next try.
+    /// Sets a callback for transient failures; it receives the pause before the next attempt.
     #[must_use]
-    pub fn on_trouble(mut self, tell: impl FnMut(&Error, Duration) + Send + 'static) -> Publisher {
-        self.on_trouble = Box::new(tell);
+    pub fn on_retry(
+        mut self,
+        callback: impl FnMut(&Error, Duration) + Send + 'static,
+    ) -> Publisher {
+        self.on_retry = Box::new(callback);
         self
     }
 
-    /// Publishes once, with as many tries as it takes.
+    /// Publishes once, with as many attempts as necessary.
     ///
     /// # Errors
-    /// What will not pass by itself, or did not in time. Then a message with a key of its own can
-    /// be given again without fear of a second event.
+    /// A permanent failure, or the last transient one when the time is over. The outcome may then
+    /// be unknown; a message with a key of the caller's can be published again without a second
+    /// event.
     pub fn publish(&mut self, topic: &str, message: &Message) -> Result<Receipt, Error> {
         if Name::new(topic).is_none() {
-            return Err(Error::Invalid(format!("topic {topic:?} is not {NAME_RULE}")));
+            return Err(Error::Invalid(format!("topic {topic:?}: expected {NAME_RULE}")));
         }
         let key = match &message.key {
-            Some(key) => check_key(key)?.to_owned(),
+            Some(key) => validate_key(key)?.to_owned(),
             None => random_key().map_err(Error::System)?,
         };
-        let mut fields = vec![("Content-Type", message.content_type)];
-        if let Some(tag) = &message.tag {
-            fields.push(("Event-Type", tag));
-        }
         let mut backoff = Backoff::default();
-        let until = Instant::now() + self.retry_for;
+        let deadline = Instant::now() + self.retry_for;
         loop {
-            let error = match self.send(topic, &key, &fields, &message.body) {
+            let error = match self.attempt(topic, &key, message) {
                 Ok(receipt) => return Ok(receipt),
-                Err(error) if !error.may_pass() => return Err(error),
+                Err(error) if !error.is_transient() => return Err(error),
                 Err(error) => error,
             };
-            let left = until.saturating_duration_since(Instant::now());
-            if left <= error.retry_after() {
+            let remaining = deadline.saturating_duration_since(Instant::now());
+            if remaining <= error.retry_after() {
                 let last = Box::new(error);
                 return Err(Error::GaveUp { after: self.retry_for, last });
             }
-            let pause = backoff.next(error.retry_after()).min(left);
-            (self.on_trouble)(&error, pause);
-            if self.stop.wait_until(Instant::now() + pause) {
+            let pause = backoff.next(error.retry_after()).min(remaining);
+            (self.on_retry)(&error, pause);
+            if self.shutdown.wait_until(Instant::now() + pause) {
                 return Err(Error::Stopped);
             }
         }
     }
 
-    fn send(
-        &mut self,
-        topic: &str,
-        key: &str,
-        fields: &[(&str, &str)],
-        body: &[u8],
-    ) -> Result<Receipt, Error> {
-        let answer = self.asker.post(&format!("/topics/{topic}"), key, fields, body)?;
-        match answer.status {
-            200 | 201 if answer.is_json => Receipt::parse(answer.body),
-            200 | 201 => None,
-            _ => return Err(answer.refusal()),
+    fn attempt(&mut self, topic: &str, key: &str, message: &Message) -> Result<Receipt, Error> {
+        let mut fields = vec![("Content-Type", message.content_type)];
+        if let Some(event_type) = &message.event_type {
+            fields.push(("Event-Type", event_type));
         }
-        .ok_or_else(|| {
-            let url = &self.url;
-            Error::Foreign(format!("{url} answers, but not as a longpoll server does"))
-        })
+        let target = format!("/topics/{topic}");
+        let response = self.http.post(&target, key, &fields, &message.body)?;
+        let receipt = match response.status {
+            200 | 201 if response.is_json => Receipt::parse(response.body),
+            200 | 201 => None,
+            _ => return Err(response.to_error()),
+        };
+        receipt.ok_or_else(|| self.http.bad_body())
     }
 }
 
 impl Receipt {
     fn parse(body: Vec<u8>) -> Option<Receipt> {
         let json = String::from_utf8(body).ok()?;
-        let members: Members<'_> = serde_json::from_slice(json.as_bytes()).ok()?;
+        let members = JsonMembers::parse(json.as_bytes())?;
         Some(Receipt {
-            seq: member(&members, "seq")?,
-            cursor: member(&members, "cursor")?,
-            duplicate: member(&members, "duplicate").unwrap_or(false),
+            seq: members.get("seq")?,
+            cursor: members.get("cursor")?,
+            duplicate: members.get("duplicate").unwrap_or(false),
             json: json.trim_end().to_owned(),
         })
     }
 }
 
-fn check_key(key: &str) -> Result<&str, Error> {
+fn validate_key(key: &str) -> Result<&str, Error> {
     let printable = key.bytes().all(|b| (b' '..=b'~').contains(&b));
-    // A field's value has no spaces at its ends.
-    let ok = (1..=KEY_CHARS).contains(&key.len()) && printable && key.trim() == key;
-    let rule = || format!("key {key:?} is not 1 to {KEY_CHARS} printable ASCII characters");
-    ok.then_some(key).ok_or_else(|| Error::Invalid(rule()))
+    // Spaces at either end would not be part of the header field's value.
+    let is_valid = (1..=KEY_CHARS).contains(&key.len()) && printable && key.trim() == key;
+    let rule = || {
+        let rule = format!("1 to {KEY_CHARS} printable ASCII characters, no space at either end");
+        Error::Invalid(format!("key {key:?}: expected {rule}"))
+    };
+    is_valid.then_some(key).ok_or_else(rule)
 }
 
-/// 128 random bits: no two publishes of anybody have the same.
+/// A key of 128 random bits: no two publishes of any client share it.
 fn random_key() -> std::io::Result<String> {
     let mut bits = [0; 16];
-    let got = rustix::rand::getrandom(&mut bits, rustix::rand::GetRandomFlags::empty())?;
-    if got < bits.len() {
+    let count = rustix::rand::getrandom(&mut bits, rustix::rand::GetRandomFlags::empty())?;
+    if count < bits.len() {
         return Err(std::io::ErrorKind::UnexpectedEof.into());
     }
     Ok(format!("{:032x}", u128::from_le_bytes(bits)))

@@ -1,38 +1,38 @@
-//! Where a server is, as people write it.
+//! The URL of a server, as a user types it.
 //!
-//! Everything that can be wrong with it is found before anything is sent; `https:` too, because a
-//! client that quietly spoke without TLS would show its token to everybody on the way.
+//! Every mistake in it is reported before anything is sent. `https:` is refused too: a client that
+//! silently continued without TLS would expose its token to every host on the path.
 
 use std::fmt;
 use std::net::Ipv6Addr;
 use std::path::PathBuf;
 use std::str::FromStr;
 
-/// What a URL may be, as errors say it.
-const RULE: &str = "allowed is http://HOST[:PORT][/PREFIX] or unix:/PATH";
+/// The accepted forms, as error texts state them.
+const RULE: &str = "expected http://HOST[:PORT][/PREFIX] or unix:/PATH";
 
-/// A server's address.
+/// The URL of a server: where to connect, and what each request says.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct Url {
-    pub(super) place: Place,
-    /// What the Host field of each request says.
+    pub(super) address: ServerAddress,
+    /// The value of the `Host` header field.
     pub(super) authority: String,
-    /// What stands before `/topics` in each request's target.
+    /// The path before `/topics` in each request target.
     pub(super) prefix: String,
 }
 
-/// What to connect to.
+/// The socket address to connect to; a host name is resolved for each connection.
 #[derive(Clone, PartialEq, Eq, Debug)]
-pub(super) enum Place {
+pub(super) enum ServerAddress {
     Tcp { host: String, port: u16 },
     Unix(PathBuf),
 }
 
 impl fmt::Display for Url {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match &self.place {
-            Place::Tcp { .. } => write!(f, "http://{}{}", self.authority, self.prefix),
-            Place::Unix(path) => write!(f, "unix:{}", path.display()),
+        match &self.address {
+            ServerAddress::Tcp { .. } => write!(f, "http://{}{}", self.authority, self.prefix),
+            ServerAddress::Unix(path) => write!(f, "unix:{}", path.display()),
         }
     }
 }
@@ -50,17 +50,17 @@ fn parse(text: &str) -> Result<Url, String> {
         if path.is_empty() {
             return Err(" has no path".into());
         }
-        // The connection goes to the socket, whatever the Host field says.
+        // The path of the socket decides the connection; HTTP/1.1 still requires a Host field.
         let (authority, prefix) = ("localhost".into(), String::new());
-        return Ok(Url { place: Place::Unix(path.into()), authority, prefix });
+        return Ok(Url { address: ServerAddress::Unix(path.into()), authority, prefix });
     }
     let rest = match text.split_once("://") {
         Some(("http", rest)) => rest,
         Some(("https", _)) => {
-            return Err(": TLS belongs to a proxy and is not spoken here".into());
+            return Err(": TLS belongs to a proxy, use the http: URL of the server".into());
         }
-        Some((scheme, _)) => return Err(format!(": {scheme}: is unknown")),
-        // As curl takes it.
+        Some((scheme, _)) => return Err(format!(": the scheme {scheme}: is unknown")),
+        // curl accepts a URL without a scheme, too.
         None => text,
     };
     if rest.contains(['?', '#']) {
@@ -68,21 +68,21 @@ fn parse(text: &str) -> Result<Url, String> {
     }
     let (authority, path) = rest.split_at(rest.find('/').unwrap_or(rest.len()));
     if authority.contains('@') {
-        return Err(" has a user; a token is given by --token-file".into());
+        return Err(" has a user name; use --token-file for a token".into());
     }
-    // It becomes part of a line of the request.
-    if let Some(c) = path.chars().find(|c| !may_stand_in_a_path(*c)) {
-        return Err(format!(": {c:?} cannot stand in a path; %XX can"));
+    // The path becomes part of the request line.
+    if let Some(c) = path.chars().find(|c| !is_path_char(*c)) {
+        return Err(format!(": {c:?} is not allowed in a path, encode it as %XX"));
     }
     Ok(Url {
-        place: place(authority)?,
+        address: parse_authority(authority)?,
         authority: authority.into(),
         prefix: path.trim_end_matches('/').into(),
     })
 }
 
-/// Host and port of an authority.
-fn place(authority: &str) -> Result<Place, String> {
+/// Parses the host and the port of an authority.
+fn parse_authority(authority: &str) -> Result<ServerAddress, String> {
     let (host, after) = match authority.strip_prefix('[') {
         Some(rest) => {
             let (address, after) = rest.split_once(']').ok_or(": the [ is not closed")?;
@@ -98,21 +98,21 @@ fn place(authority: &str) -> Result<Place, String> {
     }
     let is_name = |c: char| c.is_ascii_alphanumeric() || matches!(c, '-' | '.' | '_' | '~');
     if !authority.starts_with('[') && !host.chars().all(is_name) {
-        return Err(format!(": {host:?} is not a host's name"));
+        return Err(format!(": {host:?} is not a host name"));
     }
     let port = match after.strip_prefix(':') {
         None if after.is_empty() => Some(80),
-        // A number takes a sign, too.
+        // `parse` alone would accept a sign.
         Some(port) if port.bytes().all(|b| b.is_ascii_digit()) => port.parse().ok(),
         _ => None,
     };
     let port = port.filter(|port| *port > 0);
-    let port = port.ok_or_else(|| format!(": {after:?} is not a colon and a port"))?;
-    Ok(Place::Tcp { host: host.into(), port })
+    let port = port.ok_or_else(|| format!(": {after:?} is not a colon and a port number"))?;
+    Ok(ServerAddress::Tcp { host: host.into(), port })
 }
 
-/// A path's characters (RFC 3986, section 3.3).
-fn may_stand_in_a_path(c: char) -> bool {
+/// The characters of a path (RFC 3986, section 3.3).
+fn is_path_char(c: char) -> bool {
     c.is_ascii_alphanumeric() || "/%-._~!$&'()*+,;=:@".contains(c)
 }
 
@@ -121,10 +121,10 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_url_says_what_to_connect_to_and_what_comes_before_the_topics() {
-        let tcp = |host: &str, port| Place::Tcp { host: host.into(), port };
-        let unix = |path: &str| Place::Unix(path.into());
-        for (text, place, authority, prefix) in [
+    fn a_url_yields_the_address_the_host_field_and_the_path_prefix() {
+        let tcp = |host: &str, port| ServerAddress::Tcp { host: host.into(), port };
+        let unix = |path: &str| ServerAddress::Unix(path.into());
+        for (text, address, authority, prefix) in [
             ("http://a.example", tcp("a.example", 80), "a.example", ""),
             ("http://127.0.0.1:8080/", tcp("127.0.0.1", 8080), "127.0.0.1:8080", ""),
             ("localhost:8080", tcp("localhost", 8080), "localhost:8080", ""),
@@ -136,31 +136,31 @@ mod tests {
             ("unix:l.sock?#@ ", unix("l.sock?#@ "), "localhost", ""),
         ] {
             let url: Url = text.parse().unwrap();
-            assert_eq!((url.place, &*url.authority, &*url.prefix), (place, authority, prefix));
+            assert_eq!((url.address, &*url.authority, &*url.prefix), (address, authority, prefix));
         }
     }
 
     #[test]
-    fn a_url_is_shown_as_it_was_meant() {
-        for (text, shown) in [
+    fn a_url_is_displayed_in_full() {
+        for (text, displayed) in [
             ("a:8080/x/", "http://a:8080/x"),
             ("http://[::1]:9", "http://[::1]:9"),
             ("unix:/run/l.sock", "unix:/run/l.sock"),
         ] {
-            assert_eq!(text.parse::<Url>().unwrap().to_string(), shown);
+            assert_eq!(text.parse::<Url>().unwrap().to_string(), displayed);
         }
     }
 
     #[test]
-    fn what_cannot_be_connected_to_is_refused_with_what_can() {
+    fn invalid_urls_are_refused_with_a_reason_and_the_accepted_forms() {
         for (text, why) in [
             ("", "no host"),
             ("http://", "no host"),
             ("unix:", "no path"),
-            ("http://a b", "\"a b\" is not a host's name"),
-            ("http://\u{e9}", "not a host's name"),
-            ("http://a%20b", "not a host's name"),
-            ("http://a\r\nX: y", "not a host's name"),
+            ("http://a b", "\"a b\" is not a host name"),
+            ("http://\u{e9}", "not a host name"),
+            ("http://a%20b", "not a host name"),
+            ("http://a\r\nX: y", "not a host name"),
             ("http://a:99999", ":99999"),
             ("http://a:0", ":0"),
             ("http://a:+80", ":+80"),
@@ -177,9 +177,9 @@ mod tests {
             ("http://a/x?y=1", "more than a path"),
             ("http://a?x", "more than a path"),
             ("http://a/#x", "more than a path"),
-            ("http://a/x y", "' ' cannot stand"),
-            ("http://a/\r\nX: y", "'\\r' cannot stand"),
-            ("http://a/\u{e9}", "cannot stand"),
+            ("http://a/x y", "' ' is not allowed"),
+            ("http://a/\r\nX: y", "'\\r' is not allowed"),
+            ("http://a/\u{e9}", "is not allowed"),
             ("ftp://a", "ftp: is unknown"),
             ("https://a", "TLS belongs to a proxy"),
             ("https://[", "TLS belongs to a proxy"),

@@ -1,8 +1,8 @@
-//! The files themselves.
+//! The content of the two files, and the console's Content Security Policy.
 //!
-//! They are in the binary as they are in this folder; nothing builds them. The console is one
-//! page, put together here from its three parts, so that it arrives in one answer. Its policy
-//! names script and style by their hashes: whatever else might get into the page does not run.
+//! The binary contains the files of this directory unchanged; there is no build step. The console is
+//! assembled from its three parts, so that one response delivers the whole page. Its policy lists
+//! the script and the style by hash, so that no injected script or style runs.
 
 use std::sync::LazyLock;
 
@@ -22,13 +22,13 @@ const PAGE: &str = concat!(
     "</script>\n",
 );
 
-/// `/longpoll.js`.
+/// The client module, `/longpoll.js`.
 pub static MODULE: LazyLock<WebFile> = LazyLock::new(|| {
     let text = include_str!("longpoll.js");
     WebFile { content_type: "text/javascript; charset=utf-8", text, etag: etag(text), policy: None }
 });
 
-/// `/`.
+/// The console page, `/`.
 pub static CONSOLE: LazyLock<WebFile> = LazyLock::new(|| WebFile {
     content_type: "text/html; charset=utf-8",
     text: PAGE,
@@ -37,21 +37,22 @@ pub static CONSOLE: LazyLock<WebFile> = LazyLock::new(|| WebFile {
         "default-src 'none'; script-src 'self' '{}'; style-src '{}'; connect-src 'self'; \
          img-src data:; base-uri 'none'; form-action 'none'; frame-ancestors 'none'; \
          require-trusted-types-for 'script'; trusted-types 'none'",
-        source("<script type=\"module\">", "</script>"),
-        source("<style>", "</style>")
+        hash_source("<script type=\"module\">", "</script>"),
+        hash_source("<style>", "</style>")
     )),
 });
 
-/// How a policy names the page's script or style, which is between these tags.
-fn source(begin: &str, end: &str) -> String {
-    let inside = PAGE.split_once(begin).and_then(|(_, rest)| rest.split_once(end));
-    format!("sha256-{}", hash(inside.map_or("", |(inside, _)| inside)))
+/// The policy's hash source for the script or style between these tags of the page.
+fn hash_source(begin: &str, end: &str) -> String {
+    let content = PAGE.split_once(begin).and_then(|(_, rest)| rest.split_once(end));
+    format!("sha256-{}", sha256(content.map_or("", |(content, _)| content)))
 }
 
 fn etag(text: &str) -> String {
-    format!("\"{}\"", hash(text))
+    format!("\"{}\"", sha256(text))
 }
 
-fn hash(text: &str) -> String {
+/// The SHA-256 of a text, in Base64.
+fn sha256(text: &str) -> String {
     BASE64.encode(Hash::hash(text.as_bytes()))
 }

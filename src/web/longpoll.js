@@ -1,29 +1,29 @@
-// Long polling done right, for browsers and Node: no dependencies, no build step.
+// A long-polling client for browsers and Node: no dependencies, no build step.
 //
 //     import { follow, publish } from "/longpoll.js";
 //     for await (const event of follow("/topics/chat", { since: "now" })) show(event.data);
 //     await publish("chat", { text: "hello" });
 //
-// A reader holds a cursor, "I have everything up to here", never a time. It asks without waiting
-// until it has all there is; then it lets its request be held.
+// A reader keeps a cursor, "I have everything up to here", not a time. It polls without waiting
+// until it has caught up; then the server holds its request.
 //
-// A browser opens no more than six connections to a server, so tabs share one held request: the tab
-// that has the Web Lock asks, and hands each page of events to the others by a BroadcastChannel.
-// Each keeps a cursor of its own, and uses a page only if that begins where it is, or before; else
-// it asks for itself, without waiting. So it does not matter which tab asks, when it is closed, or
-// what a sleeping tab has missed.
+// A browser opens at most six connections to a server, so tabs share one held request: the leader,
+// the tab that holds the Web Lock, polls and sends each page to the other tabs by BroadcastChannel.
+// Each tab keeps its own cursor and accepts a page only if the page begins at or before it; else
+// the tab polls for itself, without waiting. So it does not matter which tab leads, when it closes,
+// or what a sleeping tab has missed.
 
 /**
  * `data_base64`: bytes that are not text.
  * @typedef {{ seq: number, topic: string, time: string, type?: string, data?: any,
  *   data_base64?: string, content_type?: string }} LogEvent
  *
- * Events trimmed before they were read: how many in each topic, and where to go on.
+ * Events trimmed before they were read: how many per topic, and where to continue.
  * @typedef {{ why: "trimmed" | "epoch" | "future", lost: Record<string, number | null> | null,
  *   oldest: string, resume: string }} Gap
  *
- * What becomes of a request, held for up to `wait` seconds; `here`: of this tab. After a failure
- * it is sent `again` in so many milliseconds.
+ * The state of a poll, held for up to `wait` seconds; `here`: by this tab. After a failure it is
+ * sent again in `again` milliseconds.
  * @typedef {{ here: boolean } & (
  *     { is: "asking", wait: number }
  *   | { is: "answered", wait: number, reason: Page["reason"], events: number, behind: number }
@@ -31,8 +31,8 @@
  *   | { is: "offline" })} State
  *
  * `since`: a cursor, "start" (the default), "now" or "last:N". Without `onGap` a gap ends the loop
- * with an error. `share: false`: this tab asks for itself. `base`: the server, if it is not the one
- * that this file came from.
+ * with an error. `share: false`: this tab polls for itself. `base`: the server, if not the origin
+ * of this file.
  * @typedef {{ since?: string, type?: string | string[], wait?: number, limit?: number,
  *   signal?: AbortSignal, token?: string, base?: string | URL, share?: boolean,
  *   onGap?: (gap: Gap) => unknown, onState?: (state: State) => unknown }} FollowOptions
@@ -41,31 +41,31 @@
  * @typedef {{ key?: string, type?: string, token?: string, base?: string | URL,
  *   signal?: AbortSignal }} PublishOptions
  *
- * `released`: how many held polls it answered.
+ * `released`: number of held polls that it answered.
  * @typedef {{ topic: string, seq: number, cursor: string, time: string, released: number,
  *   durable: boolean, duplicate?: boolean }} Published
  *
  * @typedef {{ events: LogEvent[], next: string, behind: number, more: boolean,
  *   reason: "data" | "timeout" | "drain" }} Page
  *
- * What tabs say to each other; after a state there is another one `within` so many milliseconds.
+ * A message between tabs; after a state the next one follows `within` milliseconds.
  * @typedef {{ from: string, page: Page } | { state: State, within: number }} Message
- * @typedef {(state: State, within: number) => void} Tell
+ * @typedef {(state: State, within: number) => void} Report
  */
 
-/** Milliseconds of the first pause after a failure; it doubles up to the longest. */
-const PAUSE_FIRST = 500;
-const PAUSE_MOST = 30_000;
-/** Milliseconds for which a server may send clients away. */
-const RETRY_AFTER_MOST = 600_000;
-/** Milliseconds that an answer may take beyond its wait; then the network is taken for dead. */
+/** Milliseconds of the first pause after a failure; it doubles up to the maximum. */
+const FIRST_PAUSE = 500;
+const MAX_PAUSE = 30_000;
+/** Milliseconds; a longer Retry-After is cut to this. */
+const MAX_RETRY_AFTER = 600_000;
+/** Milliseconds that a response may take beyond its wait; then the network counts as dead. */
 const MARGIN = 10_000;
-/** Times that a publish is tried. */
-const TRIES = 8;
-/** Events kept for a slow loop, and a page; more are asked for when it comes for them. */
-const KEPT = 1000;
+/** Attempts of one publish. */
+const MAX_TRIES = 8;
+/** Events queued for a slow loop, plus a page; the loop polls for the rest later. */
+const MAX_QUEUED = 1000;
 
-/** The server will not do it. `problem` is its answer, if it was JSON; with status 410 a Gap. */
+/** The server refused. `problem` is its response, if that was JSON; with status 410 a Gap. */
 export class Refused extends Error {
   /** @param {number} status @param {any} problem */
   constructor(status, problem) {
@@ -76,8 +76,8 @@ export class Refused extends Error {
 }
 
 /**
- * An endless loop over events: in order, none missing, none twice. It ends when `signal` says so, or
- * with an error if the server refuses.
+ * An endless loop over events: in order, none missing, none twice. It ends when `signal` is
+ * aborted, or with an error if the server refuses.
  * @param {string | URL} url Such as "/topics/news,sensors.*".
  * @param {FollowOptions} [options]
  */
@@ -86,8 +86,8 @@ export function follow(url, options = {}) {
 }
 
 /**
- * Publishes a string as text, bytes as they are, anything else as JSON. It is tried again after a
- * failure, and by its key can't happen twice.
+ * Publishes a string as text, bytes as they are, anything else as JSON. Retries after a failure;
+ * the key prevents a second event.
  * @param {string} topic @param {any} data @param {PublishOptions} [options]
  * @returns {Promise<Published>}
  */
@@ -105,25 +105,25 @@ export async function publish(topic, data, options = {}) {
     if (body === undefined) throw new TypeError(`publish: ${typeof data} is not text, bytes or JSON`);
   }
   const url = resolve(`topics/${encodeURIComponent(topic)}`, options.base);
-  return persist(url, { method: "POST", headers, body }, { signal, within: 3 * MARGIN, tries: TRIES });
+  return request(url, { method: "POST", headers, body }, { signal, timeout: 3 * MARGIN, tries: MAX_TRIES });
 }
 
 /** One reader. @implements {AsyncIterableIterator<LogEvent>} */
 class Follow {
-  /** Where to go on another time; amid a page still where that page began. @type {string} */
+  /** Where to continue later; within a page, where that page began. @type {string} */
   cursor;
-  /** Everything up to here was handed out or is in the queue. @type {string} */
-  #tip;
+  /** The end of the queue, as a cursor. @type {string} */
+  #end;
   /** @type {{ event: LogEvent, cursor?: string }[]} */
   #queue = [];
-  /** There may be something after the tip that no other tab will bring. */
+  /** There may be events after `#end` that no other tab sends. */
   #behind = true;
-  /** Draining answers in a row. */
+  /** Draining responses in a row. */
   #drains = 0;
-  /** While this tab asks for all, or is in line for that. @type {AbortController | undefined} */
-  #turn;
-  /** When the tab that asks should have said something, by performance.now(). */
-  #heardBy = Infinity;
+  /** While this tab leads, or waits for the lock. @type {AbortController | undefined} */
+  #term;
+  /** When the leader's next message is due, by performance.now(). */
+  #leaderDue = Infinity;
   #wake = () => {};
   #stop = new AbortController();
   /** @type {BroadcastChannel | undefined} */
@@ -140,8 +140,8 @@ class Follow {
     this.#wait = options.wait ?? 25;
     this.#url = resolve(url, options.base);
     const query = this.#url.searchParams;
-    this.cursor = this.#tip = options.since ?? query.get("since") ?? "start";
-    // These are its own to say.
+    this.cursor = this.#end = options.since ?? query.get("since") ?? "start";
+    // This class sets these itself.
     for (const name of ["since", "wait", "format", "gap"]) query.delete(name);
     if (options.type !== undefined) query.set("type", String(options.type));
     if (options.limit !== undefined) query.set("limit", String(options.limit));
@@ -168,8 +168,8 @@ class Follow {
     const aborted = () => this.#wake();
     this.#signal.addEventListener("abort", aborted);
     try {
-      // Before the first request: what another tab says from then on is not missed.
-      await this.#listen();
+      // Before the first request, to miss no message from then on.
+      await this.#openChannel();
       while (!this.#signal.aborted) {
         const first = this.#queue.shift();
         if (first) {
@@ -179,8 +179,8 @@ class Follow {
           this.#behind = false;
           await this.#advance(0);
         } else if (this.#channel) {
-          this.#join(this.#channel);
-          await this.#news();
+          this.#requestLock(this.#channel);
+          await this.#waitForLeader();
         } else {
           await this.#advance(this.#wait);
         }
@@ -194,34 +194,34 @@ class Follow {
     }
   }
 
-  /** Goes on by one page from where this reader is. @param {number} wait */
+  /** Polls for one page. @param {number} wait */
   async #advance(wait) {
-    const from = this.#tip;
+    const from = this.#end;
     try {
-      const page = await this.#ask(from, wait, this.#signal, this.#show);
-      this.#take(from, page);
+      const page = await this.#poll(from, wait, this.#signal, this.#report);
+      this.#accept(from, page);
       this.#behind ||= page.more;
     } catch (error) {
       const gap = gapIn(error);
       this.#behind = true;
-      // Another tab may have brought a page meanwhile; then this is old news.
-      if (this.#tip !== from) return;
+      // If the leader has sent a page meanwhile, the gap is out of date.
+      if (this.#end !== from) return;
       if (!this.#options.onGap) throw error;
       await this.#options.onGap(gap);
-      this.cursor = this.#tip = gap.resume;
+      this.cursor = this.#end = gap.resume;
     }
   }
 
-  /** Takes a page in, if nothing is missing before it. @param {string} from @param {Page} page */
-  #take(from, page) {
-    const own = from === this.#tip;
-    const tip = position(this.#tip);
-    const fresh = page.events.filter(({ seq }) => own || seq > tip.seq);
-    if (!(own || covers(from, this.#tip)) || this.#queue.length > KEPT) {
+  /** Queues a page, if no event is missing before it. @param {string} from @param {Page} page */
+  #accept(from, page) {
+    const own = from === this.#end;
+    const end = position(this.#end);
+    const fresh = page.events.filter(({ seq }) => own || seq > end.seq);
+    if (!(own || covers(from, this.#end)) || this.#queue.length > MAX_QUEUED) {
       this.#behind = true;
-    } else if (own || position(page.next).seq > tip.seq) {
+    } else if (own || position(page.next).seq > end.seq) {
       this.#queue.push(...fresh.map((event) => ({ event })));
-      this.#tip = page.next;
+      this.#end = page.next;
       const last = this.#queue.at(-1);
       if (last) last.cursor = page.next;
       else this.cursor = page.next;
@@ -230,119 +230,119 @@ class Follow {
   }
 
   /**
-   * The page after a cursor, however long it takes to get one.
-   * @param {string} since @param {number} wait @param {AbortSignal} signal @param {Tell} tell
+   * Returns the page after a cursor; retries until there is one.
+   * @param {string} since @param {number} wait @param {AbortSignal} signal @param {Report} report
    * @returns {Promise<Page>}
    */
-  async #ask(since, wait, signal, tell) {
+  async #poll(since, wait, signal, report) {
     const url = new URL(this.#url);
     url.searchParams.set("since", since);
     url.searchParams.set("wait", String(wait));
     const headers = authorization(this.#options.token);
-    const within = wait * 1000 + MARGIN;
-    tell({ is: "asking", wait, here: true }, within);
+    const timeout = wait * 1000 + MARGIN;
+    report({ is: "asking", wait, here: true }, timeout);
     /** @type {Page} */
-    const page = await persist(url, { headers }, { signal, within, tell });
+    const page = await request(url, { headers }, { signal, timeout, report });
     if (!page.next) throw new Refused(200, { detail: `${url} is not a poll` });
     const { reason, behind, events } = page;
-    tell({ is: "answered", wait, reason, behind, events: events.length, here: true }, within);
-    // At once the first time, but not in a loop.
+    report({ is: "answered", wait, reason, behind, events: events.length, here: true }, timeout);
+    // Reconnect at once after the first drain, with a pause after the next.
     this.#drains = reason === "drain" ? this.#drains + 1 : 0;
     if (this.#drains > 1) await sleep(pause(this.#drains), signal);
     return page;
   }
 
   /** @param {State} state */
-  #show = (state) => this.#options.onState?.(state);
+  #report = (state) => this.#options.onState?.(state);
 
-  /** Opens the way to other tabs that follow the same, if there is one. */
-  async #listen() {
-    // Locks and hashes are there on https and on localhost only.
+  /** Opens the channel to tabs with the same subscription, where supported. */
+  async #openChannel() {
+    // Browsers have locks and hashes on https and localhost only.
     const able = globalThis.document && globalThis.BroadcastChannel && navigator.locks;
     if (!able || this.#options.share === false) return;
-    // 1 is the version of what tabs say to each other.
+    // 1 is the version of Message.
     const same = JSON.stringify([1, this.#url.href, this.#wait, this.#options.token]);
     const hash = await crypto.subtle.digest("SHA-256", new TextEncoder().encode(same));
     this.#channel = new BroadcastChannel(`longpoll ${hex(new Uint8Array(hash))}`);
-    this.#channel.onmessage = ({ data }) => this.#hear(data);
+    this.#channel.onmessage = ({ data }) => this.#receive(data);
   }
 
   /** @param {Message} message */
-  #hear(message) {
-    if ("page" in message) return this.#take(message.from, message.page);
-    // At random, so that not all who wait replace it at once.
-    this.#heardBy = performance.now() + message.within + Math.random() * MARGIN;
-    this.#show({ ...message.state, here: false });
+  #receive(message) {
+    if ("page" in message) return this.#accept(message.from, message.page);
+    // Random, so that the waiting tabs do not all replace the leader at once.
+    this.#leaderDue = performance.now() + message.within + Math.random() * MARGIN;
+    this.#report({ ...message.state, here: false });
   }
 
-  /** Gets in line for the lock; who has it asks for all. @param {BroadcastChannel} channel */
-  #join(channel) {
-    if (this.#turn) return;
-    const turn = (this.#turn = new AbortController());
-    const signal = AbortSignal.any([this.#signal, turn.signal]);
-    const silent = performance.now() >= this.#heardBy;
-    this.#heardBy = performance.now() + this.#wait * 1000 + MARGIN;
-    const over = (/** @type {any} */ error) => {
-      turn.abort();
-      this.#turn = undefined;
-      // Neither aborted nor robbed: there are no locks for this page.
+  /** Waits in the background for the lock, to lead. @param {BroadcastChannel} channel */
+  #requestLock(channel) {
+    if (this.#term) return;
+    const term = (this.#term = new AbortController());
+    const signal = AbortSignal.any([this.#signal, term.signal]);
+    const overdue = performance.now() >= this.#leaderDue;
+    this.#leaderDue = performance.now() + this.#wait * 1000 + MARGIN;
+    const ended = (/** @type {any} */ error) => {
+      term.abort();
+      this.#term = undefined;
+      // Neither aborted nor stolen: this page may not use locks.
       if (error && error.name !== "AbortError") this.#channel = void channel.close();
       this.#wake();
     };
-    navigator.locks.request(channel.name, silent ? { steal: true } : { signal }, () => this.#lead(channel, signal)).then(over, over);
+    navigator.locks.request(channel.name, overdue ? { steal: true } : { signal }, () => this.#lead(channel, signal)).then(ended, ended);
   }
 
-  /** Asks for all tabs while it has the lock. @param {BroadcastChannel} channel @param {AbortSignal} signal */
+  /** Polls for all tabs while it has the lock. @param {BroadcastChannel} channel @param {AbortSignal} signal */
   async #lead(channel, signal) {
     const post = (/** @type {Message} */ message) => signal.aborted || channel.postMessage(message);
-    /** @type {Tell} */
-    const tell = (state, within) => {
-      this.#show(state);
+    /** @type {Report} */
+    const report = (state, within) => {
+      this.#report(state);
       post({ state, within });
     };
-    this.#heardBy = Infinity;
-    let from = this.#tip;
+    this.#leaderDue = Infinity;
+    let from = this.#end;
     while (!signal.aborted) {
       /** @type {Page} */
       let page;
       try {
-        page = await this.#ask(from, this.#wait, signal, tell);
+        page = await this.#poll(from, this.#wait, signal, report);
       } catch (error) {
-        // What is lost differs from tab to tab: each is to hear it from the server.
+        // The lost events differ per tab, so each tab polls for its own gap.
         from = gapIn(error).resume;
         page = { events: [], next: from, behind: 0, more: true, reason: "data" };
       }
       post({ from, page });
-      this.#take(from, page);
+      this.#accept(from, page);
       from = page.next;
     }
   }
 
-  /** Until there is something to do; a tab that asks for all but is frozen is replaced. */
-  async #news() {
+  /** Waits for a wake-up, or until the leader is overdue, perhaps frozen. */
+  async #waitForLeader() {
     let timer;
     await new Promise((wake) => {
       this.#wake = () => wake(undefined);
-      if (this.#heardBy === Infinity) return;
+      if (this.#leaderDue === Infinity) return;
       timer = setTimeout(() => {
-        if (performance.now() >= this.#heardBy) this.#turn?.abort();
+        if (performance.now() >= this.#leaderDue) this.#term?.abort();
         this.#wake();
-      }, this.#heardBy - performance.now());
+      }, this.#leaderDue - performance.now());
     });
     clearTimeout(timer);
   }
 }
 
 /**
- * Sends a request until there is an answer that counts.
+ * Sends a request, and retries it after a transient failure.
  * @param {URL} url @param {RequestInit} init
- * @param {{ signal: AbortSignal, within: number, tries?: number, tell?: Tell }} how
+ * @param {{ signal: AbortSignal, timeout: number, tries?: number, report?: Report }} how
  */
-async function persist(url, init, { signal, within, tries = Infinity, tell = () => {} }) {
-  for (let failed = 1; ; failed++) {
+async function request(url, init, { signal, timeout, tries = Infinity, report = () => {} }) {
+  for (let failures = 1; ; failures++) {
     signal.throwIfAborted();
-    await online(url, signal, tell);
-    const limit = deadline(signal, within);
+    await online(url, signal, report);
+    const limit = deadline(signal, timeout);
     /** @type {any} */
     let failure;
     let after = 0;
@@ -358,24 +358,24 @@ async function persist(url, init, { signal, within, tries = Infinity, tell = () 
     }
     signal.throwIfAborted();
     const { status = 503, message } = failure;
-    const passes = [408, 425, 429, 500, 502, 503, 504, 507].includes(status);
-    if (!passes || failed >= tries) throw failure;
-    const again = Math.max(after, pause(failed));
-    tell({ is: "failed", why: message, status: failure.status, again, here: true }, again + within);
+    const transient = [408, 425, 429, 500, 502, 503, 504, 507].includes(status);
+    if (!transient || failures >= tries) throw failure;
+    const again = Math.max(after, pause(failures));
+    report({ is: "failed", why: message, status: failure.status, again, here: true }, again + timeout);
     await sleep(after, signal);
     await sleep(again - after, signal, "online");
   }
 }
 
-/** A pause with full jitter: who failed together does not return together. @param {number} failed */
-function pause(failed) {
-  return Math.random() * Math.min(PAUSE_MOST, PAUSE_FIRST * 2 ** (failed - 1));
+/** Full jitter, so that clients do not return together. @param {number} failures */
+function pause(failures) {
+  return Math.random() * Math.min(MAX_PAUSE, FIRST_PAUSE * 2 ** (failures - 1));
 }
 
-/** Milliseconds; the header says seconds, or a date. @param {string | null} value */
+/** Milliseconds, from seconds or a date. @param {string | null} value */
 function retryAfter(value) {
   const ms = Number(value) * 1000 || Date.parse(String(value)) - Date.now() || 0;
-  return Math.min(Math.max(ms, 0), RETRY_AFTER_MOST);
+  return Math.min(Math.max(ms, 0), MAX_RETRY_AFTER);
 }
 
 /** @param {number} ms @param {AbortSignal} signal @param {string} [sooner] An event that ends it. */
@@ -394,17 +394,17 @@ function sleep(ms, signal, sooner = "") {
   });
 }
 
-/** Until there is a network, which a server on this machine needs not. @param {URL} url @param {AbortSignal} signal @param {Tell} tell */
-async function online({ hostname }, signal, tell) {
-  const near = /^(localhost|.*\.localhost|127\..*|\[::1\])$/.test(hostname);
-  while (!near && globalThis.navigator?.onLine === false) {
-    tell({ is: "offline", here: true }, 2 * PAUSE_MOST);
-    await sleep(PAUSE_MOST, signal, "online");
+/** Waits for a network; a local server needs none. @param {URL} url @param {AbortSignal} signal @param {Report} report */
+async function online({ hostname }, signal, report) {
+  const local = /^(localhost|.*\.localhost|127\..*|\[::1\])$/.test(hostname);
+  while (!local && globalThis.navigator?.onLine === false) {
+    report({ is: "offline", here: true }, 2 * MAX_PAUSE);
+    await sleep(MAX_PAUSE, signal, "online");
   }
 }
 
 /**
- * Ends a request that takes too long, also by the wall clock: after a machine slept, or changed
+ * Aborts a request that takes too long, also by the wall clock: after the machine slept or changed
  * networks, its connections are dead.
  * @param {AbortSignal} signal @param {number} ms
  */
@@ -412,45 +412,45 @@ function deadline(signal, ms) {
   const controller = new AbortController();
   const end = Date.now() + ms;
   const abort = () => controller.abort(signal.reason);
-  const late = () => controller.abort(new Error("no answer in time"));
-  const timer = setTimeout(late, ms);
-  const clock = setInterval(() => Date.now() >= end && late(), 2000);
+  const expire = () => controller.abort(new Error("no answer in time"));
+  const timer = setTimeout(expire, ms);
+  const clock = setInterval(() => Date.now() >= end && expire(), 2000);
   signal.addEventListener("abort", abort);
-  globalThis.addEventListener?.("online", late);
+  globalThis.addEventListener?.("online", expire);
   return {
     signal: controller.signal,
     end() {
       clearTimeout(timer);
       clearInterval(clock);
       signal.removeEventListener("abort", abort);
-      globalThis.removeEventListener?.("online", late);
+      globalThis.removeEventListener?.("online", expire);
     },
   };
 }
 
-/** The gap that this error tells of; throws it if it tells of another thing. @param {unknown} error @returns {Gap} */
+/** The gap in a 410; throws any other error. @param {unknown} error @returns {Gap} */
 function gapIn(error) {
   if (error instanceof Refused && error.status === 410) return error.problem;
   throw error;
 }
 
-/** What a cursor says; of a word such as "start", nothing that compares. @param {string} cursor */
+/** Parses a cursor; the parts of a word such as "start" compare as false. @param {string} cursor */
 function position(cursor) {
-  const [epoch, seq, told] = cursor.split(".");
-  return { epoch, seq: Number(seq), told: Number(told ?? 0) };
+  const [epoch, seq, trims] = cursor.split(".");
+  return { epoch, seq: Number(seq), trims: Number(trims ?? 0) };
 }
 
-/** Whether a page from there on leaves out nothing after `tip`, nor a gap untold. @param {string} from @param {string} tip */
-function covers(from, tip) {
-  const [a, b] = [position(from), position(tip)];
-  return a.epoch === b.epoch && a.seq <= b.seq && a.told <= b.told;
+/** Whether a page from `from` misses no event after `end`, and no gap. @param {string} from @param {string} end */
+function covers(from, end) {
+  const [a, b] = [position(from), position(end)];
+  return a.epoch === b.epoch && a.seq <= b.seq && a.trims <= b.trims;
 }
 
 /** @param {string | URL} url @param {string | URL} [base] */
 function resolve(url, base = import.meta.url) {
   const resolved = new URL(url, base);
   if (/^https?:$/.test(resolved.protocol)) return resolved;
-  throw new TypeError(`${resolved} is not http: or https:; the option "base" says where the server is`);
+  throw new TypeError(`${resolved} is not http: or https:; the option "base" sets the server`);
 }
 
 /** @param {string} [token] */

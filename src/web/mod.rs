@@ -1,24 +1,24 @@
-//! The two files that browsers get: `/longpoll.js`, the client module, and the console at `/`,
-//! which uses it. The feature `console` puts them in.
+//! The two files for browsers: `/longpoll.js`, the client module, and the console page at `/`,
+//! which uses the module. The cargo feature `console` compiles them in.
 //!
-//! They are here for those who start: the page shows what the server does, and the module is the
-//! loop that would otherwise be written anew, and wrong, on each page.
+//! They help newcomers: the page shows what the server does, and the module spares each page its
+//! own polling loop, which is easy to get wrong.
 
 #[cfg(feature = "console")]
 mod files;
 
-/// A file as browsers get it.
+/// A file as it is served.
 #[derive(Debug)]
 pub struct WebFile {
     pub content_type: &'static str,
     pub text: &'static str,
-    /// Changes when the text does.
+    /// A hash of the text, in quotes.
     pub etag: String,
-    /// What the page may load and run.
+    /// The `Content-Security-Policy`: what the page may load and run.
     pub policy: Option<String>,
 }
 
-/// `/longpoll.js`, if this build has it.
+/// `/longpoll.js`; `None` in a build without the console.
 #[must_use]
 pub fn module() -> Option<&'static WebFile> {
     #[cfg(feature = "console")]
@@ -27,7 +27,7 @@ pub fn module() -> Option<&'static WebFile> {
     None
 }
 
-/// The console, if this build has it.
+/// The console page; `None` in a build without it.
 #[must_use]
 pub fn console() -> Option<&'static WebFile> {
     #[cfg(feature = "console")]

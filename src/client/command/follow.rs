@@ -1,103 +1,111 @@
-//! `longpoll follow`: print or run, then keep the place.
+//! `longpoll follow`: print events or run a command for each, then save the cursor.
 //!
-//! In this order, so that a crash in between repeats an event and never skips one. The place that
-//! is kept is the cursor of a whole answer; so an answer is asked to hold no more than what is
-//! dealt with before the place is kept.
+//! In this order, a crash in between repeats events and never skips one. Only the cursor of a whole
+//! page can be saved, so a page holds no more events than may be repeated.
 
 use std::io::Write as _;
 
 use rustix::event::{PollFd, PollFlags};
 
-use super::args::{FollowAsk, OnGap};
+use super::args::{FollowArgs, GapAction};
+use super::error::{CommandError, print_error, print_retry};
+use super::exec::run_until_success;
 use super::state::StateFile;
-use super::{Failure, exec, tell, tell_trouble};
-use crate::client::{Error, Follow, Page};
+use crate::client::error::Error;
+use crate::client::event::ReceivedPage;
+use crate::client::follow::Follow;
 use crate::limits::PAGE_EVENTS;
 use crate::shutdown::Shutdown;
 
-/// How a page was dealt with.
-enum Dealt {
-    Done,
-    /// It was not: told to stop, or nobody listens any more.
+/// Whether a page was processed.
+enum PageOutcome {
+    Processed,
+    /// Not processed: the shutdown signal was given, or stdout is closed.
     Stopped,
 }
 
-pub fn run(ask: &FollowAsk, stop: &Shutdown) -> Result<(), Failure> {
-    let mut subscription = ask.subscription.clone();
-    subscription.stop = Some(stop.clone());
-    let mut state = match &ask.state {
+pub fn run(args: &FollowArgs, shutdown: &Shutdown) -> Result<(), CommandError> {
+    let mut subscription = args.subscription.clone();
+    subscription.shutdown = Some(shutdown.clone());
+    let mut state = match &args.state {
         Some(path) => Some(StateFile::open(path, &subscription)?),
         None => None,
     };
     if let Some(cursor) = state.as_ref().and_then(StateFile::cursor) {
         cursor.clone_into(&mut subscription.since);
     }
-    let mut follow = Follow::start(subscription)?.on_trouble(tell_trouble);
-    if ask.exec.is_none() {
-        stop_with_the_reader(stop)?;
+    let mut follow = Follow::start(subscription)?.on_retry(print_retry);
+    if args.exec.is_none() {
+        stop_when_stdout_closes(shutdown)?;
     }
-    let mut left = ask.count.unwrap_or(u64::MAX);
-    while left > 0 {
-        // The cursor that is kept is that of a whole answer. So an answer holds no more than what
-        // is dealt with before it is kept: for a command that is one event.
-        let most = if ask.exec.is_some() { 1 } else { PAGE_EVENTS };
-        follow.set_limit(left.min(most as u64) as usize);
-        let page = match follow.page() {
+    // Save the cursor after each command: then a crash repeats no command that has succeeded.
+    let page_limit = if args.exec.is_some() { 1 } else { PAGE_EVENTS };
+    let mut remaining = args.count.unwrap_or(u64::MAX);
+    while remaining > 0 {
+        follow.set_limit(remaining.min(page_limit as u64) as usize);
+        let page = match follow.next_page() {
             Ok(Some(page)) => page,
             Ok(None) => return Ok(()),
-            Err(Error::Gap(gap)) if ask.on_gap == OnGap::Skip => {
-                tell(format_args!("{gap}; going on with the oldest that is left"));
+            Err(Error::Gap(gap)) if args.on_gap == GapAction::Skip => {
+                print_error(format_args!("{gap}; going on with the oldest retained event"));
                 continue;
             }
             Err(Error::Gap(gap)) => {
-                tell(format_args!("{gap}; --on-gap skip would go on with the oldest that is left"));
-                return Err(Failure::Gap);
+                let hint = "use --on-gap skip to go on with the oldest retained event";
+                print_error(format_args!("{gap}; {hint}"));
+                return Err(CommandError::Gap);
             }
             Err(error) => return Err(error.into()),
         };
-        match deal(ask, &page, stop)? {
-            Dealt::Done => {}
-            Dealt::Stopped => return Ok(()),
+        match process(args, &page, shutdown)? {
+            PageOutcome::Processed => {}
+            PageOutcome::Stopped => return Ok(()),
         }
         if let Some(state) = &mut state {
             state.save(&page.next)?;
         }
-        left -= page.events.len() as u64;
+        remaining -= page.events.len() as u64;
     }
     Ok(())
 }
 
 /// Prints the events of a page, or runs the command for each.
-fn deal(ask: &FollowAsk, page: &Page, stop: &Shutdown) -> Result<Dealt, Failure> {
-    let Some(command) = &ask.exec else {
-        return print(&ask.format.lines(page));
+fn process(
+    args: &FollowArgs,
+    page: &ReceivedPage,
+    shutdown: &Shutdown,
+) -> Result<PageOutcome, CommandError> {
+    let Some(command) = &args.exec else {
+        return print(&args.format.encode_page(page));
     };
     for event in &page.events {
-        if !exec::run(command, event, &ask.format.input(event, page), stop) {
-            return Ok(Dealt::Stopped);
+        let stdin = args.format.encode_for_command(event, page);
+        if !run_until_success(command, event, &stdin, shutdown) {
+            return Ok(PageOutcome::Stopped);
         }
     }
-    Ok(Dealt::Done)
+    Ok(PageOutcome::Processed)
 }
 
-fn print(lines: &[u8]) -> Result<Dealt, Failure> {
+fn print(lines: &[u8]) -> Result<PageOutcome, CommandError> {
     let mut stdout = std::io::stdout().lock();
     match stdout.write_all(lines).and_then(|()| stdout.flush()) {
-        Ok(()) => Ok(Dealt::Done),
-        // Such as head, which has seen enough.
-        Err(error) if error.kind() == std::io::ErrorKind::BrokenPipe => Ok(Dealt::Stopped),
-        Err(error) => Err(Failure::Stuck(format!("stdout: {error}"))),
+        Ok(()) => Ok(PageOutcome::Processed),
+        // A reader such as `head` closes the pipe once it has enough.
+        Err(error) if error.kind() == std::io::ErrorKind::BrokenPipe => Ok(PageOutcome::Stopped),
+        Err(error) => Err(CommandError::Failed(format!("stdout: {error}"))),
     }
 }
 
-/// Stops when the other end of stdout is closed, and not only at the event after that.
-fn stop_with_the_reader(stop: &Shutdown) -> std::io::Result<()> {
-    let stop = stop.clone();
+/// Triggers the shutdown as soon as the reader of stdout closes its end. A failed write alone would
+/// detect that only at the next event.
+fn stop_when_stdout_closes(shutdown: &Shutdown) -> std::io::Result<()> {
+    let shutdown = shutdown.clone();
     let watch = move || {
-        // No flags: only an end or an error makes it ready.
+        // Without flags, poll(2) reports only a hang-up or an error.
         let stdout = std::io::stdout();
-        if stop.wait_for(&PollFd::new(&stdout, PollFlags::empty()), None).is_ok() {
-            stop.trigger();
+        if shutdown.wait_for(&PollFd::new(&stdout, PollFlags::empty()), None).is_ok() {
+            shutdown.trigger();
         }
     };
     std::thread::Builder::new().name("stdout".into()).spawn(watch).map(drop)

@@ -1,34 +1,34 @@
-//! What an event looks like when it is printed.
+//! The output formats of `longpoll follow`.
 //!
-//! Formats are for other programs as much as for people. `json` and `ndjson` are what the server
-//! wrote, digit for digit; `raw` is what the publisher sent, line ends and all. A template is read
-//! once, and what is wrong with it is told before anything is asked.
+//! The formats serve other programs as much as people. `json` and `ndjson` are the server's text,
+//! digit for digit; `raw` is the publisher's body, line ends included. A template is parsed once,
+//! and its errors are reported before the first request.
 
-use crate::client::{Event, Page};
+use crate::client::event::{ReceivedEvent, ReceivedPage};
 
 /// How events are printed.
 #[derive(Clone, PartialEq, Eq, Debug)]
-pub enum Format {
-    /// A line for each answer, as the server wrote it.
+pub enum OutputFormat {
+    /// One line per response, as the server wrote it.
     Json,
-    /// A line for each event, as the server wrote it.
+    /// One line per event, as the server wrote it.
     Ndjson,
-    /// An event's own bytes.
+    /// The event's own bytes.
     Raw,
-    /// A line made of these.
-    Template(Vec<Part>),
+    /// One line per event, made of these parts.
+    Template(Vec<TemplatePart>),
 }
 
-/// A piece of a template.
+/// A part of a template.
 #[derive(Clone, PartialEq, Eq, Debug)]
-pub enum Part {
+pub enum TemplatePart {
     Text(String),
-    Field(Field),
+    Field(EventField),
 }
 
-/// What a template can show.
+/// A field of an event that a template can contain.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub enum Field {
+pub enum EventField {
     Seq,
     Topic,
     Time,
@@ -37,115 +37,128 @@ pub enum Field {
     Json,
 }
 
-const FIELDS: [(&str, Field); 6] = [
-    ("seq", Field::Seq),
-    ("topic", Field::Topic),
-    ("time", Field::Time),
-    ("type", Field::Type),
-    ("data", Field::Data),
-    ("json", Field::Json),
+const EVENT_FIELDS: [(&str, EventField); 6] = [
+    ("seq", EventField::Seq),
+    ("topic", EventField::Topic),
+    ("time", EventField::Time),
+    ("type", EventField::Type),
+    ("data", EventField::Data),
+    ("json", EventField::Json),
 ];
 
-impl Format {
-    /// Reads the name of a format, or a template.
+impl OutputFormat {
+    /// Parses the name of a format, or a template.
     ///
     /// # Errors
-    /// Says what is allowed.
-    pub fn parse(text: &str) -> Result<Format, String> {
+    /// Says what is expected.
+    pub fn parse(text: &str) -> Result<OutputFormat, String> {
         match text {
-            "json" => Ok(Format::Json),
-            "ndjson" => Ok(Format::Ndjson),
-            "raw" => Ok(Format::Raw),
-            _ if text.contains('{') => template(text).map(Format::Template),
-            _ => Err("allowed is json, ndjson, raw, or a template such as '{topic} {data}'".into()),
+            "json" => Ok(OutputFormat::Json),
+            "ndjson" => Ok(OutputFormat::Ndjson),
+            "raw" => Ok(OutputFormat::Raw),
+            _ if text.contains('{') => parse_template(text).map(OutputFormat::Template),
+            _ => Err("expected json, ndjson, raw, or a template such as '{topic} {data}'".into()),
         }
     }
 
-    /// A page as it is printed: in lines.
-    pub fn lines(&self, page: &Page) -> Vec<u8> {
+    /// Encodes a page for stdout, in lines.
+    pub fn encode_page(&self, page: &ReceivedPage) -> Vec<u8> {
         let mut out = Vec::with_capacity(page.json.len() + 1);
-        if *self == Format::Json && !page.events.is_empty() {
+        if *self == OutputFormat::Json && !page.events.is_empty() {
             out.extend_from_slice(page.json.as_bytes());
             out.push(b'\n');
             return out;
         }
         for event in &page.events {
-            self.push(&mut out, event);
+            self.push_event(&mut out, event);
             out.push(b'\n');
         }
         out
     }
 
-    /// A page of one event as a command gets it: a line, or the event's own bytes and no more.
-    pub fn input(&self, event: &Event, page: &Page) -> Vec<u8> {
+    /// Encodes the event of a one-event page for the stdin of a command: a line or, for `raw`, the
+    /// event's own bytes without a line end.
+    pub fn encode_for_command(&self, event: &ReceivedEvent, page: &ReceivedPage) -> Vec<u8> {
         match self {
-            Format::Raw => event.data.bytes().to_vec(),
-            _ => self.lines(page),
+            OutputFormat::Raw => event.data.bytes().to_vec(),
+            _ => self.encode_page(page),
         }
     }
 
-    fn push(&self, out: &mut Vec<u8>, event: &Event) {
+    fn push_event(&self, out: &mut Vec<u8>, event: &ReceivedEvent) {
         match self {
-            Format::Json | Format::Ndjson => out.extend_from_slice(event.json.as_bytes()),
-            Format::Raw => out.extend_from_slice(event.data.bytes()),
-            Format::Template(parts) => parts.iter().for_each(|part| part.push(out, event)),
-        }
-    }
-}
-
-impl Part {
-    fn push(&self, out: &mut Vec<u8>, event: &Event) {
-        match self {
-            Part::Text(text) => out.extend_from_slice(text.as_bytes()),
-            Part::Field(Field::Seq) => crate::json::push_number(out, event.seq),
-            Part::Field(Field::Topic) => out.extend_from_slice(event.topic.as_bytes()),
-            Part::Field(Field::Time) => out.extend_from_slice(event.time.as_bytes()),
-            Part::Field(Field::Type) => {
-                out.extend_from_slice(event.tag.as_deref().unwrap_or_default().as_bytes());
+            OutputFormat::Json | OutputFormat::Ndjson => {
+                out.extend_from_slice(event.json.as_bytes());
             }
-            Part::Field(Field::Data) => out.extend_from_slice(event.data.bytes()),
-            Part::Field(Field::Json) => out.extend_from_slice(event.json.as_bytes()),
+            OutputFormat::Raw => out.extend_from_slice(event.data.bytes()),
+            OutputFormat::Template(parts) => {
+                for part in parts {
+                    part.push(out, event);
+                }
+            }
         }
     }
 }
 
-fn template(text: &str) -> Result<Vec<Part>, String> {
+impl TemplatePart {
+    fn push(&self, out: &mut Vec<u8>, event: &ReceivedEvent) {
+        let bytes = match self {
+            TemplatePart::Text(text) => text.as_bytes(),
+            TemplatePart::Field(EventField::Seq) => {
+                return crate::json::push_number(out, event.seq);
+            }
+            TemplatePart::Field(EventField::Topic) => event.topic.as_bytes(),
+            TemplatePart::Field(EventField::Time) => event.time.as_bytes(),
+            TemplatePart::Field(EventField::Type) => {
+                event.event_type.as_deref().unwrap_or_default().as_bytes()
+            }
+            TemplatePart::Field(EventField::Data) => event.data.bytes(),
+            TemplatePart::Field(EventField::Json) => event.json.as_bytes(),
+        };
+        out.extend_from_slice(bytes);
+    }
+}
+
+fn parse_template(template: &str) -> Result<Vec<TemplatePart>, String> {
     let mut parts = Vec::new();
-    let mut plain = String::new();
-    let mut chars = text.chars().peekable();
+    let mut text = String::new();
+    let mut chars = template.chars().peekable();
     while let Some(c) = chars.next() {
         match c {
-            '{' if chars.next_if_eq(&'{').is_some() => plain.push('{'),
-            '}' if chars.next_if_eq(&'}').is_some() => plain.push('}'),
-            '}' => return Err("a } without {; }} is one".into()),
+            '{' if chars.next_if_eq(&'{').is_some() => text.push('{'),
+            '}' if chars.next_if_eq(&'}').is_some() => text.push('}'),
+            '}' => return Err("a } without a {; write }} for a literal }".into()),
             '{' => {
                 let name: String = std::iter::from_fn(|| chars.next_if(|c| *c != '}')).collect();
                 if chars.next().is_none() {
-                    return Err("a { without }; {{ is one".into());
+                    return Err("a { without a }; write {{ for a literal {".into());
                 }
-                let field = FIELDS.iter().find(|(known, _)| *known == name);
-                let (_, field) = field.ok_or_else(|| {
-                    let known: Vec<_> = FIELDS.iter().map(|(known, _)| *known).collect();
-                    format!("no field {name:?}; there are {}", known.join(", "))
-                })?;
-                if !plain.is_empty() {
-                    parts.push(Part::Text(std::mem::take(&mut plain)));
+                if !text.is_empty() {
+                    parts.push(TemplatePart::Text(std::mem::take(&mut text)));
                 }
-                parts.push(Part::Field(*field));
+                parts.push(TemplatePart::Field(parse_field(&name)?));
             }
-            '\\' => plain.push(match chars.next() {
+            '\\' => text.push(match chars.next() {
                 Some('n') => '\n',
                 Some('t') => '\t',
                 Some('\\') => '\\',
-                _ => return Err("after a \\ there may be n, t or \\".into()),
+                _ => return Err("a \\ without an escape; expected \\n, \\t or \\\\".into()),
             }),
-            c => plain.push(c),
+            c => text.push(c),
         }
     }
-    if !plain.is_empty() {
-        parts.push(Part::Text(plain));
+    if !text.is_empty() {
+        parts.push(TemplatePart::Text(text));
     }
     Ok(parts)
+}
+
+fn parse_field(name: &str) -> Result<EventField, String> {
+    let field = EVENT_FIELDS.iter().find(|(known, _)| *known == name);
+    field.map(|(_, field)| *field).ok_or_else(|| {
+        let known: Vec<_> = EVENT_FIELDS.iter().map(|(known, _)| *known).collect();
+        format!("no field {name:?}; expected one of {}", known.join(", "))
+    })
 }
 
 #[cfg(test)]
@@ -153,26 +166,26 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_template_is_read_into_texts_and_fields() {
-        let parts = template("{{{seq}}}\\t{data}\\\\é").unwrap();
-        let text = |text: &str| Part::Text(text.into());
+    fn a_template_is_parsed_into_texts_and_fields() {
+        let parts = parse_template("{{{seq}}}\\t{data}\\\\é").unwrap();
+        let text = |text: &str| TemplatePart::Text(text.into());
         let expected = [
             text("{"),
-            Part::Field(Field::Seq),
+            TemplatePart::Field(EventField::Seq),
             text("}\t"),
-            Part::Field(Field::Data),
+            TemplatePart::Field(EventField::Data),
             text("\\é"),
         ];
         assert_eq!(parts, expected);
     }
 
     #[test]
-    fn what_is_no_format_is_refused_with_what_is() {
+    fn invalid_formats_are_refused_with_a_reason() {
         for text in
             ["", "JSON", "xml", "{", "{seq", "{sequence}", "{}", "{seq}}", "{seq}\\x", "{seq}\\"]
         {
-            assert!(!Format::parse(text).unwrap_err().is_empty(), "{text}");
+            assert!(!OutputFormat::parse(text).unwrap_err().is_empty(), "{text}");
         }
-        assert!(Format::parse("{sequence}").unwrap_err().contains("seq, topic"));
+        assert!(OutputFormat::parse("{sequence}").unwrap_err().contains("seq, topic"));
     }
 }

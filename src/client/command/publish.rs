@@ -1,94 +1,96 @@
-//! `longpoll publish`: one event, or what comes on stdin.
+//! `longpoll publish`: one event from the command line, or events from stdin.
 //!
-//! When it fails on the way, it says which lines are published and which are not: whoever has to go
-//! on can.
+//! After a failure it reports which lines are published and which are not, so that an operator can
+//! continue from there.
 
 use std::io::{IsTerminal as _, Write as _};
 use std::time::{Duration, Instant};
 
-use super::args::{LineKind, PublishAsk, Source};
-use super::input::Input;
-use super::{Failure, tell, tell_trouble};
-use crate::client::{Error, Message, Publisher, Receipt};
+use super::args::{LineFormat, PublishArgs, PublishSource};
+use super::error::{CommandError, print_error, print_retry};
+use super::stdin::StdinReader;
+use crate::client::publish::{Message, Publisher, Receipt};
 use crate::json::JsonObject;
 use crate::shutdown::Shutdown;
 
-pub fn run(ask: &PublishAsk, stop: &Shutdown) -> Result<(), Failure> {
-    let mut publisher = Publisher::with_token(&ask.url, ask.token_file.clone())?
-        .retry_for(ask.retry_for)
-        .stop_by(stop.clone())
-        .on_trouble(tell_trouble);
-    let mut message = match &ask.source {
-        Source::Text(text) => Message::text(text.clone()),
-        Source::Json(json) => Message::json(json.clone()),
-        Source::Whole => Message::text(Input::new(stop.clone()).whole()?),
-        Source::Lines(kind) => return lines(ask, *kind, &mut publisher, stop),
+pub fn run(args: &PublishArgs, shutdown: &Shutdown) -> Result<(), CommandError> {
+    let mut publisher = Publisher::with_token_file(&args.url, args.token_file.clone())?
+        .retry_for(args.retry_for)
+        .with_shutdown(shutdown.clone())
+        .on_retry(print_retry);
+    let mut message = match &args.source {
+        PublishSource::Text(text) => Message::text(text.clone()),
+        PublishSource::Json(json) => Message::json(json.clone()),
+        PublishSource::StdinWhole => Message::text(StdinReader::new(shutdown.clone()).read_all()?),
+        PublishSource::StdinLines(format) => {
+            return publish_lines(args, *format, &mut publisher, shutdown);
+        }
     };
-    message.tag.clone_from(&ask.tag);
-    message.key.clone_from(&ask.key);
-    let receipt = publisher.publish(&ask.topic, &message)?;
+    message.event_type.clone_from(&args.event_type);
+    message.key.clone_from(&args.key);
+    let receipt = publisher.publish(&args.topic, &message)?;
     print(receipt.json.into_bytes())
 }
 
-/// What was published so far.
-#[derive(Default)]
-struct Sum {
-    events: u64,
-    bytes: u64,
-    last: Option<Receipt>,
-}
-
-fn lines(
-    ask: &PublishAsk,
-    kind: LineKind,
+fn publish_lines(
+    args: &PublishArgs,
+    format: LineFormat,
     publisher: &mut Publisher,
-    stop: &Shutdown,
-) -> Result<(), Failure> {
-    let mut input = Input::new(stop.clone());
-    let mut sum = Sum::default();
-    let mut progress = Progress::new();
-    let done = loop {
-        let batch = match input.batch(kind) {
+    shutdown: &Shutdown,
+) -> Result<(), CommandError> {
+    let mut stdin = StdinReader::new(shutdown.clone());
+    let mut summary = Summary::default();
+    let mut progress = ProgressLine::new();
+    let result = loop {
+        let batch = match stdin.next_batch(format) {
             Ok(Some(batch)) => batch,
             Ok(None) => break Ok(()),
-            Err(why) => break Err(why),
+            Err(error) => break Err(error),
         };
         let mut message = Message::lines(batch.body);
-        message.tag.clone_from(&ask.tag);
-        match publisher.publish(&ask.topic, &message) {
+        message.event_type.clone_from(&args.event_type);
+        match publisher.publish(&args.topic, &message) {
             Ok(receipt) => {
-                sum.events += batch.events;
-                sum.bytes += batch.bytes;
-                sum.last = Some(receipt);
-                progress.draw(&sum);
+                summary.events += batch.events;
+                summary.bytes += batch.bytes;
+                summary.last = Some(receipt);
+                progress.update(&summary);
             }
-            Err(error) => break Err(refused(&error, batch.first, batch.last)),
+            Err(error) => {
+                let (first, last) = (batch.first_line, batch.last_line);
+                let why = format!("lines {first} to {last} of the input: {error}");
+                break Err(CommandError::Failed(why));
+            }
         }
     };
-    progress.end(&sum);
-    if let Err(failure) = done {
-        tell(format_args!("{} events are published", sum.events));
-        return Err(failure);
+    progress.finish(&summary);
+    if let Err(error) = result {
+        print_error(format_args!("{} events are published", summary.events));
+        return Err(error);
     }
-    print(sum.json(&ask.topic))
+    print(summary.json(&args.topic))
 }
 
-fn refused(error: &Error, first: u64, last: u64) -> Failure {
-    Failure::Stuck(format!("lines {first} to {last} of the input: {error}"))
-}
-
-fn print(mut line: Vec<u8>) -> Result<(), Failure> {
+fn print(mut line: Vec<u8>) -> Result<(), CommandError> {
     line.push(b'\n');
     match std::io::stdout().write_all(&line) {
-        // It is published, whether somebody wants to read that or not.
+        // A closed stdout is no failure: the event is published.
         Err(error) if error.kind() != std::io::ErrorKind::BrokenPipe => {
-            Err(Failure::Stuck(format!("stdout: {error}")))
+            Err(CommandError::Failed(format!("stdout: {error}")))
         }
         _ => Ok(()),
     }
 }
 
-impl Sum {
+/// What the command has published so far.
+#[derive(Default)]
+struct Summary {
+    events: u64,
+    bytes: u64,
+    last: Option<Receipt>,
+}
+
+impl Summary {
     fn json(&self, topic: &str) -> Vec<u8> {
         let mut out = Vec::new();
         let mut object = JsonObject::open(&mut out);
@@ -101,45 +103,45 @@ impl Sum {
     }
 }
 
-/// A line that is drawn over and over, on a terminal, once it takes long enough to ask oneself.
-struct Progress {
+/// A line on a terminal that shows the progress of a long publish and is redrawn in place.
+struct ProgressLine {
     started: Instant,
-    /// Nothing when nobody would see it.
-    next_at: Option<Instant>,
-    is_drawn: bool,
+    /// `None` when stderr is not a terminal.
+    next_update: Option<Instant>,
+    is_shown: bool,
 }
 
-/// How long a publish may take without saying what it does, and then between two lines.
-const SILENT: Duration = Duration::from_millis(500);
+/// The time before the first progress line, and between two updates.
+const PROGRESS_INTERVAL: Duration = Duration::from_millis(500);
 
-impl Progress {
-    fn new() -> Progress {
+impl ProgressLine {
+    fn new() -> ProgressLine {
         let started = Instant::now();
-        let next_at = std::io::stderr().is_terminal().then(|| started + SILENT);
-        Progress { started, next_at, is_drawn: false }
+        let next_update = std::io::stderr().is_terminal().then(|| started + PROGRESS_INTERVAL);
+        ProgressLine { started, next_update, is_shown: false }
     }
 
-    fn draw(&mut self, sum: &Sum) {
+    fn update(&mut self, summary: &Summary) {
         let now = Instant::now();
-        if self.next_at.is_none_or(|at| now < at) {
+        if self.next_update.is_none_or(|at| now < at) {
             return;
         }
-        self.next_at = Some(now + SILENT);
-        self.is_drawn = true;
-        self.write(sum, "");
+        self.next_update = Some(now + PROGRESS_INTERVAL);
+        self.is_shown = true;
+        self.write(summary, "");
     }
 
-    fn end(&mut self, sum: &Sum) {
-        if self.is_drawn {
-            self.write(sum, "\n");
+    fn finish(&mut self, summary: &Summary) {
+        if self.is_shown {
+            self.write(summary, "\n");
         }
     }
 
-    fn write(&self, sum: &Sum, end: &str) {
-        let took = self.started.elapsed().as_millis().max(1);
-        let rate = u128::from(sum.events) * 1_000 / took;
-        let (events, kib) = (sum.events, sum.bytes >> 10);
-        // Nobody is left to tell when stderr is gone.
+    fn write(&self, summary: &Summary, end: &str) {
+        let elapsed_ms = self.started.elapsed().as_millis().max(1);
+        let rate = u128::from(summary.events) * 1_000 / elapsed_ms;
+        let (events, kib) = (summary.events, summary.bytes >> 10);
+        // The progress is optional: ignore a closed stderr.
         let _ = std::io::stderr().write_all(
             format!("\r\x1b[K{events} events, {kib} KiB, {rate} events/s{end}").as_bytes(),
         );

@@ -1,8 +1,8 @@
-//! The state file: the cursor of a reader, kept over its restarts.
+//! The state file: a follower's cursor, saved across restarts.
 //!
-//! It is replaced whole (written aside, synced, renamed, the directory synced), so that a crash
-//! leaves the old one or the new one. While it is in use it is locked: two readers with one place
-//! would each hide the other's events from it.
+//! Each save replaces the whole file (write a new file, sync it, rename it, sync the directory), so
+//! a crash leaves the old content or the new. The file is locked while it is in use: two followers
+//! with one cursor would each skip the events that the other has processed.
 
 use std::fs::{File, OpenOptions};
 use std::io::{self, Error, Write as _};
@@ -11,80 +11,71 @@ use std::path::{Path, PathBuf};
 
 use rustix::fs::{FlockOperation, OFlags, flock};
 
-use crate::client::Subscription;
-use crate::client::event::{self, Members, is_cursor};
-use crate::client::exchange::read_small;
+use crate::client::event::is_cursor;
+use crate::client::follow::Subscription;
+use crate::client::untrusted::{JsonMembers, read_small_file};
 use crate::json::JsonObject;
 use crate::limits::STATE_BYTES;
 
-/// A state file in use.
+/// An open and locked state file.
 pub struct StateFile {
     path: PathBuf,
-    /// The file that is there now, locked.
-    held: File,
+    /// The current file, which holds the lock.
+    locked: File,
     topics: String,
     types: String,
     cursor: Option<String>,
 }
 
 impl StateFile {
-    /// Opens the file, or makes it.
+    /// Opens or creates the file, and locks it.
     ///
     /// # Errors
-    /// When it cannot be used, is in use, or is that of another subscription.
+    /// When the file cannot be opened, another process uses it, or it belongs to another
+    /// subscription.
     pub fn open(path: &Path, subscription: &Subscription) -> io::Result<StateFile> {
-        let explain =
-            |e: Error| Error::new(e.kind(), format!("state file {}: {e}", path.display()));
-        let held = open_locked(path).map_err(explain)?;
-        // What is replaced is the file, not a symbolic link to it.
-        let path = path.canonicalize().map_err(explain)?;
+        let in_file = |e: Error| with_path(&e, path);
+        let locked = open_locked(path).map_err(in_file)?;
+        // A save must replace the file, not a symbolic link to it.
+        let path = path.canonicalize().map_err(in_file)?;
         let (topics, types) = (subscription.topics.to_string(), subscription.types.to_string());
-        let mut state = StateFile { path, held, topics, types, cursor: None };
-        state.cursor = state.read().map_err(explain)?;
+        let mut state = StateFile { path, locked, topics, types, cursor: None };
+        state.cursor = state.read().map_err(in_file)?;
         Ok(state)
     }
 
-    /// The cursor, once one was saved.
+    /// The saved cursor; `None` when the file is new.
     pub fn cursor(&self) -> Option<&str> {
         self.cursor.as_deref()
     }
 
     fn read(&self) -> io::Result<Option<String>> {
-        let text = read_small(&self.path, STATE_BYTES)?;
+        let text = read_small_file(&self.path, STATE_BYTES)?;
         if text.is_empty() {
             return Ok(None);
         }
-        let strange = || Error::other("is not a state file of longpoll follow");
-        let members: Members<'_> =
-            serde_json::from_slice(text.as_bytes()).map_err(|_| strange())?;
-        let member = |name| event::member::<String>(&members, name).ok_or_else(strange);
-        for (name, wanted) in [("topics", &self.topics), ("types", &self.types)] {
-            let kept = member(name)?;
-            if kept != *wanted {
-                let all = |list: &str| if list.is_empty() { "all".into() } else { list.to_owned() };
-                return Err(Error::other(format!(
-                    "is a place among the {name} {}, asked is for {}; what one has read the other \
-                     has not: take another file",
-                    all(&kept),
-                    all(wanted)
-                )));
+        let invalid = || Error::other("is not a state file of longpoll follow");
+        let members = JsonMembers::parse(text.as_bytes()).ok_or_else(invalid)?;
+        let member = |name| members.get::<String>(name).ok_or_else(invalid);
+        for (name, expected) in [("topics", &self.topics), ("types", &self.types)] {
+            let saved = member(name)?;
+            if saved != *expected {
+                return Err(other_subscription(name, &saved, expected));
             }
         }
         let cursor = member("cursor")?;
-        if is_cursor(&cursor) { Ok(Some(cursor)) } else { Err(strange()) }
+        if is_cursor(&cursor) { Ok(Some(cursor)) } else { Err(invalid()) }
     }
 
-    /// Keeps the cursor.
+    /// Saves the cursor.
     ///
     /// # Errors
-    /// When the disk does not take it; then the old one is still there.
+    /// When the new file cannot be written; the old one then remains.
     pub fn save(&mut self, cursor: &str) -> io::Result<()> {
         if self.cursor.as_deref() == Some(cursor) {
             return Ok(());
         }
-        self.replace(cursor).map_err(|e| {
-            Error::new(e.kind(), format!("state file {}: {e}", self.path.display()))
-        })?;
+        self.replace(cursor).map_err(|e| with_path(&e, &self.path))?;
         self.cursor = Some(cursor.to_owned());
         Ok(())
     }
@@ -95,39 +86,53 @@ impl StateFile {
         object.string("topics", &self.topics).string("types", &self.types).string("cursor", cursor);
         object.close();
         text.push(b'\n');
-        let mut aside = self.path.clone().into_os_string();
-        aside.push(".new");
+        let mut new_path = self.path.clone().into_os_string();
+        new_path.push(".new");
         let mut file = OpenOptions::new()
             .write(true)
             .create(true)
             .truncate(true)
             .custom_flags(OFlags::NOFOLLOW.bits() as i32)
-            .open(&aside)?;
+            .open(&new_path)?;
         lock(&file)?;
-        file.set_permissions(self.held.metadata()?.permissions())?;
+        file.set_permissions(self.locked.metadata()?.permissions())?;
         file.write_all(&text)?;
         file.sync_all()?;
-        std::fs::rename(&aside, &self.path)?;
-        // The lock of the old file goes with it.
-        self.held = file;
-        let folder = self.path.parent().unwrap_or(Path::new("/"));
-        File::open(folder)?.sync_all()
+        std::fs::rename(&new_path, &self.path)?;
+        // Closing the old file releases its lock; the new file is locked already.
+        self.locked = file;
+        let directory = self.path.parent().unwrap_or(Path::new("/"));
+        File::open(directory)?.sync_all()
     }
 }
 
-/// Opens the file under this name and locks it.
+fn with_path(error: &Error, path: &Path) -> Error {
+    Error::new(error.kind(), format!("state file {}: {error}", path.display()))
+}
+
+/// The error for a saved cursor that skips events which this subscription has not received.
+fn other_subscription(name: &str, saved: &str, expected: &str) -> Error {
+    let list = |list: &str| if list.is_empty() { "all".into() } else { list.to_owned() };
+    let (saved, expected) = (list(saved), list(expected));
+    Error::other(format!(
+        "has a cursor for the {name} {saved}, and this subscription is for {expected}; use one \
+         file per subscription"
+    ))
+}
+
+/// Opens the file at this path and locks it.
 fn open_locked(path: &Path) -> io::Result<File> {
     loop {
         let file =
             OpenOptions::new().read(true).write(true).create(true).truncate(false).open(path)?;
         let opened = file.metadata()?;
         if !opened.is_file() {
-            return Err(Error::other("is not a file"));
+            return Err(Error::other("is not a regular file"));
         }
         lock(&file)?;
-        // Between the two steps its holder may have put another file in its place.
-        let named = std::fs::metadata(path)?;
-        if (named.dev(), named.ino()) == (opened.dev(), opened.ino()) {
+        // Another follower may have replaced the file between `open` and `lock`.
+        let current = std::fs::metadata(path)?;
+        if (current.dev(), current.ino()) == (opened.dev(), opened.ino()) {
             return Ok(file);
         }
     }

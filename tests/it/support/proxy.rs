@@ -1,48 +1,51 @@
-//! A proxy that does to connections what networks do: cuts them, eats answers, says nothing.
+//! A proxy that injects network faults: it cuts connections, drops responses, or goes silent.
 
 use std::io::{Read, Write};
 use std::net::{Shutdown, SocketAddr, TcpListener, TcpStream};
 use std::sync::atomic::{AtomicUsize, Ordering::SeqCst};
 use std::sync::{Arc, Mutex};
 
-/// What becomes of one connection.
+/// What the proxy does with one connection.
 #[derive(Clone, Copy, Debug)]
-pub enum Fate {
-    Honest,
-    /// Cut after so many bytes of what the server sends.
-    Cut(usize),
-    /// The server gets the request; its answer gets nowhere.
-    Eaten,
-    /// Nothing is passed on in either direction.
+pub enum ProxyMode {
+    PassThrough,
+    /// Closes the connection after this many bytes from the server.
+    CutAfter(usize),
+    /// Forwards the request and drops the response.
+    DropResponse,
+    /// Forwards nothing in either direction.
     Silent,
 }
 
-type Fates = Box<dyn FnMut() -> Fate + Send>;
+type ModeOfNext = Box<dyn FnMut() -> ProxyMode + Send>;
 
-/// Runs until the test's process ends, as its connections do.
-pub struct Proxy {
+/// A running proxy. It and its connections run until the test process exits.
+pub struct FaultyProxy {
     pub address: SocketAddr,
     upstream: Arc<Mutex<SocketAddr>>,
-    /// Connections that came to a bad end.
+    /// Number of connections that the proxy broke.
     broken: Arc<AtomicUsize>,
 }
 
-impl Proxy {
-    /// A proxy before this server; `fates` is asked for each connection.
-    pub fn start(upstream: SocketAddr, fates: impl FnMut() -> Fate + Send + 'static) -> Proxy {
+impl FaultyProxy {
+    /// Starts a proxy in front of a server; `mode_of_next` is called for each connection.
+    pub fn start(
+        upstream: SocketAddr,
+        mode_of_next: impl FnMut() -> ProxyMode + Send + 'static,
+    ) -> FaultyProxy {
         let listener = TcpListener::bind("127.0.0.1:0").unwrap();
-        let proxy = Proxy {
+        let proxy = FaultyProxy {
             address: listener.local_addr().unwrap(),
             upstream: Arc::new(Mutex::new(upstream)),
             broken: Arc::default(),
         };
         let (upstream, broken) = (Arc::clone(&proxy.upstream), Arc::clone(&proxy.broken));
-        let mut fates: Fates = Box::new(fates);
+        let mut mode_of_next: ModeOfNext = Box::new(mode_of_next);
         std::thread::spawn(move || {
             for client in listener.incoming() {
-                let (fate, client) = (fates(), client.unwrap());
+                let (mode, client) = (mode_of_next(), client.unwrap());
                 let (upstream, broken) = (*upstream.lock().unwrap(), Arc::clone(&broken));
-                std::thread::spawn(move || pass(client, upstream, fate, &broken));
+                std::thread::spawn(move || forward(client, upstream, mode, &broken));
             }
         });
         proxy
@@ -52,18 +55,18 @@ impl Proxy {
         format!("http://{}", self.address)
     }
 
-    /// Sends connections from now on to another server.
-    pub fn lead_to(&self, upstream: SocketAddr) {
+    /// Forwards new connections to another server from now on.
+    pub fn set_upstream(&self, upstream: SocketAddr) {
         *self.upstream.lock().unwrap() = upstream;
     }
 
-    pub fn broken(&self) -> usize {
+    pub fn broken_connections(&self) -> usize {
         self.broken.load(SeqCst)
     }
 }
 
-fn pass(mut client: TcpStream, upstream: SocketAddr, fate: Fate, broken: &AtomicUsize) {
-    if matches!(fate, Fate::Silent) {
+fn forward(mut client: TcpStream, upstream: SocketAddr, mode: ProxyMode, broken: &AtomicUsize) {
+    if matches!(mode, ProxyMode::Silent) {
         broken.fetch_add(1, SeqCst);
         let _ = client.read_to_end(&mut Vec::new());
         return;
@@ -74,10 +77,10 @@ fn pass(mut client: TcpStream, upstream: SocketAddr, fate: Fate, broken: &Atomic
         let _ = std::io::copy(&mut from, &mut to);
         let _ = to.shutdown(Shutdown::Write);
     });
-    let mut left = match fate {
-        Fate::Cut(bytes) => bytes,
-        Fate::Eaten => 0,
-        Fate::Honest | Fate::Silent => usize::MAX,
+    let mut left = match mode {
+        ProxyMode::CutAfter(bytes) => bytes,
+        ProxyMode::DropResponse => 0,
+        ProxyMode::PassThrough | ProxyMode::Silent => usize::MAX,
     };
     let mut chunk = [0; 16 << 10];
     while let Ok(count @ 1..) = server.read(&mut chunk) {

@@ -1,11 +1,11 @@
-//! The real program, on a port that the system picks.
+//! The real program as a child process, on a port that the system chooses.
 
 use std::io::{BufRead, BufReader, Read};
 use std::net::SocketAddr;
 use std::os::fd::OwnedFd;
 use std::process::{Child, ChildStderr, Command, ExitStatus, Stdio};
 
-use super::{Answer, Client, until};
+use super::{Client, Response, send_signal, wait_until};
 
 /// A running server; killed when dropped.
 pub struct Server {
@@ -13,16 +13,16 @@ pub struct Server {
     pub address: SocketAddr,
 }
 
-/// The program under test.
+/// A command that runs the program under test.
 pub fn program() -> Command {
     let mut command = Command::new(env!("CARGO_BIN_EXE_longpoll"));
     command.stdin(Stdio::null());
     command
 }
 
-/// The program as systemd starts it: with this socket as descriptor 3, and with variables, such as
-/// `WATCHDOG_PID=$$`, in which `$$` is its own process.
-pub fn service(socket: OwnedFd, variables: &str) -> Command {
+/// A command that runs the program as systemd does: with this socket as descriptor 3, and with
+/// environment variables such as `WATCHDOG_PID=$$`, in which `$$` is the process id of the program.
+pub fn systemd_command(socket: OwnedFd, variables: &str) -> Command {
     let script = format!(
         "exec 3<&0 0</dev/null; export LISTEN_PID=$$ LISTEN_FDS=1 {variables}; exec \"$0\" \"$@\""
     );
@@ -32,14 +32,14 @@ pub fn service(socket: OwnedFd, variables: &str) -> Command {
 }
 
 impl Server {
-    /// Starts the server with these flags. Waits are not shortened unless the flags say so.
+    /// Starts the server with these flags and without wait jitter.
     pub fn start(flags: &[&str]) -> Server {
         let mut command = program();
         command.args(["--listen", "127.0.0.1:0", "--wait-jitter", "0", "--log", "error"]);
         Server::spawn(command.args(flags))
     }
 
-    /// Starts it with a command that listens on TCP first.
+    /// Starts the server with a command whose first listener is TCP.
     pub fn spawn(command: &mut Command) -> Server {
         let mut child = command.stdout(Stdio::piped()).spawn().expect("the program starts");
         let mut line = String::new();
@@ -49,7 +49,7 @@ impl Server {
             .trim()
             .strip_prefix("listening on http://")
             .and_then(|address| address.parse().ok())
-            .unwrap_or_else(|| panic!("not the promised line: {line:?}"));
+            .unwrap_or_else(|| panic!("the first line is not `listening on http://…`: {line:?}"));
         Server { child, address }
     }
 
@@ -57,45 +57,48 @@ impl Server {
         Client::connect(self.address)
     }
 
-    /// A request of its own connection.
-    pub fn get(&self, target: &str) -> Answer {
+    /// Sends a GET request on a new connection.
+    pub fn get(&self, target: &str) -> Response {
         self.connect().get(target)
     }
 
-    /// Publishes a text.
-    pub fn publish(&self, topic: &str, text: &str) -> Answer {
-        let answer = self.connect().post(&format!("/topics/{topic}"), "", text);
-        assert_eq!(answer.status, 201, "{answer:?}");
-        answer
+    /// Publishes a text event.
+    pub fn publish(&self, topic: &str, text: &str) -> Response {
+        let response = self.connect().post(&format!("/topics/{topic}"), "", text);
+        assert_eq!(response.status, 201, "{response:?}");
+        response
     }
 
-    /// Publishes what makes one answer too large for all buffers of a connection, 6 MiB of JSON. The
-    /// server has to take events of 1 MiB.
-    pub fn publish_much(&self) {
-        self.publish("much", &"\u{1}".repeat(1 << 20));
+    /// Publishes an event whose page, 6 MiB of JSON, exceeds all buffers of a connection. The
+    /// server must accept events of 1 MiB.
+    pub fn publish_large_event(&self) {
+        self.publish("large", &"\u{1}".repeat(1 << 20));
     }
 
-    /// Takes a place, however crowded the server is, with an answer that cannot be written because
-    /// nobody reads it.
-    pub fn take_a_place(&self) -> Client {
+    /// Occupies a connection with a response that the server cannot finish writing, because the
+    /// client does not read it. Retries while the server is full.
+    pub fn occupy_connection(&self) -> Client {
         let mut client = self.connect();
-        until("there is a place", || {
+        wait_until("a connection is admitted", || {
             client = self.connect();
-            client.receive_little().ask("GET", "/topics/much");
-            client.head_or_end().is_some_and(|answer| answer.status == 200)
+            client.shrink_receive_buffer().send_request("GET", "/topics/large");
+            client.response_head_or_close().is_some_and(|head| head.status == 200)
         });
         client
     }
 
-    /// Publishes `count` texts, `0` onward, and returns the last answer.
-    pub fn publish_many(&self, topic: &str, count: usize) -> Answer {
+    /// Publishes the texts `0`, `1`, … `count - 1`; returns the last response.
+    pub fn publish_many(&self, topic: &str, count: usize) -> Response {
         let mut client = self.connect();
         let target = format!("/topics/{topic}");
-        let answers = (0..count).map(|n| client.post(&target, "", n.to_string()));
-        answers.inspect(|answer| assert_eq!(answer.status, 201, "{answer:?}")).last().unwrap()
+        let responses = (0..count).map(|n| client.post(&target, "", n.to_string()));
+        responses
+            .inspect(|response| assert_eq!(response.status, 201, "{response:?}"))
+            .last()
+            .unwrap()
     }
 
-    /// A metric's value, by its name (and labels) after `longpoll_`.
+    /// The value of a metric; `name` is what follows `longpoll_`, with any labels.
     pub fn metric(&self, name: &str) -> f64 {
         let page = self.get("/metrics");
         let name = format!("longpoll_{name} ");
@@ -103,28 +106,27 @@ impl Server {
         line.and_then(|value| value.parse().ok()).unwrap_or_else(|| panic!("no metric {name}"))
     }
 
-    /// Waits until so many polls are held.
-    pub fn until_held(&self, polls: usize) {
-        until("polls held", || self.metric("polls_held") == polls as f64);
+    /// Waits until this number of polls is held.
+    pub fn wait_until_held(&self, polls: usize) {
+        wait_until("the polls are held", || self.metric("polls_held") == polls as f64);
     }
 
-    /// Sends a poll on a connection of its own and waits until it is held, as the only one.
-    pub fn hold(&self, target: &str) -> Client {
+    /// Sends a poll on a new connection and waits until it is held. No other poll may start or end
+    /// meanwhile.
+    pub fn hold_poll(&self, target: &str) -> Client {
         let before = self.metric("polls_held");
         let mut client = self.connect();
-        client.ask("GET", target);
-        until("the poll is held", || self.metric("polls_held") > before);
+        client.send_request("GET", target);
+        wait_until("the poll is held", || self.metric("polls_held") > before);
         client
     }
 
     /// Sends a signal by its number.
     pub fn signal(&self, signal: i32) {
-        let pid = rustix::process::Pid::from_raw(self.pid() as i32).unwrap();
-        let signal = rustix::process::Signal::from_named_raw(signal).unwrap();
-        rustix::process::kill_process(pid, signal).unwrap();
+        send_signal(self.pid(), signal);
     }
 
-    /// What it writes to stderr, when it was spawned with a pipe for that.
+    /// The stderr of a server that was spawned with a pipe for it.
     pub fn stderr(&mut self) -> ChildStderr {
         self.child.stderr.take().expect("a pipe")
     }
@@ -133,7 +135,7 @@ impl Server {
         self.child.id()
     }
 
-    /// Waits for the end, and returns what was left on stdout.
+    /// Waits for the exit; returns the status and the unread rest of stdout.
     pub fn wait(&mut self) -> (ExitStatus, String) {
         let mut rest = String::new();
         self.child.stdout.take().unwrap().read_to_string(&mut rest).unwrap();

@@ -1,60 +1,61 @@
-//! A reader of server-sent events, as far apart from the server's writer as can be: it takes the
-//! chunks apart and reads the lines as the standard says.
+//! A reader of server-sent events that shares no code with the server's writer: it decodes the
+//! chunks and parses the lines as the HTML standard specifies.
 
 use std::time::Instant;
 
-use super::{Answer, Client, HANG, Server};
+use super::{Client, Response, Server, TEST_TIMEOUT};
 
-/// A stream that is being read.
-pub struct Events {
+/// An open stream.
+pub struct SseReader {
     client: Client,
-    pub opening: Answer,
-    /// Of what arrived, and was not read yet.
+    pub opening: Response,
+    /// Decoded text that was not read yet.
     text: String,
-    /// The id that a browser would resume from.
+    /// The id from which a browser would resume.
     pub last_id: String,
 }
 
-/// What a browser would dispatch; a block of lines without data has none.
+/// One block of lines. A browser dispatches it only if it has `data`.
 #[derive(Debug, PartialEq, Eq, Clone)]
-pub struct Message {
+pub struct SseBlock {
     pub id: Option<String>,
     pub event: Option<String>,
     pub data: Option<String>,
     pub retry: Option<u64>,
 }
 
-impl Message {
+impl SseBlock {
     pub fn json(&self) -> serde_json::Value {
         let data = self.data.as_ref().unwrap_or_else(|| panic!("no data: {self:?}"));
         serde_json::from_str(data).unwrap_or_else(|e| panic!("{e}: {data}"))
     }
 }
 
-impl Events {
-    /// Asks for a stream, with more header lines if need be, and reads its head.
-    pub fn open(server: &Server, target: &str, fields: &str) -> Events {
-        Events::ask(server.connect(), target, fields)
+impl SseReader {
+    /// Requests a stream, with additional header lines, and reads the head of the response.
+    pub fn open(server: &Server, target: &str, fields: &str) -> SseReader {
+        SseReader::send(server.connect(), target, fields)
     }
 
-    pub fn ask(mut client: Client, target: &str, fields: &str) -> Events {
+    /// Requests a stream on an open connection.
+    pub fn send(mut client: Client, target: &str, fields: &str) -> SseReader {
         client.send(format!(
             "GET {target} HTTP/1.1\r\nHost: localhost\r\nAccept: text/event-stream\r\n{fields}\r\n"
         ));
-        let opening = client.head();
-        Events { client, opening, text: String::new(), last_id: String::new() }
+        let opening = client.response_head();
+        SseReader { client, opening, text: String::new(), last_id: String::new() }
     }
 
-    /// The next block of lines; nothing when the stream has ended as it should.
-    pub fn block(&mut self) -> Option<Message> {
+    /// The next block; `None` when the stream has ended.
+    pub fn block(&mut self) -> Option<SseBlock> {
         loop {
             if let Some(end) = self.text.find("\n\n") {
                 let block: String = self.text.drain(..end + 2).collect();
-                return Some(self.read(&block));
+                return Some(self.parse(&block));
             }
             match self.chunk()? {
                 text if text.is_empty() => {
-                    assert_eq!(self.text, "", "the end of a part of a block");
+                    assert_eq!(self.text, "", "the stream ended inside a block");
                     return None;
                 }
                 text => self.text.push_str(&text),
@@ -62,13 +63,13 @@ impl Events {
         }
     }
 
-    /// The next block; there has to be one.
-    pub fn next(&mut self) -> Message {
-        self.block().expect("the stream goes on")
+    /// The next block; fails if the stream has ended.
+    pub fn next(&mut self) -> SseBlock {
+        self.block().expect("another block")
     }
 
     /// The next block that has data.
-    pub fn message(&mut self) -> Message {
+    pub fn message(&mut self) -> SseBlock {
         loop {
             let block = self.next();
             if block.data.is_some() {
@@ -77,16 +78,16 @@ impl Events {
         }
     }
 
-    /// The data of so many events.
+    /// The data of the next `count` events.
     pub fn data(&mut self, count: usize) -> Vec<serde_json::Value> {
         (0..count).map(|_| self.message().json()["data"].clone()).collect()
     }
 
-    /// Reads to the end: the last block, and whether the end was regular.
-    pub fn end(mut self) -> (Option<Message>, bool) {
-        let (mut last, stuck) = (None, Instant::now() + HANG);
+    /// Reads to the end; returns the last block and whether the stream ended with a last chunk.
+    pub fn read_to_end(mut self) -> (Option<SseBlock>, bool) {
+        let (mut last, deadline) = (None, Instant::now() + TEST_TIMEOUT);
         while let Some(message) = self.block() {
-            assert!(Instant::now() < stuck, "it goes on: {message:?}");
+            assert!(Instant::now() < deadline, "the stream does not end: {message:?}");
             last = Some(message);
         }
         (last, self.text.is_empty() && self.client.is_closed())
@@ -96,17 +97,18 @@ impl Events {
         self.client
     }
 
-    /// One chunk's content; empty is the last one. Nothing when the connection ended without.
+    /// The content of the next chunk, empty for the last one; `None` if the connection ended
+    /// without a last chunk.
     fn chunk(&mut self) -> Option<String> {
-        let size = String::from_utf8(self.client.through(b"\r\n")?).unwrap();
-        let size = usize::from_str_radix(size.trim_end(), 16).expect("a chunk's size");
-        let mut content = self.client.take(size + 2)?;
+        let size = String::from_utf8(self.client.reader.through(b"\r\n")?).unwrap();
+        let size = usize::from_str_radix(size.trim_end(), 16).expect("the size of a chunk");
+        let mut content = self.client.reader.take(size + 2)?;
         assert_eq!(content.split_off(size), b"\r\n");
         Some(String::from_utf8(content).expect("text"))
     }
 
-    fn read(&mut self, block: &str) -> Message {
-        let mut message = Message { id: None, event: None, data: None, retry: None };
+    fn parse(&mut self, block: &str) -> SseBlock {
+        let mut message = SseBlock { id: None, event: None, data: None, retry: None };
         for line in block.lines().filter(|line| !line.is_empty()) {
             let (field, value) = line.split_once(':').unwrap_or((line, ""));
             let value = value.strip_prefix(' ').unwrap_or(value).to_owned();
@@ -117,7 +119,7 @@ impl Events {
                 }
                 "event" => message.event = Some(value),
                 "data" => {
-                    assert_eq!(message.data, None, "data has one line");
+                    assert_eq!(message.data, None, "`data` has one line");
                     message.data = Some(value);
                 }
                 "retry" => message.retry = Some(value.parse().unwrap()),

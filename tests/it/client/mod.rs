@@ -1,0 +1,12 @@
+//! Guards the client commands and the client library of `src/client`.
+
+mod args;
+mod bad_network;
+mod connection;
+mod errors;
+mod exec;
+mod follow;
+mod library;
+mod publish;
+mod responses;
+mod state;

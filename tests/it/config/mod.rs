@@ -1,0 +1,3 @@
+//! Guards the configuration of `src/config`: flags, environment variables and listeners.
+
+mod flags;

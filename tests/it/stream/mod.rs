@@ -1,0 +1,8 @@
+//! Guards the streams: server-sent events and WebSocket.
+
+mod ends;
+#[cfg(all(feature = "store", feature = "websocket"))]
+mod hostile_clients;
+mod sse;
+#[cfg(feature = "websocket")]
+mod websocket;

@@ -1,0 +1,277 @@
+//! A store on a simulated disk, driven step by step, without a server or threads.
+
+use std::collections::VecDeque;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use longpoll::config::SyncPolicy;
+use longpoll::cursor::{Cursor, Epoch, Since};
+use longpoll::log::{
+    Appended, BodyKind, EventContent, Fingerprinter, GapPolicy, IdempotencyKey, Log, LogSnapshot,
+    ReadRequest, Retention, Timestamp, WriteError,
+};
+use longpoll::metrics::Metrics;
+use longpoll::names::{Name, TopicSet, TypeFilter};
+use longpoll::store::commit::{PendingPublish, ReplySender, Store, StoreCommand};
+use longpoll::store::error::StoreError;
+use longpoll::store::recovery::{OpenReport, OpenSettings, open};
+use longpoll::store::storage::Storage;
+use longpoll::threads::Mailbox;
+
+use super::simulated_disk::SimulatedDisk;
+
+/// One step of a test.
+#[derive(Clone, Debug)]
+pub enum Step {
+    /// A batch: topic, number of events, text of the events before their index, idempotency key.
+    Publish(&'static str, usize, String, Option<&'static str>),
+    Trim(&'static str),
+    /// Moves the clock forward by this number of seconds and expires old events.
+    AdvanceClock(u64),
+    /// Closes the store in order and opens it again.
+    Reopen,
+}
+
+/// All that a reader can observe of a log.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct LogView {
+    pub events: Vec<(u64, String, String)>,
+    pub snapshot: LogSnapshot,
+}
+
+/// An open store. Only steps move its clock.
+pub struct TestStore {
+    pub store: Store<Cursor>,
+    pub report: OpenReport,
+    pub now: Timestamp,
+    pub disk: SimulatedDisk,
+    sync: SyncPolicy,
+}
+
+pub const RETENTION: Retention =
+    Retention { events: 6, age: Duration::from_secs(60), bytes: 2_000, topics: 4 };
+
+impl TestStore {
+    pub fn open(
+        disk: &SimulatedDisk,
+        sync: SyncPolicy,
+        now: Timestamp,
+    ) -> Result<TestStore, StoreError> {
+        TestStore::open_with_identity(disk, sync, now, "here")
+    }
+
+    /// Opens the store as a directory with this identity.
+    pub fn open_with_identity(
+        disk: &SimulatedDisk,
+        sync: SyncPolicy,
+        now: Timestamp,
+        identity: &str,
+    ) -> Result<TestStore, StoreError> {
+        let settings = OpenSettings {
+            retention: Some(RETENTION),
+            sync,
+            identity: identity.to_owned(),
+            new_epoch: None,
+        };
+        let storage: Arc<dyn Storage> = Arc::new(disk.clone());
+        let outcome = |cursor, _, _| cursor;
+        let (mut store, mut report) =
+            open(storage, &settings, &Arc::new(Metrics::default()), outcome, now)?;
+        // Small, so that a few steps fill several segments.
+        store.journal.segment_bytes = 700;
+        let job = report.chore.take();
+        let mut opened = TestStore { store, report, now, disk: disk.clone(), sync };
+        opened.run_compaction(job);
+        Ok(opened)
+    }
+
+    fn run_compaction(&mut self, job: Option<longpoll::store::compact::CompactionJob>) {
+        if let Some(job) = job {
+            let done = job.run(&self.disk, |_| {});
+            let mut commands = VecDeque::from([StoreCommand::Done(done)]);
+            self.store.round(&mut commands, self.now.at);
+        }
+    }
+
+    fn execute(&mut self, command: StoreCommand<Cursor>) {
+        let mut commands = VecDeque::from([command]);
+        while !commands.is_empty() {
+            let round = self.store.round(&mut commands, self.now.at);
+            self.run_compaction(round.chore);
+        }
+    }
+
+    pub fn idempotency_key(&self, topic: &str, key: &str, text: &str) -> IdempotencyKey<Cursor> {
+        let fingerprints = Fingerprinter(self.store.journal.begun.secret);
+        IdempotencyKey {
+            id: fingerprints.of(&[topic.as_bytes(), key.as_bytes()]),
+            fingerprint: fingerprints.of(&[text.as_bytes()]),
+            outcome: Arc::default(),
+        }
+    }
+
+    pub fn publish(
+        &mut self,
+        topic: &str,
+        count: usize,
+        text: &str,
+        key: Option<&str>,
+    ) -> Result<Appended<Cursor>, WriteError> {
+        let (answer, answered) = ReplySender::new();
+        let events = (0..count).map(|n| EventContent {
+            event_type: None,
+            kind: BodyKind::Text,
+            content_type: None,
+            body: format!("{text}{n}").into_bytes().into_boxed_slice(),
+        });
+        let claim = key.map(|key| self.idempotency_key(topic, key, text));
+        self.execute(StoreCommand::Publish(PendingPublish {
+            topic: Name::new(topic).unwrap(),
+            events: events.collect(),
+            claim: claim.clone(),
+            count: None,
+            now: self.now,
+            answer,
+        }));
+        let appended = answered.take().expect("an answer");
+        if let (Some(claim), Ok(Appended::New(cursor))) = (claim, &appended) {
+            *claim.outcome.lock() = Some(*cursor);
+        }
+        appended
+    }
+
+    /// A publish command with a key, for a queue, and the mailbox of its result.
+    pub fn publish_command(
+        &self,
+        topic: &str,
+        key: &str,
+        text: &str,
+    ) -> (StoreCommand<Cursor>, Mailbox<Result<Appended<Cursor>, WriteError>>) {
+        let (answer, answered) = ReplySender::new();
+        let body = text.as_bytes().into();
+        let command = StoreCommand::Publish(PendingPublish {
+            topic: Name::new(topic).unwrap(),
+            events: vec![EventContent {
+                event_type: None,
+                kind: BodyKind::Text,
+                content_type: None,
+                body,
+            }],
+            claim: Some(self.idempotency_key(topic, key, text)),
+            count: None,
+            now: self.now,
+            answer,
+        });
+        (command, answered)
+    }
+
+    /// Executes a step; `Ok` means that it was acknowledged.
+    pub fn run_step(&mut self, step: &Step) -> Result<(), WriteError> {
+        match step {
+            Step::Publish(topic, count, text, key) => {
+                self.publish(topic, *count, text, *key).map(|_| ())
+            }
+            Step::Trim(topic) => {
+                let (answer, answered) = ReplySender::new();
+                self.execute(StoreCommand::Trim(Name::new(topic).unwrap(), answer));
+                answered.take().expect("an answer")
+            }
+            Step::AdvanceClock(seconds) => {
+                self.advance_clock(*seconds);
+                self.execute(StoreCommand::Expire);
+                Ok(())
+            }
+            Step::Reopen => {
+                let (closed, _wait) = ReplySender::new();
+                self.execute(StoreCommand::Close(closed));
+                let reopened = TestStore::open(&self.disk, self.sync, self.now);
+                *self = reopened.map_err(|failure| WriteError::Storage(failure.to_string()))?;
+                Ok(())
+            }
+        }
+    }
+
+    pub fn advance_clock(&mut self, seconds: u64) {
+        self.now.at += Duration::from_secs(seconds);
+        self.now.wall += Duration::from_secs(seconds);
+    }
+
+    pub fn epoch(&self) -> Epoch {
+        self.store.log.head().epoch
+    }
+
+    pub fn view(&self) -> LogView {
+        view(&self.store.log)
+    }
+}
+
+/// The clocks at the start of a test. The monotonic one is ahead of now, because computing an age
+/// subtracts from it.
+pub fn start_time() -> Timestamp {
+    Timestamp {
+        at: Instant::now() + Duration::from_secs(10_000),
+        wall: std::time::SystemTime::now(),
+    }
+}
+
+fn view(log: &Log<Cursor>) -> LogView {
+    let (topics, types) = (TopicSet::parse("*").unwrap(), TypeFilter::default());
+    let ask = ReadRequest {
+        topics: &topics,
+        types: &types,
+        limit: 1_000,
+        bytes: usize::MAX,
+        on_gap: GapPolicy::Fail,
+    };
+    let slice = log.read(&ask, Since::Start).unwrap();
+    let event = |event: &Arc<longpoll::log::Event>| {
+        let body = String::from_utf8_lossy(&event.content.body).into_owned();
+        (event.seq.get(), event.topic().to_string(), body)
+    };
+    LogView { events: slice.events.iter().map(event).collect(), snapshot: log.snapshot() }
+}
+
+/// Steps that cover all operations of a store: batches, keys, trims by count, bytes, age and
+/// request, forgotten topics, several segments, rewritten segments, restarts.
+pub fn scenario() -> Vec<Step> {
+    let publish = |topic, count, text: &str| Step::Publish(topic, count, text.to_owned(), None);
+    let keyed = |topic, text: &str, key| Step::Publish(topic, 1, text.to_owned(), Some(key));
+    vec![
+        publish("quiet", 1, "first"),
+        publish("busy", 3, "batch"),
+        keyed("busy", "keyed", "k1"),
+        publish("busy", 4, "over the count"),
+        Step::AdvanceClock(10),
+        publish("other", 1, &"x".repeat(300)),
+        Step::Trim("busy"),
+        publish("busy", 2, "after the trim"),
+        keyed("other", "again", "k2"),
+        Step::Reopen,
+        publish("third", 1, &"y".repeat(500)),
+        publish("busy", 1, &"z".repeat(500)),
+        Step::Trim("third"),
+        publish("fifth", 1, "in place of an empty one"),
+        Step::AdvanceClock(55),
+        publish("busy", 2, "some have aged"),
+        keyed("busy", "last", "k3"),
+        Step::Reopen,
+        Step::AdvanceClock(70),
+        publish("busy", 1, "all have aged"),
+        // Leaves segments with few live records, so that compaction merges neighbours.
+        publish("quiet", 1, "a"),
+        publish("busy", 3, &"d".repeat(150)),
+        publish("quiet", 1, "b"),
+        publish("busy", 3, &"e".repeat(150)),
+        publish("quiet", 1, "c"),
+        publish("busy", 3, &"f".repeat(150)),
+        publish("busy", 3, &"g".repeat(150)),
+        Step::AdvanceClock(70),
+        // A batch that fits only as a whole: its first event alone would exceed the byte budget,
+        // and the trims for its second event free enough.
+        publish("quiet", 1, "q"),
+        publish("busy", 1, "s"),
+        publish("busy", 1, &"h".repeat(600)),
+        publish("busy", 4, "m"),
+        publish("busy", 2, &"n".repeat(500)),
+    ]
+}
