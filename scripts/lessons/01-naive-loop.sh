@@ -7,7 +7,7 @@
 #
 # Run:     scripts/lessons/01-naive-loop.sh
 # See:     the price of 70 and the fire in the cellar, which are published and never arrive.
-# Where:   src/api/poll.rs: since (Since::Now), src/log/read.rs: LogState::read (Since::After)
+# Where:   src/api/poll_query.rs: parse_since (Since::Now), src/log/read.rs: LogState::read (Since::After)
 # Without: this is the lesson without: it has no cursor. Lesson 4 has one.
 set -euo pipefail
 # shellcheck source=/dev/null

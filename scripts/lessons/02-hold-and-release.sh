@@ -6,8 +6,8 @@
 #
 # Run:     scripts/lessons/02-hold-and-release.sh
 # See:     `"released":1` in the publish's response: it has answered one held poll.
-# Where:   src/api/poll.rs: Api::hold (register), src/waiters.rs: Waiter::wait (wait_until),
-#          src/api/deliver.rs: Api::deliver (send_what_fits)
+# Where:   src/api/poll.rs: Poller::hold (register), src/waiters.rs: Waiter::wait (wait_until),
+#          src/api/deliver.rs: deliver (write_without_blocking)
 # Without: clients ask again and again for nothing, and still learn everything late.
 set -euo pipefail
 # shellcheck source=/dev/null

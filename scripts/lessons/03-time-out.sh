@@ -8,7 +8,7 @@
 # Run:     scripts/lessons/03-time-out.sh
 # See:     `"reason":"timeout"`, and a `next` that advances although there is nothing to say, past
 #          events of other topics too, so that a patient reader's cursor never becomes stale.
-# Where:   src/api/poll.rs: Api::granted (fastrand), src/waiters.rs: Waiter::wait (wait_until),
+# Where:   src/api/poll.rs: Poller::grant_wait (fastrand), src/waiters.rs: Waiter::wait (wait_until),
 #          src/log/read.rs: LogSlice::next (self.head)
 # Without: a proxy cuts the silence, each event of no interest makes a wait longer, and cursors
 #          become stale.

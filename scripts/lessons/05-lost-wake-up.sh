@@ -15,7 +15,7 @@
 # See:     how many rounds the broken one survives by chance, and that it survives none when the
 #          publish is forced in between; the right one loses nothing either way.
 # Where:   src/waiters.rs: Waiter::wait (Woken::Notified), src/waiters.rs: Waiters::notify
-#          (ReleasedWaiters), src/api/poll.rs: Api::hold (register), tests/it/waiters/races.rs:
+#          (ReleasedWaiters), src/api/poll.rs: Poller::hold (register), tests/it/waiters/races.rs:
 #          notify_between_the_check_and_the_wait_is_not_lost (ROUNDS)
 # Without: now and then a client learns of an event only at its next time-out, or never.
 set -euo pipefail

@@ -8,7 +8,7 @@
 #
 # Run:     scripts/lessons/08-caps.sh
 # See:     a publish that succeeds while no poll can be held, and a held poll that is not evicted.
-# Where:   src/api/poll.rs: Api::may_hold (try_acquire), src/problem.rs: retry_after (fastrand),
+# Where:   src/api/poll.rs: Poller::acquire_hold_permit (try_acquire), src/problem.rs: retry_after (fastrand),
 #          src/server/pool.rs: WorkerPool::evict_idle (min_by_key)
 # Without: too many clients exhaust the host, and the polls that wait for news keep the news out.
 set -euo pipefail

@@ -9,7 +9,7 @@
 # Run:     scripts/lessons/12-publish-once.sh
 # See:     an order that is booked twice, and `"duplicate":true`, which saves the next one from
 #          that.
-# Where:   src/api/publish.rs: Api::publish (append), src/log/idempotency.rs:
+# Where:   src/api/publish.rs: EventPublisher::publish (append), src/log/idempotency.rs:
 #          IdempotencyTable::look_up (fingerprint), src/client/publish.rs: Publisher::publish
 #          (random_key)
 # Without: a retry is a second event, or the publisher does not dare to retry.

@@ -10,7 +10,7 @@
 #
 # Run:     scripts/lessons/14-sse.sh
 # See:     `id:`, and a reader that comes later and gets only the events that it has not seen.
-# Where:   src/api/stream.rs: EventStream::next_piece (self.api.look), src/api/sse.rs: part
+# Where:   src/api/stream/event_stream.rs: EventStream::next_part (reader.read), src/api/framing/sse.rs: part
 #          (push_id), src/server/stream.rs: Handler::stream (send_events)
 # Without: a request and a response head for every event.
 set -euo pipefail

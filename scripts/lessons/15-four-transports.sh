@@ -12,8 +12,8 @@
 #
 # Run:     scripts/lessons/15-four-transports.sh
 # See:     the table: requests, bytes sent, bytes received, and empty answers.
-# Where:   src/api/transport.rs: Transport::of (Upgrade), src/api/poll.rs: Api::hold (register),
-#          src/api/sse.rs: part (push_id), src/api/websocket.rs: part (push_events),
+# Where:   src/api/transport.rs: Transport::of (Upgrade), src/api/poll.rs: Poller::hold (register),
+#          src/api/framing/sse.rs: part (push_id), src/api/framing/websocket.rs: part (push_events),
 #          src/server/websocket.rs: Handler::converse (write)
 # Without: you pay for a head with each event, or use a kind of connection that your proxy, client
 #          or debugger may not know.
