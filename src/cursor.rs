@@ -1,7 +1,8 @@
 //! Cursors: a client's position in the log, sent with each poll: "I have everything up to here."
 //!
-//! A cursor is `epoch.seq` or `epoch.seq.trims_seen`. It is a position within one epoch of the log,
-//! not a time: clocks step back, and two events can share a millisecond, but a seq is assigned once.
+//! A cursor is `epoch.seq` or `epoch.seq.trims_seen`. It is a position within one epoch of the
+//! log, not a time: clocks step back, and two events can share a millisecond, but a seq is assigned
+//! once.
 //! Parsing rejects every text that [`Cursor`]'s `Display` would not have written.
 
 use std::fmt;
@@ -178,8 +179,8 @@ impl FromStr for Cursor {
     fn from_str(text: &str) -> Result<Cursor, ParseCursorError> {
         let mut parts = text.split('.');
         let epoch = parts.next().ok_or(ParseCursorError)?.parse()?;
-        let seq = parts.next().ok_or(ParseCursorError).and_then(number).map(Seq::new)?;
-        let trims_seen = parts.next().map(number).transpose()?.map(TrimCount::new);
+        let seq = parts.next().ok_or(ParseCursorError).and_then(parse_decimal).map(Seq::new)?;
+        let trims_seen = parts.next().map(parse_decimal).transpose()?.map(TrimCount::new);
         match parts.next() {
             None => Ok(Cursor { epoch, seq, trims_seen }),
             Some(_) => Err(ParseCursorError),
@@ -188,7 +189,7 @@ impl FromStr for Cursor {
 }
 
 /// Parses a decimal number in the form that `Display` writes: no sign, no leading zero.
-fn number(text: &str) -> Result<u64, ParseCursorError> {
+fn parse_decimal(text: &str) -> Result<u64, ParseCursorError> {
     let canonical = text.bytes().all(|b| b.is_ascii_digit())
         && !text.is_empty()
         && (text == "0" || !text.starts_with('0'));
