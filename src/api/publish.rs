@@ -271,8 +271,7 @@ impl Api {
         let mut outcome = claim.as_ref().map(|claim| claim.outcome.lock());
         let now = Timestamp::read();
         let batch = (ask.media == MediaType::Ndjson).then_some(count as u32);
-        let handed =
-            AppendRequest { topic: &ask.topic, events, claim: claim.as_ref(), count: batch };
+        let handed = AppendRequest { topic: &ask.topic, events, key: claim.as_ref(), count: batch };
         let appended = self.writer.append(handed, now);
         let cursor = match appended.map_err(|refusal| self.refuse_publish(&refusal))? {
             Appended::New(cursor) => cursor,

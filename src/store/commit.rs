@@ -110,7 +110,7 @@ impl<T> Store<T> {
     /// Takes in what it can from the front, and answers it.
     pub fn round(&mut self, wishes: &mut VecDeque<StoreCommand<T>>, now: Instant) -> RoundResult {
         let mut round = RoundResult::default();
-        let aged = if self.expired { None } else { self.log.aged_through(now, self.retain_age) };
+        let aged = if self.expired { None } else { self.log.expired_through(now, self.retain_age) };
         self.expired = aged.is_some();
         let mut draw = CommitBuilder {
             commit: CommitBuffer::default(),
@@ -250,7 +250,7 @@ impl<T> Store<T> {
                     published.push(self.append(publish, &mut trimmed));
                 }
                 StoreCommand::Trim(topic, answer) => {
-                    self.log.trim_noting(&topic, &mut trimmed);
+                    self.log.trim(&topic, &mut trimmed);
                     deleted.push(answer);
                 }
                 _ => {}
@@ -280,7 +280,7 @@ impl<T> Store<T> {
                 active.count_key(now.at);
             }
         }
-        let appended = self.log.append_noting(&topic, events, claim.as_ref(), now, trimmed);
+        let appended = self.log.append(&topic, events, claim.as_ref(), now, trimmed);
         (answer, appended.map_err(WriteError::Rejected))
     }
 }
