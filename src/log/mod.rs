@@ -29,7 +29,7 @@ use parking_lot::{Mutex, MutexGuard};
 
 pub use event::{BodyKind, Event, EventContent, Timestamp, TrimmedEvents, event_cost};
 pub use idempotency::{Fingerprinter, IdempotencyKey, SharedOutcome};
-pub use read::{Gap, GapPolicy, GapReason, LogSlice, ReadRequest};
+pub use read::{Gap, GapPolicy, GapReason, LogSlice, LogVersion, ReadRequest};
 pub use restore::{LogSnapshot, TopicTrims};
 pub use state::{AppendError, Retention, TopicStatus};
 pub use trims::LastTrim;
@@ -110,8 +110,8 @@ impl<T> Log<T> {
 
     /// The version increases with every change: what was read at a version is true while the
     /// version stays the same.
-    pub fn version(&self) -> u64 {
-        self.version.load(Ordering::Acquire)
+    pub fn version(&self) -> LogVersion {
+        LogVersion::new(self.version.load(Ordering::Acquire))
     }
 
     /// Takes the lock as proof that it is held: a reader under the lock then gets the version that

@@ -74,6 +74,16 @@ pub struct Gap {
     pub resume: Cursor,
 }
 
+/// Number of changes of the log so far. A type of its own, because it is neither a seq nor a time.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct LogVersion(u64);
+
+impl LogVersion {
+    pub(super) const fn new(changes: u64) -> LogVersion {
+        LogVersion(changes)
+    }
+}
+
 /// Events, oldest first, and the cursor after any of them.
 #[derive(Debug)]
 pub struct LogSlice {
@@ -81,7 +91,7 @@ pub struct LogSlice {
     /// The gap that [`GapPolicy::Skip`] skipped.
     pub gap: Option<Gap>,
     /// The version of the log that this was read from; see [`Log::version`](super::Log::version).
-    pub version: u64,
+    pub version: LogVersion,
     /// Matching events that are kept after `events`.
     behind: u64,
     head: Seq,
@@ -155,7 +165,7 @@ impl LogState {
         &self,
         request: &ReadRequest<'_>,
         since: Since,
-        version: u64,
+        version: LogVersion,
     ) -> Result<LogSlice, Gap> {
         let matched = self.match_topics(request.topics);
         let total_trims = self.index.trims.total();
