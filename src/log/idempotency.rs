@@ -25,10 +25,14 @@ use crate::limits::{KEY_AGE, KEYS};
 /// another publisher's outcome while it holds any lock.
 pub type SharedOutcome<T> = Arc<Mutex<Option<T>>>;
 
+/// Identifies an idempotency key: the fingerprint of the key, its topic and its owner. A type of
+/// its own, so that it cannot be swapped with the fingerprint of what is published.
+#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
+pub struct KeyId(pub u128);
+
 /// The key of one publish, and where its outcome will be stored.
 pub struct IdempotencyKey<T> {
-    /// Fingerprint of the key, its topic and its owner.
-    pub id: u128,
+    pub id: KeyId,
     /// Fingerprint of what is published.
     pub fingerprint: u128,
     pub outcome: SharedOutcome<T>,
@@ -80,9 +84,9 @@ pub enum KeyLookup<T> {
 
 /// The keys of the last [`KEY_AGE`], at most [`KEYS`].
 pub struct IdempotencyTable<T> {
-    entries: HashMap<u128, KeyEntry<T>>,
+    entries: HashMap<KeyId, KeyEntry<T>>,
     /// When each key was inserted, oldest first.
-    insertions: VecDeque<(Instant, u128)>,
+    insertions: VecDeque<(Instant, KeyId)>,
     evicted: u64,
 }
 

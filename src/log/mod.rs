@@ -28,7 +28,7 @@ use std::time::{Duration, Instant, SystemTime};
 use parking_lot::{Mutex, MutexGuard};
 
 pub use event::{BodyKind, Event, EventContent, Timestamp, TrimmedEvents, event_cost};
-pub use idempotency::{Fingerprinter, IdempotencyKey, SharedOutcome};
+pub use idempotency::{Fingerprinter, IdempotencyKey, KeyId, SharedOutcome};
 pub use read::{Gap, GapPolicy, GapReason, LogSlice, LogVersion, ReadRequest};
 pub use restore::{LogSnapshot, TopicTrims};
 pub use state::{AppendError, Retention, TopicStatus};

@@ -18,8 +18,8 @@ use super::record::{EventRecord, KeyStamp, write_expire, write_trim};
 use crate::cursor::Seq;
 use crate::limits::{COMMIT_BYTES, COMMIT_PUBLISHES};
 use crate::log::{
-    AppendError, AppendPlan, Appended, EventContent, IdempotencyKey, Log, Timestamp, WriteError,
-    event_cost,
+    AppendError, AppendPlan, Appended, EventContent, IdempotencyKey, KeyId, Log, Timestamp,
+    WriteError, event_cost,
 };
 use crate::metrics::Metrics;
 use crate::names::Name;
@@ -101,7 +101,7 @@ struct CommitBuilder<T> {
     taken: Vec<StoreCommand<T>>,
     /// The seq given out last, with those that are being written.
     head: Seq,
-    keys: Vec<u128>,
+    keys: Vec<KeyId>,
     made: Vec<Name>,
     full: bool,
 }
