@@ -1,8 +1,9 @@
 //! The event log: all topics share one sequence of seqs, and one lock guards them.
 //!
-//! A reader that follows the `next` cursor sees every kept event of its topics once, in seq order,
-//! and is told exactly when events were trimmed before it could read them. The log knows no sockets
-//! and no clock (callers pass a [`Timestamp`]), and it wakes no thread; [`crate::waiters`] does.
+//! A reader that follows the `next` cursor sees every kept event of its topics once, in seq order.
+//! If events were trimmed before it could read them, its next read reports the gap, once. The log
+//! knows no sockets and no clock (callers pass a [`Timestamp`]), and it wakes no thread:
+//! [`crate::waiters`] does that.
 //!
 //! Only this file takes the log's lock. The modules that it lists are plain data structures for one
 //! thread at a time; each uses only those before it.
