@@ -21,7 +21,7 @@ impl Api {
         } else {
             object.string("status", "ok").string("version", crate::VERSION);
         }
-        match self.writer.disk() {
+        match self.writer.storage_status() {
             StorageStatus::None => {}
             StorageStatus::Ok => {
                 object.plain("store", "ok");

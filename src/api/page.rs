@@ -17,7 +17,7 @@ use crate::access::AllowedOrigin;
 use crate::cursor::Cursor;
 use crate::cursor::Since;
 use crate::limits::{ANSWERS_BYTES, PAGE_BYTES, SHARED_PAGE_BYTES, SHARED_PAGES};
-use crate::log::{GapPolicy, GapReason, LogSlice};
+use crate::log::{GapPolicy, GapReason, LogSlice, LogVersion};
 use crate::names::{TopicSet, TypeFilter};
 use crate::semaphore::{Permit, Semaphore};
 
@@ -118,7 +118,7 @@ pub struct PageCache {
 
 struct CachedPage {
     key: PageKey,
-    version: u64,
+    version: LogVersion,
     /// A page says when it was made; it is shared only within that second.
     second: u64,
     found: Lookup,
@@ -182,7 +182,7 @@ impl PageCache {
     }
 
     /// What was found for this key at this version, if that is known.
-    pub fn get(&self, key: &PageKey, version: u64) -> Option<Lookup> {
+    pub fn get(&self, key: &PageKey, version: LogVersion) -> Option<Lookup> {
         let second = second();
         let slot = self.slot(key).lock();
         let shared = slot.as_ref()?;
@@ -206,7 +206,7 @@ impl PageCache {
     }
 
     /// Keeps what was found for the next equal poll, unless it is large.
-    pub fn keep(&self, key: &PageKey, version: u64, found: &Lookup) {
+    pub fn keep(&self, key: &PageKey, version: LogVersion, found: &Lookup) {
         if matches!(found, Lookup::Data(page) if page.bytes.len() > SHARED_PAGE_BYTES) {
             return;
         }

@@ -18,7 +18,7 @@ use crate::json::{self, JsonObject};
 use crate::limits::{BATCH_BYTES, BATCH_EVENTS, CONTENT_TYPE_CHARS, KEY_CHARS};
 use crate::log::{
     AppendError, AppendRequest, Appended, BodyKind, EventContent, Fingerprinter, IdempotencyKey,
-    SharedOutcome, Timestamp, WriteError,
+    KeyId, SharedOutcome, Timestamp, WriteError,
 };
 use crate::names::{NAME_RULE, Name, Pattern};
 use crate::problem::{Cause, Problem};
@@ -258,7 +258,7 @@ impl Api {
             // Others cannot take a key away by guessing it. No token's name is empty.
             let owner = caller.grant.token.as_ref().map_or("", |token| &token.name);
             let parts = [owner.as_bytes(), ask.topic.as_bytes(), key.as_bytes()];
-            (self.fingerprints.of(&parts), ask.fingerprint(&self.fingerprints, &body))
+            (KeyId(self.fingerprints.of(&parts)), ask.fingerprint(&self.fingerprints, &body))
         });
         let events = ask.events(body, self.max_event)?;
         let count = events.len();
@@ -271,8 +271,7 @@ impl Api {
         let mut outcome = claim.as_ref().map(|claim| claim.outcome.lock());
         let now = Timestamp::read();
         let batch = (ask.media == MediaType::Ndjson).then_some(count as u32);
-        let handed =
-            AppendRequest { topic: &ask.topic, events, claim: claim.as_ref(), count: batch };
+        let handed = AppendRequest { topic: &ask.topic, events, key: claim.as_ref(), count: batch };
         let appended = self.writer.append(handed, now);
         let cursor = match appended.map_err(|refusal| self.refuse_publish(&refusal))? {
             Appended::New(cursor) => cursor,
