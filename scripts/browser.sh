@@ -33,4 +33,5 @@ tsc="$WEB_TOOLS/node_modules/.bin/tsc"
 case $(node --version) in v18.*) export NODE_OPTIONS=--experimental-global-webcrypto ;; esac
 
 # The time limit ends a test that hangs.
-exec timeout 600 node --test --test-reporter=spec --test-concurrency=3 tests/web/module.mjs tests/web/tabs.mjs tests/web/console.mjs tests/web/streams.mjs </dev/null
+exec timeout 600 node --test --test-reporter=spec --test-concurrency=3 \
+    tests/web/module.mjs tests/web/tabs.mjs tests/web/console.mjs tests/web/streams.mjs </dev/null

@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
 # Kills a server with --data at random moments, while clients publish and poll, and compares the store
-# with what the clients were told. The ordinary tests kill it 30 times; this script kills it 1,000 times.
+# with what the clients observed. The ordinary tests kill it 30 times; this script kills it 1,000 times.
 #
 #   scripts/crash.sh [CRASHES]
 set -euo pipefail
@@ -15,7 +15,7 @@ esac
 
 run_tests() { cargo test --release --quiet --locked --test it -- "$@" </dev/null; }
 
-# Look the tests up by their module and run them by their full names: a filter that matches no test
+# Find the tests by their module and run them by their full names: a filter that matches no test
 # would run none and succeed.
 list=$(run_tests --list)
 mapfile -t tests < <(sed -n 's/^\(store\(::\|_\)crash::.*\): test$/\1/p' <<<"$list")
