@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# Measures longpoll beside nginx+nchan and beside the least that the same bytes on the wire cost.
+# Measures longpoll beside nginx with nchan and beside the floor, a loop that only sends the same bytes.
 set -euo pipefail
 
 usage() {
@@ -7,29 +7,30 @@ usage() {
 Usage: scripts/bench.sh [OPTION]...
 
 Builds the release server and the load generator, runs every row against each server in turn
-(floor, nchan, longpoll, floor, ...), checks the content of every answer, and prints Markdown:
-the median over the rounds, least and most, and the ratios longpoll/nchan and longpoll/floor.
-The whole runs twice: server on core 0 with the load on core 1, and with both on all cores.
+(floor, nchan, longpoll, floor, ...), checks the content of every answer, and prints Markdown: the median
+over the rounds, the minimum and maximum, and the ratios longpoll/nchan and longpoll/floor. Each round
+runs twice: pinned, with the server on core 0 and the load on core 1, and free, with both on all cores.
 
-  --rounds N        how often each row is measured (5)
-  --rows LIST       only these, comma-separated: fanout-N (any N; three sizes by default),
-                    publish, poll, roundtrip, memory, start
-  --only LIST       only these servers, comma-separated: floor, nchan, longpoll
-  --pinning LIST    only these, comma-separated: pinned, free
-  --curves          the growth curves instead of the rows: fan-out and memory against held polls; publish
-                    against topics, history, polls of a prefix and polls on other topics; long histories.
-                    Pinned only, and 1 round unless --rounds says more
+  --rounds N        measurements per row [5]
+  --rows LIST       only these rows, comma-separated: fanout-N (any N), publish, poll, roundtrip,
+                    memory, start [all, with fanout-1000, fanout-5000 and fanout-10000]
+  --only LIST       only these servers, comma-separated [floor,nchan,longpoll]
+  --pinning LIST    only these, comma-separated [pinned,free]
+  --curves          growth curves instead of the rows: fan-out and memory against held polls; publish
+                    against topics, history, polls of a prefix and polls on other topics; reading a
+                    history against its length. The defaults are then --pinning pinned --rounds 1
   --quick           a smoke run: 1 round, small loads, under 30 s
-  --json FILE       write all figures there too
-  --busy-limit P    no ratios when other programs took more than P % of the machine's time (10)
+  --json FILE       also write all figures to FILE
+  --busy-limit P    print no ratios if other programs took more than P % of the machine's time [10]
   --install         first install nginx and its nchan module with apt-get (Debian; needs root);
-                    the system's own nginx service is not started
-  --help            this text
+                    the nginx service of the package is not started
+  --help            print this help
 
-Environment: LONGPOLL=PATH is a server to measure instead of building one; LOAD=PATH a built load generator.
+Environment: LONGPOLL=PATH is the server to measure and LOAD=PATH the load generator; without them the
+script builds them.
 
-Exit status: 0 done; 1 a wrong answer or a failure; 2 a wrong option; 3 the machine was busy with something
-else, so no ratios were printed.
+Exit status: 0 done; 1 a wrong answer or another failure; 2 invalid usage; 3 the machine was busy with
+other programs, so no ratios were printed.
 TEXT
 }
 
@@ -45,13 +46,13 @@ misuse() {
 
 root=$(cd "$(dirname "$0")/.." && pwd)
 curves='' quick='' install=''
-declare -A given=([only]="floor,nchan,longpoll" [busy-limit]=10)
+declare -A options=([only]="floor,nchan,longpoll" [busy-limit]=10)
 
 while [ $# -gt 0 ]; do
     case $1 in
         --rounds | --rows | --only | --pinning | --json | --busy-limit)
             [ $# -ge 2 ] || misuse "$1 needs a value"
-            given[${1#--}]=$2
+            options[${1#--}]=$2
             shift
             ;;
         --curves) curves=yes ;;
@@ -65,10 +66,10 @@ while [ $# -gt 0 ]; do
     esac
     shift
 done
-rounds=${given[rounds]:-} rows=${given[rows]:-} pinnings=${given[pinning]:-}
-servers=${given[only]} json=${given[json]:-} busy_limit=${given[busy-limit]}
+rounds=${options[rounds]:-} rows=${options[rows]:-} pinnings=${options[pinning]:-}
+servers=${options[only]} json=${options[json]:-} busy_limit=${options[busy-limit]}
 
-# Options given win over --quick, and --quick over the defaults.
+# Explicit options override --quick, and --quick overrides the defaults.
 if [ -n "$quick" ]; then
     : "${rounds:=1}" "${rows:=fanout-200,publish,poll,roundtrip,memory,start}"
     seconds=0.3 round_trips=300 starts=2 repeats=3
@@ -93,14 +94,14 @@ for pinning in ${pinnings//,/ }; do
     case $pinning in pinned | free) ;; *) misuse "--pinning: unknown $pinning" ;; esac
 done
 if [ -n "$json" ]; then
-    : >>"$json" || misuse "--json: $json can't be written"
+    : >>"$json" || misuse "--json: cannot write $json"
 fi
 
-# --- what is needed ---
+# --- programs ---
 
 if [ -n "$install" ]; then
-    # The service that the package would start is not ours: the policy file is the way to say no, and one that
-    # is there already says it in its owner's way.
+    # A policy file keeps apt-get from starting the nginx service. An existing policy file stays: it is the
+    # administrator's decision.
     policy=/usr/sbin/policy-rc.d
     if [ ! -e "$policy" ]; then
         printf '#!/bin/sh\nexit 101\n' >"$policy"
@@ -110,7 +111,7 @@ if [ -n "$install" ]; then
     installed=yes
     { apt-get update && DEBIAN_FRONTEND=noninteractive \
         apt-get install -y --no-install-recommends nginx libnginx-mod-nchan; } >&2 || installed=''
-    # The trap is there only when the file is ours.
+    # The trap is set only if this script wrote the file.
     [ -z "$(trap -p EXIT)" ] || rm -f "$policy"
     trap - EXIT
     [ -n "$installed" ] || fail "apt-get could not install nginx and nchan"
@@ -125,14 +126,14 @@ if [ -n "$nginx" ]; then
     modules=$("$nginx" -V 2>&1 | tr ' ' '\n' | sed -n 's/^--modules-path=//p')
 fi
 if [[ ,$servers, == *,nchan,* && ! -e $modules/ngx_nchan_module.so ]]; then
-    echo "bench: nginx with nchan is not installed (see --install); it is left out" >&2
+    echo "bench: nginx with nchan is not installed (see --install); the rows of nchan are skipped" >&2
     servers=$(tr ',' '\n' <<<"$servers" | { grep -v '^nchan$' || true; } | paste -sd,)
     [ -n "$servers" ] || fail "no server is left to measure"
 fi
 
 cores=$(nproc)
 if [[ ,$pinnings, == *,pinned,* ]] && [ "$cores" -lt 2 ]; then
-    echo "bench: one core only, so nothing can be pinned apart" >&2
+    echo "bench: this machine has one core, so server and load cannot be pinned to two" >&2
     pinnings=free
 fi
 
@@ -143,7 +144,7 @@ files=$(ulimit -Hn)
 [ "$files" != unlimited ] || files=1048576
 
 scratch=$(mktemp -d)
-# nginx workers give up root's rights and must still reach their own directories.
+# The workers of nginx run as another user than root and need access to their directories.
 chmod 755 "$scratch"
 results=$scratch/results
 : >"$results"
@@ -165,7 +166,7 @@ trap clean_up EXIT
 trap 'exit 130' INT
 trap 'exit 143' TERM
 
-# What comes before a command to keep it on its core; set by `pin`.
+# Sets the command prefixes that keep the server and the load on their cores.
 on_server_core=() on_load_core=()
 pin() {
     on_server_core=() on_load_core=()
@@ -175,10 +176,10 @@ pin() {
     fi
 }
 
-# Sets `command`: how to start SERVER on PORT for so many POLLS with so many events RETAINED.
-# The caps are the same for all, as memory set aside per possible connection counts.
+# Sets `command`, which starts SERVER on PORT for a number of POLLS with a number of RETAINED events.
+# All servers get the same caps, because memory reserved per possible connection counts.
 command=()
-compose() { # SERVER PORT POLLS RETAINED
+set_command() { # SERVER PORT POLLS RETAINED
     local server=$1 port=$2 connections=$(($3 + 64)) retained=$4
     [ "$connections" -ge 512 ] || connections=512
     case $server in
@@ -189,7 +190,7 @@ compose() { # SERVER PORT POLLS RETAINED
                 --retain-events "$retained" --max-topics 20000 --log error)
             ;;
         nchan)
-            # nginx begins to close idle connections when a sixteenth of them is left.
+            # nginx closes idle connections when only a sixteenth of the connections is free.
             connections=$((connections * 9 / 8))
             sed -e "s|@MODULES@|$modules|; s|@DIR@|$scratch|; s|@FILES@|$files|; s|@PORT@|$port|" \
                 -e "s|@CONNECTIONS@|$connections|; s|@RETAINED@|$retained|" \
@@ -199,24 +200,24 @@ compose() { # SERVER PORT POLLS RETAINED
     esac
 }
 
-# Runs one load against a fresh server and keeps its line of figures.
+# Runs one load against a fresh server and appends its line of figures to the results.
 measure() { # SERVER POLLS RETAINED LOAD ARGUMENT...
-    local server=$1 polls=$2 retained=$3 what=$4 port
+    local server=$1 polls=$2 retained=$3 workload=$4 port
     shift 4
     port=$("$load" free-port)
-    compose "$server" "$port" "$polls" "$retained"
-    if [ "$what" = start ]; then
-        # The generator starts the server itself, from the server's core: a child inherits it.
+    set_command "$server" "$port" "$polls" "$retained"
+    if [ "$workload" = start ]; then
+        # The load generator starts the server as its child, so it runs on the server's core too.
         "${on_server_core[@]}" "$load" start --server "$server" --port "$port" "$@" -- "${command[@]}" >>"$results" \
             || fail "start failed for $server"
         return
     fi
     "${on_server_core[@]}" "${command[@]}" >"$scratch/server.log" 2>&1 &
     server_pid=$!
-    [ "$what" != memory ] || set -- --pid "$server_pid" "$@"
-    if ! "${on_load_core[@]}" "$load" "$what" --server "$server" --port "$port" "$@" >>"$results"; then
+    [ "$workload" != memory ] || set -- --pid "$server_pid" "$@"
+    if ! "${on_load_core[@]}" "$load" "$workload" --server "$server" --port "$port" "$@" >>"$results"; then
         tail -n 20 "$scratch/server.log" "$scratch/nginx-error.log" >&2 2>/dev/null || true
-        fail "$what failed for $server"
+        fail "$workload failed for $server"
     fi
     stop_server
 }
@@ -226,7 +227,7 @@ source "$root/scripts/bench/others.sh"
 
 # --- rows ---
 
-# Large fan-outs take longer each, so fewer do.
+# Larger fan-outs take longer, so they are repeated less often.
 repeats_for() { # POLLS
     if [ -n "$repeats" ]; then
         echo "$repeats"
@@ -325,17 +326,17 @@ run_curves() {
     done
 }
 
-# --- the run ---
+# --- run and report ---
 
-mark
+start_watching_others
 if [ -n "$curves" ]; then
     run_curves
 else
     run_rows
 fi
-tell_others
+measure_others
 
-report=(--results "$results" --foreign "$foreign" --busy-limit "$busy_limit")
+report=(--results "$results" --foreign "$others_percent" --busy-limit "$busy_limit")
 [ -z "$json" ] || report+=(--json "$json")
 echo "Longpoll's benchmark: $(uname -s) $(uname -r), $cores cores, rounds: $rounds."
 echo

@@ -1,27 +1,28 @@
 #!/usr/bin/env bash
-# Measures what --data costs: publishes a second with each --sync, with 1 and with 64 publishers,
-# beside memory only and beside Redis Streams that sync always. All in one run, in turn, on the disk
-# that TMPDIR is on; prints medians as Markdown.
+# Measures the cost of --data: publishes a second for each --sync, with 1 and with 64 publishers, beside
+# memory only and beside Redis Streams with `appendfsync always`. The rows are measured in turn, on the
+# disk of TMPDIR. Prints medians as Markdown.
 #
-#   scripts/durable.sh             measures; Redis only if it is there
-#   scripts/durable.sh --install   gets Redis first (Debian: redis-server, redis-tools)
-#   scripts/durable.sh --memory    measures something else: how much memory it takes, and how long, to
-#                                  open a store of a gibibyte (needs 2.5 GiB of disk for a while)
+#   scripts/durable.sh             measures; Redis only if it is installed
+#   scripts/durable.sh --install   first unpacks Redis in target/tools (Debian; needs root or sudo)
+#   scripts/durable.sh --memory    instead measures peak memory and time to open a store of 1 GiB
+#                                  (needs 2.5 GiB of disk while it runs)
 #
-# Environment: ROUNDS=3, SECONDS_EACH=3.
+# Environment: ROUNDS [3] is the number of measurements per row, SECONDS_EACH [3] their duration.
 set -euo pipefail
 cd "$(dirname "$0")/.."
 
 rounds=${ROUNDS:-3}
-time=${SECONDS_EACH:-3}
+seconds=${SECONDS_EACH:-3}
 memory=no
 case "${1-}" in
     "") ;;
+    --help | -h) sed -n '2,/^set /s/^# \{0,1\}//p' "$0"; exit 0 ;;
     --memory) memory=yes ;;
     --install)
         as_root() { if [ "$(id -u)" = 0 ]; then "$@"; else sudo "$@"; fi; }
         as_root apt-get update -q >/dev/null
-        # Only unpacked, so that no service is started.
+        # Unpacked, not installed: the installation would start a service.
         tools=${CARGO_TARGET_DIR:-target}/tools
         mkdir -p "$tools"
         (cd "$tools" && apt-get download -q redis-server redis-tools libjemalloc2 liblzf1 liblua5.1-0 lua-bitop lua-cjson >/dev/null &&
@@ -59,43 +60,44 @@ serve() { # FLAGS...
     port=$(sed -n 's/.*:\([0-9]*\)$/\1/p' "$tmp/out")
 }
 
-# A store of a gibibyte, written by the program, then opened under three retentions in turn.
+# Lets the server write a store of 1 GiB, then opens it twice under each of three retentions.
 if [ "$memory" = yes ]; then
     metric() { curl -sf "localhost:$port/metrics" | sed -n "s/^longpoll_$1 //p"; }
-    end() { kill "$pid"; wait "$pid" || true; pid=; }
+    stop_and_keep_data() { kill "$pid"; wait "$pid" || true; pid=; }
     line=$(printf 'x%.0s' {1..1000})
     for ((n = 0; n < 1000; n++)); do printf '"%s"\n' "$line"; done >"$tmp/batch"
-    kept=(--data "$tmp/data" --retain-events 100000000)
-    serve "${kept[@]}" --retain-bytes 2GiB --sync never
+    flags=(--data "$tmp/data" --retain-events 100000000)
+    serve "${flags[@]}" --retain-bytes 2GiB --sync never
     for ((n = 0; n < 960; n++)); do
         curl -sf -o /dev/null --data-binary "@$tmp/batch" -H 'Content-Type: application/x-ndjson' "localhost:$port/topics/news"
     done
-    end
-    echo "| opened with | events kept | kept, as counted | on disk | peak memory | in |"
+    stop_and_keep_data
+    echo "| opened with | events retained | bytes retained | on disk | peak memory | opened in |"
     echo "| --- | --- | --- | --- | --- | --- |"
     for retain in 2GiB 2GiB 64MiB 64MiB 1MiB 1MiB; do
-        serve "${kept[@]}" --retain-bytes "$retain" --sync never
-        # The directory as it was opened, or is being tidied.
+        serve "${flags[@]}" --retain-bytes "$retain" --sync never
+        # The size on disk is read right after the start, while the server may still delete segments.
         printf '| --retain-bytes %s | %s | %d MiB | %s MiB | %d MiB | %.1f s |\n' "$retain" \
             "$(metric retained_events)" "$(($(metric retained_bytes) >> 20))" "$(du -sm "$tmp/data" | cut -f1)" \
             "$(($(sed -n 's/^VmHWM:[^0-9]*\([0-9]*\) kB/\1/p' "/proc/$pid/status") >> 10))" "$(metric store_recovery_seconds)"
-        end
+        stop_and_keep_data
     done
     exit
 fi
 load=$(cargo bench --bench load --no-run --message-format=json 2>/dev/null |
     sed -n 's/.*"executable":"\([^"]*load-[^"]*\)".*/\1/p' | tail -n 1)
 
-longpoll() { # PUBLISHERS FLAGS...
+# Both print the publishes a second of one measurement.
+measure_longpoll() { # PUBLISHERS FLAGS...
     local publishers=$1 port
     shift
     serve "$@"
-    "$load" publish --server longpoll --port "$port" --connections "$publishers" --seconds "$time" |
+    "$load" publish --server longpoll --port "$port" --connections "$publishers" --seconds "$seconds" |
         sed -n 's/.*"thousand_per_second":\([0-9.]*\).*/\1/p' | awk '{ printf "%d\n", $1 * 1000 }'
     stop
 }
 
-redis() { # PUBLISHERS
+measure_redis() { # PUBLISHERS
     local port count body
     port=$("$load" free-port)
     mkdir "$tmp/data"
@@ -104,7 +106,7 @@ redis() { # PUBLISHERS
     pid=$!
     until redis-cli -p "$port" ping >/dev/null 2>&1; do kill -0 "$pid"; done
     body=$(printf 'x%.0s' {1..100})
-    count=$(($1 == 1 ? time * 3000 : time * 30000))
+    count=$(($1 == 1 ? seconds * 3000 : seconds * 30000))
     redis-benchmark -p "$port" -c "$1" -n "$count" --csv XADD news MAXLEN '~' 1000 '*' data "$body" |
         tail -n 1 | cut -d, -f2 | tr -d '"' | cut -d. -f1
     stop
@@ -118,9 +120,9 @@ for ((round = 0; round < rounds; round++)); do
     for publishers in 1 64; do
         for row in "${rows[@]}"; do
             case $row in
-                memory*) longpoll "$publishers" ;;
-                Redis*) redis "$publishers" ;;
-                *) longpoll "$publishers" --data "$tmp/data" --sync "${row#--sync }" ;;
+                memory*) measure_longpoll "$publishers" ;;
+                Redis*) measure_redis "$publishers" ;;
+                *) measure_longpoll "$publishers" --data "$tmp/data" --sync "${row#--sync }" ;;
             esac >>"$tmp/$row.$publishers"
         done
     done

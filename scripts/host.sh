@@ -1,20 +1,24 @@
 #!/usr/bin/env bash
-# What longpoll is on a host, tried out in a scratch root: nothing outside of it is touched.
+# Tests the installation and the proxy configurations in a scratch root; changes nothing outside of it.
 #
-# It installs and uninstalls, looks the units over with systemd-analyze, and runs the server behind nginx
-# and Caddy with the configurations that lie beside this script.
+#   scripts/host.sh    installs and uninstalls, checks the units with systemd-analyze, and runs the
+#                      server behind nginx and Caddy with scripts/nginx.conf and scripts/Caddyfile
 #
-# A tool that is missing is named, and only what needs it is skipped. LONGPOLL=PATH is a program to
-# try instead of target/debug/longpoll.
+# Names each missing tool and skips only the part that needs it. Environment: LONGPOLL=PATH is the program
+# under test (the debug build).
 set -euo pipefail
 cd "$(dirname "$0")/.."
 
-[ $# = 0 ] || { echo "usage: scripts/host.sh" >&2; exit 2; }
+case "${1-}" in
+    "") ;;
+    --help | -h) sed -n '2,/^set /s/^# \{0,1\}//p' "$0"; exit 0 ;;
+    *) echo "usage: scripts/host.sh" >&2; exit 2 ;;
+esac
 
 PATH=$PATH:/usr/sbin
 target=${CARGO_TARGET_DIR:-target}
 scratch=$(mktemp -d)
-# nginx's workers give up root's rights and still have to reach what is here.
+# The workers of nginx run as another user than root and need access to this directory.
 chmod 755 "$scratch"
 pids=()
 stop_all() {
@@ -35,8 +39,8 @@ step() { printf '\n== %s\n' "$*"; }
 fail() { echo "host.sh: $*" >&2; exit 1; }
 skip() { echo "SKIPPED: $*"; }
 have() { command -v "$1" >/dev/null 2>&1; }
-same() { # WHAT EXPECTED GOT
-    [ "$2" = "$3" ] || fail "$1: expected $2, got $3"
+expect_equal() { # WHAT EXPECTED ACTUAL
+    [ "$2" = "$3" ] || fail "$1: expected '$2', got '$3'"
     echo "ok: $1"
 }
 
@@ -49,32 +53,32 @@ program=$(realpath "$program")
 docs=$scratch/docs
 cargo run --quiet --locked --example docs -- "$docs"
 
-# --- installed, looked over, uninstalled ---
+# --- install, check the units, uninstall ---
 
 step "install and uninstall"
 root=$scratch/root
 install() { DESTDIR=$root LONGPOLL=$program LONGPOLL_DOCS=$docs scripts/install.sh "$@"; }
 install >/dev/null
 (cd "$root" && find . -type f | sort)
-same "the version that is installed" "longpoll $(cargo pkgid | sed 's/.*[#@]//')" \
+expect_equal "the installed version" "longpoll $(cargo pkgid | sed 's/.*[#@]//')" \
     "$("$root/usr/local/bin/longpoll" --version)"
 if have systemd-analyze; then
-    # As if it were installed here: it looks for the program.
+    # systemd-analyze checks that the program exists, so the copy names its path in the scratch root.
     units=$root/usr/local/lib/systemd/system
     cp -r "$units" "$scratch/units"
     sed -i "s|^ExecStart=/usr/local|ExecStart=$root/usr/local|" "$scratch/units/longpoll.service"
-    said=$(systemd-analyze verify --man=no "$scratch"/units/longpoll.{service,socket} 2>&1) || fail "$said"
-    same "what systemd-analyze verify says" "" "$said"
+    complaints=$(systemd-analyze verify --man=no "$scratch"/units/longpoll.{service,socket} 2>&1) || fail "$complaints"
+    expect_equal "complaints of systemd-analyze verify" "" "$complaints"
     systemd-analyze security --offline=yes --threshold=10 "$scratch/units/longpoll.service" | tail -n 1
 else
-    skip "units (no systemd-analyze)"
+    skip "check of the units (needs systemd-analyze)"
 fi
 install --uninstall >/dev/null
-same "files that are left" "" "$(find "$root" -type f)"
+expect_equal "files left after --uninstall" "" "$(find "$root" -type f)"
 
 # --- behind a proxy ---
 
-# Starts longpoll with flags, and sets `port` to where it listens.
+# Starts longpoll with flags, and sets `port` to the port that it listens on.
 port=''
 serve() { # FLAGS...
     : >"$scratch/out"
@@ -84,93 +88,93 @@ serve() { # FLAGS...
     port=$(sed -n 's/.*:\([0-9]*\)$/\1/p' "$scratch/out")
 }
 
-# A port that was free a moment ago.
-free_port() {
+# Sets `port` to a port that was free a moment ago.
+find_free_port() {
     serve --log error
     kill "${pids[-1]}"
     wait "${pids[-1]}" || true
     unset 'pids[-1]'
 }
 
-ask() { curl --silent --show-error --max-time 30 "$@"; }
-metric() { ask "http://127.0.0.1:$port/metrics" | sed -n "s/^longpoll_$1 //p"; }
-until_metric() { # NAME VALUE
+request() { curl --silent --show-error --max-time 30 "$@"; }
+metric() { request "http://127.0.0.1:$port/metrics" | sed -n "s/^longpoll_$1 //p"; }
+wait_for_metric() { # NAME VALUE
     local tries
     for ((tries = 0; tries < 200; tries++)); do
         [ "$(metric "$1")" != "$2" ] || return 0
         sleep 0.05
     done
-    fail "$1 is $(metric "$1"), not $2"
+    fail "$1 is $(metric "$1"), expected $2"
 }
 
-until_in() { # PATTERN FILE
+wait_for_line() { # PATTERN FILE
     local tries
     for ((tries = 0; tries < 200; tries++)); do
         ! grep -q "$1" "$2" || return 0
         sleep 0.05
     done
-    fail "no $1"
+    fail "no line with $1 in $2: $(cat "$2")"
 }
 
-# Everything that a proxy could spoil, through the proxy at that address.
-through() { # URL
+# Checks, through the proxy at URL, every property of long polling that a proxy could break.
+check_through_proxy() { # URL
     local url=$1 before held
     curl --silent --retry 50 --retry-connrefused --retry-delay 0 --retry-max-time 10 -o /dev/null "$url/health" ||
-        fail "nothing answers: $(cat "$scratch"/*.log)"
+        fail "no response from $url: $(cat "$scratch"/*.log)"
 
-    ask "$url/topics/news?since=now&wait=20" >"$scratch/held" &
+    request "$url/topics/news?since=now&wait=20" >"$scratch/held" &
     held=$!
-    until_metric polls_held 1
-    ask -o /dev/null -d hello "$url/topics/news"
+    wait_for_metric polls_held 1
+    request -o /dev/null -d hello "$url/topics/news"
     wait "$held"
-    same "a poll is held and answered" '"data":"hello"' "$(grep -o '"data":"hello"' "$scratch/held")"
+    expect_equal "a poll is held and answered" '"data":"hello"' "$(grep -o '"data":"hello"' "$scratch/held")"
 
-    same "a poll is held for all of --max-wait" '"reason":"timeout"' \
-        "$(ask "$url/topics/news?since=now&wait=60" | grep -o '"reason":"timeout"')"
+    expect_equal "a poll is held for all of --max-wait" '"reason":"timeout"' \
+        "$(request "$url/topics/news?since=now&wait=60" | grep -o '"reason":"timeout"')"
 
-    # Not by ask: what is killed then has to be curl itself.
+    # Not `request`: `kill` below has to end curl, not a subshell.
     curl --silent --max-time 30 --no-buffer -H 'Accept: text/event-stream' "$url/topics/news?since=now" >"$scratch/held" &
     held=$!
-    until_metric polls_held 1
-    ask -o /dev/null -d streamed "$url/topics/news"
-    until_in '"data":"streamed"' "$scratch/held"
-    kill -0 "$held" || fail "the stream has ended"
-    same "a stream is passed on at once" '"data":"streamed"' "$(grep -o '"data":"streamed"' "$scratch/held")"
+    wait_for_metric polls_held 1
+    request -o /dev/null -d streamed "$url/topics/news"
+    wait_for_line '"data":"streamed"' "$scratch/held"
+    kill -0 "$held" || fail "the stream ended after an event"
+    expect_equal "a stream is forwarded immediately" '"data":"streamed"' "$(grep -o '"data":"streamed"' "$scratch/held")"
     kill "$held"
     wait "$held" 2>/dev/null || true
-    until_metric 'streams_total{reason="hung_up"}' 1
+    wait_for_metric 'streams_total{reason="hung_up"}' 1
     curl --silent --max-time 30 "$url/topics/news?since=now&wait=60" >/dev/null &
     held=$!
-    until_metric polls_held 1
+    wait_for_metric polls_held 1
     kill "$held"
     wait "$held" 2>/dev/null || true
-    until_metric 'polls_total{reason="hung_up"}' 1
-    echo "ok: a client that hangs up is noticed"
+    wait_for_metric 'polls_total{reason="hung_up"}' 1
+    echo "ok: the server notices that a client hung up"
 
     before=$(metric connections_accepted_total)
     seq 50 | xargs -I{} curl --silent -o /dev/null --max-time 30 "$url/topics/news?wait=0"
-    # A few more than one: a connection may not be back yet when the next request comes.
+    # More than one, because the proxy may not have the connection back when the next request arrives.
     before=$(($(metric connections_accepted_total) - before))
     [ "$before" -le 25 ] || fail "$before connections for 50 requests"
-    echo "ok: connections to the server are kept"
+    echo "ok: the proxy reuses its connections to the server"
 
     head -c 1000000 /dev/zero | tr '\0' '1' | fold -w 60000 | sed 's|.*|"&"|' >"$scratch/batch"
-    same "a large batch passes" 201 "$(ask -o /dev/null -w '%{http_code}' -H 'Content-Type: application/x-ndjson' \
+    expect_equal "a large batch passes" 201 "$(request -o /dev/null -w '%{http_code}' -H 'Content-Type: application/x-ndjson' \
         --data-binary @"$scratch/batch" "$url/topics/batch")"
 
-    ask -o /dev/null --interface 127.0.0.2 "$url/topics/no!"
-    until_in refused "$scratch/err"
-    same "the server knows for whom it is asked" "refused 127.0.0.2 by 127.0.0.1" \
+    request -o /dev/null --interface 127.0.0.2 "$url/topics/no!"
+    wait_for_line refused "$scratch/err"
+    expect_equal "the server knows the address of the client" "refused 127.0.0.2 by 127.0.0.1" \
         "$(grep -o 'refused [0-9.]* by [0-9.]*' "$scratch/err")"
 }
 
-# All times are shorter by so much that --max-wait, 55s, is 4s here, and nobody has to wait for a minute.
+# All times are scaled so that --max-wait, 55s, becomes 4s: otherwise one check would take a minute.
 flags=(--max-wait 4s --wait-jitter 0 --idle-timeout 4364ms --trust-proxy 127.0.0.1 --allow-host events.example.org)
 shorten() { perl -pe 's/\b(\d+)s\b/int($1 * 4000 \/ 55) . "ms"/ge unless /^\s*#/'; }
 
 step "nginx"
 if have nginx; then
-    free_port
+    find_free_port
     front=$port
     serve "${flags[@]}"
     sed -e "s/127.0.0.1:8080/127.0.0.1:$port/" -e "s/listen 80;/listen 127.0.0.1:$front;/" \
@@ -192,15 +196,15 @@ http {
 CONF
     nginx -c "$scratch/nginx.conf" -e "$scratch/nginx.log" &
     pids+=($!)
-    through "http://127.0.0.1:$front"
+    check_through_proxy "http://127.0.0.1:$front"
     stop_all
 else
-    skip "nginx (it is not there)"
+    skip "nginx (needs nginx)"
 fi
 
 step "Caddy"
 if have caddy; then
-    free_port
+    find_free_port
     front=$port
     serve "${flags[@]}"
     {
@@ -211,8 +215,8 @@ if have caddy; then
     XDG_DATA_HOME=$scratch/caddy XDG_CONFIG_HOME=$scratch/caddy HOME=$scratch caddy run --adapter caddyfile --config "$scratch/Caddyfile" \
         2>"$scratch/caddy.log" &
     pids+=($!)
-    through "http://127.0.0.1:$front"
+    check_through_proxy "http://127.0.0.1:$front"
     stop_all
 else
-    skip "Caddy (it is not there)"
+    skip "Caddy (needs caddy)"
 fi

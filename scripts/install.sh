@@ -1,31 +1,34 @@
 #!/usr/bin/env bash
-# Puts longpoll on this host, or takes it away again.
+# Installs longpoll on this host, or uninstalls it.
 set -euo pipefail
 
 usage() {
     cat <<'TEXT'
 Usage: scripts/install.sh [OPTION]
 
-Builds longpoll and installs it: the program, its systemd units, its man page, and completions for
-bash, zsh and fish. It is static if Rust's musl target is there or rustup can get it. Nothing is
-started that was not running; a server that was is restarted, and loses nothing by it.
+Builds longpoll and installs the program, its systemd units, its man page, and completions for bash, zsh
+and fish. The program is static if Rust's musl target is installed or rustup can install it. A running
+server is restarted, without loss of events; a stopped one is not started.
 
-  --uninstall     removes what this has installed; events in /var/lib/longpoll stay
-  --dynamic       links to the C library of this machine: see "On a host" in the README for why
-  --help          this text
+  --uninstall     removes the installed files; events in /var/lib/longpoll stay
+  --dynamic       links to the C library of this machine: more requests a second, more memory; see
+                  "Static or dynamic" in scripts/README.md
+  --help          print this help
 
-Environment: PREFIX (/usr/local) is where to; DESTDIR (empty) comes before every path, for packages.
-LONGPOLL=PATH is a program to install instead of building one, and LONGPOLL_DOCS=FOLDER has what
-"cargo run --example docs" writes.
+Environment:
+  PREFIX                 where to install [/usr/local]
+  DESTDIR                a folder that stands for /, for building packages [none]
+  LONGPOLL=PATH          the program to install [a release build]
+  LONGPOLL_DOCS=FOLDER   the output of "cargo run --example docs" [generated]
 
-Exit status: 0 done; 1 a failure; 2 a wrong option.
+Exit status: 0 done; 2 invalid usage; any other: a failure.
 TEXT
 }
 
 cd "$(dirname "$0")/.."
 prefix=${PREFIX:-/usr/local}
 root=${DESTDIR:-}
-[[ $prefix == /* ]] || { echo "install.sh: PREFIX=$prefix: it has to begin with /" >&2; exit 2; }
+[[ $prefix == /* ]] || { echo "install.sh: PREFIX=$prefix: expected an absolute path" >&2; exit 2; }
 
 action=install static=yes
 for option in "$@"; do
@@ -37,7 +40,7 @@ for option in "$@"; do
     esac
 done
 
-# Everything that is installed: where to, below PREFIX, and its mode.
+# The installed files, relative to PREFIX.
 program=bin/longpoll
 units=lib/systemd/system
 man=share/man/man1/longpoll.1
@@ -46,7 +49,7 @@ zsh=share/zsh/site-functions/_longpoll
 fish=share/fish/vendor_completions.d/longpoll.fish
 all=("$program" "$units/longpoll.service" "$units/longpoll.socket" "$man" "$bash" "$zsh" "$fish")
 
-# Whether systemd runs here and is about to see what is installed.
+# Whether the files are installed for a running systemd.
 has_systemd() { [ -z "$root" ] && [ -d /run/systemd/system ]; }
 
 if [ "$action" = uninstall ]; then
@@ -55,7 +58,7 @@ if [ "$action" = uninstall ]; then
     fi
     for file in "${all[@]}"; do rm -f "$root$prefix/$file"; done
     ! has_systemd || systemctl daemon-reload
-    echo "longpoll is gone from $root$prefix; its events, if any, stay in /var/lib/longpoll"
+    echo "longpoll is removed from $root$prefix; any events stay in /var/lib/longpoll"
     exit 0
 fi
 
@@ -70,7 +73,7 @@ if [ -z "$built" ]; then
     if [ -n "$static" ] && ! has_target; then
         rustup target add "$target" || true
         if ! has_target; then
-            echo "install.sh: Rust has no target $target here, so the program is not static" >&2
+            echo "install.sh: Rust's target $target is not available; the program is linked dynamically" >&2
             static=''
         fi
     fi
@@ -89,17 +92,17 @@ if [ -z "$docs" ]; then
     cargo run --quiet --locked --example docs -- "$docs"
 fi
 
-put() { # MODE FROM TO
+install_file() { # MODE FROM TO
     install -D -m "$1" "$2" "$root$prefix/$3"
 }
-put 755 "$built" "$program"
+install_file 755 "$built" "$program"
 sed "s|^ExecStart=/usr/bin/|ExecStart=$prefix/bin/|" scripts/longpoll.service >"$work/longpoll.service"
-put 644 "$work/longpoll.service" "$units/longpoll.service"
-put 644 scripts/longpoll.socket "$units/longpoll.socket"
-put 644 "$docs/longpoll.1" "$man"
-put 644 "$docs/longpoll.bash" "$bash"
-put 644 "$docs/_longpoll" "$zsh"
-put 644 "$docs/longpoll.fish" "$fish"
+install_file 644 "$work/longpoll.service" "$units/longpoll.service"
+install_file 644 scripts/longpoll.socket "$units/longpoll.socket"
+install_file 644 "$docs/longpoll.1" "$man"
+install_file 644 "$docs/longpoll.bash" "$bash"
+install_file 644 "$docs/_longpoll" "$zsh"
+install_file 644 "$docs/longpoll.fish" "$fish"
 
 if has_systemd; then
     systemctl daemon-reload
@@ -107,11 +110,11 @@ if has_systemd; then
 fi
 case $prefix in
     /usr | /usr/local) ;;
-    *) echo "install.sh: systemd does not look for units in $prefix/$units; link them to /etc/systemd/system" >&2 ;;
+    *) echo "install.sh: systemd does not read units from $prefix/$units; link them to /etc/systemd/system" >&2 ;;
 esac
 cat <<TEXT
-longpoll is in $root$prefix. To start it now and with the machine:
+longpoll is installed in $root$prefix. To start it now and at each boot:
     systemctl enable --now longpoll.socket longpoll.service
-Its flags are variables in /etc/default/longpoll (LONGPOLL_MAX_WAIT=30s); where it listens is
-ListenStream= in "systemctl edit longpoll.socket".
+Set flags as variables in /etc/default/longpoll (LONGPOLL_MAX_WAIT=30s), and the address as ListenStream=
+with "systemctl edit longpoll.socket".
 TEXT

@@ -1,17 +1,23 @@
 #!/usr/bin/env bash
-# Counts the instructions of one publish and of one poll that is answered at once, with callgrind.
-# Unlike times they are the same on a busy machine, so that speed cannot rot unseen: exit status 1
-# when one has grown by more than 5 % over scripts/instructions.txt.
+# Counts the instructions of one publish, and of one poll that is answered at once, with callgrind. Unlike
+# times, the counts are the same on a busy machine, so a slow loss of speed is noticed.
 #
-#   scripts/instructions.sh          compares
-#   scripts/instructions.sh --write  writes that file, when the growth is wanted or a gain is won
+#   scripts/instructions.sh          compares with scripts/instructions.txt; exit status 1: a count is
+#                                    more than 5 % higher
+#   scripts/instructions.sh --write  writes that file, after an intended change
 #
-# The counts belong to one compiler: with another one they are printed, and not compared.
+# Counts of two compilers are not comparable: with another compiler than the file's the script only prints
+# them.
 set -euo pipefail
 cd "$(dirname "$0")/.."
 
-command -v valgrind >/dev/null || { echo "instructions.sh: valgrind is needed (Debian: valgrind)" >&2; exit 2; }
-kept=scripts/instructions.txt
+case "${1-}" in
+    "" | --write) ;;
+    --help | -h) sed -n '2,/^set /s/^# \{0,1\}//p' "$0"; exit 0 ;;
+    *) echo "usage: scripts/instructions.sh [--write]" >&2; exit 2 ;;
+esac
+command -v valgrind >/dev/null || { echo "instructions.sh: valgrind is not installed (Debian: valgrind)" >&2; exit 2; }
+baseline=scripts/instructions.txt
 compiler=$(rustc --version | cut -d' ' -f1,2)
 cargo build --release --quiet
 load=$(cargo bench --bench load --no-run --message-format=json 2>/dev/null |
@@ -20,8 +26,8 @@ server=${CARGO_TARGET_DIR:-target}/release/longpoll
 tmp=$(mktemp -d)
 trap 'rm -rf "$tmp"' EXIT
 
-# Instructions of a whole life of the server with so many requests in it.
-life() { # KIND COUNT
+# Prints the instructions of a server from start to exit that answers COUNT requests.
+count_instructions() { # KIND COUNT
     local pid port
     : >"$tmp/out"
     valgrind --tool=callgrind --callgrind-out-file="$tmp/counts" "$server" \
@@ -35,22 +41,23 @@ life() { # KIND COUNT
     sed -n 's/^summary: //p; s/^totals: //p' "$tmp/counts" | head -n 1
 }
 
-each() { # KIND: the difference of two lives, by the difference of their counts
+# Prints the instructions per request: the difference between two runs contains no start and no exit.
+per_request() { # KIND
     local few many
-    few=$(life "$1" 1000)
-    many=$(life "$1" 6000)
+    few=$(count_instructions "$1" 1000)
+    many=$(count_instructions "$1" 6000)
     echo $(((many - few) / 5000))
 }
 
-publish=$(each publish)
-poll=$(each poll)
+publish=$(per_request publish)
+poll=$(per_request poll)
 printf 'publish %s\npoll %s\n' "$publish" "$poll"
 if [ "${1-}" = --write ]; then
-    printf 'compiler %s\npublish %s\npoll %s\n' "$compiler" "$publish" "$poll" >"$kept"
+    printf 'compiler %s\npublish %s\npoll %s\n' "$compiler" "$publish" "$poll" >"$baseline"
     exit 0
 fi
-if ! grep -qx "compiler $compiler" "$kept"; then
-    echo "not compared: $(head -n 1 "$kept") made the kept counts, this is $compiler"
+if ! grep -qx "compiler $compiler" "$baseline"; then
+    echo "not compared: $baseline is of $(sed -n 's/^compiler //p' "$baseline"), this is $compiler"
     exit 0
 fi
 awk -v publish="$publish" -v poll="$poll" '
@@ -59,4 +66,4 @@ awk -v publish="$publish" -v poll="$poll" '
         printf "%s: %+.1f %%\n", $1, (now / $2 - 1) * 100
         if (now > $2 * 1.05) grown = 1
     }
-    END { exit grown }' "$kept"
+    END { exit grown }' "$baseline"

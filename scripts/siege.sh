@@ -1,49 +1,55 @@
 #!/usr/bin/env bash
-# Attacks a server with small caps, next to a client that behaves well, and holds it to its promises.
+# Attacks a server with small caps while a well-behaved client uses it, and checks the server's limits.
 set -euo pipefail
 
 usage() {
     cat <<'TEXT'
 Usage: scripts/siege.sh [OPTION]...
 
-Builds the release server and the load generator. Each case gets a fresh server whose places have all
-been used once; then it is attacked for a while, next to a probe: a client that publishes, polls for
-what it has published and asks for the health, each on a new connection, one after the other. Prints
-Markdown: how many requests the probe made, how many were answered, how often one was refused before
-that, and how long the slowest took, refusals included; memory, threads and descriptors of the server
-before, at most, and after. Attackers that are thrown out come back: at once where they give way to
-others, after 2 s where they read nothing, and after a quarter of one where they poll.
+Builds the release server and the load generator. Each case attacks a fresh server, with a probe beside
+the attack: a client that publishes, polls for the event that it published and sends GET /health, one
+after the other, each on a new connection. Prints a row of Markdown per case: the requests of the probe,
+how many were answered, how many refusals preceded those answers, and how long the slowest request took,
+its refusals included; memory, threads and descriptors of the server before the attack, at their peak,
+and after it. An attacker whose connection is closed reconnects: at once in silent, heads and bodies,
+after 2 s in readers, after 250 ms in polls and greedy.
 
-  silent          connections that say nothing
-  heads           heads sent a byte at a time, without end
+  silent          connections that send nothing
+  heads           request heads sent one byte at a time, without end
   bodies          bodies that stop half-way
-  readers         clients that ask for much and read nothing
-  polls           2,000 polls held to their cap, and more that come again and again
-  greedy          one client behind a proxy that would hold all polls, and may have half of the places
+  readers         clients that request large answers and read nothing
+  polls           2,000 held polls, which is their cap, and further polls that are sent repeatedly
+  greedy          one client behind a proxy that tries to hold all polls; it may hold half of the
+                  connections
   slow-headers, slow-body, slow-read, range
-                  slowhttptest in its four modes, if it is installed
+                  the four modes of slowhttptest, if it is installed
 
-A row breaks the promises when a request of the probe is not answered, or later than within
+A row fails when a request of the probe is not answered within its limit:
 
-  1 s             where connections that wait for (more of) a request fill the server
-  --write-timeout (2 s here), and half a second for the probe to come back, where readers do
-  250 ms          where held polls are at their cap, or one client is at its own
+  1 s                      where connections that wait for (more of) a request fill the server
+  --write-timeout + 0.5 s  (2.5 s here) in readers and with slowhttptest; the probe may have to reconnect
+                           once after the time-out
+  250 ms                   where held polls are at their cap, or one client is at its own
 
-each plus four times the latest that the machine woke anybody up meanwhile; when a connection, poll,
-thread, descriptor or more than 4 MiB of memory (8 where bodies are) is not given back within 10 s, or
-when not all places serve afterwards. An attack that had no effect counts as broken, too. Before is after all places have
-been used once: workers are kept, and so is some of the memory that they have freed. (glibc keeps much of it,
-in an arena for each few threads, so the server runs with MALLOC_ARENA_MAX=2.)
+Added to each limit is four times the longest delay with which the machine woke a thread meanwhile. A row
+also fails when a connection, poll, thread, descriptor or more than 4 MiB of memory (8 MiB in bodies) is
+not released within 10 s, when not every connection up to the cap is served afterwards, or when the
+attack had no effect.
 
-  --seconds N     how long each case is attacked (30)
+The figures of before are taken after every worker has served a connection: workers are kept, and so is
+some of the memory that they have freed. (glibc keeps much of it, in an arena per few threads, so the
+server runs with MALLOC_ARENA_MAX=2.)
+
+  --seconds N     duration of each attack [30]
   --only LIST     only these cases, comma-separated
-  --attackers N   how many attack at once, instead of four for each place, 1,000 silent ones, or 2,100 polls
+  --attackers N   concurrent attackers [4 per connection; 1,000 in silent; 2,100 in polls]
   --install       first install slowhttptest with apt-get (Debian; needs root)
-  --help          this text
+  --help          print this help
 
-Environment: LONGPOLL=PATH is a server to attack instead of building one; LOAD=PATH a built load generator.
+Environment: LONGPOLL=PATH is the server to attack and LOAD=PATH the load generator; without them the
+script builds them.
 
-Exit status: 0 all rows are ok; 1 one is not, or a failure; 2 a wrong option.
+Exit status: 0 all rows are ok; 1 a row is not, or another failure; 2 invalid usage.
 TEXT
 }
 
@@ -58,8 +64,8 @@ misuse() {
 }
 
 root=$(cd "$(dirname "$0")/.." && pwd)
-own=(silent heads bodies readers polls greedy)
-foreign=(slow-headers slow-body slow-read range)
+load_cases=(silent heads bodies readers polls greedy)
+slowhttptest_cases=(slow-headers slow-body slow-read range)
 seconds=30 only='' attackers='' install=''
 
 while [ $# -gt 0 ]; do
@@ -81,12 +87,12 @@ done
 [[ $seconds =~ ^[1-9][0-9]{0,3}$ ]] || misuse "--seconds takes a whole number from 1 to 9999"
 [[ -z $attackers || $attackers =~ ^[1-9][0-9]{0,4}$ ]] || misuse "--attackers takes a whole number from 1 to 99999"
 IFS=, read -r -a cases <<<"$only"
-[ ${#cases[@]} -gt 0 ] || cases=("${own[@]}" "${foreign[@]}")
+[ ${#cases[@]} -gt 0 ] || cases=("${load_cases[@]}" "${slowhttptest_cases[@]}")
 for case in "${cases[@]}"; do
-    [[ " ${own[*]} ${foreign[*]} " == *" $case "* ]] || misuse "--only: unknown case '$case'"
+    [[ " ${load_cases[*]} ${slowhttptest_cases[*]} " == *" $case "* ]] || misuse "--only: unknown case '$case'"
 done
 
-# --- what is needed ---
+# --- programs ---
 
 if [ -n "$install" ] && ! command -v slowhttptest >/dev/null; then
     { apt-get update && DEBIAN_FRONTEND=noninteractive \
@@ -96,7 +102,7 @@ fi
 # shellcheck source=scripts/bench/programs.sh
 source "$root/scripts/bench/programs.sh"
 
-# --- the server, and whoever is started here, ends with this script ---
+# --- processes that end with this script ---
 
 scratch=$(mktemp -d)
 server_pid='' load_pid=''
@@ -108,7 +114,7 @@ stop() { # PID
 }
 
 clean_up() {
-    # It takes the attackers along that it has started.
+    # The load generator ends the attackers that it has started.
     stop "$load_pid"
     stop "$server_pid"
     rm -rf "$scratch"
@@ -129,11 +135,12 @@ start_server() { # FLAG...
     url=$(sed -n '1s/^listening on //p' "$scratch/stdout")
 }
 
-# Sets `attack`: the command of a case that is not the load generator's own. It ends by itself, after
-# the case has ended it.
+# Sets `attack`: the command of a case of slowhttptest, and nothing for a case of the load generator. The
+# load generator ends the command with the case; the command's own time limit (-l) is longer.
 attack=()
-compose() { # CASE
-    # Slower than places are made (four a second for each), and still many more than there are.
+set_attack() { # CASE
+    # The server closes up to four waiting connections a second per worker. This rate stays below that, and
+    # the count is many times the cap.
     local rate=$((connections * 3)) count=$((connections * 3 * (seconds + 1)))
     local common=(-c "$count" -r "$rate" -l $((seconds + 2)) -i 1 -p 1 -v 0)
     case $1 in
@@ -148,15 +155,15 @@ compose() { # CASE
 
 ulimit -n "$(ulimit -Hn)"
 write_timeout=2
-broken=0
+failed=0
 skipped=()
 
 cat <<'TEXT'
-| case | asked | answered | refused before | slowest ms (may be) | MiB before, peak, after | threads | descriptors | |
+| case | requests | answered | refused before | slowest ms (limit) | MiB before, peak, after | threads | descriptors | |
 | --- | --- | --- | --- | --- | --- | --- | --- | --- |
 TEXT
 for case in "${cases[@]}"; do
-    if [[ " ${foreign[*]} " == *" $case "* ]] && ! command -v slowhttptest >/dev/null; then
+    if [[ " ${slowhttptest_cases[*]} " == *" $case "* ]] && ! command -v slowhttptest >/dev/null; then
         skipped+=("$case")
         continue
     fi
@@ -169,19 +176,19 @@ for case in "${cases[@]}"; do
     flags=(--max-connections "$connections" --max-polls "$polls" --write-timeout "$write_timeout")
     [ "$case" != greedy ] || flags+=(--trust-proxy 127.0.0.1 --max-connections-per-client $((connections / 2)))
     start_server "${flags[@]}"
-    compose "$case"
+    set_attack "$case"
     options=(--case "$case" --port "${url##*:}" --pid "$server_pid" --seconds "$seconds" --write-timeout "$write_timeout"
         --max-connections "$connections" --max-polls "$polls")
     [ -z "$count" ] || [ ${#attack[@]} -gt 0 ] || options+=(--attackers "$count")
-    # In the background only because `wait`, unlike a command, can be interrupted at once.
+    # In the background, because a signal interrupts `wait` at once but a foreground command only at its end.
     "$load" siege "${options[@]}" "${attack[@]}" </dev/null &
     load_pid=$!
-    wait "$load_pid" || broken=$((broken + 1))
+    wait "$load_pid" || failed=$((failed + 1))
     load_pid=''
-    kill -0 "$server_pid" 2>/dev/null || fail "the server has ended during $case: $(tail -n 5 "$scratch/stderr")"
+    kill -0 "$server_pid" 2>/dev/null || fail "the server exited during $case: $(tail -n 5 "$scratch/stderr")"
     stop "$server_pid"
     server_pid=''
 done
 
-[ ${#skipped[@]} -eq 0 ] || echo "siege: skipped without slowhttptest (see --install): ${skipped[*]}" >&2
-[ "$broken" -eq 0 ] || fail "$broken of ${#cases[@]} cases broke the promises"
+[ ${#skipped[@]} -eq 0 ] || echo "siege: skipped, because slowhttptest is not installed (see --install): ${skipped[*]}" >&2
+[ "$failed" -eq 0 ] || fail "$failed of ${#cases[@]} cases failed"

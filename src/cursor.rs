@@ -1,23 +1,25 @@
-//! Cursors: what a client holds between two polls. "I have everything up to here."
+//! Cursors: a client's position in the log, sent with each poll: "I have everything up to here."
 //!
-//! A cursor is `epoch.seq`, or `epoch.seq.told`. It names a place in one life of the log, not a
-//! time: clocks go back, and two events can share a millisecond, but a seq is given out once.
-//! Parsing refuses whatever [`Cursor`]'s `Display` would not have written.
+//! A cursor is `epoch.seq` or `epoch.seq.trims_seen`. It is a position within one epoch of the
+//! log, not a time: clocks step back, and two events can share a millisecond, but a seq is assigned
+//! once.
+//! Parsing rejects every text that [`Cursor`]'s `Display` would not have written.
 
 use std::fmt;
 use std::str::FromStr;
 
 use crate::json::push_number;
 
-/// Identity of one life of the log: 64 random bits from the operating system.
+/// Identity of one history of the log: 64 random bits from the operating system. A log that starts
+/// empty or may have lost events gets a new epoch, which makes every older cursor invalid.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Hash)]
 pub struct Epoch(u64);
 
 impl Epoch {
-    /// A new life.
+    /// A new, random epoch.
     ///
     /// # Errors
-    /// When the operating system has no random bytes to give.
+    /// The operating system provides no random bytes.
     pub fn random() -> std::io::Result<Epoch> {
         Ok(Epoch(u64::from_le_bytes(random_bytes()?)))
     }
@@ -28,20 +30,20 @@ impl Epoch {
         Epoch(bits)
     }
 
-    /// As its `Display` writes it.
+    /// The 16 lower-case digits that `Display` writes.
     fn hex(self) -> [u8; 16] {
-        std::array::from_fn(|place| b"0123456789abcdef"[(self.0 >> (60 - 4 * place)) as usize & 15])
+        std::array::from_fn(|i| b"0123456789abcdef"[(self.0 >> (60 - 4 * i)) as usize & 15])
     }
 }
 
-/// Bytes that nobody can guess.
+/// Unpredictable bytes from the operating system.
 ///
 /// # Errors
-/// When the operating system has none to give.
+/// The operating system provides none.
 pub fn random_bytes<const N: usize>() -> std::io::Result<[u8; N]> {
     let mut bytes = [0; N];
-    let got = rustix::rand::getrandom(&mut bytes, rustix::rand::GetRandomFlags::empty())?;
-    if got < bytes.len() {
+    let filled = rustix::rand::getrandom(&mut bytes, rustix::rand::GetRandomFlags::empty())?;
+    if filled < bytes.len() {
         return Err(std::io::ErrorKind::UnexpectedEof.into());
     }
     Ok(bytes)
@@ -65,13 +67,13 @@ impl fmt::Display for Epoch {
     }
 }
 
-/// Position of an event in the whole log: one number line for all topics. The first event of an
-/// epoch has seq 1; no seq is used twice within an epoch.
+/// Position of an event in the whole log; all topics share one sequence. The first event of an
+/// epoch has seq 1, and no seq is used twice within an epoch.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Default, Debug, Hash)]
 pub struct Seq(u64);
 
 impl Seq {
-    /// Before the first event.
+    /// The position before the first event.
     pub const ZERO: Seq = Seq(0);
 
     #[must_use]
@@ -90,7 +92,7 @@ impl Seq {
         Seq(self.0 + 1)
     }
 
-    /// The seq before this one; [`Seq::ZERO`] stays what it is.
+    /// The seq before this one; [`Seq::ZERO`] if there is none.
     #[must_use]
     pub const fn previous(self) -> Seq {
         Seq(self.0.saturating_sub(1))
@@ -103,8 +105,8 @@ impl fmt::Display for Seq {
     }
 }
 
-/// A number of events that the whole log has trimmed in its life. It counts trims, not positions:
-/// a type of its own keeps it from being compared with a [`Seq`].
+/// Number of events that the whole log has trimmed since it was created. It counts trims, not
+/// positions; a separate type prevents a comparison with a [`Seq`].
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Default, Debug, Hash)]
 pub struct TrimCount(u64);
 
@@ -128,20 +130,26 @@ impl TrimCount {
     }
 }
 
-/// A place in the log, and what its holder has been told about.
+impl fmt::Display for TrimCount {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.0.fmt(f)
+    }
+}
+
+/// A reader's position in the log, and which trims it already knows of.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Hash)]
 pub struct Cursor {
-    /// The life of the log in which it was issued.
+    /// The log's epoch when the cursor was issued.
     pub epoch: Epoch,
-    /// The last event that its holder has, or has no need of.
+    /// The reader has, or does not need, every event up to this one.
     pub seq: Seq,
-    /// How many events had ever been trimmed when it was issued; present exactly while a
-    /// requested topic has trimmed events above `seq`. Those trims are then no news to its holder.
+    /// How many events the log had trimmed when the cursor was issued. Present exactly while a
+    /// requested topic has trimmed events above `seq`: those trims are not reported again.
     pub trims_seen: Option<TrimCount>,
 }
 
 impl Cursor {
-    /// As text. Put together by hand, as every answer has it.
+    /// The cursor as text. Built without `fmt`, because every response contains one.
     #[must_use]
     pub fn text(&self) -> String {
         let mut text = Vec::with_capacity(48);
@@ -150,7 +158,7 @@ impl Cursor {
             text.push(b'.');
             push_number(&mut text, number);
         }
-        // It is ASCII.
+        // The bytes are ASCII, so this never fails.
         String::from_utf8(text).unwrap_or_default()
     }
 }
@@ -161,13 +169,7 @@ impl fmt::Display for Cursor {
     }
 }
 
-impl fmt::Display for TrimCount {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        self.0.fmt(f)
-    }
-}
-
-/// The text is not a cursor that this server has issued.
+/// The text is not a cursor that this server can have issued.
 #[derive(Debug, PartialEq, Eq)]
 pub struct ParseCursorError;
 
@@ -177,8 +179,8 @@ impl FromStr for Cursor {
     fn from_str(text: &str) -> Result<Cursor, ParseCursorError> {
         let mut parts = text.split('.');
         let epoch = parts.next().ok_or(ParseCursorError)?.parse()?;
-        let seq = parts.next().ok_or(ParseCursorError).and_then(number).map(Seq::new)?;
-        let trims_seen = parts.next().map(number).transpose()?.map(TrimCount::new);
+        let seq = parts.next().ok_or(ParseCursorError).and_then(parse_decimal).map(Seq::new)?;
+        let trims_seen = parts.next().map(parse_decimal).transpose()?.map(TrimCount::new);
         match parts.next() {
             None => Ok(Cursor { epoch, seq, trims_seen }),
             Some(_) => Err(ParseCursorError),
@@ -186,8 +188,8 @@ impl FromStr for Cursor {
     }
 }
 
-/// A decimal number as `Display` writes it: no sign, no leading zero.
-fn number(text: &str) -> Result<u64, ParseCursorError> {
+/// Parses a decimal number in the form that `Display` writes: no sign, no leading zero.
+fn parse_decimal(text: &str) -> Result<u64, ParseCursorError> {
     let canonical = text.bytes().all(|b| b.is_ascii_digit())
         && !text.is_empty()
         && (text == "0" || !text.starts_with('0'));
@@ -200,13 +202,13 @@ fn number(text: &str) -> Result<u64, ParseCursorError> {
 /// Where a poll begins.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Hash)]
 pub enum Since {
-    /// The oldest event that is kept.
+    /// At the oldest kept event.
     Start,
-    /// Whatever comes next.
+    /// After the newest event.
     Now,
-    /// So many of the most recent matching events.
+    /// At the first of the most recent matching events, of which there are at most this many.
     Last(u64),
-    /// Whatever comes after this cursor.
+    /// After this cursor.
     After(Cursor),
 }
 
@@ -215,7 +217,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_cursor_reads_back_as_it_was_written() {
+    fn cursor_text_parses_to_the_same_cursor() {
         for (seq, trims_seen) in [(0, None), (7, Some(0)), (u64::MAX, Some(u64::MAX))] {
             let (seq, trims_seen) = (Seq::new(seq), trims_seen.map(TrimCount::new));
             let cursor = Cursor { epoch: Epoch::from_bits(0xab), seq, trims_seen };
@@ -224,7 +226,7 @@ mod tests {
     }
 
     #[test]
-    fn what_was_never_issued_is_refused() {
+    fn text_that_display_never_writes_is_rejected() {
         let epoch = "00000000000000ab";
         for text in [
             "",

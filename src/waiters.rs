@@ -1,58 +1,67 @@
-//! Waiting for news: the only place in this program that holds a request.
+//! Waiting for events: the only place in this program that holds a request.
 //!
-//! The log knows *what* happened. A bell only says *that* something happened, and remembers it: a
-//! poll that looks at the log, finds nothing and goes to its bell cannot miss what was published
-//! in between, because [`Waiter::wait`] returns at once when the bell has rung past its cursor.
-//! That needs this order, which [`crate::api`] keeps:
+//! The log knows *what* happened. A wait queue only knows *that* something happened: it stores the
+//! highest seq that it was notified of. A poll and a publish each take two steps, in an order that
+//! [`crate::api`] keeps:
 //!
-//! 1. the poll takes a seat, *then* reads the log, then waits;
-//! 2. the publisher appends to the log, *then* rings.
+//! 1. The poll [registers](Waiters::register) a waiter and then reads the log. If it finds nothing,
+//!    it [waits](Waiter::wait) for a seq after its cursor.
+//! 2. The publish appends to the log and then [notifies](Waiters::notify) the topic's queues.
 //!
-//! To ring is to claim everybody whom the news answers. Between the claim and its end the ringer
-//! may leave each of them something, such as an answer that is already written; then all are
-//! woken at once. A claimed waiter stays put until then, whatever its deadline: at any moment
-//! exactly one thread may write to its client.
+//! No wake-up can be lost. A poll that reads the log after the append finds the event there. A poll
+//! that reads before the append has registered by then, so the publish finds its queue and stores
+//! its seq in it. If the poll waits already, it is woken. If it does not wait yet, its `wait`
+//! returns at once, because the stored seq is greater than its cursor. A condition variable without
+//! that seq forgets a notification that arrives before the wait; lesson 5 shows it.
 //!
-//! Polls of one topic, or of one prefix, share its bell; a poll of several hangs one bell of its
-//! own on all of them. Bells exist while somebody sits at them.
+//! *Who writes the response.* `notify` releases each waiter that the event answers. Until
+//! [`ReleasedWaiters`] is dropped, the publisher's thread alone may write to the clients of the
+//! released waiters, and may attach to each waiter the response that it has written. The drop wakes
+//! all of them at once: a waiter with a response finishes sending it, a waiter without one reads
+//! the log and writes its own. A released waiter stays blocked until then, even past its deadline,
+//! so exactly one thread at a time may write to a client.
 //!
-//! *Locks.* [`Waiters`]'s map, then one bell. Neither is held together with the log's. A ringer
-//! unlocks the bell and then notifies: a thread woken before would only wait for the lock again.
+//! *Queues.* Polls of the same topic, or of the same prefix, share a queue. A poll of several
+//! patterns has a queue of its own, indexed under each of them. A queue exists while it has a
+//! waiter.
+//!
+//! *Lock order.* The index of [`Waiters`], then one queue. Neither is held together with the log's
+//! lock. A publish unlocks a queue and then notifies its condition variable: a thread that is woken
+//! earlier blocks on the lock again.
 
 mod topic_index;
 
 use std::collections::HashMap;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Instant;
 
 use parking_lot::{Condvar, Mutex};
 
 use crate::cursor::Seq;
 use crate::names::{Name, TopicSet};
-use topic_index::TopicIndex;
+use topic_index::{QueueId, TopicIndex};
 
 /// Why a wait ended.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum Woken<D> {
-    /// Something was published after the cursor: look again.
+    /// An event was published after the cursor: read the log again.
     Notified,
-    /// The ringer has left this.
+    /// A publisher has written this response, or the beginning of it.
     Answered(D),
-    /// The deadline has come.
+    /// The deadline has passed.
     Deadline,
     /// The server is shutting down.
     Drained,
-    /// Somebody found that it should not wait any longer: its client has gone, or may not.
+    /// [`WaiterHandle::cancel`] was called: the client has disconnected or lost its right to read.
     Cancelled,
 }
 
-/// All bells. `W` is what a waiter leaves with its seat for those who ring or look after it, `D`
-/// what a ringer may leave for a waiter.
+/// All wait queues. `W` is the payload that a waiter registers with, for the threads that notify or
+/// inspect it; `D` is the response that a publisher may attach to a released waiter.
 pub struct Waiters<W, D> {
-    index: Mutex<TopicIndex<W, D>>,
+    index: Mutex<TopicIndex<WaitQueue<W, D>>>,
     drained: AtomicBool,
-    waiting: AtomicUsize,
 }
 
 struct WaitQueue<W, D> {
@@ -61,12 +70,15 @@ struct WaitQueue<W, D> {
 }
 
 struct QueueState<W, D> {
-    /// The highest seq that was rung here.
-    last: Seq,
-    /// By the number of the seat.
-    taken: HashMap<u64, WaiterEntry<W, D>>,
-    next: u64,
+    /// The highest seq that this queue was notified of.
+    last_notified: Seq,
+    waiters: HashMap<WaiterId, WaiterEntry<W, D>>,
+    last_id: u64,
 }
+
+/// Identifies a waiter within its queue.
+#[derive(Clone, Copy, PartialEq, Eq, Hash)]
+struct WaiterId(u64);
 
 struct WaiterEntry<W, D> {
     payload: Arc<W>,
@@ -74,84 +86,83 @@ struct WaiterEntry<W, D> {
     cancelled: bool,
 }
 
-/// What a sitter does.
+/// The states of a waiter, in the order in which it passes through them.
 enum WaiterState<D> {
-    /// Looks at the log.
-    Looking,
-    /// Waits for what comes after this seq.
+    /// Its thread is not in [`Waiter::wait`]: it reads the log or writes to its client.
+    Running,
+    /// Its thread waits for an event after this seq.
     Waiting(Seq),
-    /// Was claimed by a ringer, who will say what for.
-    Claimed,
-    /// Was claimed, and the ringer is done with it.
-    Released(Option<D>),
+    /// A publisher has released it and may be writing to its client.
+    Released,
+    /// The publisher has finished. Without a response, the waiter's thread reads the log itself.
+    Finished(Option<D>),
 }
 
-/// A seat at a bell; given back when dropped.
+/// A registration in a wait queue; removed on drop.
 pub struct Waiter<'a, W, D> {
     waiters: &'a Waiters<W, D>,
     topics: TopicSet,
-    own: u64,
+    /// `None` for a shared queue.
+    queue_id: Option<QueueId>,
     queue: Arc<WaitQueue<W, D>>,
-    number: u64,
+    id: WaiterId,
 }
 
-/// Somebody's seat, seen from outside; it may have been given back by the time it is used.
+/// Another thread's view of a waiter, which may be gone by the time the handle is used.
 pub struct WaiterHandle<W, D> {
     queue: Arc<WaitQueue<W, D>>,
-    number: u64,
-    /// What its holder left with it.
+    id: WaiterId,
+    /// What the waiter registered with.
     pub payload: Arc<W>,
 }
 
-/// Everybody whom a ring answers. When this is dropped, however that comes, they are woken.
+/// The waiters that one publish answers. Dropping this wakes them, also when the publisher's thread
+/// panics.
 #[must_use]
 pub struct ReleasedWaiters<W, D>(Vec<ReleasedFromQueue<W, D>>);
 
 struct ReleasedFromQueue<W, D> {
     queue: Arc<WaitQueue<W, D>>,
-    released: Vec<ReleasedWaiter<W, D>>,
+    waiters: Vec<ReleasedWaiter<W, D>>,
 }
 
-/// One of them.
+/// A waiter to whose client the publisher may write.
 pub struct ReleasedWaiter<W, D> {
-    number: u64,
-    /// What it left with its seat.
+    id: WaiterId,
+    /// What the waiter registered with.
     pub payload: Arc<W>,
-    /// The seq that it waits beyond.
+    /// The waiter waits for events after this seq.
     pub after: Seq,
-    /// What is left for it; without anything it looks for itself.
+    /// The response that the publisher has written; `None` leaves it to the waiter's thread.
     pub answer: Option<D>,
 }
 
 impl<W, D> Default for Waiters<W, D> {
     fn default() -> Waiters<W, D> {
-        Waiters {
-            index: Mutex::new(TopicIndex::default()),
-            drained: AtomicBool::new(false),
-            waiting: AtomicUsize::new(0),
-        }
+        Waiters { index: Mutex::default(), drained: AtomicBool::new(false) }
     }
 }
 
 impl<W, D> Waiters<W, D> {
-    /// Takes a seat at the bell of these topics. To be done before looking at the log.
+    /// Registers a waiter for these topics. Call it before reading the log.
     pub fn register(&self, topics: &TopicSet, payload: W) -> Waiter<'_, W, D> {
         let entry = WaiterEntry {
             payload: Arc::new(payload),
-            state: WaiterState::Looking,
+            state: WaiterState::Running,
             cancelled: false,
         };
         let mut index = self.index.lock();
-        let (own, queue) = index.queue_for(topics);
-        // Before the map is unlocked, or the bell might be taken down as empty.
-        let number = queue.insert(entry);
+        let (queue_id, queue) = index.queue_for(topics);
+        // Insert before the index is unlocked; otherwise the queue may be removed as empty.
+        let id = queue.insert(entry);
         drop(index);
-        Waiter { waiters: self, topics: topics.clone(), own, queue, number }
+        Waiter { waiters: self, topics: topics.clone(), queue_id, queue, id }
     }
 
-    /// Says that the topic has events up to `seq`, and claims who waits for that: those whose
-    /// waiter `answers` says yes for. Each is claimed once, however often it is rung. Everybody
-    /// else at these bells is woken to look at what it has no use for, and to move its cursor.
+    /// Notifies the topic's queues of events up to `seq`, and releases the waiting waiters for
+    /// whose payload `answers` returns true. Each waiter is released by one publish only. When the
+    /// result is dropped, the other waiters of these queues are woken too: they advance their
+    /// cursors past events that they do not need.
     pub fn notify(
         &self,
         topic: &Name,
@@ -159,49 +170,41 @@ impl<W, D> Waiters<W, D> {
         answers: impl Fn(&W) -> bool,
     ) -> ReleasedWaiters<W, D> {
         let queues = self.index.lock().queues_for_topic(topic);
-        let released_one = |queue: Arc<WaitQueue<W, D>>| {
-            let released = queue.state.lock().claim(seq, &answers);
-            self.waiting.fetch_sub(released.len(), Ordering::SeqCst);
-            ReleasedFromQueue { queue, released }
+        let release = |queue: Arc<WaitQueue<W, D>>| {
+            let waiters = queue.state.lock().release(seq, &answers);
+            ReleasedFromQueue { queue, waiters }
         };
-        ReleasedWaiters(queues.into_iter().map(released_one).collect())
+        ReleasedWaiters(queues.into_iter().map(release).collect())
     }
 
-    /// How many wait now and were not claimed. Whoever is counted here is found by the next ring.
+    /// Number of waiters that wait and are not released; a `notify` of their topics releases them.
+    /// This is not the number of permits that held polls have: a poll has its permit before it
+    /// waits. Counted on demand, so that waiting and notifying maintain no counter.
     pub fn waiting(&self) -> usize {
-        self.waiting.load(Ordering::SeqCst)
+        count_waiting(&self.index.lock().all())
     }
 
-    /// How many polls are held for a topic.
+    /// Number of polls that are held for a topic: [`Waiters::waiting`] for its queues only.
     pub fn held_for(&self, topic: &Name) -> usize {
-        let queues = self.index.lock().queues_for_topic(topic);
-        let waiting = |queue: &Arc<WaitQueue<W, D>>| {
-            let state = queue.state.lock();
-            state
-                .taken
-                .values()
-                .filter(|entry| matches!(entry.state, WaiterState::Waiting(_)))
-                .count()
-        };
-        queues.iter().map(waiting).sum()
+        count_waiting(&self.index.lock().queues_for_topic(topic))
     }
 
-    /// Every seat that is taken now.
+    /// A handle to every registered waiter.
     pub fn handles(&self) -> Vec<WaiterHandle<W, D>> {
-        let mut state = Vec::new();
+        let mut handles = Vec::new();
         let queues = self.index.lock().all();
         for queue in queues {
-            let taken = queue.state.lock();
-            state.extend(taken.taken.iter().map(|(&number, entry)| WaiterHandle {
+            let state = queue.state.lock();
+            handles.extend(state.waiters.iter().map(|(&id, entry)| WaiterHandle {
                 queue: Arc::clone(&queue),
-                number,
+                id,
                 payload: Arc::clone(&entry.payload),
             }));
         }
-        state
+        handles
     }
 
-    /// Ends every wait, now and from now on.
+    /// Ends every wait, present and future, with [`Woken::Drained`].
     pub fn drain(&self) {
         self.drained.store(true, Ordering::SeqCst);
         let queues = self.index.lock().all();
@@ -211,21 +214,30 @@ impl<W, D> Waiters<W, D> {
     }
 }
 
+fn count_waiting<W, D>(queues: &[Arc<WaitQueue<W, D>>]) -> usize {
+    let is_waiting = |entry: &&WaiterEntry<W, D>| matches!(entry.state, WaiterState::Waiting(_));
+    queues.iter().map(|queue| queue.state.lock().waiters.values().filter(is_waiting).count()).sum()
+}
+
+impl<W, D> Default for WaitQueue<W, D> {
+    fn default() -> WaitQueue<W, D> {
+        let state = QueueState { last_notified: Seq::ZERO, waiters: HashMap::new(), last_id: 0 };
+        WaitQueue { state: Mutex::new(state), condvar: Condvar::new() }
+    }
+}
+
 impl<W, D> WaitQueue<W, D> {
-    fn new() -> Arc<WaitQueue<W, D>> {
-        let state = QueueState { last: Seq::ZERO, taken: HashMap::new(), next: 0 };
-        Arc::new(WaitQueue { state: Mutex::new(state), condvar: Condvar::new() })
-    }
-
-    fn insert(&self, entry: WaiterEntry<W, D>) -> u64 {
+    fn insert(&self, entry: WaiterEntry<W, D>) -> WaiterId {
         let mut state = self.state.lock();
-        let number = state.next;
-        state.next += 1;
-        state.taken.insert(number, entry);
-        number
+        state.last_id += 1;
+        let id = WaiterId(state.last_id);
+        state.waiters.insert(id, entry);
+        id
     }
 
-    /// Wakes everybody here so that they look around.
+    /// Wakes every waiter of this queue, to check why. A waiter holds the lock from its check until
+    /// the condition variable blocks it: after taking the lock once, no check is still under way
+    /// that missed the change.
     fn wake_all(&self) {
         drop(self.state.lock());
         self.condvar.notify_all();
@@ -233,47 +245,43 @@ impl<W, D> WaitQueue<W, D> {
 }
 
 impl<W, D> QueueState<W, D> {
-    fn claim(&mut self, seq: Seq, answers: impl Fn(&W) -> bool) -> Vec<ReleasedWaiter<W, D>> {
-        self.last = self.last.max(seq);
+    fn release(&mut self, seq: Seq, answers: impl Fn(&W) -> bool) -> Vec<ReleasedWaiter<W, D>> {
+        self.last_notified = self.last_notified.max(seq);
         let mut released = Vec::new();
-        for (&number, entry) in &mut self.taken {
+        for (&id, entry) in &mut self.waiters {
             match entry.state {
                 WaiterState::Waiting(after) if after < seq && answers(&entry.payload) => {
-                    entry.state = WaiterState::Claimed;
+                    entry.state = WaiterState::Released;
                     let payload = Arc::clone(&entry.payload);
-                    released.push(ReleasedWaiter { number, payload, after, answer: None });
+                    released.push(ReleasedWaiter { id, payload, after, answer: None });
                 }
                 _ => {}
             }
         }
         released
     }
-
-    fn set(&mut self, number: u64, state: WaiterState<D>) {
-        if let Some(entry) = self.taken.get_mut(&number) {
-            entry.state = state;
-        }
-    }
 }
 
 impl<W, D> ReleasedWaiters<W, D> {
-    /// How many there are.
+    /// Number of released waiters.
     pub fn count(&self) -> usize {
-        self.0.iter().map(|at| at.released.len()).sum()
+        self.0.iter().map(|from| from.waiters.len()).sum()
     }
 
-    /// They, bell by bell. Who sits at one bell has asked for the same topics.
+    /// Released waiters grouped by queue; the waiters of one queue have requested the same topics.
     pub fn by_queue(&mut self) -> impl Iterator<Item = &mut [ReleasedWaiter<W, D>]> {
-        self.0.iter_mut().map(|at| &mut *at.released)
+        self.0.iter_mut().map(|from| &mut *from.waiters)
     }
 }
 
 impl<W, D> Drop for ReleasedWaiters<W, D> {
     fn drop(&mut self) {
-        for ReleasedFromQueue { queue, released } in self.0.drain(..) {
+        for ReleasedFromQueue { queue, waiters } in self.0.drain(..) {
             let mut state = queue.state.lock();
-            for released_one in released {
-                state.set(released_one.number, WaiterState::Released(released_one.answer));
+            for released in waiters {
+                if let Some(entry) = state.waiters.get_mut(&released.id) {
+                    entry.state = WaiterState::Finished(released.answer);
+                }
             }
             drop(state);
             queue.condvar.notify_all();
@@ -282,65 +290,54 @@ impl<W, D> Drop for ReleasedWaiters<W, D> {
 }
 
 impl<W, D> Waiter<'_, W, D> {
-    /// Waits until something after `past` was published, or for another reason to stop.
+    /// Waits until an event after `after` is published, or until another reason to stop. A
+    /// notification takes precedence over a deadline that passes at the same moment.
     #[must_use]
     pub fn wait(&self, after: Seq, deadline: Instant) -> Woken<D> {
         let mut state = self.queue.state.lock();
-        state.set(self.number, WaiterState::Waiting(after));
-        self.waiters.waiting.fetch_add(1, Ordering::SeqCst);
-        let mut late = false;
-        let mut claimed = false;
-        let woken = loop {
-            let news = state.last > after;
-            let Some(entry) = state.taken.get_mut(&self.number) else { break Woken::Cancelled };
-            match std::mem::replace(&mut entry.state, WaiterState::Looking) {
-                WaiterState::Released(answer) => {
-                    claimed = true;
-                    break answer.map_or(Woken::Notified, Woken::Answered);
-                }
-                WaiterState::Claimed => {
-                    claimed = true;
-                    entry.state = WaiterState::Claimed;
+        let mut timed_out = false;
+        loop {
+            let notified = state.last_notified > after;
+            let Some(entry) = state.waiters.get_mut(&self.id) else { return Woken::Cancelled };
+            match std::mem::replace(&mut entry.state, WaiterState::Running) {
+                WaiterState::Finished(None) => return Woken::Notified,
+                WaiterState::Finished(Some(answer)) => return Woken::Answered(answer),
+                WaiterState::Released => {
+                    entry.state = WaiterState::Released;
+                    // Without a deadline: the publisher may be writing to this client.
                     self.queue.condvar.wait(&mut state);
                     continue;
                 }
-                WaiterState::Looking | WaiterState::Waiting(_) => {}
+                WaiterState::Running | WaiterState::Waiting(_) => {}
             }
-            if news {
-                break Woken::Notified;
+            if notified {
+                return Woken::Notified;
             } else if entry.cancelled {
-                break Woken::Cancelled;
+                return Woken::Cancelled;
             } else if self.waiters.drained.load(Ordering::SeqCst) {
-                break Woken::Drained;
-            } else if late {
-                break Woken::Deadline;
+                return Woken::Drained;
+            } else if timed_out {
+                return Woken::Deadline;
             }
             entry.state = WaiterState::Waiting(after);
-            late = self.queue.condvar.wait_until(&mut state, deadline).timed_out();
-        };
-        // A claim has been taken off by the ringer, before its answer was seen by anybody.
-        if !claimed {
-            self.waiters.waiting.fetch_sub(1, Ordering::SeqCst);
+            timed_out = self.queue.condvar.wait_until(&mut state, deadline).timed_out();
         }
-        woken
     }
-}
 
-impl<W, D> Waiter<'_, W, D> {
-    /// This seat, for others to see.
+    /// A handle to this waiter for other threads.
     pub fn handle(&self) -> Option<WaiterHandle<W, D>> {
         let state = self.queue.state.lock();
-        let entry = state.taken.get(&self.number)?;
+        let entry = state.waiters.get(&self.id)?;
         let (queue, payload) = (Arc::clone(&self.queue), Arc::clone(&entry.payload));
-        Some(WaiterHandle { queue, number: self.number, payload })
+        Some(WaiterHandle { queue, id: self.id, payload })
     }
 
-    /// Whether somebody found that its holder should not wait any longer: for those who have so
-    /// much to do that they do not wait.
+    /// Whether the waiter was cancelled. [`Waiter::wait`] reports it too; this is for a stream that
+    /// always has events to send and therefore never waits.
     #[must_use]
     pub fn is_cancelled(&self) -> bool {
         let state = self.queue.state.lock();
-        state.taken.get(&self.number).is_none_or(|entry| entry.cancelled)
+        state.waiters.get(&self.id).is_none_or(|entry| entry.cancelled)
     }
 }
 
@@ -348,19 +345,19 @@ impl<W, D> Drop for Waiter<'_, W, D> {
     fn drop(&mut self) {
         let mut index = self.waiters.index.lock();
         let mut state = self.queue.state.lock();
-        state.taken.remove(&self.number);
-        let empty = state.taken.is_empty();
+        state.waiters.remove(&self.id);
+        let is_empty = state.waiters.is_empty();
         drop(state);
-        if empty {
-            index.remove_queue(&self.topics, self.own);
+        if is_empty {
+            index.remove_queue(&self.topics, self.queue_id);
         }
     }
 }
 
 impl<W, D> WaiterHandle<W, D> {
-    /// Ends this seat's wait.
+    /// Ends the waiter's present or next wait with [`Woken::Cancelled`].
     pub fn cancel(&self) {
-        if let Some(entry) = self.queue.state.lock().taken.get_mut(&self.number) {
+        if let Some(entry) = self.queue.state.lock().waiters.get_mut(&self.id) {
             entry.cancelled = true;
         }
         self.queue.wake_all();

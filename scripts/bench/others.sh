@@ -1,46 +1,52 @@
 #!/usr/bin/env bash
-# shellcheck disable=SC2034,SC2154 # `foreign` is for whoever sources this, and `scratch` is theirs.
-# How busy others keep the machine. It is sourced, not run, by scripts that have a directory `scratch`.
+# shellcheck disable=SC2034,SC2154 # The sourcing script reads `others_percent` and sets `scratch`.
+# Measures how busy other programs keep the machine. To be sourced by a script that has set `scratch` to a
+# directory for temporary files.
 #
-#   mark           from here on
-#   tell_others    sets `foreign`: the share of the machine's time since then that others had, in percent
+#   start_watching_others    starts the measurement
+#   measure_others           sets `others_percent`: the share of the machine's CPU time since then that
+#                            other programs took, in percent
 
-# Kernels differ in whether the time of network interrupts is charged to the process that they interrupt, and
-# the loads' own packets make most of it. Where it is not, it must not look like somebody else's work.
-interrupts_apart() {
+# Whether the kernel accounts the time of interrupts separately. A kernel that does not charges it to the
+# interrupted process. Most of it is caused by the load's own packets, so where it is accounted separately
+# it is not counted: it would look like the work of other programs.
+accounts_interrupts_separately() {
     { cat "/boot/config-$(uname -r)" || gzip -dc /proc/config.gz; } 2>/dev/null \
         | grep '^CONFIG_IRQ_TIME_ACCOUNTING=y' >/dev/null
 }
 interrupts=1
-! interrupts_apart || interrupts=0
+! accounts_interrupts_separately || interrupts=0
 
-# Jiffies that the whole machine was busy; time that the host took away counts too.
+# Prints the jiffies in which the whole machine was busy, including those stolen by the hypervisor.
 machine_busy() {
     awk -v interrupts=$interrupts '$1 == "cpu" { print $2 + $3 + $4 + $9 + interrupts * ($7 + $8) }' /proc/stat
 }
 
-# Jiffies of this script and all that it has waited for. `times` must run in this shell, not in a subshell.
+# Prints the jiffies of this script and of the children that it has waited for. It must not run in a
+# subshell: `times` there counts the subshell only.
 own_busy() {
     times >"$scratch/times"
     tr 'ms' '  ' <"$scratch/times" \
         | awk -v hz="$(getconf CLK_TCK)" '{ sum += $1 * 60 + $2 + $3 * 60 + $4 } END { print sum * hz }'
 }
 
-mark() {
-    marked_busy=$(machine_busy)
+start_watching_others() {
+    busy_at_start=$(machine_busy)
     own_busy >"$scratch/own"
-    marked_own=$(cat "$scratch/own")
-    marked_at=$(cut -d ' ' -f 1 /proc/uptime)
+    own_at_start=$(cat "$scratch/own")
+    uptime_at_start=$(cut -d ' ' -f 1 /proc/uptime)
 }
 
-foreign=0
-tell_others() {
+others_percent=0
+measure_others() {
     own_busy >"$scratch/own"
-    foreign=$(awk -v busy="$(machine_busy)" -v busy_then="$marked_busy" -v own="$(cat "$scratch/own")" -v own_then="$marked_own" \
-        -v now="$(cut -d ' ' -f 1 /proc/uptime)" -v then="$marked_at" -v cores="$(nproc)" -v hz="$(getconf CLK_TCK)" \
+    others_percent=$(awk -v busy="$(machine_busy)" -v busy_at_start="$busy_at_start" \
+        -v own="$(cat "$scratch/own")" -v own_at_start="$own_at_start" \
+        -v uptime="$(cut -d ' ' -f 1 /proc/uptime)" -v uptime_at_start="$uptime_at_start" \
+        -v cores="$(nproc)" -v hz="$(getconf CLK_TCK)" \
         'BEGIN {
-            whole = (now - then) * hz * cores
-            foreign = (busy - busy_then) - (own - own_then)
-            printf "%.1f\n", (whole > 0 && foreign > 0) ? 100 * foreign / whole : 0
+            total = (uptime - uptime_at_start) * hz * cores
+            others = (busy - busy_at_start) - (own - own_at_start)
+            printf "%.1f\n", (total > 0 && others > 0) ? 100 * others / total : 0
         }')
 }

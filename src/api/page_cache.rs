@@ -12,6 +12,7 @@ use parking_lot::Mutex;
 
 use super::page::{Lookup, PageKey};
 use crate::limits::{SHARED_PAGE_BYTES, SHARED_PAGES};
+use crate::log::LogVersion;
 
 /// The pages that were rendered last, one for each slot.
 pub struct PageCache {
@@ -20,7 +21,7 @@ pub struct PageCache {
 
 struct CachedPage {
     key: PageKey,
-    version: u64,
+    version: LogVersion,
     /// A response has a `Date`, so it is shared only within that second.
     second: u64,
     found: Lookup,
@@ -73,7 +74,7 @@ impl PageCache {
     }
 
     /// The cached result for this key at this version of the log.
-    pub fn get(&self, key: &PageKey, version: u64) -> Option<Lookup> {
+    pub fn get(&self, key: &PageKey, version: LogVersion) -> Option<Lookup> {
         let second = current_second();
         let slot = self.slot(key).lock();
         let cached = slot.as_ref()?;
@@ -82,7 +83,7 @@ impl PageCache {
     }
 
     /// Caches a result for the next equal request, unless its page is large.
-    pub fn insert(&self, key: &PageKey, version: u64, found: &Lookup) {
+    pub fn insert(&self, key: &PageKey, version: LogVersion, found: &Lookup) {
         if matches!(found, Lookup::Data(page) if page.bytes().len() > SHARED_PAGE_BYTES) {
             return;
         }

@@ -20,8 +20,8 @@ use super::publish_request::PublishRequest;
 use super::receipt::PublishReceipt;
 use crate::http::Response;
 use crate::log::{
-    AppendError, AppendRequest, Appended, Fingerprinter, IdempotencyKey, LogWriter, SharedOutcome,
-    Timestamp, WriteError,
+    AppendError, AppendRequest, Appended, Fingerprinter, IdempotencyKey, KeyId, LogWriter,
+    SharedOutcome, Timestamp, WriteError,
 };
 use crate::metrics::Metrics;
 use crate::names::Name;
@@ -70,12 +70,8 @@ impl EventPublisher {
         let mut outcome = key.as_ref().map(|key| key.outcome.lock());
         let now = Timestamp::read();
         let batch_count = request.is_batch().then_some(count as u32);
-        let append = AppendRequest {
-            topic: &request.topic,
-            events,
-            claim: key.as_ref(),
-            count: batch_count,
-        };
+        let append =
+            AppendRequest { topic: &request.topic, events, key: key.as_ref(), count: batch_count };
         let appended = self.writer.append(append, now);
         let cursor = match appended.map_err(|error| self.write_refused(&error))? {
             Appended::New(cursor) => cursor,
@@ -126,7 +122,7 @@ impl EventPublisher {
             let owner = caller.grant.token.as_ref().map_or("", |token| &token.name);
             let parts = [owner.as_bytes(), request.topic.as_bytes(), key.as_bytes()];
             IdempotencyKey {
-                id: self.fingerprints.of(&parts),
+                id: KeyId(self.fingerprints.of(&parts)),
                 fingerprint: request.fingerprint(&self.fingerprints, body),
                 outcome: Arc::default(),
             }

@@ -127,9 +127,10 @@ impl Api {
             Operation::Trim(topic) => self.publisher.trim(&topic),
             Operation::Stream(query) => Ok(query.into_opening()),
             Operation::Topics(query) => Ok(list_topics(&self.log, &self.waiters, &query)),
-            Operation::Health => {
-                Ok(health(self.publisher.writer.disk(), self.poller.shutdown.is_triggered()))
-            }
+            Operation::Health => Ok(health(
+                self.publisher.writer.storage_status(),
+                self.poller.shutdown.is_triggered(),
+            )),
             Operation::Metrics => Ok(self.metrics_page()),
             Operation::Options(allowed) => Ok(Response::empty().with("Allow", allowed)),
             Operation::Preflight => Ok(access::preflight()),

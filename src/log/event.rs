@@ -1,7 +1,7 @@
-//! One published event, and what a publisher hands in to become one.
+//! One published event, and the content that a publisher sends to create one.
 //!
-//! An [`Event`] never changes, and is shared by all who read it. Its place is its `seq`; its times
-//! are for people, and for its age.
+//! An [`Event`] is immutable and shared by all its readers. Its `seq` is its position in the log;
+//! of its two times, one is shown to people and the other decides its age.
 
 use std::sync::Arc;
 use std::time::{Instant, SystemTime};
@@ -11,12 +11,12 @@ use crate::cursor::Seq;
 use crate::limits::EVENT_OVERHEAD;
 use crate::names::Name;
 
-/// One reading of both clocks. The log reads none itself: whoever calls it says what time it is.
+/// One reading of both clocks. The log reads no clock; its callers pass the time.
 #[derive(Clone, Copy, Debug)]
 pub struct Timestamp {
-    /// For ages and deadlines: never goes back.
+    /// Monotonic, for ages and deadlines.
     pub at: Instant,
-    /// For people: what an event's `time` says.
+    /// Wall clock, for people: the `time` of an event.
     pub wall: SystemTime,
 }
 
@@ -28,55 +28,61 @@ impl Timestamp {
     }
 }
 
-/// How an event's bytes are shown in JSON.
+/// How JSON shows an event's body.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Hash)]
 pub enum BodyKind {
-    /// Checked JSON: shown as that value.
+    /// Validated JSON: as that value.
     Json,
-    /// UTF-8: shown as a string.
+    /// UTF-8: as a string.
     Text,
-    /// Anything else: shown as base64.
+    /// Any other bytes: as base64.
     Binary,
 }
 
-/// What a publisher hands in.
+/// What a publisher sends: an event without its position and times.
 #[derive(Clone, Debug)]
 pub struct EventContent {
     pub event_type: Option<Name>,
     pub kind: BodyKind,
-    /// Kept when the bytes are neither plain JSON nor plain text.
+    /// Stored only if the body is neither plain JSON nor plain text.
     pub content_type: Option<Box<str>>,
     pub body: Box<[u8]>,
 }
 
-/// One event of the log. Never changes.
+/// An event in the log.
 #[derive(Debug)]
 pub struct Event {
     /// Position in the whole log.
     pub seq: Seq,
-    /// When it was appended, for people.
+    /// When the event was appended, by the wall clock.
     pub time: SystemTime,
-    /// When it was appended, for ages.
+    /// When the event was appended, by the monotonic clock.
     pub at: Instant,
     pub(super) meta: Arc<TopicMeta>,
     pub content: EventContent,
 }
 
 impl Event {
-    /// The topic it was published to.
+    /// The topic to which the event was published.
     #[must_use]
     pub fn topic(&self) -> &Name {
         &self.meta.name
     }
 
-    /// What it counts against the byte budget.
+    /// Bytes that the event counts against the log's byte budget; see [`event_cost`].
     #[must_use]
     pub fn cost(&self) -> u64 {
         event_cost(&self.content)
     }
 }
 
-/// What an event with this content counts against the byte budget.
+/// Events that a change removed from the log. The caller of each change passes this list and drops
+/// it after the log's lock is released: freeing thousands of events takes time, in which no reader
+/// should have to wait. A store also reads from it which events its segments no longer need.
+pub type TrimmedEvents = Vec<Arc<Event>>;
+
+/// Bytes that an event with this content counts against `--retain-bytes`: body, type and content
+/// type, plus a constant for what else an event occupies in memory.
 #[must_use]
 pub fn event_cost(content: &EventContent) -> u64 {
     let event_type = content.event_type.as_ref().map_or(0, |event_type| event_type.len());

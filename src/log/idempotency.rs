@@ -1,10 +1,10 @@
-//! Idempotency keys: what was published under which key, so that a retry is not a second event.
+//! Idempotency keys: which publish used which key, so that a retry does not publish again.
 //!
-//! A publisher whose answer got lost has to try again, and must not double the event by that. A key
-//! is looked up and taken under the log's lock, together with the append: of two tries at the same
-//! time one is the first, and the other waits for its outcome. `IdempotencyTable` and contents are remembered as
-//! 128-bit fingerprints, so that a key costs the same however long it is; they go after ten
-//! minutes, or when there are too many, oldest first.
+//! A publisher that lost the response must retry, and the retry must not append the events twice. A
+//! key is looked up and inserted under the log's lock, together with the append: of two concurrent
+//! publishes under one key, one is first and the other waits for its outcome. Keys and contents are
+//! stored as 128-bit fingerprints, so a key costs the same however long it is. They expire after
+//! [`KEY_AGE`], or earlier, oldest first, if there are more than [`KEYS`].
 
 use std::collections::{HashMap, VecDeque};
 use std::hash::Hasher as _;
@@ -17,18 +17,23 @@ use siphasher::sip128::{Hasher128 as _, SipHasher24};
 use crate::cursor::random_bytes;
 use crate::limits::{KEY_AGE, KEYS};
 
-/// What a publish was answered with. Empty until that is known; the publisher holds the lock until
-/// its answer is complete, so a repeat that locks it waits for that.
+/// The outcome of a publish, from which its response is made; `None` until it is known. The first
+/// publisher holds the lock until its response is complete, so a repeat that locks it waits for
+/// that.
 ///
-/// Lock order: the publisher's own outcome before all else. Nobody waits for somebody else's
-/// outcome while holding any lock.
+/// Lock order: a publisher locks its own outcome before every other lock. No thread waits for
+/// another publisher's outcome while it holds any lock.
 pub type SharedOutcome<T> = Arc<Mutex<Option<T>>>;
 
-/// A publish's claim to a key.
+/// Identifies an idempotency key: the fingerprint of the key, its topic and its owner. A type of
+/// its own, so that it cannot be swapped with the fingerprint of what is published.
+#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
+pub struct KeyId(pub u128);
+
+/// The key of one publish, and where its outcome will be stored.
 pub struct IdempotencyKey<T> {
-    /// Identifies key and topic: 128 bits that only who knows the log's secret can compute.
-    pub id: u128,
-    /// Identifies what is published, likewise.
+    pub id: KeyId,
+    /// Fingerprint of what is published.
     pub fingerprint: u128,
     pub outcome: SharedOutcome<T>,
 }
@@ -39,26 +44,27 @@ impl<T> Clone for IdempotencyKey<T> {
     }
 }
 
-/// Makes the 128-bit identities: `SipHash` with a secret, so that nobody can make two publishes
-/// look alike. A store keeps the secret, and so a key means the same after a restart.
+/// Computes 128-bit fingerprints: `SipHash` with a secret, so that no client can construct two
+/// publishes with the same fingerprint. A store keeps the secret, so its keys stay valid after a
+/// restart.
 #[derive(Clone, Copy)]
 pub struct Fingerprinter(pub u128);
 
 impl Fingerprinter {
-    /// With a secret of its own.
+    /// A fingerprinter with a new, random secret.
     ///
     /// # Errors
-    /// When the operating system has no random bytes to give.
+    /// The operating system provides no random bytes.
     pub fn random() -> std::io::Result<Fingerprinter> {
         Ok(Fingerprinter(u128::from_le_bytes(random_bytes()?)))
     }
 
-    /// The identity of these parts in this order.
+    /// The fingerprint of these parts in this order.
     #[must_use]
     pub fn of(&self, parts: &[&[u8]]) -> u128 {
         let mut hasher = SipHasher24::new_with_key(&self.0.to_le_bytes());
         for part in parts {
-            // The length keeps parts apart.
+            // With the lengths, ["ab", "c"] and ["a", "bc"] differ.
             hasher.write(&(part.len() as u64).to_le_bytes());
             hasher.write(part);
         }
@@ -66,71 +72,76 @@ impl Fingerprinter {
     }
 }
 
-/// What is known of a claim's key.
+/// What the table knows of a key.
 pub enum KeyLookup<T> {
-    /// Nothing: it may be taken.
+    /// The key is unused.
     New,
-    /// The same was published before.
+    /// The same content was published under this key.
     Duplicate(SharedOutcome<T>),
-    /// Something else was published under this key.
+    /// Other content was published under this key.
     Conflict,
 }
 
-/// The keys of the last ten minutes, at most [`KEYS`].
+/// The keys of the last [`KEY_AGE`], at most [`KEYS`].
 pub struct IdempotencyTable<T> {
-    known: HashMap<u128, (u128, SharedOutcome<T>)>,
-    /// Oldest first.
-    order: VecDeque<(Instant, u128)>,
+    entries: HashMap<KeyId, KeyEntry<T>>,
+    /// When each key was inserted, oldest first.
+    insertions: VecDeque<(Instant, KeyId)>,
     evicted: u64,
+}
+
+struct KeyEntry<T> {
+    fingerprint: u128,
+    outcome: SharedOutcome<T>,
 }
 
 impl<T> Default for IdempotencyTable<T> {
     fn default() -> IdempotencyTable<T> {
-        IdempotencyTable { known: HashMap::new(), order: VecDeque::new(), evicted: 0 }
+        IdempotencyTable { entries: HashMap::new(), insertions: VecDeque::new(), evicted: 0 }
     }
 }
 
 impl<T> IdempotencyTable<T> {
     pub fn len(&self) -> usize {
-        self.known.len()
+        self.entries.len()
     }
 
-    /// `IdempotencyTable` that had to go before their time.
+    /// Number of keys that were dropped before they expired.
     pub fn evicted(&self) -> u64 {
         self.evicted
     }
 
-    /// Looks a claim's key up.
-    pub fn look_up(&mut self, claim: &IdempotencyKey<T>, now: Instant) -> KeyLookup<T> {
+    /// Looks a key up, after dropping expired keys.
+    pub fn look_up(&mut self, key: &IdempotencyKey<T>, now: Instant) -> KeyLookup<T> {
         self.expire(now);
-        match self.known.get(&claim.id) {
+        match self.entries.get(&key.id) {
             None => KeyLookup::New,
-            Some((print, _)) if *print != claim.fingerprint => KeyLookup::Conflict,
-            Some((_, outcome)) => KeyLookup::Duplicate(Arc::clone(outcome)),
+            Some(entry) if entry.fingerprint != key.fingerprint => KeyLookup::Conflict,
+            Some(entry) => KeyLookup::Duplicate(Arc::clone(&entry.outcome)),
         }
     }
 
-    /// Takes a key that is not known.
-    pub fn take(&mut self, claim: &IdempotencyKey<T>, now: Instant) {
-        if self.known.len() >= KEYS {
+    /// Inserts a new key; evicts the oldest if the table is full.
+    pub fn insert(&mut self, key: &IdempotencyKey<T>, now: Instant) {
+        if self.entries.len() >= KEYS {
             self.evicted += 1;
             self.drop_oldest();
         }
-        let entry = (claim.fingerprint, Arc::clone(&claim.outcome));
-        self.known.insert(claim.id, entry);
-        self.order.push_back((now, claim.id));
+        let outcome = Arc::clone(&key.outcome);
+        self.entries.insert(key.id, KeyEntry { fingerprint: key.fingerprint, outcome });
+        self.insertions.push_back((now, key.id));
     }
 
-    /// Forgets what is older than ten minutes.
+    /// Drops expired keys.
     pub fn expire(&mut self, now: Instant) {
-        while self.order.front().is_some_and(|(at, _)| now.duration_since(*at) >= KEY_AGE) {
+        while self.insertions.front().is_some_and(|(at, _)| now.duration_since(*at) >= KEY_AGE) {
             self.drop_oldest();
         }
     }
 
     fn drop_oldest(&mut self) {
-        if let Some((_, id)) = self.order.pop_front() {
-            self.known.remove(&id);
+        if let Some((_, id)) = self.insertions.pop_front() {
+            self.entries.remove(&id);
         }
     }
 }

@@ -1,27 +1,27 @@
-//! What is known of all topics together: how much they have, which of them has the oldest event,
-//! and which have none.
+//! What the log keeps about all topics together, so that no publish has to scan them: totals, which
+//! topic has the oldest event, and which topics are empty.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Instant;
 
-use super::event::Event;
+use super::event::{Event, TrimmedEvents};
 use super::topic::Topic;
 use super::trims::TrimHistory;
 use crate::cursor::Seq;
 use crate::names::Name;
 
-/// The books of a log.
+/// Indexes and totals over all topics.
 #[derive(Default)]
 pub struct LogIndex {
-    /// Each topic that has events, by a seq that its oldest has or had. A trim that leaves it some
-    /// changes nothing here: whoever looks for the oldest event of the log brings up to date what
-    /// is first.
-    pub listed: BTreeMap<Seq, Name>,
-    /// When the event was appended that was found to be the oldest of the log the last time.
+    /// Each topic that has events, under the seq of an event that is or was its oldest. A trim
+    /// changes nothing here unless it empties the topic: the search for the log's oldest event
+    /// corrects the first entry when it is out of date.
+    pub by_oldest: BTreeMap<Seq, Name>,
+    /// When the log's oldest event was appended, as of the last search for it.
     pub oldest_at: Option<Instant>,
-    /// Last trimmed seq of each topic that has none: its first entry is forgotten first, because
-    /// the fewest cursors are behind it.
+    /// Each empty topic, under its last trimmed seq. The first entry is forgotten first, because
+    /// the fewest cursors are before its seq.
     pub empty: BTreeMap<Seq, Name>,
     pub trims: TrimHistory,
     pub events: u64,
@@ -29,33 +29,33 @@ pub struct LogIndex {
 }
 
 impl LogIndex {
-    /// Takes in a topic's newest event.
-    pub fn take_in(&mut self, topic: &mut Topic, event: Event) {
+    /// Appends an event to a topic.
+    pub fn push(&mut self, topic: &mut Topic, event: Event) {
         self.events += 1;
         self.bytes += event.cost();
         topic.push(Arc::new(event));
         if topic.len() == 1 {
             self.empty.remove(&topic.last_trim.seq);
-            self.list(topic);
+            self.insert_by_oldest(topic);
         }
     }
 
-    /// Lists a topic by its oldest event.
-    pub fn list(&mut self, topic: &mut Topic) {
+    /// Indexes a topic under its oldest event.
+    pub fn insert_by_oldest(&mut self, topic: &mut Topic) {
         if let Some(seq) = topic.oldest() {
-            self.listed.insert(seq, topic.meta.name.clone());
-            topic.listed = seq;
+            self.by_oldest.insert(seq, topic.meta.name.clone());
+            topic.index_key = seq;
         }
     }
 
-    /// `TrimHistory` a topic's oldest event, if it has one.
-    pub fn trim(&mut self, topic: &mut Topic, trimmed: &mut Vec<Arc<Event>>) -> bool {
+    /// Trims a topic's oldest event. False if the topic is empty.
+    pub fn trim_oldest(&mut self, topic: &mut Topic, trimmed: &mut TrimmedEvents) -> bool {
         let Some(event) = topic.pop_oldest() else { return false };
         self.events -= 1;
         self.bytes -= event.cost();
-        topic.last_trim = self.trims.note(event.seq, &topic.meta);
+        topic.last_trim = self.trims.record(event.seq, &topic.meta);
         if topic.len() == 0 {
-            self.listed.remove(&topic.listed);
+            self.by_oldest.remove(&topic.index_key);
             self.empty.insert(event.seq, topic.meta.name.clone());
         }
         trimmed.push(event);

@@ -1,100 +1,61 @@
-//! The event log: one number line for all topics, under one lock.
+//! The event log: all topics share one sequence of seqs, and one lock guards them.
 //!
-//! It promises that a reader who follows `next` sees every kept event of its topics once, in seq
-//! order, and is told exactly when one was trimmed before it could. It knows no sockets and no
-//! clock (callers pass [`Timestamp`]) and wakes nobody: that is [`crate::waiters`]'s.
+//! A reader that follows the `next` cursor sees every kept event of its topics once, in seq order.
+//! If events were trimmed before it could read them, its next read reports the gap, once. The log
+//! knows no sockets and no clock (callers pass a [`Timestamp`]), and it wakes no thread:
+//! [`crate::waiters`] does that.
 //!
-//! *Lock.* `Log::state` guards everything here. Nothing is rendered, and no input or output done,
-//! while it is held. It comes after an idempotency key's outcome and before nothing.
+//! Only this file takes the log's lock. The modules that it lists are plain data structures for one
+//! thread at a time; each uses only those before it.
+//!
+//! *Lock.* `Log::guarded` guards everything here. No input or output happens and nothing is
+//! rendered while it is held. A publisher may hold its idempotency key's outcome when it takes this
+//! lock; no other lock is taken under it.
 
-mod index;
+mod trims;
 mod event;
-mod idempotency;
-mod writer;
+mod topic;
+mod index;
+mod state;
 mod read;
 mod restore;
-mod topic;
-mod trims;
+mod idempotency;
+mod writer;
 
-use std::collections::BTreeMap;
-use std::sync::Arc;
+use std::ops::{Deref, DerefMut};
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::time::{Duration, Instant};
+use std::time::{Duration, Instant, SystemTime};
 
 use parking_lot::{Mutex, MutexGuard};
 
-pub use event::{BodyKind, Event, EventContent, Timestamp, event_cost};
-pub use idempotency::{Fingerprinter, IdempotencyKey, SharedOutcome};
-pub use read::{Gap, GapPolicy, GapReason, LogSlice, ReadRequest};
-pub use restore::{AppendPlan, LogSnapshot, TopicTrims};
+pub use event::{BodyKind, Event, EventContent, Timestamp, TrimmedEvents, event_cost};
+pub use idempotency::{Fingerprinter, IdempotencyKey, KeyId, SharedOutcome};
+pub use read::{Gap, GapPolicy, GapReason, LogSlice, LogVersion, ReadRequest};
+pub use restore::{LogSnapshot, TopicTrims};
+pub use state::{AppendError, Retention, TopicStatus};
 pub use trims::LastTrim;
-pub use writer::{AppendRequest, LogWriter, StorageStatus, WriteError};
+pub use writer::{AppendPlan, AppendRequest, Appended, LogWriter, StorageStatus, WriteError};
 
 use crate::cursor::{Cursor, Epoch, Seq, Since, TrimCount};
+use crate::metrics::MetricsText;
 use crate::names::Name;
 use idempotency::{IdempotencyTable, KeyLookup};
-use index::LogIndex;
-use topic::Topic;
-use trims::TopicMeta;
+use state::LogState;
 
-/// How much is kept.
-#[derive(Clone, Copy, Debug)]
-pub struct Retention {
-    /// Events per topic.
-    pub events: usize,
-    /// Age of an event.
-    pub age: Duration,
-    /// Bytes in all topics together, as [`Event::cost`] counts them.
-    pub bytes: u64,
-    /// Topics.
-    pub topics: usize,
-}
-
-/// The log. `T` is what a publish is answered with, kept for repeats of its key.
+/// The log, as all threads share it. `T` is the outcome of a publish, stored for repeats of its
+/// idempotency key.
 pub struct Log<T> {
-    state: Mutex<(LogState, IdempotencyTable<T>)>,
+    guarded: Mutex<Guarded<T>>,
     version: AtomicU64,
     retention: Retention,
 }
 
-struct LogState {
-    epoch: Epoch,
-    /// The seq given out last.
-    head: Seq,
-    topics: BTreeMap<Name, Topic>,
-    /// Stands for every topic that was forgotten: the highest of each.
-    forgotten: LastTrim,
-    index: LogIndex,
+struct Guarded<T> {
+    log: LogState,
+    keys: IdempotencyTable<T>,
 }
 
-/// What became of a publish.
-pub enum Appended<T> {
-    /// It is in the log; this is the cursor of its last event.
-    New(Cursor),
-    /// The same was published before under its key.
-    Duplicate(SharedOutcome<T>),
-}
-
-/// Why a publish was refused by the log.
-#[derive(Debug, PartialEq, Eq)]
-pub enum AppendError {
-    /// Its key was used for something else.
-    KeyReused,
-    /// It would make one topic too many.
-    TooManyTopics,
-}
-
-/// One topic, for lists.
-#[derive(Debug)]
-pub struct TopicStatus {
-    pub topic: Name,
-    pub events: u64,
-    pub bytes: u64,
-    pub oldest: Option<Seq>,
-    pub newest: Option<Seq>,
-}
-
-/// `LogTotals`, for metrics.
+/// Totals over all topics, for metrics.
 #[derive(Debug, Default)]
 pub struct LogTotals {
     pub topics: usize,
@@ -106,17 +67,21 @@ pub struct LogTotals {
     pub keys_evicted: u64,
 }
 
-/// The log's lock. A panic while it is held would leave a state that nobody may trust, and
-/// `parking_lot` does not poison: the process ends instead.
-struct LockedLog<'a, T>(MutexGuard<'a, (LogState, IdempotencyTable<T>)>);
+/// The log's lock, held. A panic while it is held leaves a state that may be inconsistent, and
+/// `parking_lot` does not poison a mutex: the process aborts instead.
+struct LockedLog<'a, T>(MutexGuard<'a, Guarded<T>>);
 
-impl<T> LockedLog<'_, T> {
-    fn log(&mut self) -> &mut LogState {
-        &mut self.0.0
+impl<T> Deref for LockedLog<'_, T> {
+    type Target = Guarded<T>;
+
+    fn deref(&self) -> &Guarded<T> {
+        &self.0
     }
+}
 
-    fn keys(&mut self) -> &mut IdempotencyTable<T> {
-        &mut self.0.1
+impl<T> DerefMut for LockedLog<'_, T> {
+    fn deref_mut(&mut self) -> &mut Guarded<T> {
+        &mut self.0
     }
 }
 
@@ -128,244 +93,246 @@ impl<T> Drop for LockedLog<'_, T> {
     }
 }
 
+/// What publishers, readers and metrics use.
 impl<T> Log<T> {
     #[must_use]
     pub fn new(epoch: Epoch, retention: Retention) -> Log<T> {
-        Log {
-            state: Mutex::new((LogState::new(epoch), IdempotencyTable::default())),
-            version: AtomicU64::new(0),
-            retention,
-        }
+        Log::with_state(LogState::new(epoch), retention)
+    }
+
+    fn with_state(log: LogState, retention: Retention) -> Log<T> {
+        let guarded = Mutex::new(Guarded { log, keys: IdempotencyTable::default() });
+        Log { guarded, version: AtomicU64::new(0), retention }
     }
 
     fn lock(&self) -> LockedLog<'_, T> {
-        LockedLog(self.state.lock())
+        LockedLog(self.guarded.lock())
     }
 
-    /// Rises with every change. What was read at a version is still true while it stands.
-    pub fn version(&self) -> u64 {
-        self.version.load(Ordering::Acquire)
+    /// The version increases with every change: what was read at a version is true while the
+    /// version stays the same.
+    pub fn version(&self) -> LogVersion {
+        LogVersion::new(self.version.load(Ordering::Acquire))
     }
 
-    /// Called under the lock, so that a reader who holds it reads what belongs together.
-    fn changed_if(&self, changed: bool, _: &LockedLog<'_, T>) {
+    /// Takes the lock as proof that it is held: a reader under the lock then gets the version that
+    /// belongs to what it reads.
+    fn bump_version_if(&self, changed: bool, _: &LockedLog<'_, T>) {
         if changed {
             let version = self.version.load(Ordering::Relaxed);
             self.version.store(version + 1, Ordering::Release);
         }
     }
 
-    /// Appends the drafts with consecutive seqs, all or none, and trims what retention no longer
-    /// holds.
+    /// Appends events with consecutive seqs, all or none, and trims what retention no longer
+    /// allows. Events that were trimmed are added to `trimmed`, also after an error.
     ///
     /// # Errors
-    /// When the key was used for something else, or there are too many topics.
+    /// The key was used for another publish, or there are too many topics.
     pub fn append(
         &self,
         topic: &Name,
         events: Vec<EventContent>,
-        claim: Option<&IdempotencyKey<T>>,
+        key: Option<&IdempotencyKey<T>>,
         now: Timestamp,
-    ) -> Result<Appended<T>, AppendError> {
-        // A topic that is full lets go of as many as it gets.
-        let mut trimmed = Vec::with_capacity(events.len());
-        self.append_noting(topic, events, claim, now, &mut trimmed)
-    }
-
-    /// The same; puts what was trimmed into `trimmed`, so that it is freed after the lock is given
-    /// back.
-    ///
-    /// # Errors
-    /// As above.
-    pub fn append_noting(
-        &self,
-        topic: &Name,
-        events: Vec<EventContent>,
-        claim: Option<&IdempotencyKey<T>>,
-        now: Timestamp,
-        trimmed: &mut Vec<Arc<Event>>,
+        trimmed: &mut TrimmedEvents,
     ) -> Result<Appended<T>, AppendError> {
         let mut locked = self.lock();
-        if let Some(claim) = claim {
-            match locked.keys().look_up(claim, now.at) {
+        if let Some(key) = key {
+            match locked.keys.look_up(key, now.at) {
                 KeyLookup::New => {}
                 KeyLookup::Duplicate(outcome) => return Ok(Appended::Duplicate(outcome)),
                 KeyLookup::Conflict => return Err(AppendError::KeyReused),
             }
         }
-        let appended = locked.log().append(topic, events, now, &self.retention, trimmed);
+        let appended = locked.log.append(topic, events, now, &self.retention, trimmed);
         if appended.is_ok() {
-            if let Some(claim) = claim {
-                locked.keys().take(claim, now.at);
+            if let Some(key) = key {
+                locked.keys.insert(key, now.at);
             }
         }
-        // A publish that is refused may have trimmed all the same.
-        self.changed_if(appended.is_ok() || !trimmed.is_empty(), &locked);
+        // A rejected publish may have trimmed expired events.
+        self.bump_version_if(appended.is_ok() || !trimmed.is_empty(), &locked);
         appended.map(Appended::New)
     }
 
-    /// Reads one slice at one instant.
+    /// Reads events at one instant.
     ///
     /// # Errors
-    /// When events after the cursor are gone and the reader did not ask to skip that.
-    pub fn read(&self, ask: &ReadRequest<'_>, since: Since) -> Result<LogSlice, Gap> {
-        self.lock().log().read(ask, since, self.version())
+    /// The reader cannot continue from its cursor, and did not request [`GapPolicy::Skip`].
+    pub fn read(&self, request: &ReadRequest<'_>, since: Since) -> Result<LogSlice, Gap> {
+        let locked = self.lock();
+        locked.log.read(request, since, self.version())
     }
 
-    /// `TrimHistory` everything in a topic.
-    pub fn trim(&self, topic: &Name) {
-        self.trim_noting(topic, &mut Vec::new());
-    }
-
-    /// The same; puts what was trimmed into `trimmed`.
-    pub fn trim_noting(&self, topic: &Name, trimmed: &mut Vec<Arc<Event>>) {
+    /// Trims every event of a topic.
+    pub fn trim(&self, topic: &Name, trimmed: &mut TrimmedEvents) {
         let mut locked = self.lock();
-        while locked.log().trim_oldest_of(topic, trimmed) {}
-        self.changed_if(!trimmed.is_empty(), &locked);
+        while locked.log.trim_oldest_of(topic, trimmed) {}
+        self.bump_version_if(!trimmed.is_empty(), &locked);
     }
 
-    /// `TrimHistory` what is too old, and forgets old keys.
+    /// Trims expired events and drops expired keys.
     pub fn expire(&self, now: Instant) {
-        let mut trimmed = Vec::new();
+        // Declared before the lock, so that the events are freed after it is released.
+        let mut trimmed = TrimmedEvents::new();
         let mut locked = self.lock();
-        locked.keys().expire(now);
-        locked.log().trim_aged(now, self.retention.age, &mut trimmed);
-        self.changed_if(!trimmed.is_empty(), &locked);
+        locked.keys.expire(now);
+        locked.log.trim_expired(now, self.retention.age, &mut trimmed);
+        self.bump_version_if(!trimmed.is_empty(), &locked);
     }
 
-    /// Topics whose names begin with `prefix` and come after `after`, in name order, and the
-    /// cursor of the newest event.
+    /// The cursor of the newest event.
+    pub fn head(&self) -> Cursor {
+        self.lock().log.head_cursor()
+    }
+
+    /// At most `limit` topics whose names begin with `prefix` and come after `after`, in name
+    /// order, and the cursor of the newest event.
     pub fn topics(&self, prefix: &str, after: &str, limit: usize) -> (Vec<TopicStatus>, Cursor) {
-        let mut locked = self.lock();
-        let log = locked.log();
-        let list = log
-            .with_prefix(prefix)
-            .filter(|topic| *topic.meta.name > *after)
-            .take(limit)
-            .map(|topic| TopicStatus {
-                topic: topic.meta.name.clone(),
-                events: topic.len() as u64,
-                bytes: topic.bytes(),
-                oldest: topic.oldest(),
-                newest: topic.newest(),
-            })
-            .collect();
-        (list, log.at(log.head))
+        let locked = self.lock();
+        (locked.log.list_topics(prefix, after, limit), locked.log.head_cursor())
     }
 
     pub fn totals(&self) -> LogTotals {
-        let mut locked = self.lock();
-        let (keys, keys_evicted) = (locked.keys().len(), locked.keys().evicted());
-        let log = locked.log();
+        let locked = self.lock();
+        let Guarded { log, keys } = &*locked;
         LogTotals {
             topics: log.topics.len(),
             events: log.index.events,
             bytes: log.index.bytes,
             head: log.head,
             trimmed: log.index.trims.total(),
-            keys,
-            keys_evicted,
+            keys: keys.len(),
+            keys_evicted: keys.evicted(),
         }
     }
 }
 
-impl LogState {
-    fn new(epoch: Epoch) -> LogState {
-        LogState {
-            epoch,
-            head: Seq::ZERO,
-            topics: BTreeMap::new(),
-            forgotten: LastTrim::default(),
-            index: LogIndex::default(),
-        }
-    }
-
-    fn at(&self, seq: Seq) -> Cursor {
-        Cursor { epoch: self.epoch, seq, trims_seen: None }
-    }
-
-    fn append(
-        &mut self,
+/// What a store uses in addition.
+impl<T> Log<T> {
+    /// What an append would do if there were `additional_topics` more.
+    pub fn plan(
+        &self,
         topic: &Name,
-        events: Vec<EventContent>,
-        now: Timestamp,
-        retention: &Retention,
-        trimmed: &mut Vec<Arc<Event>>,
-    ) -> Result<Cursor, AppendError> {
-        self.trim_aged(now.at, retention.age, trimmed);
-        self.make(topic, retention.topics)?;
-        let Some(place) = self.topics.get_mut(topic) else {
-            return Err(AppendError::TooManyTopics);
-        };
-        for content in events {
-            self.head = self.head.next();
-            let event = Event {
-                seq: self.head,
-                time: now.wall,
-                at: now.at,
-                meta: Arc::clone(&place.meta),
-                content,
-            };
-            self.index.take_in(place, event);
-        }
-        while place.len() > retention.events && self.index.trim(place, trimmed) {}
-        self.trim_to_bytes(retention.bytes, trimmed);
-        Ok(self.at(self.head))
-    }
-
-    /// Makes the topic unless it is there, forgetting an empty one for it if need be.
-    fn make(&mut self, topic: &Name, most: usize) -> Result<(), AppendError> {
-        if self.topics.contains_key(topic) {
-            return Ok(());
-        }
-        if self.topics.len() >= most {
-            let (_, name) = self.index.empty.pop_first().ok_or(AppendError::TooManyTopics)?;
-            if let Some(gone) = self.topics.remove(&name) {
-                self.forgotten.seq = self.forgotten.seq.max(gone.last_trim.seq);
-                self.forgotten.number = self.forgotten.number.max(gone.last_trim.number);
+        key: Option<&IdempotencyKey<T>>,
+        now: Instant,
+        additional_topics: usize,
+    ) -> AppendPlan<T> {
+        let mut locked = self.lock();
+        if let Some(key) = key {
+            match locked.keys.look_up(key, now) {
+                KeyLookup::New => {}
+                KeyLookup::Duplicate(outcome) => return AppendPlan::Duplicate(outcome),
+                KeyLookup::Conflict => return AppendPlan::KeyReused,
             }
         }
-        // It may be one that was forgotten: then whatever that had lost, it has lost.
-        let meta = TopicMeta::new(topic.clone(), self.forgotten.seq);
-        self.topics.insert(topic.clone(), Topic::new(meta, self.forgotten));
+        let log = &locked.log;
+        if log.topics.contains_key(topic) {
+            AppendPlan::Append
+        } else if log.topics.len() + additional_topics < self.retention.topics {
+            AppendPlan::CreateTopic
+        } else if log.index.empty.is_empty() {
+            AppendPlan::TooManyTopics
+        } else {
+            AppendPlan::ReplaceEmptyTopic
+        }
+    }
+
+    /// Whether a topic has events.
+    pub fn has_events(&self, topic: &Name) -> bool {
+        self.lock().log.topics.get(topic).is_some_and(|topic| topic.len() > 0)
+    }
+
+    /// The newest event of at least this age, if there is one.
+    pub fn expired_through(&self, now: Instant, age: Duration) -> Option<Seq> {
+        self.lock().log.expired_through(now, age)
+    }
+
+    /// Trims every event up to this seq.
+    pub fn trim_through(&self, seq: Seq, trimmed: &mut TrimmedEvents) {
+        let mut locked = self.lock();
+        locked.log.trim_through(seq, trimmed);
+        self.bump_version_if(!trimmed.is_empty(), &locked);
+    }
+
+    /// The log's state except for its events and keys.
+    pub fn snapshot(&self) -> LogSnapshot {
+        self.lock().log.snapshot()
+    }
+
+    /// A log with the state of a snapshot, without events.
+    #[must_use]
+    pub fn restored(epoch: Epoch, retention: Retention, snapshot: &LogSnapshot) -> Log<T> {
+        Log::with_state(LogState::restored(epoch, snapshot), retention)
+    }
+
+    /// Adds an event that is older than the snapshot; call it in seq order. Returns false if the
+    /// event had been trimmed by then.
+    pub fn load(
+        &self,
+        topic: &Name,
+        seq: Seq,
+        time: SystemTime,
+        at: Instant,
+        content: EventContent,
+    ) -> bool {
+        self.lock().log.load(topic, seq, time, at, content)
+    }
+
+    /// Call this after the last [`Log::load`], before any other change.
+    pub fn finish_loading(&self) {
+        self.lock().log.finish_loading();
+    }
+
+    /// Inserts a key that an earlier run of the program used, unless it is known already.
+    pub fn load_key(&self, key: &IdempotencyKey<T>, at: Instant) {
+        let mut locked = self.lock();
+        if matches!(locked.keys.look_up(key, at), KeyLookup::New) {
+            locked.keys.insert(key, at);
+        }
+    }
+
+    /// Gives a restored log the epoch and the retention of this run, and trims what the retention
+    /// does not allow; expired events are trimmed later, like all others.
+    pub fn reconfigure(&mut self, epoch: Epoch, retention: Retention, trimmed: &mut TrimmedEvents) {
+        self.retention = retention;
+        let mut locked = self.lock();
+        locked.log.epoch = epoch;
+        locked.log.trim_to_retention(&retention, trimmed);
+    }
+}
+
+impl<T: Send> LogWriter<T> for Log<T> {
+    fn append(
+        &self,
+        request: AppendRequest<'_, T>,
+        now: Timestamp,
+    ) -> Result<Appended<T>, WriteError> {
+        let AppendRequest { topic, events, key, .. } = request;
+        // A full topic trims as many events as it receives.
+        let mut trimmed = TrimmedEvents::with_capacity(events.len());
+        self.append(topic, events, key, now, &mut trimmed).map_err(WriteError::Rejected)
+    }
+
+    fn trim(&self, topic: &Name) -> Result<(), WriteError> {
+        self.trim(topic, &mut TrimmedEvents::new());
         Ok(())
     }
 
-    fn trim_aged(&mut self, now: Instant, age: Duration, trimmed: &mut Vec<Arc<Event>>) {
-        let is_aged = |at| now.saturating_duration_since(at) >= age;
-        // In the order of the log, which is that of their ages.
-        while self.index.oldest_at.is_none_or(is_aged) {
-            let Some(oldest) = self.oldest() else { return };
-            self.index.oldest_at = Some(oldest.at);
-            if is_aged(oldest.at) {
-                self.trim_oldest_of(oldest.topic(), trimmed);
-            }
-        }
+    fn expire(&self, now: Instant) {
+        self.expire(now);
     }
 
-    fn trim_to_bytes(&mut self, most: u64, trimmed: &mut Vec<Arc<Event>>) {
-        while self.index.bytes > most {
-            let Some(oldest) = self.oldest() else { return };
-            self.trim_oldest_of(oldest.topic(), trimmed);
-        }
+    fn render(&self, _: &mut MetricsText) {}
+
+    fn storage_status(&self) -> StorageStatus {
+        StorageStatus::None
     }
 
-    /// The oldest event of the whole log.
-    fn oldest(&mut self) -> Option<Arc<Event>> {
-        loop {
-            let first = self.index.listed.first_entry()?;
-            let topic = self.topics.get_mut(first.get())?;
-            let oldest = topic.get(0)?;
-            if oldest.seq == *first.key() {
-                return Some(Arc::clone(oldest));
-            }
-            first.remove();
-            self.index.list(topic);
-        }
+    fn is_durable(&self) -> bool {
+        false
     }
 
-    fn trim_oldest_of(&mut self, name: &Name, trimmed: &mut Vec<Arc<Event>>) -> bool {
-        let topic = self.topics.get_mut(name);
-        topic.is_some_and(|topic| self.index.trim(topic, trimmed))
-    }
+    fn close(&self) {}
 }

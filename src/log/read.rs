@@ -1,55 +1,56 @@
-//! Reading the log: the gap test, the merge of several topics, and what the next cursor is.
+//! Reading the log: the gap test, the merge of several topics, and the next cursor.
 //!
-//! A [`LogSlice`] is what stands after a cursor, read at one instant. From it follows all that an
-//! answer says: the events, which are merged from the topics in seq order; how many more there are;
-//! and the next cursor, which stands past everything that was looked at, also past what was of no
-//! interest, so that it never grows old by other topics' traffic. The gap test never misses a loss,
-//! and tells of none that was not, except where a whole topic was forgotten.
+//! A [`LogSlice`] is what follows a cursor, read at one instant. A response is made from it alone:
+//! the events, merged from the topics in seq order; how many more there are; and the next cursor.
+//! That cursor is past everything that was read, also past events that the request does not match,
+//! so the traffic of other topics and types never makes it fall behind. The gap test never misses a
+//! loss, and reports a loss that did not happen only where a whole topic was forgotten.
 
 use std::cmp::Reverse;
 use std::collections::BinaryHeap;
-use std::ops::Bound;
 use std::sync::Arc;
 
-use super::LogState;
 use super::event::Event;
+use super::state::LogState;
 use super::topic::Topic;
-use super::trims::LastTrim;
+use super::trims::{LastTrim, TopicMeta};
 use crate::cursor::{Cursor, Epoch, Seq, Since, TrimCount};
 use crate::limits::{COUNTED_TOPICS, PAGE_EVENTS};
 use crate::names::{Name, Pattern, TopicSet, TypeFilter};
 
-/// What a reader asks for.
+/// What a reader requests.
 pub struct ReadRequest<'a> {
     pub topics: &'a TopicSet,
     pub types: &'a TypeFilter,
-    /// Events at most.
+    /// Maximum number of events.
     pub limit: usize,
-    /// Stop after the event that reaches so many bytes.
+    /// The slice ends with the event that reaches this number of bytes.
     pub bytes: usize,
     pub on_gap: GapPolicy,
 }
 
-/// What to do about events that are gone.
+/// What to do if events after the cursor were trimmed.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Hash)]
 pub enum GapPolicy {
+    /// Return the gap as an error.
     Fail,
+    /// Read from the oldest kept event, and report the gap in the slice.
     Skip,
 }
 
-/// Why a reader cannot go on from its cursor as if nothing had happened.
+/// Why a reader cannot continue from its cursor.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum GapReason {
-    /// Events after it were trimmed.
+    /// Events after the cursor were trimmed.
     Trimmed,
-    /// It belongs to another life of the log.
+    /// The cursor belongs to another epoch.
     Epoch,
-    /// It is beyond the newest event.
+    /// The cursor is after the newest event.
     Future,
 }
 
 impl GapReason {
-    /// As the wire says it.
+    /// The value of `why` in a response.
     #[must_use]
     pub fn label(self) -> &'static str {
         match self {
@@ -60,133 +61,137 @@ impl GapReason {
     }
 }
 
-/// Events between a cursor and what is still kept are lost to its holder.
+/// A loss of events between a reader's cursor and the oldest event that is kept for it.
 #[derive(Debug)]
 pub struct Gap {
     pub why: GapReason,
-    /// Per topic, how many; `None` as a whole or for a topic where it can no longer be known.
+    /// Number of lost events per topic; `None`, for a topic or as a whole, if the number is no
+    /// longer known.
     pub lost: Option<Vec<(Name, Option<u64>)>>,
-    /// The oldest event still kept for this reader.
+    /// The oldest event that is kept for this reader.
     pub oldest: Option<Cursor>,
-    /// Where to go on, losing nothing more.
+    /// The cursor from which the reader can continue without losing more.
     pub resume: Cursor,
 }
 
-/// A reader's position, with `told` filled in.
-#[derive(Clone, Copy, Debug)]
-struct ReadPosition {
-    seq: Seq,
-    trims_seen: TrimCount,
+/// Number of changes of the log so far. A type of its own, because it is neither a seq nor a time.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct LogVersion(u64);
+
+impl LogVersion {
+    pub(super) const fn new(changes: u64) -> LogVersion {
+        LogVersion(changes)
+    }
 }
 
-/// Some events, oldest first, and how to go on after any of them.
+/// Events, oldest first, and the cursor after any of them.
 #[derive(Debug)]
 pub struct LogSlice {
     pub events: Vec<Arc<Event>>,
-    /// A gap that was skipped.
+    /// The gap that [`GapPolicy::Skip`] skipped.
     pub gap: Option<Gap>,
-    /// The log's state that this was read from; see [`super::Log::version`].
-    pub version: u64,
+    /// The version of the log that this was read from; see [`Log::version`](super::Log::version).
+    pub version: LogVersion,
+    /// Matching events that are kept after `events`.
     behind: u64,
     head: Seq,
     epoch: Epoch,
-    /// Highest seq trimmed in a requested topic.
+    /// The highest seq that was trimmed in a requested topic.
     trimmed_through: Seq,
-    trims: TrimCount,
+    total_trims: TrimCount,
 }
 
 impl LogSlice {
-    /// The cursor of a reader who has taken the first `taken` events.
+    /// The cursor of a reader that has taken the first `taken` events.
     #[must_use]
     pub fn next(&self, taken: usize) -> Cursor {
         let seq = match taken.checked_sub(1) {
             _ if self.behind(taken) == 0 => self.head,
             Some(last) => self.events[last].seq,
-            // None taken though there are some: before the first of them.
-            None => self.events.first().map_or(self.head, |e| e.seq.previous()),
+            // Nothing is taken although there are events: stay before the first.
+            None => self.events.first().map_or(self.head, |first| first.seq.previous()),
         };
         Cursor {
             epoch: self.epoch,
             seq,
-            trims_seen: (self.trimmed_through > seq).then_some(self.trims),
+            trims_seen: (self.trimmed_through > seq).then_some(self.total_trims),
         }
     }
 
-    /// Matching events that are kept after the first `taken`.
+    /// Number of matching events that are kept after the first `taken`.
     #[must_use]
     pub fn behind(&self, taken: usize) -> u64 {
         self.behind + (self.events.len() - taken) as u64
     }
 }
 
+/// A reader's position, with the default for a cursor without `trims_seen` filled in.
+#[derive(Clone, Copy, Debug)]
+struct ReadPosition {
+    seq: Seq,
+    trims_seen: TrimCount,
+}
+
+/// The topics that a request matches.
+struct MatchedTopics<'s> {
+    existing: Vec<&'s Topic>,
+    /// Stands for the forgotten topics that the request may match; zero if there can be none.
+    forgotten: LastTrim,
+}
+
+impl MatchedTopics<'_> {
+    /// The highest seq that was trimmed in any of the topics.
+    fn trimmed_through(&self) -> Seq {
+        let existing = self.existing.iter().map(|topic| topic.last_trim.seq).max();
+        existing.unwrap_or_default().max(self.forgotten.seq)
+    }
+
+    /// The existing topics of which a reader at this position has lost events.
+    fn gaps(&self, at: ReadPosition) -> impl Iterator<Item = &TopicMeta> {
+        let topics = self.existing.iter();
+        let gaps = topics.filter(move |topic| topic.last_trim.is_gap(at.seq, at.trims_seen));
+        gaps.map(|topic| &*topic.meta)
+    }
+
+    /// Whether a reader at this position may have lost events of a forgotten topic.
+    fn has_forgotten_gap(&self, at: ReadPosition) -> bool {
+        self.forgotten.is_gap(at.seq, at.trims_seen)
+    }
+}
+
 impl LogState {
-    /// Calls `f` with each requested topic that exists.
-    fn requested<'s>(&'s self, topics: &TopicSet, mut f: impl FnMut(&'s Topic)) {
-        for pattern in topics.patterns() {
-            match pattern {
-                Pattern::Topic(name) => self.topics.get(name).into_iter().for_each(&mut f),
-                Pattern::Prefix(prefix) => self.with_prefix(prefix).for_each(&mut f),
-            }
-        }
-    }
-
-    /// The topics whose names begin so, in name order.
-    pub(super) fn with_prefix<'s>(&'s self, prefix: &str) -> impl Iterator<Item = &'s Topic> {
-        let from = (Bound::Included(prefix), Bound::Unbounded);
-        let prefix: Box<str> = prefix.into();
-        self.topics
-            .range::<str, _>(from)
-            .take_while(move |(name, _)| name.starts_with(&*prefix))
-            .map(|(_, topic)| topic)
-    }
-
-    /// Whether a topic that was forgotten may be among those requested: every topic that is not
-    /// there may have been, and a prefix always leaves room for one.
-    fn may_ask_for_forgotten(&self, topics: &TopicSet) -> bool {
-        topics.patterns().iter().any(|pattern| match pattern {
-            Pattern::Topic(name) => !self.topics.contains_key(name),
-            Pattern::Prefix(_) => true,
-        })
-    }
-
-    /// One slice, read at one instant.
-    pub(super) fn read(
+    /// Reads one slice.
+    pub fn read(
         &self,
-        ask: &ReadRequest<'_>,
+        request: &ReadRequest<'_>,
         since: Since,
-        version: u64,
+        version: LogVersion,
     ) -> Result<LogSlice, Gap> {
-        let mut asked = Vec::new();
-        self.requested(ask.topics, |topic| asked.push(topic));
-        let forgotten = if self.may_ask_for_forgotten(ask.topics) {
-            self.forgotten
-        } else {
-            LastTrim::default()
-        };
-        let mut position = ReadPosition { seq: Seq::ZERO, trims_seen: self.index.trims.total() };
-        let mut why = None;
+        let matched = self.match_topics(request.topics);
+        let total_trims = self.index.trims.total();
+        let mut position = ReadPosition { seq: Seq::ZERO, trims_seen: total_trims };
+        let mut gap_reason = None;
         match since {
             Since::Start => {}
             Since::Now => position.seq = self.head,
-            Since::Last(n) => position.seq = self.before_last(&asked, ask.types, n),
+            Since::Last(n) => {
+                position.seq = self.before_last(&matched.existing, request.types, n);
+            }
             Since::After(cursor) => {
-                position = ReadPosition {
-                    seq: cursor.seq,
-                    trims_seen: cursor.trims_seen.unwrap_or_default(),
-                };
-                why = self.check_cursor(&asked, forgotten, cursor, position);
+                let trims_seen = cursor.trims_seen.unwrap_or_default();
+                position = ReadPosition { seq: cursor.seq, trims_seen };
+                gap_reason = self.check_cursor(&matched, cursor.epoch, position);
             }
         }
-        let gap = why.map(|why| self.gap(why, &asked, forgotten, position));
-        let gap = match gap {
-            Some(gap) if ask.on_gap == GapPolicy::Fail => return Err(gap),
+        let gap = match gap_reason.map(|why| self.gap(why, &matched, position)) {
+            Some(gap) if request.on_gap == GapPolicy::Fail => return Err(gap),
             Some(gap) => {
                 position.seq = gap.resume.seq;
                 Some(gap)
             }
             None => None,
         };
-        let (events, behind) = collect(&asked, position.seq, ask);
+        let (events, behind) = collect(&matched.existing, position.seq, request);
         Ok(LogSlice {
             events,
             gap,
@@ -194,58 +199,65 @@ impl LogState {
             behind,
             head: self.head,
             epoch: self.epoch,
-            trimmed_through: trimmed_through(&asked, forgotten),
-            trims: self.index.trims.total(),
+            trimmed_through: matched.trimmed_through(),
+            total_trims,
         })
     }
 
-    /// The gap test: exact for every topic that is there, and never silent for one that is not.
+    fn match_topics(&self, requested: &TopicSet) -> MatchedTopics<'_> {
+        let mut existing = Vec::new();
+        // A topic that does not exist may have been forgotten, and a prefix may always match a
+        // forgotten topic.
+        let mut may_match_forgotten = false;
+        for pattern in requested.patterns() {
+            match pattern {
+                Pattern::Topic(name) => match self.topics.get(name) {
+                    Some(topic) => existing.push(topic),
+                    None => may_match_forgotten = true,
+                },
+                Pattern::Prefix(prefix) => {
+                    existing.extend(self.topics_with_prefix(prefix));
+                    may_match_forgotten = true;
+                }
+            }
+        }
+        let forgotten = if may_match_forgotten { self.forgotten } else { LastTrim::default() };
+        MatchedTopics { existing, forgotten }
+    }
+
+    /// The gap test: exact for every topic that exists, and never silent about a forgotten one.
     fn check_cursor(
         &self,
-        asked: &[&Topic],
-        forgotten: LastTrim,
-        cursor: Cursor,
+        matched: &MatchedTopics<'_>,
+        epoch: Epoch,
         position: ReadPosition,
     ) -> Option<GapReason> {
-        if cursor.epoch != self.epoch {
+        if epoch != self.epoch {
             return Some(GapReason::Epoch);
         }
         if position.seq > self.head || position.trims_seen > self.index.trims.total() {
             return Some(GapReason::Future);
         }
-        let gap = asked
-            .iter()
-            .map(|topic| topic.last_trim)
-            .chain([forgotten])
-            .any(|trim| trim.is_gap(position.seq, position.trims_seen));
-        gap.then_some(GapReason::Trimmed)
+        let is_gap = matched.has_forgotten_gap(position) || matched.gaps(position).next().is_some();
+        is_gap.then_some(GapReason::Trimmed)
     }
 
-    fn gap(
-        &self,
-        why: GapReason,
-        asked: &[&Topic],
-        forgotten: LastTrim,
-        position: ReadPosition,
-    ) -> Gap {
-        // A cursor of another life, or from the future, says nothing about this log.
+    fn gap(&self, why: GapReason, matched: &MatchedTopics<'_>, position: ReadPosition) -> Gap {
+        // The seq of another epoch, or of the future, says nothing about this log.
         let seq = if why == GapReason::Trimmed { position.seq } else { Seq::ZERO };
-        let oldest = asked
-            .iter()
+        let topics = matched.existing.iter();
+        let oldest = topics
             .filter_map(|topic| topic.get(topic.index_after(seq)))
             .map(|event| event.seq)
             .min();
-        let metas: Vec<_> = asked
-            .iter()
-            .filter(|topic| topic.last_trim.is_gap(seq, position.trims_seen))
-            .map(|topic| &*topic.meta)
-            .take(COUNTED_TOPICS + 1)
-            .collect();
-        let countable = why == GapReason::Trimmed
-            && !forgotten.is_gap(seq, position.trims_seen)
-            && metas.len() <= COUNTED_TOPICS;
-        let lost = countable.then(|| self.index.trims.lost(&metas, seq, position.trims_seen));
-        let trimmed_through = trimmed_through(asked, forgotten);
+        let lost = if why == GapReason::Trimmed && !matched.has_forgotten_gap(position) {
+            let metas: Vec<_> = matched.gaps(position).take(COUNTED_TOPICS + 1).collect();
+            let is_countable = metas.len() <= COUNTED_TOPICS;
+            is_countable.then(|| self.index.trims.lost(&metas, seq, position.trims_seen))
+        } else {
+            None
+        };
+        let trimmed_through = matched.trimmed_through();
         let cursor = |seq| Cursor {
             epoch: self.epoch,
             seq,
@@ -260,68 +272,68 @@ impl LogState {
     }
 
     /// The seq before the last `n` matching events.
-    fn before_last(&self, asked: &[&Topic], types: &TypeFilter, n: u64) -> Seq {
+    fn before_last(&self, topics: &[&Topic], types: &TypeFilter, n: u64) -> Seq {
         if n == 0 {
             return self.head;
         }
-        if asked.iter().map(|topic| topic.len() as u64).sum::<u64>() <= n {
+        if topics.iter().map(|topic| topic.len() as u64).sum::<u64>() <= n {
             return Seq::ZERO;
         }
-        // The n largest seqs, smallest of them on top.
-        let mut last: BinaryHeap<Reverse<Seq>> = BinaryHeap::new();
-        for topic in asked {
-            for event in
-                topic.starting_at(0).rev().filter(|e| types.keeps(e.content.event_type.as_ref()))
-            {
-                if (last.len() as u64) < n {
-                    last.push(Reverse(event.seq));
-                } else if last.peek().is_some_and(|Reverse(least)| *least < event.seq) {
-                    last.pop();
-                    last.push(Reverse(event.seq));
+        // The n largest seqs; the smallest of them is on top.
+        let mut largest: BinaryHeap<Reverse<Seq>> = BinaryHeap::new();
+        for topic in topics {
+            let newest_first = topic.starting_at(0).rev();
+            for event in newest_first.filter(|event| matches_type(event, types)) {
+                if (largest.len() as u64) < n {
+                    largest.push(Reverse(event.seq));
+                } else if largest.peek().is_some_and(|Reverse(least)| *least < event.seq) {
+                    largest.pop();
+                    largest.push(Reverse(event.seq));
                 } else {
                     break;
                 }
             }
         }
-        last.peek().map_or(self.head, |Reverse(least)| least.previous())
+        largest.peek().map_or(self.head, |Reverse(least)| least.previous())
     }
 }
 
-fn trimmed_through(asked: &[&Topic], forgotten: LastTrim) -> Seq {
-    let own = asked.iter().map(|topic| topic.last_trim.seq).max();
-    own.unwrap_or_default().max(forgotten.seq)
+fn matches_type(event: &Event, types: &TypeFilter) -> bool {
+    types.keeps(event.content.event_type.as_ref())
 }
 
-/// The first matching events after `seq`, merged by seq, and how many more there are.
-fn collect(asked: &[&Topic], seq: Seq, ask: &ReadRequest<'_>) -> (Vec<Arc<Event>>, u64) {
-    let wanted = |event: &&Arc<Event>| ask.types.keeps(event.content.event_type.as_ref());
-    // The next event of each topic that has one, nearest first.
-    let mut nearest = BinaryHeap::new();
-    let mut ahead = 0;
-    for (index, topic) in asked.iter().enumerate() {
-        let at = topic.index_after(seq);
-        if let Some(event) = topic.get(at) {
-            nearest.push(Reverse((event.seq, index, at)));
-            ahead += if ask.types.keeps_all() {
-                topic.len() - at
+/// The first matching events after `seq`, merged in seq order, and how many follow them.
+fn collect(topics: &[&Topic], seq: Seq, request: &ReadRequest<'_>) -> (Vec<Arc<Event>>, u64) {
+    // The next event of each topic that has one; the lowest seq is on top.
+    let mut heads = BinaryHeap::new();
+    let mut matching = 0;
+    for (topic_index, topic) in topics.iter().enumerate() {
+        let event_index = topic.index_after(seq);
+        if let Some(event) = topic.get(event_index) {
+            heads.push(Reverse((event.seq, topic_index, event_index)));
+            matching += if request.types.keeps_all() {
+                topic.len() - event_index
             } else {
-                topic.starting_at(at).filter(wanted).count()
+                let rest = topic.starting_at(event_index);
+                rest.filter(|event| matches_type(event, request.types)).count()
             };
         }
     }
-    let mut events = Vec::with_capacity(ahead.min(ask.limit).min(PAGE_EVENTS));
+    let limit = matching.min(request.limit);
+    let mut events = Vec::with_capacity(limit.min(PAGE_EVENTS));
     let mut bytes = 0;
-    while events.len() < ahead.min(ask.limit) && bytes < ask.bytes {
-        let Some(Reverse((_, index, at))) = nearest.pop() else { break };
-        let topic = asked[index];
-        if let Some(event) = topic.get(at).filter(wanted) {
+    while events.len() < limit && bytes < request.bytes {
+        let Some(Reverse((_, topic_index, event_index))) = heads.pop() else { break };
+        let topic = topics[topic_index];
+        let event = topic.get(event_index);
+        if let Some(event) = event.filter(|event| matches_type(event, request.types)) {
             bytes += event.cost() as usize;
             events.push(Arc::clone(event));
         }
-        if let Some(event) = topic.get(at + 1) {
-            nearest.push(Reverse((event.seq, index, at + 1)));
+        if let Some(event) = topic.get(event_index + 1) {
+            heads.push(Reverse((event.seq, topic_index, event_index + 1)));
         }
     }
-    let behind = (ahead - events.len()) as u64;
+    let behind = (matching - events.len()) as u64;
     (events, behind)
 }

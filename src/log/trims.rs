@@ -1,9 +1,9 @@
-//! What the log remembers of events that it has let go: enough to say exactly whether a reader
-//! lost any, and how many.
+//! What the log remembers of trimmed events: enough to say exactly whether a reader lost any, and
+//! usually how many.
 //!
-//! Whether: one pair of numbers for each topic says that ([`LastTrim`]). How many: that is known
-//! for the last trims of the whole log, in a list of bounded length; beyond it the answer is
-//! "unknown", never a guess.
+//! Whether a reader lost events of a topic follows from one pair of numbers per topic
+//! ([`LastTrim`]). How many is known for the last trims of the whole log, which are kept in a list
+//! of bounded length ([`TrimHistory`]); for older trims the count is reported as unknown.
 
 use std::collections::VecDeque;
 use std::sync::Arc;
@@ -13,13 +13,13 @@ use crate::cursor::{Seq, TrimCount};
 use crate::limits::COUNTED_TRIMS;
 use crate::names::{Name, insert_sorted};
 
-/// A topic's name, and how far its trims can no longer be counted. Events and remembered trims
-/// share it, so that it outlives the topic itself for as long as anyone needs it.
+/// A topic's name, and how far its trims can no longer be counted. Shared by the topic, its events
+/// and the trim history, so it outlives the topic for as long as the history mentions it.
 #[derive(Debug)]
 pub struct TopicMeta {
     pub name: Name,
-    /// The highest seq of this topic's trims that [`TrimHistory`] has let go. Written and read under
-    /// the log's lock only; atomic because it is shared.
+    /// The highest seq of this topic that has left the [`TrimHistory`]. Accessed under the log's
+    /// lock only; atomic because the value is shared.
     uncounted_through: AtomicU64,
 }
 
@@ -33,27 +33,27 @@ impl TopicMeta {
         Seq::new(self.uncounted_through.load(Ordering::Relaxed))
     }
 
-    /// Lets a trim go. What is remembered from before a restart may be older than what was known
-    /// to be uncounted then.
-    fn uncount_through(&self, seq: Seq) {
+    /// Records that the trim of `seq` has left the history. Takes the maximum: after a restart, the
+    /// history may begin with trims that are older than the restored value.
+    fn raise_uncounted_through(&self, seq: Seq) {
         let through = seq.max(self.uncounted_through());
         self.uncounted_through.store(through.get(), Ordering::Relaxed);
     }
 }
 
-/// The last trim in a topic. `TrimHistory` in a topic go in seq order, so this alone decides whether any
-/// of its events above some seq were trimmed after some point.
+/// The last trim in a topic. The trims in a topic go in seq order, so this pair alone decides
+/// whether any event above some seq was trimmed after some other trim.
 #[derive(Clone, Copy, Default, PartialEq, Eq, Debug)]
 pub struct LastTrim {
     /// The seq that was trimmed.
     pub seq: Seq,
-    /// How many events the whole log had trimmed then, this one included.
+    /// How many events the whole log had trimmed by then, this one included.
     pub number: TrimCount,
 }
 
 impl LastTrim {
-    /// Whether a reader who has everything up to `seq`, and was told of the first `told` trims,
-    /// has lost an event here.
+    /// Whether a reader that has everything up to `seq`, and knows of the first `trims_seen` trims,
+    /// has lost an event of this topic.
     pub fn is_gap(self, seq: Seq, trims_seen: TrimCount) -> bool {
         self.seq > seq && self.number > trims_seen
     }
@@ -62,61 +62,61 @@ impl LastTrim {
 /// The last [`COUNTED_TRIMS`] trims of the whole log, oldest first.
 #[derive(Default)]
 pub struct TrimHistory {
-    /// Events ever trimmed. The newest entry of `recent` has this number, the one before it one less.
+    /// Events trimmed so far. The newest entry of `recent` is the trim with this number, the entry
+    /// before it the trim with the number before.
     total: TrimCount,
     recent: VecDeque<(Seq, Arc<TopicMeta>)>,
 }
 
 impl TrimHistory {
-    /// Events ever trimmed.
+    /// The history that an earlier run of the program has stored.
+    pub fn restored(total: TrimCount, recent: VecDeque<(Seq, Arc<TopicMeta>)>) -> TrimHistory {
+        TrimHistory { total, recent }
+    }
+
+    /// Number of events trimmed so far.
     pub fn total(&self) -> TrimCount {
         self.total
     }
 
-    /// Remembers that this event was trimmed.
-    pub fn note(&mut self, seq: Seq, meta: &Arc<TopicMeta>) -> LastTrim {
+    /// The remembered trims, oldest first.
+    pub fn recent(&self) -> impl Iterator<Item = (Seq, &Name)> {
+        self.recent.iter().map(|(seq, meta)| (*seq, &meta.name))
+    }
+
+    /// Records the trim of an event.
+    pub fn record(&mut self, seq: Seq, meta: &Arc<TopicMeta>) -> LastTrim {
         self.total = self.total.next();
         if self.recent.len() == COUNTED_TRIMS {
             if let Some((seq, meta)) = self.recent.pop_front() {
-                meta.uncount_through(seq);
+                meta.raise_uncounted_through(seq);
             }
         }
         self.recent.push_back((seq, Arc::clone(meta)));
         LastTrim { seq, number: self.total }
     }
 
-    /// What an earlier run of the program remembered.
-    pub fn restored(total: TrimCount, recent: VecDeque<(Seq, Arc<TopicMeta>)>) -> TrimHistory {
-        TrimHistory { total, recent }
-    }
-
-    /// The trims that are remembered one by one, oldest first.
-    pub fn recent(&self) -> impl Iterator<Item = (Seq, &Name)> {
-        self.recent.iter().map(|(seq, meta)| (*seq, &meta.name))
-    }
-
-    /// Per topic in `gaps`: how many of its events above `seq` were trimmed after the first
-    /// `told` trims; `None` where that can no longer be known. In name order.
+    /// For each topic in `gaps`, how many of its events above `seq` were trimmed after the first
+    /// `trims_seen` trims; `None` if the history no longer goes back far enough. In name order.
     pub fn lost(
         &self,
         gaps: &[&TopicMeta],
         seq: Seq,
         trims_seen: TrimCount,
     ) -> Vec<(Name, Option<u64>)> {
-        let forgotten = self.total.get() - self.recent.len() as u64;
+        let before_history = self.total.get() - self.recent.len() as u64;
         let mut lost = Vec::with_capacity(gaps.len());
         for meta in gaps {
-            let uncounted = meta.uncounted_through();
-            let exact = uncounted <= seq || trims_seen.get() >= forgotten;
-            insert_sorted(&mut lost, (meta.name.clone(), exact.then_some(0)));
+            let is_exact = meta.uncounted_through() <= seq || trims_seen.get() >= before_history;
+            insert_sorted(&mut lost, (meta.name.clone(), is_exact.then_some(0)));
         }
-        let skip = trims_seen.get().saturating_sub(forgotten) as usize;
-        for (trimmed, meta) in self.recent.iter().skip(skip) {
+        let known = trims_seen.get().saturating_sub(before_history) as usize;
+        for (trimmed, meta) in self.recent.iter().skip(known) {
             if *trimmed > seq {
-                let Ok(place) = lost.binary_search_by(|(topic, _)| topic.cmp(&meta.name)) else {
+                let Ok(index) = lost.binary_search_by(|(topic, _)| topic.cmp(&meta.name)) else {
                     continue;
                 };
-                if let (_, Some(count)) = &mut lost[place] {
+                if let (_, Some(count)) = &mut lost[index] {
                     *count += 1;
                 }
             }
@@ -130,28 +130,27 @@ mod tests {
     use super::*;
 
     #[test]
-    fn losses_are_exact_for_the_trims_that_are_remembered_and_unknown_before() {
+    fn losses_are_exact_within_the_history_and_unknown_before_it() {
         let meta = |name| TopicMeta::new(Name::new(name).unwrap(), Seq::ZERO);
         let (quiet, busy) = (meta("quiet"), meta("busy"));
         let mut trims = TrimHistory::default();
-        trims.note(Seq::new(1), &quiet);
-        trims.note(Seq::new(2), &quiet);
+        trims.record(Seq::new(1), &quiet);
+        trims.record(Seq::new(2), &quiet);
+        // One trim more than the history holds: the first trim of the quiet topic leaves it.
         for seq in 3..=COUNTED_TRIMS as u64 + 1 {
-            trims.note(Seq::new(seq), &busy);
+            trims.record(Seq::new(seq), &busy);
         }
-        // One trim too many to remember: the first of the quiet topic's two.
-        let both = [&*quiet, &*busy];
         let lost = |seq, trims_seen| {
             trims
-                .lost(&both, Seq::new(seq), TrimCount::new(trims_seen))
+                .lost(&[&*quiet, &*busy], Seq::new(seq), TrimCount::new(trims_seen))
                 .into_iter()
-                .map(|(_, n)| n)
+                .map(|(_, count)| count)
                 .collect::<Vec<_>>()
         };
-        let busy = Some(COUNTED_TRIMS as u64 - 1);
-        assert_eq!(lost(0, 0), [busy, None]);
-        assert_eq!(lost(0, 1), [busy, Some(1)]);
-        assert_eq!(lost(1, 0), [busy, Some(1)]);
+        let busy_trims = Some(COUNTED_TRIMS as u64 - 1);
+        assert_eq!(lost(0, 0), [busy_trims, None]);
+        assert_eq!(lost(0, 1), [busy_trims, Some(1)]);
+        assert_eq!(lost(1, 0), [busy_trims, Some(1)]);
         assert_eq!(lost(10, 20), [Some(COUNTED_TRIMS as u64 - 19), Some(0)]);
     }
 }

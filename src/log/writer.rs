@@ -1,106 +1,102 @@
-//! Who changes a log: publishers themselves, or whoever writes things down for them first.
+//! How publishers change a log, whether it is kept in memory only or in a store.
 //!
-//! Whoever publishes cannot tell the two apart: an append returns when the event is as safe as was
-//! promised, and has happened whole or not at all. So the api knows nothing of disks, and a server
-//! without a store pays nothing for one.
+//! Publishers use one trait and cannot tell the two apart: an append returns when the events are as
+//! durable as configured, and has happened completely or not at all. So the api needs no knowledge
+//! of disks, and a server without a store pays nothing for one.
 
 use std::time::Instant;
 
-use super::{AppendError, Appended, EventContent, IdempotencyKey, Log, Timestamp};
+use super::event::{EventContent, Timestamp};
+use super::idempotency::{IdempotencyKey, SharedOutcome};
+use super::state::AppendError;
+use crate::cursor::Cursor;
 use crate::metrics::MetricsText;
 use crate::names::Name;
 
-/// The way to change a log. Without a store that is the log itself; with one, it is a thread that
-/// writes to the disk and changes the log after that.
+/// Changes a log. [`Log`](super::Log) itself implements this for a log in memory; with a store, the
+/// implementation is a thread that writes to the disk first and changes the log after that.
 pub trait LogWriter<T>: Send + Sync {
-    /// Appends; returns when it is as safe as was promised.
+    /// Appends events. Returns when they are as durable as configured.
     ///
     /// # Errors
-    /// When the log or the disk does not take it. Then nothing of it happened.
+    /// The log rejects the publish, or the storage fails. Nothing was appended.
     fn append(
         &self,
-        handed: AppendRequest<'_, T>,
+        request: AppendRequest<'_, T>,
         now: Timestamp,
     ) -> Result<Appended<T>, WriteError>;
 
-    /// `TrimHistory` everything in a topic.
+    /// Trims every event of a topic.
     ///
     /// # Errors
-    /// When the disk does not take it.
+    /// The storage fails.
     fn trim(&self, topic: &Name) -> Result<(), WriteError>;
 
-    /// Lets go of what is too old. To be called now and then.
+    /// Trims expired events and drops expired keys. Call it periodically.
     fn expire(&self, now: Instant);
 
-    /// Writes what is to be known of it beside the log itself.
+    /// Writes the metrics of the storage.
     fn render(&self, page: &mut MetricsText);
 
-    /// How the disk does that it is kept on.
-    fn disk(&self) -> StorageStatus;
+    /// Whether the storage works.
+    fn storage_status(&self) -> StorageStatus;
 
-    /// Whether what was appended is on the disk when the publisher hears of it.
+    /// Whether an event is on the disk when its append returns.
     fn is_durable(&self) -> bool;
 
-    /// Ends it in order; nothing can be appended to a store after that.
+    /// Closes the storage. No append to a store succeeds after that.
     fn close(&self);
 }
 
-/// What a publish hands in.
+/// A publish, as far as the log is concerned.
 pub struct AppendRequest<'a, T> {
     pub topic: &'a Name,
     pub events: Vec<EventContent>,
-    pub claim: Option<&'a IdempotencyKey<T>>,
-    /// Of a batch, how many events it has.
+    pub key: Option<&'a IdempotencyKey<T>>,
+    /// Number of events, if they were published as a batch. Part of the response, so a store keeps
+    /// it with the key.
     pub count: Option<u32>,
 }
 
-/// The disk that a log is kept on.
+/// The result of a publish that the log did not reject.
+pub enum Appended<T> {
+    /// The events were appended; the cursor is that of the last one.
+    New(Cursor),
+    /// The same events were published before under this key.
+    Duplicate(SharedOutcome<T>),
+}
+
+/// What an append would do; a store asks before it writes to the disk.
+pub enum AppendPlan<T> {
+    /// Return the outcome of the first publish under this key.
+    Duplicate(SharedOutcome<T>),
+    /// Fail: the key was used for another publish.
+    KeyReused,
+    /// Append to an existing topic.
+    Append,
+    /// Create the topic, and append.
+    CreateTopic,
+    /// Create the topic in place of an empty one, and append.
+    ReplaceEmptyTopic,
+    /// Fail: the topic would be one too many.
+    TooManyTopics,
+}
+
+/// The state of the storage under a log.
 #[derive(Debug, PartialEq, Eq)]
 pub enum StorageStatus {
-    /// There is none: it is in memory only.
+    /// There is none: the log is in memory only.
     None,
     Ok,
-    /// It takes nothing; in its words.
+    /// Writes fail; the text is the storage's error.
     Failing(String),
 }
 
-/// Why something was not done.
+/// Why a change was not made.
 #[derive(Debug, PartialEq, Eq)]
 pub enum WriteError {
-    /// The log does not take it.
+    /// The log rejected it.
     Rejected(AppendError),
-    /// The disk does not; in its words.
+    /// The storage failed; the text is its error.
     Storage(String),
-}
-
-impl<T: Send> LogWriter<T> for Log<T> {
-    fn append(
-        &self,
-        handed: AppendRequest<'_, T>,
-        now: Timestamp,
-    ) -> Result<Appended<T>, WriteError> {
-        let AppendRequest { topic, events, claim, .. } = handed;
-        self.append(topic, events, claim, now).map_err(WriteError::Rejected)
-    }
-
-    fn trim(&self, topic: &Name) -> Result<(), WriteError> {
-        self.trim(topic);
-        Ok(())
-    }
-
-    fn expire(&self, now: Instant) {
-        self.expire(now);
-    }
-
-    fn render(&self, _: &mut MetricsText) {}
-
-    fn disk(&self) -> StorageStatus {
-        StorageStatus::None
-    }
-
-    fn is_durable(&self) -> bool {
-        false
-    }
-
-    fn close(&self) {}
 }

@@ -18,8 +18,8 @@ use super::record::{EventRecord, KeyStamp, write_expire, write_trim};
 use crate::cursor::Seq;
 use crate::limits::{COMMIT_BYTES, COMMIT_PUBLISHES};
 use crate::log::{
-    AppendError, AppendPlan, Appended, EventContent, IdempotencyKey, Log, Timestamp, WriteError,
-    event_cost,
+    AppendError, AppendPlan, Appended, EventContent, IdempotencyKey, KeyId, Log, Timestamp,
+    WriteError, event_cost,
 };
 use crate::metrics::Metrics;
 use crate::names::Name;
@@ -101,7 +101,7 @@ struct CommitBuilder<T> {
     taken: Vec<StoreCommand<T>>,
     /// The seq given out last, with those that are being written.
     head: Seq,
-    keys: Vec<u128>,
+    keys: Vec<KeyId>,
     made: Vec<Name>,
     full: bool,
 }
@@ -110,7 +110,7 @@ impl<T> Store<T> {
     /// Takes in what it can from the front, and answers it.
     pub fn round(&mut self, wishes: &mut VecDeque<StoreCommand<T>>, now: Instant) -> RoundResult {
         let mut round = RoundResult::default();
-        let aged = if self.expired { None } else { self.log.aged_through(now, self.retain_age) };
+        let aged = if self.expired { None } else { self.log.expired_through(now, self.retain_age) };
         self.expired = aged.is_some();
         let mut draw = CommitBuilder {
             commit: CommitBuffer::default(),
@@ -250,7 +250,7 @@ impl<T> Store<T> {
                     published.push(self.append(publish, &mut trimmed));
                 }
                 StoreCommand::Trim(topic, answer) => {
-                    self.log.trim_noting(&topic, &mut trimmed);
+                    self.log.trim(&topic, &mut trimmed);
                     deleted.push(answer);
                 }
                 _ => {}
@@ -280,7 +280,7 @@ impl<T> Store<T> {
                 active.count_key(now.at);
             }
         }
-        let appended = self.log.append_noting(&topic, events, claim.as_ref(), now, trimmed);
+        let appended = self.log.append(&topic, events, claim.as_ref(), now, trimmed);
         (answer, appended.map_err(WriteError::Rejected))
     }
 }

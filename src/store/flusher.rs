@@ -41,7 +41,7 @@ impl<T: Send> LogWriter<T> for StoreWriter<T> {
         handed: AppendRequest<'_, T>,
         now: Timestamp,
     ) -> Result<Appended<T>, WriteError> {
-        let AppendRequest { topic, events, claim, count } = handed;
+        let AppendRequest { topic, events, key: claim, count } = handed;
         let (answer, answered) = ReplySender::new();
         let (topic, claim) = (topic.clone(), claim.cloned());
         self.flusher.post(StoreCommand::Publish(PendingPublish {
@@ -76,7 +76,7 @@ impl<T: Send> LogWriter<T> for StoreWriter<T> {
         );
     }
 
-    fn disk(&self) -> StorageStatus {
+    fn storage_status(&self) -> StorageStatus {
         self.trouble.lock().clone().map_or(StorageStatus::Ok, StorageStatus::Failing)
     }
 

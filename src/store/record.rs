@@ -10,7 +10,7 @@ use base64::engine::general_purpose::STANDARD as BASE64;
 
 use crate::cursor::{Seq, TrimCount};
 use crate::json::JsonObject;
-use crate::log::{BodyKind, EventContent, LastTrim, TopicTrims};
+use crate::log::{BodyKind, EventContent, KeyId, LastTrim, TopicTrims};
 use crate::names::Name;
 
 /// One line.
@@ -49,7 +49,7 @@ pub struct StoredEvent {
 /// The key under which something was published.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct KeyStamp {
-    pub id: u128,
+    pub id: KeyId,
     pub fingerprint: u128,
     /// Of a batch, how many events it had.
     pub count: Option<u32>,
@@ -124,7 +124,7 @@ pub fn hex(bits: u128) -> String {
 }
 
 fn push_stamp(object: &mut JsonObject<'_>, stamp: &KeyStamp) {
-    object.plain("key", &hex(stamp.id)).plain("print", &hex(stamp.fingerprint));
+    object.plain("key", &hex(stamp.id.0)).plain("print", &hex(stamp.fingerprint));
     if let Some(count) = stamp.count {
         object.number("count", count.into());
     }
@@ -331,7 +331,7 @@ impl<'a> RecordReader<'a> {
         if !self.optional("key") {
             return Some(None);
         }
-        let id = self.hex()?;
+        let id = KeyId(self.hex()?);
         let fingerprint = self.member("print")?.hex()?;
         let count = if self.optional("count") { Some(self.number()? as u32) } else { None };
         Some(Some(KeyStamp { id, fingerprint, count }))

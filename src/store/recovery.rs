@@ -96,7 +96,7 @@ pub fn open<T>(
     let anew = begun != found.begun
         || found.end > found.start && !found.segments.0.last().is_some_and(Segment::has_events);
     let mut trimmed = Vec::new();
-    found.log.begin(begun.epoch, begun.retention(), &mut trimmed);
+    found.log.reconfigure(begun.epoch, begun.retention(), &mut trimmed);
     found.segments.trimmed(&trimmed);
     found.remember_keys(outcome);
     let active =

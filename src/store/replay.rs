@@ -83,7 +83,7 @@ pub fn read<T>(
         ages: AgeClock { now, last: None },
     };
     found.load_older(disk, older, newest)?;
-    found.log.settle();
+    found.log.finish_loading();
     found.segments.0.push(Segment::new(newest));
     loop {
         match commits.advance()? {
@@ -234,7 +234,7 @@ impl<T> Replayed<T> {
                     }
                 }
                 _ if !batch.is_empty() => return Err(odd(*at, "an event of a batch is missing")),
-                Record::Trim(topic) => self.log.trim_noting(&topic, &mut trimmed),
+                Record::Trim(topic) => self.log.trim(&topic, &mut trimmed),
                 Record::Expire(through) => self.log.trim_through(through, &mut trimmed),
                 Record::Opened | Record::Closed => {}
                 Record::Key(_) | Record::Topic(_) | Record::Trimmed(..) => {
@@ -273,7 +273,7 @@ impl<T> Replayed<T> {
             self.key(stamp, last, time);
         }
         let now = Timestamp { at, wall: time };
-        let appended = self.log.append_noting(&topic, events, None, now, trimmed).ok()?;
+        let appended = self.log.append(&topic, events, None, now, trimmed).ok()?;
         matches!(appended, Appended::New(cursor) if cursor.seq == last).then_some(())
     }
 
@@ -285,7 +285,7 @@ impl<T> Replayed<T> {
             let KeyStamp { id, fingerprint, .. } = stamp;
             let claim =
                 IdempotencyKey { id, fingerprint, outcome: Arc::new(Mutex::new(Some(outcome))) };
-            self.log.remember(&claim, instant(time, self.ages.now));
+            self.log.load_key(&claim, instant(time, self.ages.now));
         }
     }
 }

@@ -1,4 +1,4 @@
-//! Goal: who waits is woken, once, and nobody else.
+//! Goal: a publish wakes exactly the waiters of its topic, each once.
 
 use super::*;
 use std::time::Duration;
@@ -7,59 +7,59 @@ fn topics(list: &str) -> TopicSet {
     TopicSet::parse(list).unwrap()
 }
 
-fn far() -> Instant {
+fn in_a_minute() -> Instant {
     Instant::now() + Duration::from_secs(60)
 }
 
 #[test]
-fn a_bell_remembers_what_was_rung_before_the_wait() {
+fn queue_remembers_a_notification_that_precedes_the_wait() {
     let waiters = Waiters::<(), ()>::default();
     let waiter = waiters.register(&topics("a"), ());
     drop(waiters.notify(&Name::new("a").unwrap(), Seq::new(5), |()| true));
-    assert_eq!(waiter.wait(Seq::new(4), far()), Woken::Notified);
+    assert_eq!(waiter.wait(Seq::new(4), in_a_minute()), Woken::Notified);
     assert_eq!(waiter.wait(Seq::new(5), Instant::now()), Woken::Deadline);
 }
 
 #[test]
-fn a_topic_rings_its_own_bell_and_those_of_its_prefixes_only() {
+fn publish_notifies_the_queues_of_its_topic_and_prefixes_only() {
     let waiters = Waiters::<(), ()>::default();
-    let state = ["a.b", "a.*", "*", "x,a.b", "a.", "b*", "a.b.c", "x,y"]
+    let registered = ["a.b", "a.*", "*", "x,a.b", "a.", "b*", "a.b.c", "x,y"]
         .map(|list| (list, waiters.register(&topics(list), ())));
     drop(waiters.notify(&Name::new("a.b").unwrap(), Seq::new(1), |()| true));
-    let condvar: Vec<_> = state
+    let notified: Vec<_> = registered
         .iter()
-        .filter(|(_, waiter)| waiter.wait(Seq::new(0), Instant::now()) == Woken::Notified)
+        .filter(|(_, waiter)| waiter.wait(Seq::ZERO, Instant::now()) == Woken::Notified)
         .map(|(list, _)| *list)
         .collect();
-    assert_eq!(condvar, ["a.b", "a.*", "*", "x,a.b"]);
+    assert_eq!(notified, ["a.b", "a.*", "*", "x,a.b"]);
 }
 
 #[test]
-fn bells_are_gone_when_nobody_sits() {
+fn queue_is_removed_with_its_last_waiter() {
     let waiters = Waiters::<(), ()>::default();
-    let state = ["a", "a", "a,b*", "*"].map(|list| waiters.register(&topics(list), ()));
+    let registered = ["a", "a", "a,b*", "*"].map(|list| waiters.register(&topics(list), ()));
     assert_eq!(waiters.handles().len(), 4);
-    drop(state);
+    drop(registered);
     assert_eq!(waiters.index.lock().all().len(), 0);
 }
 
 #[test]
-fn a_drained_room_holds_nobody() {
+fn drain_ends_present_and_future_waits() {
     let waiters = Waiters::<(), ()>::default();
     let waiter = waiters.register(&topics("a"), ());
     waiters.drain();
-    assert_eq!(waiter.wait(Seq::new(0), far()), Woken::Drained);
-    assert_eq!(waiters.register(&topics("b"), ()).wait(Seq::new(0), far()), Woken::Drained);
+    assert_eq!(waiter.wait(Seq::ZERO, in_a_minute()), Woken::Drained);
+    assert_eq!(waiters.register(&topics("b"), ()).wait(Seq::ZERO, in_a_minute()), Woken::Drained);
 }
 
 #[test]
-fn each_held_poll_is_released_once() {
+fn each_waiter_is_released_once() {
     let waiters = Arc::new(Waiters::<(), ()>::default());
     let threads: Vec<_> = (0..4)
         .map(|_| {
             let waiters = Arc::clone(&waiters);
             std::thread::spawn(move || {
-                waiters.register(&topics("a,b"), ()).wait(Seq::new(0), far())
+                waiters.register(&topics("a,b"), ()).wait(Seq::ZERO, in_a_minute())
             })
         })
         .collect();
@@ -67,6 +67,7 @@ fn each_held_poll_is_released_once() {
     while waiters.held_for(&a) < 4 {
         std::thread::yield_now();
     }
+    assert_eq!(waiters.waiting(), 4);
     assert_eq!(waiters.notify(&a, Seq::new(1), |()| false).count(), 0);
     let released: usize =
         (2..10).map(|seq| waiters.notify(&a, Seq::new(seq), |()| true).count()).sum();
@@ -77,28 +78,26 @@ fn each_held_poll_is_released_once() {
 }
 
 #[test]
-fn a_claimed_waiter_gets_what_the_ringer_leaves_even_after_its_deadline() {
+fn released_waiter_gets_the_publishers_response_even_after_its_deadline() {
     let waiters = Waiters::<(), &str>::default();
     let waiter = waiters.register(&topics("a"), ());
     let a = Name::new("a").unwrap();
     std::thread::scope(|scope| {
-        let past_deadline = Instant::now() + Duration::from_millis(20);
-        let waits = scope.spawn(move || waiter.wait(Seq::new(0), past_deadline));
-        while waiters.waiting() < 1 {
+        let deadline = Instant::now() + Duration::from_millis(20);
+        let waiting = scope.spawn(move || waiter.wait(Seq::ZERO, deadline));
+        while waiters.waiting() < 1 && !waiting.is_finished() {
             std::thread::yield_now();
         }
         let mut released = waiters.notify(&a, Seq::new(1), |()| true);
-        // The waiter may have given up just before; then there is nobody to claim.
+        // On a slow machine the deadline may pass first; then there is no waiter to release.
         if released.count() == 1 {
-            while Instant::now() < past_deadline {
+            assert_eq!(waiters.waiting(), 0);
+            while Instant::now() < deadline {
                 std::thread::yield_now();
             }
-            released
-                .by_queue()
-                .flatten()
-                .for_each(|released_one| released_one.answer = Some("written"));
+            released.by_queue().flatten().for_each(|waiter| waiter.answer = Some("written"));
             drop(released);
-            assert_eq!(waits.join().unwrap(), Woken::Answered("written"));
+            assert_eq!(waiting.join().unwrap(), Woken::Answered("written"));
         }
     });
 }

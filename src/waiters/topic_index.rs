@@ -1,112 +1,112 @@
-//! Which bells ring for what.
+//! Which wait queues a publish to a topic notifies.
 //!
-//! Nearly all polls ask for one topic or one prefix, and all that ask for the same share one bell:
-//! a ring then finds a thousand waiters by one look. A poll of several has one of its own, hung up
-//! in several places, so that it waits at one place only and is woken once. A publish finds its
-//! bells by its topic's name and each beginning of that, however many prefixes are waited for.
+//! Nearly all polls request one topic or one prefix, and all polls of the same pattern share one
+//! queue: a publish then finds a thousand waiters by one lookup. A poll of several patterns has a
+//! dedicated queue, indexed under each of them, so that it waits in one place and is woken once. A
+//! publish looks up its topic's name and each beginning of that name, so the cost of a lookup does
+//! not depend on how many prefixes have waiters.
 
 use std::collections::HashMap;
 use std::sync::Arc;
 
-use super::WaitQueue;
 use crate::names::{Pattern, TopicSet};
 
-/// The bells of all patterns that somebody waits for.
-pub(super) struct TopicIndex<W, D> {
-    topics: PatternMap<W, D>,
-    prefixes: PatternMap<W, D>,
-    /// Every poll's own bell; it hangs in several places.
-    own: OwnQueues<W, D>,
-    next_own: u64,
+/// The queues of all patterns that have waiters. Generic over the queue `Q`: the index creates,
+/// finds and removes queues, and knows nothing of waiting.
+#[derive(Default)]
+pub(super) struct TopicIndex<Q> {
+    topics: PatternMap<Q>,
+    prefixes: PatternMap<Q>,
+    /// Every dedicated queue once; each is also in the entries of its patterns.
+    dedicated: DedicatedQueues<Q>,
+    last_id: u64,
 }
 
-/// Where the bells of one pattern hang.
-struct PatternQueues<W, D> {
-    /// The bell of all polls that ask for nothing else.
-    shared: Option<Arc<WaitQueue<W, D>>>,
-    own: OwnQueues<W, D>,
+/// Identifies a dedicated queue in the index.
+#[derive(Clone, Copy, PartialEq, Eq, Hash)]
+pub(super) struct QueueId(u64);
+
+/// The queues of one pattern.
+struct PatternQueues<Q> {
+    /// Shared by the polls that request this pattern and nothing else.
+    shared: Option<Arc<Q>>,
+    dedicated: DedicatedQueues<Q>,
 }
 
-type PatternMap<W, D> = HashMap<Arc<str>, PatternQueues<W, D>>;
-type OwnQueues<W, D> = HashMap<u64, Arc<WaitQueue<W, D>>>;
+type PatternMap<Q> = HashMap<Arc<str>, PatternQueues<Q>>;
+type DedicatedQueues<Q> = HashMap<QueueId, Arc<Q>>;
 
-/// Stands for the bell that polls of one pattern share, where otherwise is a poll's own number.
-const SHARED: u64 = 0;
-
-impl<W, D> Default for TopicIndex<W, D> {
-    fn default() -> TopicIndex<W, D> {
-        let (topics, prefixes) = (HashMap::new(), HashMap::new());
-        TopicIndex { topics, prefixes, own: HashMap::new(), next_own: SHARED + 1 }
-    }
-}
-
-impl<W, D> TopicIndex<W, D> {
-    /// Where the bells of a pattern hang, and under which name.
-    fn hook<'p>(&mut self, pattern: &'p Pattern) -> (&mut PatternMap<W, D>, &'p Arc<str>) {
+impl<Q: Default> TopicIndex<Q> {
+    /// The map that has a pattern's entry, and the entry's key.
+    fn map_of<'p>(&mut self, pattern: &'p Pattern) -> (&mut PatternMap<Q>, &'p Arc<str>) {
         match pattern {
             Pattern::Topic(name) => (&mut self.topics, name.text()),
             Pattern::Prefix(prefix) => (&mut self.prefixes, prefix),
         }
     }
 
-    fn queues_of(&mut self, pattern: &Pattern) -> &mut PatternQueues<W, D> {
-        let (map, name) = self.hook(pattern);
-        let empty = || PatternQueues { shared: None, own: HashMap::new() };
-        map.entry(Arc::clone(name)).or_insert_with(empty)
+    fn entry(&mut self, pattern: &Pattern) -> &mut PatternQueues<Q> {
+        let (map, key) = self.map_of(pattern);
+        let empty = || PatternQueues { shared: None, dedicated: HashMap::new() };
+        map.entry(Arc::clone(key)).or_insert_with(empty)
     }
 
-    /// The bell for a poll of these topics, hung up if it is not there yet.
-    pub(super) fn queue_for(&mut self, topics: &TopicSet) -> (u64, Arc<WaitQueue<W, D>>) {
+    /// The queue for a poll of these topics, created if necessary. The id is `None` for a shared
+    /// queue.
+    pub(super) fn queue_for(&mut self, topics: &TopicSet) -> (Option<QueueId>, Arc<Q>) {
         if let [pattern] = topics.patterns() {
-            let queue = self.queues_of(pattern).shared.get_or_insert_with(WaitQueue::new);
-            return (SHARED, Arc::clone(queue));
+            let queue = self.entry(pattern).shared.get_or_insert_default();
+            return (None, Arc::clone(queue));
         }
-        let (own, queue) = (self.next_own, WaitQueue::new());
-        self.next_own += 1;
-        self.own.insert(own, Arc::clone(&queue));
+        self.last_id += 1;
+        let (id, queue) = (QueueId(self.last_id), Arc::<Q>::default());
+        self.dedicated.insert(id, Arc::clone(&queue));
         for pattern in topics.patterns() {
-            self.queues_of(pattern).own.insert(own, Arc::clone(&queue));
+            self.entry(pattern).dedicated.insert(id, Arc::clone(&queue));
         }
-        (own, queue)
+        (Some(id), queue)
     }
 
-    /// Takes a bell down at which nobody sits any more.
-    pub(super) fn remove_queue(&mut self, topics: &TopicSet, own: u64) {
-        self.own.remove(&own);
+    /// Removes the queue that [`TopicIndex::queue_for`] returned for these topics.
+    pub(super) fn remove_queue(&mut self, topics: &TopicSet, id: Option<QueueId>) {
+        if let Some(id) = id {
+            self.dedicated.remove(&id);
+        }
         for pattern in topics.patterns() {
-            let (map, name) = self.hook(pattern);
-            if let Some(queues_of) = map.get_mut(name) {
-                match own {
-                    SHARED => queues_of.shared = None,
-                    own => drop(queues_of.own.remove(&own)),
+            let (map, key) = self.map_of(pattern);
+            if let Some(entry) = map.get_mut(key) {
+                match id {
+                    None => entry.shared = None,
+                    Some(id) => drop(entry.dedicated.remove(&id)),
                 }
-                if queues_of.shared.is_none() && queues_of.own.is_empty() {
-                    map.remove(name);
+                if entry.shared.is_none() && entry.dedicated.is_empty() {
+                    map.remove(key);
                 }
             }
         }
     }
 
-    /// The bells that ring for a topic, each once: a poll has no two patterns for one topic.
-    pub(super) fn queues_for_topic(&self, topic: &str) -> Vec<Arc<WaitQueue<W, D>>> {
+    /// The queues that a publish to a topic notifies, each once: the patterns of a [`TopicSet`]
+    /// do not overlap, so at most one of them matches a topic.
+    pub(super) fn queues_for_topic(&self, topic: &str) -> Vec<Arc<Q>> {
         let mut queues = Vec::new();
-        let mut take = |queues_of: Option<&PatternQueues<W, D>>| {
-            if let Some(queues_of) = queues_of {
-                queues.extend(queues_of.shared.iter().chain(queues_of.own.values()).cloned());
+        let mut add = |entry: Option<&PatternQueues<Q>>| {
+            if let Some(entry) = entry {
+                queues.extend(entry.shared.iter().chain(entry.dedicated.values()).cloned());
             }
         };
-        take(self.topics.get(topic));
+        add(self.topics.get(topic));
         if !self.prefixes.is_empty() {
-            (0..=topic.len()).for_each(|length| take(self.prefixes.get(&topic[..length])));
+            (0..=topic.len()).for_each(|length| add(self.prefixes.get(&topic[..length])));
         }
         queues
     }
 
-    /// Every bell, once.
-    pub(super) fn all(&self) -> Vec<Arc<WaitQueue<W, D>>> {
-        let map = self.topics.values().chain(self.prefixes.values());
-        let shared = map.filter_map(|queues_of| queues_of.shared.as_ref());
-        shared.chain(self.own.values()).cloned().collect()
+    /// Every queue, each once.
+    pub(super) fn all(&self) -> Vec<Arc<Q>> {
+        let entries = self.topics.values().chain(self.prefixes.values());
+        let shared = entries.filter_map(|entry| entry.shared.as_ref());
+        shared.chain(self.dedicated.values()).cloned().collect()
     }
 }
 
@@ -115,21 +115,16 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_place_is_there_while_a_bell_hangs_at_it() {
-        let mut index = TopicIndex::<(), ()>::default();
+    fn pattern_entry_exists_while_it_has_a_queue() {
+        let mut index = TopicIndex::<()>::default();
         let lists = ["a", "a,b*", "*", "a,b*"].map(|list| TopicSet::parse(list).unwrap());
-        let owns = lists.clone().map(|topics| index.queue_for(&topics).0);
-        assert_eq!(
-            (
-                index.all().len(),
-                index.queues_for_topic("a").len(),
-                index.queues_for_topic("b").len()
-            ),
-            (4, 4, 3)
-        );
+        let ids = lists.clone().map(|topics| index.queue_for(&topics).0);
+        assert_eq!(index.all().len(), 4);
+        assert_eq!(index.queues_for_topic("a").len(), 4);
+        assert_eq!(index.queues_for_topic("b").len(), 3);
         assert_eq!((index.topics.len(), index.prefixes.len()), (1, 2));
-        for (topics, own) in lists.iter().zip(owns) {
-            index.remove_queue(topics, own);
+        for (topics, id) in lists.iter().zip(ids) {
+            index.remove_queue(topics, id);
         }
         assert_eq!(index.all().len(), 0);
         assert_eq!((index.topics.len(), index.prefixes.len()), (0, 0));

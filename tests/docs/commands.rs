@@ -1,35 +1,38 @@
-//! What the program takes, read from where it is written: the table of the server's flags, and the
-//! help texts of the clients. Whatever is made here has each of them.
+//! The commands and flags of the program, read from their sources: the server's table of flags, and
+//! the help texts of the clients. The man page and the completions are generated from this list, so
+//! they cannot miss a flag.
 
 use longpoll::client::command::{FOLLOW_HELP, PUBLISH_HELP};
 use longpoll::config::FLAGS;
 
 /// One flag of one command.
-pub struct Opt {
-    /// Without the dashes.
+pub struct CommandOption {
+    /// The long name, without its dashes.
     pub name: String,
     pub short: Option<char>,
-    /// What stands for its value; empty for a switch.
+    /// The placeholder of the value; empty for a switch.
     pub value: String,
     pub help: String,
-    /// None when there is nothing to say about it.
+    /// `None` if the help text names no default.
     pub default: Option<String>,
 }
 
-/// One way to call the program.
-pub struct Command {
-    /// Empty: the server.
+/// One command of the program, or the server.
+pub struct CommandDoc {
+    /// Empty for the server.
     pub name: &'static str,
-    /// What comes after the flags.
+    /// The arguments after the flags, as the usage line has them.
     pub words: &'static str,
     pub about: String,
-    pub options: Vec<Opt>,
-    /// What its help text says at the end.
+    /// Placeholders of arguments, each with its meaning.
+    pub arguments: Vec<(String, String)>,
+    pub options: Vec<CommandOption>,
+    /// The text after the flags in the command's help.
     pub notes: String,
 }
 
-/// Words that a flag takes, for those that take no others or for which these are the usual ones.
-/// The program is asked in a test whether it does.
+/// The values that a shell offers for a flag: all that the flag accepts, or the usual ones. A test
+/// checks that the program accepts each.
 pub const CHOICES: &[(&str, &[&str])] = &[
     ("sync", &["always", "never", "1s"]),
     ("log", &["error", "info", "requests"]),
@@ -39,47 +42,76 @@ pub const CHOICES: &[(&str, &[&str])] = &[
     ("stdin", &["json", "text", "whole"]),
 ];
 
-impl Opt {
+impl CommandOption {
     pub fn choices(&self) -> &'static [&'static str] {
-        CHOICES.iter().find(|(name, _)| *name == self.name).map_or(&[], |(_, words)| words)
+        CHOICES.iter().find(|(name, _)| *name == self.name).map_or(&[], |(_, choices)| choices)
     }
 }
 
-fn switch(name: &str, short: Option<char>, help: &str) -> Opt {
-    Opt { name: name.into(), short, value: String::new(), help: help.into(), default: None }
+fn switch(name: &str, short: Option<char>, help: &str) -> CommandOption {
+    CommandOption {
+        name: name.into(),
+        short,
+        value: String::new(),
+        help: help.into(),
+        default: None,
+    }
 }
 
-/// Everything that the program takes.
-pub fn commands() -> Vec<Command> {
-    let plain = |name, words, about: &str, options| Command {
+/// All commands of the program; the server comes first.
+pub fn commands() -> Vec<CommandDoc> {
+    let command = |name, words, about: &str, arguments: &[(&str, &str)], options| CommandDoc {
         name,
         words,
         about: about.into(),
+        arguments: arguments.iter().map(|(name, help)| ((*name).into(), (*help).into())).collect(),
         options,
         notes: String::new(),
     };
     vec![
-        plain("", "", "holds each request until there is news or a deadline", server()),
-        plain(
+        command(
+            "",
+            "",
+            "is an HTTP server that holds a poll open until an event arrives or a deadline passes",
+            &[],
+            server_options(),
+        ),
+        command(
             "token",
             "NAME RIGHTS TOPICS",
-            "prints a line for the file of --tokens, and on stderr the secret that belongs to it",
+            "prints a line for the file of --tokens on stdout, and its secret on stderr",
+            &[
+                ("NAME", "a name for the token, unique in the file"),
+                ("RIGHTS", "read, publish and admin, comma-separated"),
+                ("TOPICS", "comma-separated; sensors.* matches all with that prefix, * all"),
+            ],
             vec![],
         ),
-        plain("inspect", "DIR", "shows what a store has, and whether it is whole", vec![]),
-        plain(
+        command(
+            "inspect",
+            "DIR",
+            "reports every segment of a store and whether it is damaged; changes nothing",
+            &[("DIR", "the directory that --data names")],
+            vec![],
+        ),
+        command(
             "repair",
             "DIR",
-            "keeps what is whole of a store, and begins a new epoch",
-            vec![switch("new-epoch", None, "only begin a new epoch, as after a restored backup")],
+            "keeps the intact part of a store, sets damaged files aside, and begins a new epoch",
+            &[("DIR", "the directory that --data names")],
+            vec![switch(
+                "new-epoch",
+                None,
+                "only begin a new epoch, for a store restored from a backup",
+            )],
         ),
-        client("follow", "URL TOPICS", FOLLOW_HELP),
-        client("publish", "URL TOPIC [DATA|-]", PUBLISH_HELP),
+        client_command("follow", "URL TOPICS", FOLLOW_HELP),
+        client_command("publish", "URL TOPIC [DATA|-]", PUBLISH_HELP),
     ]
 }
 
-fn server() -> Vec<Opt> {
-    let flags = FLAGS.iter().map(|flag| Opt {
+fn server_options() -> Vec<CommandOption> {
+    let flags = FLAGS.iter().map(|flag| CommandOption {
         name: flag.name.into(),
         short: None,
         value: flag.value.into(),
@@ -88,28 +120,34 @@ fn server() -> Vec<Opt> {
     });
     flags
         .chain([
-            switch("help", Some('h'), "print a summary of this"),
+            switch("help", Some('h'), "print a summary of this page"),
             switch("version", Some('V'), "print the version"),
         ])
         .collect()
 }
 
-/// Reads a help text: flags are indented by two, what goes on about one by more.
-fn client(name: &'static str, words: &'static str, help: &str) -> Command {
+/// Parses a help text. Arguments and flags are indented by two spaces, continuation lines by more.
+/// Flags begin with a dash, and the notes follow the flags.
+fn client_command(name: &'static str, words: &'static str, help: &str) -> CommandDoc {
     let first = help.lines().next().unwrap_or_default();
     let about = first.split_once(": ").map_or(first, |(_, about)| about).to_owned();
     assert!(help.contains(&format!("longpoll {name} [flags] {words}\n")), "{name}: {words}");
-    let mut options: Vec<Opt> = Vec::new();
+    let mut arguments: Vec<(String, String)> = Vec::new();
+    let mut options: Vec<CommandOption> = Vec::new();
     let mut lines = help.lines();
     for line in lines.by_ref() {
         if let Some(flag) = line.strip_prefix("  -") {
-            options.push(option(flag));
+            options.push(parse_option(flag));
         } else if let Some(last) = options.last_mut() {
             if !line.starts_with("   ") {
                 break;
             }
             last.help.push(' ');
             last.help.push_str(line.trim());
+        } else if let Some((argument, meaning)) =
+            line.strip_prefix("  ").and_then(|line| line.split_once("  "))
+        {
+            arguments.push((argument.trim().into(), meaning.trim().into()));
         }
     }
     for option in &mut options {
@@ -119,16 +157,17 @@ fn client(name: &'static str, words: &'static str, help: &str) -> Command {
         }
     }
     let notes = lines.collect::<Vec<_>>().join(" ");
-    Command { name, words, about, options, notes }
+    CommandDoc { name, words, about, arguments, options, notes }
 }
 
-/// `-since WHERE       start, now, …` or `h, --help   print this`: a line without its first dash.
-fn option(line: &str) -> Opt {
-    let (left, help) = line.split_once("  ").expect("two spaces before what a flag does");
+/// Parses the first line of a flag without its first dash: `-since WHERE       start, now, …` or
+/// `h, --help   print this`.
+fn parse_option(line: &str) -> CommandOption {
+    let (left, help) = line.split_once("  ").expect("two spaces before the help of a flag");
     let (short, long) = match left.split_once(", --") {
         Some((short, long)) => (short.chars().next(), long),
         None => (None, left.trim_start_matches('-')),
     };
     let (name, value) = long.split_once(' ').unwrap_or((long, ""));
-    Opt { value: value.into(), ..switch(name, short, help.trim()) }
+    CommandOption { value: value.into(), ..switch(name, short, help.trim()) }
 }

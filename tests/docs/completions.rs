@@ -1,34 +1,35 @@
-//! What the shells complete.
+//! The completions of bash, zsh and fish, generated from the list of commands.
 
 use std::fmt::Write as _;
 
-use super::commands::{Command, Opt, commands};
+use super::commands::{CommandDoc, CommandOption, commands};
 
-/// What a value of this kind is completed with.
-enum Kind {
-    Switch,
-    Words(&'static [&'static str]),
+/// What a shell offers as the value of a flag.
+enum ValueKind {
+    /// The flag is a switch.
+    NoValue,
+    Choices(&'static [&'static str]),
     File,
     Directory,
-    /// Only the person knows.
+    /// The shell cannot offer anything.
     Free,
 }
 
-fn kind(option: &Opt) -> Kind {
+fn value_kind(option: &CommandOption) -> ValueKind {
     match (&*option.value, option.choices()) {
-        ("", _) => Kind::Switch,
-        ("FILE", _) => Kind::File,
-        ("DIR", _) => Kind::Directory,
-        (_, []) => Kind::Free,
-        (_, words) => Kind::Words(words),
+        ("", _) => ValueKind::NoValue,
+        ("FILE", _) => ValueKind::File,
+        ("DIR", _) => ValueKind::Directory,
+        (_, []) => ValueKind::Free,
+        (_, choices) => ValueKind::Choices(choices),
     }
 }
 
-/// Commands that have names, `serve` among them.
-fn named() -> Vec<(&'static str, String)> {
+/// The names of the commands, each with its description. `serve` names the server.
+fn named_commands() -> Vec<(&'static str, String)> {
     let mut all: Vec<_> =
         commands().into_iter().skip(1).map(|command| (command.name, command.about)).collect();
-    all.insert(0, ("serve", "runs the server, as without any of these".into()));
+    all.insert(0, ("serve", "runs the server, which is the default".into()));
     all
 }
 
@@ -36,13 +37,13 @@ fn names(commands: &[(&'static str, String)]) -> String {
     commands.iter().map(|(name, _)| *name).collect::<Vec<_>>().join(" ")
 }
 
-/// As a pattern of a shell's `case`.
-fn pattern(command: &Command) -> &'static str {
+/// The command as a pattern of a shell's `case`.
+fn pattern(command: &CommandDoc) -> &'static str {
     if command.name.is_empty() { "*" } else { command.name }
 }
 
-/// The server's options come last, as they are for whatever is no other command.
-fn server_last() -> Vec<Command> {
+/// All commands with the server last, because its pattern `*` matches every word.
+fn commands_with_server_last() -> Vec<CommandDoc> {
     let mut all = commands();
     all.rotate_left(1);
     all
@@ -56,14 +57,14 @@ pub fn bash() -> String {
              COMPREPLY=()\n    \
              case ${COMP_WORDS[1]}:$before in\n",
     );
-    for command in server_last() {
+    for command in commands_with_server_last() {
         for option in &command.options {
-            let reply = match kind(option) {
-                Kind::Switch => continue,
-                Kind::Words(words) => format!("-W '{}'", words.join(" ")),
-                Kind::File => "-f".into(),
-                Kind::Directory => "-d".into(),
-                Kind::Free => String::new(),
+            let reply = match value_kind(option) {
+                ValueKind::NoValue => continue,
+                ValueKind::Choices(choices) => format!("-W '{}'", choices.join(" ")),
+                ValueKind::File => "-f".into(),
+                ValueKind::Directory => "-d".into(),
+                ValueKind::Free => String::new(),
             };
             let case = format!("        {}:--{})", pattern(&command), option.name);
             let _ = if reply.is_empty() {
@@ -77,7 +78,7 @@ pub fn bash() -> String {
         }
     }
     text.push_str("    esac\n    case ${COMP_WORDS[1]} in\n");
-    for command in server_last() {
+    for command in commands_with_server_last() {
         let flags: Vec<_> = command.options.iter().map(|o| format!("--{}", o.name)).collect();
         let _ = writeln!(text, "        {}) flags='{}' ;;", pattern(&command), flags.join(" "));
     }
@@ -92,13 +93,13 @@ pub fn bash() -> String {
                  mapfile -t COMPREPLY < <(compgen -d -- \"$word\")\n    \
              fi\n}}\n\n\
          complete -o filenames -F _longpoll longpoll\n",
-        names(&named())
+        names(&named_commands())
     );
     text
 }
 
-/// Inside single quotes and brackets of `_arguments`.
-fn for_zsh(text: &str) -> String {
+/// Escapes a text for the single quotes and brackets of `_arguments`.
+fn escape_zsh(text: &str) -> String {
     let mut escaped = String::new();
     for c in text.chars() {
         if matches!(c, '[' | ']' | ':' | '\\') {
@@ -109,15 +110,15 @@ fn for_zsh(text: &str) -> String {
     escaped.replace('\'', "'\\''")
 }
 
-fn zsh_option(option: &Opt) -> String {
-    let (name, help) = (&option.name, for_zsh(&option.help));
-    let value = for_zsh(&option.value);
-    let action = match kind(option) {
-        Kind::Switch => return format!("'*--{name}[{help}]'"),
-        Kind::Words(words) => format!("({})", words.join(" ")),
-        Kind::File => "_files".into(),
-        Kind::Directory => "_files -/".into(),
-        Kind::Free => " ".into(),
+fn zsh_option(option: &CommandOption) -> String {
+    let (name, help) = (&option.name, escape_zsh(&option.help));
+    let value = escape_zsh(&option.value);
+    let action = match value_kind(option) {
+        ValueKind::NoValue => return format!("'*--{name}[{help}]'"),
+        ValueKind::Choices(choices) => format!("({})", choices.join(" ")),
+        ValueKind::File => "_files".into(),
+        ValueKind::Directory => "_files -/".into(),
+        ValueKind::Free => " ".into(),
     };
     format!("'*--{name}=[{help}]:{value}:{action}'")
 }
@@ -128,11 +129,11 @@ pub fn zsh() -> String {
          local -a commands\n\
          commands=(\n",
     );
-    for (name, about) in named() {
-        let _ = writeln!(text, "    '{name}:{}'", for_zsh(&about));
+    for (name, about) in named_commands() {
+        let _ = writeln!(text, "    '{name}:{}'", escape_zsh(&about));
     }
     text.push_str(")\n\ncase ${words[2]} in\n");
-    for command in server_last() {
+    for command in commands_with_server_last() {
         let _ = write!(text, "    {})\n        _arguments -S \\\n", pattern(&command));
         for option in &command.options {
             let _ = writeln!(text, "            {} \\", zsh_option(option));
@@ -147,16 +148,17 @@ pub fn zsh() -> String {
     text
 }
 
-fn for_fish(text: &str) -> String {
+/// Escapes a text for the single quotes of fish.
+fn escape_fish(text: &str) -> String {
     text.replace('\\', "\\\\").replace('\'', "\\'")
 }
 
 pub fn fish() -> String {
-    let all = names(&named());
-    let clients = all.strip_prefix("serve ").unwrap_or(&all);
+    let all = names(&named_commands());
+    let all_but_serve = all.strip_prefix("serve ").unwrap_or(&all);
     let mut text = String::from("# fish completion for longpoll\n\ncomplete -c longpoll -f\n");
-    for (name, about) in named() {
-        let about = for_fish(&about);
+    for (name, about) in named_commands() {
+        let about = escape_fish(&about);
         let _ = writeln!(
             text,
             "complete -c longpoll -n 'not __fish_seen_subcommand_from {all}' -a {name} -d '{about}'"
@@ -164,7 +166,7 @@ pub fn fish() -> String {
     }
     for command in commands() {
         let when = match command.name {
-            "" => format!("not __fish_seen_subcommand_from {clients}"),
+            "" => format!("not __fish_seen_subcommand_from {all_but_serve}"),
             name => format!("__fish_seen_subcommand_from {name}"),
         };
         if matches!(command.name, "inspect" | "repair") {
@@ -174,15 +176,15 @@ pub fn fish() -> String {
             );
         }
         for option in &command.options {
-            let value = match kind(option) {
-                Kind::Switch => String::new(),
-                Kind::Words(words) => format!(" -x -a '{}'", words.join(" ")),
-                Kind::File => " -r -F".into(),
-                Kind::Directory => " -x -a '(__fish_complete_directories)'".into(),
-                Kind::Free => " -x".into(),
+            let value = match value_kind(option) {
+                ValueKind::NoValue => String::new(),
+                ValueKind::Choices(choices) => format!(" -x -a '{}'", choices.join(" ")),
+                ValueKind::File => " -r -F".into(),
+                ValueKind::Directory => " -x -a '(__fish_complete_directories)'".into(),
+                ValueKind::Free => " -x".into(),
             };
             let short = option.short.map_or(String::new(), |short| format!(" -s {short}"));
-            let (name, help) = (&option.name, for_fish(&option.help));
+            let (name, help) = (&option.name, escape_fish(&option.help));
             let _ = writeln!(
                 text,
                 "complete -c longpoll -n '{when}'{short} -l {name}{value} -d '{help}'"

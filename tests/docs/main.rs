@@ -1,9 +1,9 @@
-//! Writes the man page and the completions into a folder. They come from what `--help` comes from;
-//! an example target, so that none of it is in the shipped binary.
+//! Writes the man page and the shell completions to a folder. They are generated from the same
+//! tables and texts as `--help`. This is an example target, so that the shipped binary has none of it.
 //!
 //!     cargo run --example docs -- FOLDER
 
-#![allow(clippy::expect_used, reason = "it writes all or nothing")]
+#![allow(clippy::expect_used, reason = "a generator stops at its first error")]
 
 mod commands;
 mod completions;
@@ -11,7 +11,7 @@ mod man;
 
 use std::path::PathBuf;
 
-/// Their names, as the shells and man look for them.
+/// The files by the names under which man and the shells search for them.
 fn files() -> [(&'static str, String); 4] {
     [
         ("longpoll.1", man::page()),

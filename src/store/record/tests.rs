@@ -20,7 +20,7 @@ fn every_body_comes_back_byte_for_byte_and_in_its_form() {
         (BodyKind::Binary, b""),
         (BodyKind::Text, "\u{2028}}".as_bytes()),
     ];
-    let stamp = KeyStamp { id: 7, fingerprint: u128::MAX, count: Some(2) };
+    let stamp = KeyStamp { id: KeyId(7), fingerprint: u128::MAX, count: Some(2) };
     for (kind, body) in bodies {
         for full in [false, true] {
             let content = EventContent {

@@ -23,7 +23,8 @@ fn all_lessons() -> Vec<PathBuf> {
     let dir = Path::new(env!("CARGO_MANIFEST_DIR")).join("scripts/lessons");
     let files = std::fs::read_dir(dir).unwrap().map(|entry| entry.unwrap().path());
     let is_lesson = |file: &PathBuf| {
-        name(file).starts_with(|c: char| c.is_ascii_digit()) && file.extension().is_some_and(|e| e == "sh")
+        name(file).starts_with(|c: char| c.is_ascii_digit())
+            && file.extension().is_some_and(|e| e == "sh")
     };
     let mut lessons: Vec<_> = files.filter(is_lesson).collect();
     lessons.sort();

@@ -171,7 +171,13 @@ impl Pair {
             content_type: None,
             body: vec![b'x'; *size].into(),
         });
-        match self.log.append(&Name::new(topic).unwrap(), events.collect(), None, self.clock) {
+        match self.log.append(
+            &Name::new(topic).unwrap(),
+            events.collect(),
+            None,
+            self.clock,
+            &mut Vec::new(),
+        ) {
             Ok(Appended::New(cursor)) => {
                 self.model.publish(topic, event_type, &sizes, self.clock.at);
                 assert_eq!(cursor.seq.get(), self.model.events.len() as u64);
@@ -313,7 +319,7 @@ impl Pair {
             0..50 => self.publish(),
             50..53 => {
                 let topic = self.pick(&TOPICS);
-                self.log.trim(&Name::new(topic).unwrap());
+                self.log.trim(&Name::new(topic).unwrap(), &mut Vec::new());
                 self.model.delete(topic);
             }
             53..60 => self.clock.at += Duration::from_secs(self.random.u64(..30)),

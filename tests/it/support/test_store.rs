@@ -7,8 +7,8 @@ use std::time::{Duration, Instant};
 use longpoll::config::SyncPolicy;
 use longpoll::cursor::{Cursor, Epoch, Since};
 use longpoll::log::{
-    Appended, BodyKind, EventContent, Fingerprinter, GapPolicy, IdempotencyKey, Log, LogSnapshot,
-    ReadRequest, Retention, Timestamp, WriteError,
+    Appended, BodyKind, EventContent, Fingerprinter, GapPolicy, IdempotencyKey, KeyId, Log,
+    LogSnapshot, ReadRequest, Retention, Timestamp, WriteError,
 };
 use longpoll::metrics::Metrics;
 use longpoll::names::{Name, TopicSet, TypeFilter};
@@ -104,7 +104,7 @@ impl TestStore {
     pub fn idempotency_key(&self, topic: &str, key: &str, text: &str) -> IdempotencyKey<Cursor> {
         let fingerprints = Fingerprinter(self.store.journal.begun.secret);
         IdempotencyKey {
-            id: fingerprints.of(&[topic.as_bytes(), key.as_bytes()]),
+            id: KeyId(fingerprints.of(&[topic.as_bytes(), key.as_bytes()])),
             fingerprint: fingerprints.of(&[text.as_bytes()]),
             outcome: Arc::default(),
         }
