@@ -103,5 +103,5 @@ pub enum Lookup {
     /// Events, or a gap.
     Data(Arc<RenderedPage>),
     /// No event matches; the slice has the cursor to go on from.
-    Nothing(Arc<LogSlice>),
+    Empty(Arc<LogSlice>),
 }

@@ -48,7 +48,7 @@ impl PageReader {
         let slice = self.log.read(&request, key.since)?;
         let version = slice.version;
         let found = match (slice.events.is_empty(), &slice.gap) {
-            (true, None) => Lookup::Nothing(Arc::new(slice)),
+            (true, None) => Lookup::Empty(Arc::new(slice)),
             // A gap is reported at once, even if no event follows it yet.
             (true, Some(_)) => {
                 let reason = PollReason::Timeout(Duration::ZERO);

@@ -60,7 +60,7 @@ impl Poller {
         key.cors.clone_from(&caller.grant.cors);
         let slice = match self.reader.read(&key).map_err(|gap| self.refuse_gap(&gap))? {
             Lookup::Data(page) => return Ok(Outcome::Reply(self.reply_with_data(page))),
-            Lookup::Nothing(slice) => slice,
+            Lookup::Empty(slice) => slice,
         };
         let granted_wait = self.grant_wait(wait);
         let reason = if self.shutdown.is_triggered() {
@@ -111,7 +111,7 @@ impl Poller {
                     }
                     return Ok(self.reply_with_data(page));
                 }
-                Lookup::Nothing(slice) => slice,
+                Lookup::Empty(slice) => slice,
             };
             if let Some(reason) = reason {
                 return Ok(self.reply_empty(&key, &slice, reason));

@@ -175,7 +175,7 @@ impl<'a> EventStream<'a> {
                     }
                     return self.page(Delivery { page, sent: 0 });
                 }
-                Ok(Lookup::Nothing(slice)) => slice,
+                Ok(Lookup::Empty(slice)) => slice,
                 // Unreachable: the gap policy of streams is to skip.
                 Err(_) => return StreamPart::End(Vec::new()),
             };
