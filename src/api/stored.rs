@@ -20,8 +20,8 @@ pub(super) fn open(
 ) -> io::Result<LogHandle> {
     let opened =
         store::open(directory, retention(config), config.sync, metrics, PublishReceipt::again)?;
-    opened.report.tell(logger);
-    let fingerprints = opened.fingerprints;
+    opened.log_report(logger);
+    let fingerprints = opened.fingerprints();
     let (log, writer) = opened.start(logger)?;
     Ok(LogHandle { log, writer: Arc::new(writer), fingerprints })
 }

@@ -67,10 +67,10 @@ fn who_needs_the_place_of_an_empty_topic_gets_it_while_others_age() {
     let (wish, answer) = shelf.wanted("new", "k", "y");
     let mut wishes = VecDeque::from([wish]);
     for _ in 0..3 {
-        shelf.store.round(&mut wishes, shelf.now.at);
+        shelf.store.group_commit(&mut wishes, shelf.now.at);
         shelf.pass(1);
     }
-    assert!(matches!(answer.try_take(), Some(Ok(Appended::New(_)))), "it waits and waits");
+    assert!(matches!(answer.try_recv(), Ok(Ok(Appended::New(_)))), "it waits and waits");
 }
 
 #[test]
@@ -123,10 +123,10 @@ fn a_seq_that_cannot_be_counted_on_from_is_damage() {
     let shelf = Shelf::open(&Ram::default(), SyncPolicy::Always, start()).unwrap();
     let begun = longpoll::store::header::FullHeader {
         next: Seq::new(u64::MAX),
-        first: Seq::new(u64::MAX),
-        ..shelf.store.journal.begun.clone()
+        oldest_segment: Seq::new(u64::MAX),
+        ..shelf.store.journal.header.clone()
     };
-    let bytes = longpoll::store::header::begin(&begun, &longpoll::log::LogSnapshot::default());
+    let bytes = longpoll::store::header::encode(&begun, &longpoll::log::LogSnapshot::default());
     Storage::create(&ram, &name).unwrap().write_at(&bytes, 0).unwrap();
     match Shelf::open(&ram, SyncPolicy::Always, start()) {
         Err(StoreError::Damaged(_)) => {}
@@ -149,13 +149,13 @@ fn a_disk_that_is_full_is_known_to_be_until_what_was_refused_would_fit() {
     for _ in 0..3 {
         // Nobody publishes, and so the store looks by itself.
         shelf.pass(1);
-        shelf.store.round(&mut VecDeque::from([StoreCommand::Expire]), shelf.now.at);
-        assert!(shelf.store.journal.refused.is_some(), "it believes in 100 bytes");
+        shelf.store.group_commit(&mut VecDeque::from([StoreCommand::Expire]), shelf.now.at);
+        assert!(shelf.store.journal.failing.is_some(), "it believes in 100 bytes");
     }
     ram.fill_up(1_000_000);
     shelf.pass(1);
-    shelf.store.round(&mut VecDeque::from([StoreCommand::Expire]), shelf.now.at);
-    assert!(shelf.store.journal.refused.is_none(), "there is room, and it does not know");
+    shelf.store.group_commit(&mut VecDeque::from([StoreCommand::Expire]), shelf.now.at);
+    assert!(shelf.store.journal.failing.is_none(), "there is room, and it does not know");
     let end = ram.with(&file_name(Seq::new(1)), |bytes| bytes.len() as u64);
     assert_eq!(end, shelf.store.journal.active.end, "what it tried with stays behind");
     shelf.publish("news", 1, "after", None).unwrap();

@@ -152,21 +152,21 @@ fn a_repeat_that_comes_while_the_first_is_written_is_the_same_event_or_the_first
     let other = shelf.wanted("news", "k", "something else");
     let mut wishes = VecDeque::from([first.0, repeat.0, other.0]);
     // Together they wait; the first is written alone, and the others look again.
-    shelf.store.round(&mut wishes, shelf.now.at);
-    assert!(matches!(first.1.try_take(), Some(Ok(Appended::New(_)))));
-    assert!(repeat.1.try_take().is_none() && other.1.try_take().is_none());
-    shelf.store.round(&mut wishes, shelf.now.at);
-    assert!(matches!(repeat.1.try_take(), Some(Ok(Appended::Duplicate(_)))));
-    assert!(matches!(other.1.try_take(), Some(Err(WriteError::Rejected(AppendError::KeyReused)))));
+    shelf.store.group_commit(&mut wishes, shelf.now.at);
+    assert!(matches!(first.1.try_recv(), Ok(Ok(Appended::New(_)))));
+    assert!(repeat.1.try_recv().is_err() && other.1.try_recv().is_err());
+    shelf.store.group_commit(&mut wishes, shelf.now.at);
+    assert!(matches!(repeat.1.try_recv(), Ok(Ok(Appended::Duplicate(_)))));
+    assert!(matches!(other.1.try_recv(), Ok(Err(WriteError::Rejected(AppendError::KeyReused)))));
 
     let (first, repeat) = (shelf.wanted("news", "l", "y"), shelf.wanted("news", "l", "y"));
     let mut wishes = VecDeque::from([first.0, repeat.0]);
     ram.fail_at(0, Fault::Short);
-    shelf.store.round(&mut wishes, shelf.now.at);
-    assert!(matches!(first.1.try_take(), Some(Err(WriteError::Storage(_)))));
+    shelf.store.group_commit(&mut wishes, shelf.now.at);
+    assert!(matches!(first.1.try_recv(), Ok(Err(WriteError::Storage(_)))));
     shelf.pass(1);
-    shelf.store.round(&mut wishes, shelf.now.at);
-    assert!(matches!(repeat.1.try_take(), Some(Ok(Appended::New(_)))));
+    shelf.store.group_commit(&mut wishes, shelf.now.at);
+    assert!(matches!(repeat.1.try_recv(), Ok(Ok(Appended::New(_)))));
     let seqs: Vec<u64> = shelf.view().events.iter().map(|event| event.0).collect();
     assert_eq!(seqs, [1, 2]);
 }

@@ -9,7 +9,7 @@ use longpoll::cursor::{Cursor, Epoch};
 use longpoll::log::Appended;
 use longpoll::store::error::StoreError;
 use longpoll::store::header::first_seq;
-use longpoll::store::repair::mend;
+use longpoll::store::repair::repair_storage;
 use longpoll::store::storage::Storage;
 
 use crate::support::{Fault, LEFT, Left, NAMES, Names, Ram, Shelf, script, start};
@@ -38,7 +38,7 @@ fn aside(ram: &Ram) -> BTreeMap<String, Vec<u8>> {
 
 fn repair(ram: &Ram, asked: RepairMode) -> Result<(), StoreError> {
     let disk: Arc<dyn Storage> = Arc::new(ram.clone());
-    mend::<Cursor>(disk, "here", asked, |cursor, _, _| cursor).map(|_| ())
+    repair_storage::<Cursor>(disk, "here", asked, |cursor, _, _| cursor).map(|_| ())
 }
 
 /// Everything that a store has that matters to its readers and publishers.

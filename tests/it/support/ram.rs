@@ -295,7 +295,7 @@ impl Storage for Ram {
         Ok(())
     }
 
-    fn sync_names(&self) -> io::Result<()> {
+    fn sync_directory(&self) -> io::Result<()> {
         self.operation().map_err(refused)?;
         let mut state = self.0.lock();
         state.safe_names = state.names.clone();
@@ -386,7 +386,7 @@ impl StorageFile for RamFile {
         }
     }
 
-    fn forget(&self) {
+    fn drop_cache(&self) {
         let mut state = self.0.0.lock();
         let file = &mut state.files[self.1];
         if std::mem::take(&mut file.lost) {

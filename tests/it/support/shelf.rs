@@ -4,6 +4,7 @@ use std::collections::VecDeque;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use crossbeam_channel::Receiver;
 use longpoll::config::SyncPolicy;
 use longpoll::cursor::{Cursor, Epoch, Since};
 use longpoll::log::{
@@ -16,7 +17,6 @@ use longpoll::store::commit::{PendingPublish, ReplySender, Store, StoreCommand};
 use longpoll::store::error::StoreError;
 use longpoll::store::recovery::{OpenReport, OpenSettings, open};
 use longpoll::store::storage::Storage;
-use longpoll::threads::Mailbox;
 
 use super::Ram;
 
@@ -65,7 +65,7 @@ impl Shelf {
     ) -> Result<Shelf, StoreError> {
         let settings = OpenSettings {
             retention: Some(RETENTION),
-            sync,
+            sync_policy: sync,
             identity: identity.to_owned(),
             new_epoch: None,
         };
@@ -75,7 +75,7 @@ impl Shelf {
             open(disk, &settings, &Arc::new(Metrics::default()), outcome, now)?;
         // Small, so that a few steps make several.
         store.journal.segment_bytes = 700;
-        let chore = report.chore.take();
+        let chore = report.compaction.take();
         let mut shelf = Shelf { store, report, now, ram: ram.clone(), sync };
         shelf.tidy(chore);
         Ok(shelf)
@@ -84,21 +84,21 @@ impl Shelf {
     fn tidy(&mut self, chore: Option<longpoll::store::compact::CompactionJob>) {
         if let Some(chore) = chore {
             let done = chore.run(&self.ram, |_| {});
-            let mut wishes = VecDeque::from([StoreCommand::Done(done)]);
-            self.store.round(&mut wishes, self.now.at);
+            let mut wishes = VecDeque::from([StoreCommand::Compacted(done)]);
+            self.store.group_commit(&mut wishes, self.now.at);
         }
     }
 
     fn wish(&mut self, wish: StoreCommand<Cursor>) {
         let mut wishes = VecDeque::from([wish]);
         while !wishes.is_empty() {
-            let round = self.store.round(&mut wishes, self.now.at);
-            self.tidy(round.chore);
+            let round = self.store.group_commit(&mut wishes, self.now.at);
+            self.tidy(round.compaction);
         }
     }
 
     pub fn claim(&self, topic: &str, key: &str, text: &str) -> IdempotencyKey<Cursor> {
-        let prints = Fingerprinter(self.store.journal.begun.secret);
+        let prints = Fingerprinter(self.store.journal.header.secret);
         IdempotencyKey {
             id: prints.of(&[topic.as_bytes(), key.as_bytes()]),
             fingerprint: prints.of(&[text.as_bytes()]),
@@ -124,12 +124,12 @@ impl Shelf {
         self.wish(StoreCommand::Publish(PendingPublish {
             topic: Name::new(topic).unwrap(),
             events: events.collect(),
-            claim: claim.clone(),
+            key: claim.clone(),
             count: None,
             now: self.now,
-            answer,
+            reply: answer,
         }));
-        let appended = answered.take().expect("an answer");
+        let appended = answered.recv().expect("an answer");
         if let (Some(claim), Ok(Appended::New(cursor))) = (claim, &appended) {
             *claim.outcome.lock() = Some(*cursor);
         }
@@ -142,7 +142,7 @@ impl Shelf {
         topic: &str,
         key: &str,
         text: &str,
-    ) -> (StoreCommand<Cursor>, Mailbox<Result<Appended<Cursor>, WriteError>>) {
+    ) -> (StoreCommand<Cursor>, Receiver<Result<Appended<Cursor>, WriteError>>) {
         let (answer, answered) = ReplySender::new();
         let body = text.as_bytes().into();
         let wish = StoreCommand::Publish(PendingPublish {
@@ -153,10 +153,10 @@ impl Shelf {
                 content_type: None,
                 body,
             }],
-            claim: Some(self.claim(topic, key, text)),
+            key: Some(self.claim(topic, key, text)),
             count: None,
             now: self.now,
-            answer,
+            reply: answer,
         });
         (wish, answered)
     }
@@ -170,7 +170,7 @@ impl Shelf {
             Step::Trim(topic) => {
                 let (answer, answered) = ReplySender::new();
                 self.wish(StoreCommand::Trim(Name::new(topic).unwrap(), answer));
-                answered.take().expect("an answer")
+                answered.recv().expect("an answer")
             }
             Step::Pass(seconds) => {
                 self.pass(*seconds);
