@@ -35,8 +35,8 @@ pub enum StoreCommand<T> {
     Expire,
     /// A compaction job has ended.
     Compacted(Vec<CompactedRun>),
-    /// Shuts the store down cleanly. The sender is dropped when that is done.
-    Close(ReplySender<()>),
+    /// Shuts the store down cleanly. Has no reply: the sender is dropped when that is done.
+    Close(ReplySender<Result<(), WriteError>>),
 }
 
 /// Sends the reply to one command. If it is dropped without a reply, the receiver gets an error
@@ -89,7 +89,7 @@ pub struct CommitResult {
     /// A compaction to run in the background.
     pub compaction: Option<CompactionJob>,
     /// The senders of [`StoreCommand::Close`]. Not empty: the store is closed.
-    pub closed: Vec<ReplySender<()>>,
+    pub closed: Vec<ReplySender<Result<(), WriteError>>>,
 }
 
 /// A commit that is being put together.

@@ -49,7 +49,7 @@ impl StoreError {
     pub fn in_directory(&self, directory: &Path) -> io::Error {
         let directory = directory.display();
         io::Error::other(match self {
-            StoreError::Io(_) => format!("data directory {directory}: {self}"),
+            StoreError::Io(_) => format!("--data {directory}: {self}"),
             StoreError::Newer(_) => format!("{directory}/{self}"),
             StoreError::Damaged(_) => format!(
                 "{directory}/{self}; \"longpoll inspect {directory}\" shows more, \

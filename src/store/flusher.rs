@@ -94,9 +94,8 @@ impl<T: Send> LogWriter<T> for StoreWriter<T> {
     }
 
     fn close(&self) {
-        let (sender, closed) = ReplySender::new();
-        let _ = self.queue.send(StoreCommand::Close(sender));
-        let _ = closed.recv();
+        // Always an error, because the flusher drops the sender when it ends.
+        let _ = self.call(StoreCommand::Close);
     }
 }
 

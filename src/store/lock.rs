@@ -46,7 +46,7 @@ impl DirectoryLock {
         match rustix::fs::flock(&file, FlockOperation::NonBlockingLockExclusive) {
             Ok(()) => {}
             Err(rustix::io::Errno::WOULDBLOCK) => {
-                return Err(StoreError::Io("another process uses it".to_owned()));
+                return Err(StoreError::Io("another process uses this directory".to_owned()));
             }
             Err(error) => return Err(StoreError::io("lock", LOCK_FILE, &error.into())),
         }

@@ -63,6 +63,8 @@ mod store_ends;
 #[cfg(feature = "store")]
 mod store_faults;
 #[cfg(feature = "store")]
+mod store_fixture;
+#[cfg(feature = "store")]
 mod store_repair;
 #[cfg(feature = "store")]
 mod store_runs;
