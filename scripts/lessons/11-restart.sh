@@ -7,7 +7,7 @@
 #
 # Run:     scripts/lessons/11-restart.sh
 # See:     the same epoch, the part of a cursor before the dot, on both sides of a `kill -9`.
-# Where:   src/store/commit.rs: Store::round, src/store/recovery.rs: open
+# Where:   src/store/commit.rs: Store::group_commit, src/store/recovery.rs: open
 # Without: a crash undoes what clients were told, and gives its number to something else.
 set -euo pipefail
 # shellcheck source=/dev/null

@@ -53,7 +53,7 @@ impl StoreError {
             StoreError::Newer(_) => format!("{directory}/{self}"),
             StoreError::Damaged(_) => format!(
                 "{directory}/{self}; \"longpoll inspect {directory}\" shows more, \
-                 \"longpoll repair {directory}\" keeps everything intact"
+                 \"longpoll repair {directory}\" keeps every intact record"
             ),
         })
     }

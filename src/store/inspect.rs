@@ -129,7 +129,7 @@ pub fn inspect<T>(directory: &Path, out: &mut dyn Write) -> io::Result<bool> {
         Err(StoreError::Damaged(damage)) => {
             writeln!(out, "DAMAGED: {damage}")?;
             let directory = directory.display();
-            writeln!(out, "\"longpoll repair {directory}\" keeps everything intact")?;
+            writeln!(out, "\"longpoll repair {directory}\" keeps every intact record")?;
             return Ok(false);
         }
         Err(StoreError::Newer(text)) => {

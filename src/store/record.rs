@@ -97,8 +97,8 @@ impl EventRecord<'_> {
     }
 }
 
-/// Writes a JSON body as JSON, a text body as a string unless base64 is shorter, and any other body
-/// as base64.
+/// Writes a JSON body of one line as JSON, any other JSON or text as a string unless base64 is
+/// shorter, and binary bodies as base64.
 fn push_body(object: &mut JsonObject<'_>, content: &EventContent) {
     let body = &content.body;
     if content.kind == BodyKind::Json && !body.contains(&b'\n') {

@@ -7,7 +7,7 @@
 //! 2. A new segment begins, with a snapshot of everything known beside the events.
 //! 3. The intact records of each damaged segment replace its file.
 //!
-//! After a crash at any point, a server either refuses the directory or finds everything intact in
+//! After a crash at any point, a server either refuses the directory or finds every intact record in
 //! it, and the repair can be run again.
 
 use std::io;

@@ -1,7 +1,7 @@
 //! The file operations that a store needs, as two traits.
 //!
 //! [`DiskDirectory`] implements them with real files. The tests implement them in memory, with
-//! failing and short writes, failing syncs, and power cuts that lose whatever was not synced.
+//! failing and short writes, failing syncs, and power cuts that lose data that was not synced.
 
 use std::fs::OpenOptions;
 use std::io;
