@@ -51,7 +51,7 @@ impl<A> ReplySender<A> {
         (ReplySender(sender), receiver)
     }
 
-    /// Sends the reply. It never blocks: the channel has room for one, and this consumes the sender.
+    /// Sends the reply. It never blocks: the channel holds one reply, and this consumes the sender.
     pub fn send(self, reply: A) {
         // Fails only if the receiver is gone, which then needs no reply.
         let _ = self.0.send(reply);
@@ -304,8 +304,10 @@ impl<T> CommitBuilder<T> {
     }
 
     fn publishes_to(&self, topic: &Name) -> bool {
-        let publishes = |command: &StoreCommand<T>| matches!(command, StoreCommand::Publish(p) if p.topic == *topic);
-        self.commands.iter().any(publishes)
+        self.commands.iter().any(|command| match command {
+            StoreCommand::Publish(publish) => publish.topic == *topic,
+            _ => false,
+        })
     }
 
     fn add(&mut self, publish: PendingPublish<T>) {

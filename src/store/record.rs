@@ -228,8 +228,8 @@ impl Record {
     }
 }
 
-/// The largest number in a store: adding 1 to it cannot overflow. At a million events a second, seqs
-/// reach it in 290,000 years.
+/// The largest number in a store: adding 1 to it cannot overflow. At a million events a second,
+/// seqs reach it in 290,000 years.
 pub const MAX_NUMBER: u64 = u64::MAX / 2;
 
 /// Parses a record from front to back; holds the rest of the input.

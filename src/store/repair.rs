@@ -7,8 +7,8 @@
 //! 2. A new segment begins, with a snapshot of everything known beside the events.
 //! 3. The intact records of each damaged segment replace its file.
 //!
-//! After a crash at any point, a server either refuses the directory or finds every intact record in
-//! it, and the repair can be run again.
+//! After a crash at any point, a server either refuses the directory or finds every intact record
+//! in it, and the repair can be run again.
 
 use std::io;
 use std::path::Path;
@@ -220,7 +220,7 @@ fn salvage(storage: &dyn Storage, identity: &str) -> Result<Vec<String>, StoreEr
     let names = damaged.iter().map(|(first, _)| set_aside(storage, &file_name(*first)));
     let set_aside = names.collect::<Result<Vec<_>, _>>()?;
     sync_directory(storage)?;
-    // The snapshot comes first: after step 3, a second try would find fewer records to make it from.
+    // The snapshot comes first: after step 3, a second try would find fewer records for it.
     let (header, snapshot) = intact.new_segment(storage, identity)?;
     let oldest_segment = firsts[0].min(next);
     ActiveSegment::create(storage, &FullHeader { next, oldest_segment, ..header }, &snapshot)?;
