@@ -174,9 +174,9 @@ pub const LINE_BYTES: usize = 2 * MIB;
 pub const COMMIT_BYTES: usize = 4 * MIB;
 /// Publishes in one commit; few enough that they are looked through one by one. The rest as above.
 pub const COMMIT_PUBLISHES: usize = 1_024;
-/// What may queue for the flusher: each connection has at most one publish there, and there can
-/// be no more connections than this, so it is never full.
-pub const COMMIT_QUEUE: usize = 1_000_100;
+/// Commands in the flusher's queue: as many as one commit takes. Publishers beyond it wait to
+/// enqueue, as they wait for their commit anyway. Its slots are allocated at the start: 200 kB.
+pub const COMMIT_QUEUE: usize = COMMIT_PUBLISHES;
 /// How often a store that failed is looked over again. In between, publishes get `507` at once.
 pub const STORE_RETRY: Duration = Duration::from_secs(1);
 

@@ -27,8 +27,8 @@ impl LogHandle {
         let retention = retention(config);
         let opened =
             store::open(directory, retention, config.sync, metrics, PublishReceipt::restored)?;
-        opened.report.tell(logger);
-        let fingerprints = opened.fingerprints;
+        opened.log_report(logger);
+        let fingerprints = opened.fingerprints();
         let (log, writer) = opened.start(logger)?;
         Ok(LogHandle { log, writer: Arc::new(writer), fingerprints })
     }

@@ -1,315 +1,335 @@
-//! What becomes of those who wait: a commit takes in as many as it can, is written, and only then
-//! is the log changed.
+//! Group commit: queued commands become one commit, the commit is written, and only then the log
+//! changes and the commands are answered.
 //!
-//! There is one thread that changes the log of a store, so nothing comes between the look at the
-//! log that decides about a publish and its append. Whatever depends on something that is only
-//! being written waits for the next commit, and looks again then: so a repeat of a key that
-//! failed counts as a first try.
+//! One thread changes the log of a store, so nothing happens between the check that decides about a
+//! publish and its append. A command that depends on another one in the same commit waits for the
+//! next commit and is checked again then. So if the first publish with a key fails, a second one
+//! with the same key counts as the first.
 
 use std::collections::VecDeque;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use crossbeam_channel::{Receiver, Sender, bounded};
+
 use super::compact::{CompactedRun, CompactionJob};
 use super::error::StoreError;
 use super::journal::Journal;
 use super::lines::CommitBuffer;
-use super::record::{EventRecord, KeyStamp, write_expire, write_trim};
+use super::record::{EventRecord, StoredKey, write_expire, write_trim};
 use crate::cursor::Seq;
 use crate::limits::{COMMIT_BYTES, COMMIT_PUBLISHES};
 use crate::log::{
-    AppendError, AppendPlan, Appended, EventContent, IdempotencyKey, KeyId, Log, Timestamp,
+    AppendError, AppendPlan, Appended, Event, EventContent, IdempotencyKey, KeyId, Log, Timestamp,
     WriteError, event_cost,
 };
 use crate::metrics::Metrics;
 use crate::names::Name;
-use crate::threads::Mailbox;
 
-/// Something that waits for the disk.
+/// A command for the thread that writes the store.
 pub enum StoreCommand<T> {
     Publish(PendingPublish<T>),
-    /// `TrimHistory` everything in a topic.
+    /// Trims all events of a topic.
     Trim(Name, ReplySender<Result<(), WriteError>>),
-    /// `TrimHistory` what is too old.
+    /// Trims events that are too old, and does the work that is due without a publish.
     Expire,
-    /// A chore is done.
-    Done(Vec<CompactedRun>),
-    /// Ends the store in order.
-    Close(ReplySender<()>),
+    /// A compaction job has ended.
+    Compacted(Vec<CompactedRun>),
+    /// Shuts the store down cleanly. Has no reply: the sender is dropped when that is done.
+    Close(ReplySender<Result<(), WriteError>>),
 }
 
-/// To whoever waits. If it is dropped, they hear that nothing will come.
-pub struct ReplySender<A>(Mailbox<A>);
+/// Sends the reply to one command. If it is dropped without a reply, the receiver gets an error
+/// instead of waiting forever.
+pub struct ReplySender<A>(Sender<A>);
 
 impl<A> ReplySender<A> {
-    /// It, and where it arrives.
+    /// The two ends of a reply.
     #[must_use]
-    pub fn new() -> (ReplySender<A>, Mailbox<A>) {
-        let arrives = Mailbox::new(1);
-        (ReplySender(arrives.clone()), arrives)
+    pub fn new() -> (ReplySender<A>, Receiver<A>) {
+        let (sender, receiver) = bounded(1);
+        (ReplySender(sender), receiver)
     }
 
-    pub fn send(self, answer: A) {
-        self.0.post(answer);
-    }
-}
-
-impl<A> Drop for ReplySender<A> {
-    fn drop(&mut self) {
-        self.0.close();
+    /// Sends the reply. It never blocks: the channel holds one reply, and this consumes the sender.
+    pub fn send(self, reply: A) {
+        // Fails only if the receiver is gone, which then needs no reply.
+        let _ = self.0.send(reply);
     }
 }
 
-/// To a publisher.
-type PublishReply<T> = ReplySender<Result<Appended<T>, WriteError>>;
+type PublishResult<T> = Result<Appended<T>, WriteError>;
 
-/// A publish that waits.
+/// A publish that waits for its commit.
 pub struct PendingPublish<T> {
     pub topic: Name,
     pub events: Vec<EventContent>,
-    pub claim: Option<IdempotencyKey<T>>,
-    /// Of a batch, how many events it has.
+    pub key: Option<IdempotencyKey<T>>,
+    /// Events in the batch, if it is one.
     pub count: Option<u32>,
     pub now: Timestamp,
-    pub answer: PublishReply<T>,
+    pub reply: ReplySender<PublishResult<T>>,
 }
 
-/// The log, and the files under it.
+/// An open store: the log, and the files that it is kept in.
 pub struct Store<T> {
     pub journal: Journal,
     pub log: Arc<Log<T>>,
     pub retain_age: Duration,
-    /// The last commit let go of what is too old. The next one does not: some publishes need a
-    /// commit of their own, and there may always be more that is too old.
-    pub expired: bool,
+    /// The last commit trimmed aged events, and the next one does not: a publish may need a commit
+    /// of its own, and could wait forever if events age all the time.
+    pub just_expired: bool,
     pub metrics: Arc<Metrics>,
 }
 
-/// What a round brought beside its answers.
+/// The result of a group commit, beside the replies.
 #[derive(Default)]
-pub struct RoundResult {
-    pub failure: Option<StoreError>,
-    pub chore: Option<CompactionJob>,
-    /// Whoever wanted it closed.
-    pub closed: Vec<ReplySender<()>>,
+pub struct CommitResult {
+    pub error: Option<StoreError>,
+    /// A compaction to run in the background.
+    pub compaction: Option<CompactionJob>,
+    /// The senders of [`StoreCommand::Close`]. Not empty: the store is closed.
+    pub closed: Vec<ReplySender<Result<(), WriteError>>>,
 }
 
-/// A commit that takes things in.
+/// A commit that is being put together.
 struct CommitBuilder<T> {
     commit: CommitBuffer,
-    expire: Option<Seq>,
-    taken: Vec<StoreCommand<T>>,
-    /// The seq given out last, with those that are being written.
-    head: Seq,
+    /// Events up to this seq are trimmed because of their age.
+    expire_through: Option<Seq>,
+    /// The commands in the commit, to be applied and answered once it is written.
+    commands: Vec<StoreCommand<T>>,
+    /// The last seq assigned, in this commit or before.
+    last_seq: Seq,
+    /// Keys used in this commit.
     keys: Vec<KeyId>,
-    made: Vec<Name>,
+    /// Topics that this commit creates.
+    new_topics: Vec<Name>,
+    /// Nothing may be added any more.
     full: bool,
 }
 
 impl<T> Store<T> {
-    /// Takes in what it can from the front, and answers it.
-    pub fn round(&mut self, wishes: &mut VecDeque<StoreCommand<T>>, now: Instant) -> RoundResult {
-        let mut round = RoundResult::default();
-        let aged = if self.expired { None } else { self.log.expired_through(now, self.retain_age) };
-        self.expired = aged.is_some();
-        let mut draw = CommitBuilder {
-            commit: CommitBuffer::default(),
-            expire: aged,
-            taken: Vec::new(),
-            head: self.log.head().seq,
-            keys: Vec::new(),
-            made: Vec::new(),
-            full: false,
-        };
-        if let Some(through) = draw.expire {
-            draw.commit.push(|out| write_expire(out, through));
-        }
-        let mut tidy = false;
-        while !draw.full {
-            let Some(wish) = wishes.pop_front() else { break };
-            match wish {
+    /// Takes as many commands as fit from the front of the queue, writes them as one commit,
+    /// applies them to the log and answers them.
+    pub fn group_commit(
+        &mut self,
+        queue: &mut VecDeque<StoreCommand<T>>,
+        now: Instant,
+    ) -> CommitResult {
+        let mut result = CommitResult::default();
+        let expire_through =
+            if self.just_expired { None } else { self.log.expired_through(now, self.retain_age) };
+        self.just_expired = expire_through.is_some();
+        let mut builder = CommitBuilder::new(self.log.head().seq, expire_through);
+        let mut maintain = false;
+        while !builder.full {
+            let Some(command) = queue.pop_front() else { break };
+            match command {
                 StoreCommand::Publish(publish) => {
-                    if let Some(publish) = self.take_in(&mut draw, publish, now) {
-                        wishes.push_front(StoreCommand::Publish(publish));
+                    if let Some(publish) = self.add_publish(&mut builder, publish, now) {
+                        queue.push_front(StoreCommand::Publish(publish));
                         break;
                     }
                 }
-                StoreCommand::Trim(topic, answer) => {
-                    // What changes nothing is not written, or a store could grow by it for ever.
-                    if draw.publishes_to(&topic) || self.log.has_events(&topic) {
-                        draw.commit.push(|out| write_trim(out, &topic));
-                        draw.taken.push(StoreCommand::Trim(topic, answer));
+                StoreCommand::Trim(topic, reply) => {
+                    // A trim that changes nothing is not written: repeating it must not make the
+                    // store grow.
+                    if builder.publishes_to(&topic) || self.log.has_events(&topic) {
+                        builder.commit.push(|out| write_trim(out, &topic));
+                        builder.commands.push(StoreCommand::Trim(topic, reply));
                     } else {
-                        answer.send(Ok(()));
+                        reply.send(Ok(()));
                     }
                 }
-                StoreCommand::Expire => tidy = true,
-                StoreCommand::Done(rewritten) => self.journal.done(rewritten, &self.metrics.store),
+                StoreCommand::Expire => maintain = true,
+                StoreCommand::Compacted(runs) => {
+                    self.journal.finish_compaction(runs, &self.metrics.store);
+                }
                 StoreCommand::Close(closed) => {
-                    round.closed.push(closed);
+                    result.closed.push(closed);
                     break;
                 }
             }
         }
-        round.failure = self.write(draw, now);
-        if tidy && round.failure.is_none() {
-            // Nobody may be publishing while it is said to fail.
-            round.failure = self.journal.recover(now, &self.metrics.store).err();
+        result.error = self.write(builder, now);
+        if maintain && result.error.is_none() {
+            // A failing disk is retried even if no client publishes.
+            result.error = self.journal.recover(now, &self.metrics.store).err();
         }
-        if round.failure.is_none() && !round.closed.is_empty() {
-            round.failure = self.journal.close(now, &self.metrics.store).err();
-        } else if self.journal.is_full(now) || tidy && self.journal.is_dead(now) {
+        if result.error.is_none() && !result.closed.is_empty() {
+            result.error = self.journal.close(now, &self.metrics.store).err();
+        } else if self.journal.is_full(now) || maintain && self.journal.is_dead(now) {
             match self.journal.rotate(&self.log, now, &self.metrics.store) {
-                Ok(chore) => round.chore = chore,
-                Err(failure) => round.failure = round.failure.or(Some(failure)),
+                Ok(compaction) => result.compaction = compaction,
+                Err(error) => result.error = result.error.or(Some(error)),
             }
         }
-        round
+        result
     }
 
-    /// Takes a publish into the commit or answers it; gives it back if it has to wait.
-    fn take_in(
+    /// Adds a publish to the commit, or answers it. Returns it if it has to wait for the next
+    /// commit.
+    fn add_publish(
         &self,
-        draw: &mut CommitBuilder<T>,
+        builder: &mut CommitBuilder<T>,
         publish: PendingPublish<T>,
         now: Instant,
     ) -> Option<PendingPublish<T>> {
-        let claim = publish.claim.as_ref();
-        let waits_for_key = claim.is_some_and(|claim| draw.keys.contains(&claim.id));
-        let enough = draw.commit.len() >= COMMIT_BYTES || draw.taken.len() >= COMMIT_PUBLISHES;
-        if waits_for_key || enough {
+        let key = publish.key.as_ref();
+        let waits_for_key = key.is_some_and(|key| builder.keys.contains(&key.id));
+        let large = builder.commit.len() >= COMMIT_BYTES;
+        if waits_for_key || large || builder.commands.len() >= COMMIT_PUBLISHES {
             return Some(publish);
         }
-        let mut plan = self.log.plan(&publish.topic, claim, now, draw.made.len());
+        let mut plan = self.log.plan(&publish.topic, key, now, builder.new_topics.len());
         if matches!(
             plan,
             AppendPlan::CreateTopic | AppendPlan::ReplaceEmptyTopic | AppendPlan::TooManyTopics
-        ) && draw.made.contains(&publish.topic)
+        ) && builder.new_topics.contains(&publish.topic)
         {
             plan = AppendPlan::Append;
         }
         match plan {
             AppendPlan::Duplicate(outcome) => {
-                publish.answer.send(Ok(Appended::Duplicate(outcome)));
+                publish.reply.send(Ok(Appended::Duplicate(outcome)));
                 return None;
             }
             AppendPlan::KeyReused => {
-                publish.answer.send(Err(WriteError::Rejected(AppendError::KeyReused)));
+                publish.reply.send(Err(WriteError::Rejected(AppendError::KeyReused)));
                 return None;
             }
-            // Which topics are empty is sure only when nothing else is being written.
+            // Which topics are empty is known only when no other change is pending.
             AppendPlan::ReplaceEmptyTopic | AppendPlan::TooManyTopics
-                if !draw.commit.is_empty() =>
+                if !builder.commit.is_empty() =>
             {
                 return Some(publish);
             }
             AppendPlan::TooManyTopics => {
-                publish.answer.send(Err(WriteError::Rejected(AppendError::TooManyTopics)));
+                publish.reply.send(Err(WriteError::Rejected(AppendError::TooManyTopics)));
                 return None;
             }
-            AppendPlan::ReplaceEmptyTopic => draw.full = true,
-            AppendPlan::CreateTopic => {
-                draw.made.push(publish.topic.clone());
-            }
+            AppendPlan::ReplaceEmptyTopic => builder.full = true,
+            AppendPlan::CreateTopic => builder.new_topics.push(publish.topic.clone()),
             AppendPlan::Append => {}
         }
-        draw.publish(publish);
+        builder.add(publish);
         None
     }
 
-    /// Writes the commit, changes the log, and answers.
-    fn write(&mut self, draw: CommitBuilder<T>, now: Instant) -> Option<StoreError> {
-        if draw.commit.is_empty() {
+    /// Writes the commit, applies its commands to the log, and answers them.
+    fn write(&mut self, builder: CommitBuilder<T>, now: Instant) -> Option<StoreError> {
+        if builder.commit.is_empty() {
             return None;
         }
-        if let Err(failure) = self.journal.commit(draw.commit, now, &self.metrics.store) {
-            self.expired = false;
-            let why = failure.to_string();
-            for wish in draw.taken {
-                match wish {
+        if let Err(error) = self.journal.commit(builder.commit, now, &self.metrics.store) {
+            self.just_expired = false;
+            let text = error.to_string();
+            for command in builder.commands {
+                match command {
                     StoreCommand::Publish(publish) => {
-                        publish.answer.send(Err(WriteError::Storage(why.clone())));
+                        publish.reply.send(Err(WriteError::Storage(text.clone())));
                     }
-                    StoreCommand::Trim(_, answer) => {
-                        answer.send(Err(WriteError::Storage(why.clone())));
+                    StoreCommand::Trim(_, reply) => {
+                        reply.send(Err(WriteError::Storage(text.clone())));
                     }
                     _ => {}
                 }
             }
-            return Some(failure);
+            return Some(error);
         }
         let mut trimmed = Vec::new();
-        if let Some(through) = draw.expire {
+        if let Some(through) = builder.expire_through {
             self.log.trim_through(through, &mut trimmed);
         }
-        // Answered when all is done: whoever wakes wants the log's lock.
-        let (mut published, mut deleted) = (Vec::with_capacity(draw.taken.len()), Vec::new());
-        for wish in draw.taken {
-            match wish {
+        // Replies go out after the last change: the threads that they wake need the log's lock.
+        let (mut published, mut deleted) = (Vec::with_capacity(builder.commands.len()), Vec::new());
+        for command in builder.commands {
+            match command {
                 StoreCommand::Publish(publish) => {
-                    published.push(self.append(publish, &mut trimmed));
+                    published.push(self.apply_publish(publish, &mut trimmed));
                 }
-                StoreCommand::Trim(topic, answer) => {
+                StoreCommand::Trim(topic, reply) => {
                     self.log.trim(&topic, &mut trimmed);
-                    deleted.push(answer);
+                    deleted.push(reply);
                 }
                 _ => {}
             }
         }
-        self.journal.segments.trimmed(&trimmed);
-        for (answer, appended) in published {
-            answer.send(appended);
+        self.journal.segments.remove_events(&trimmed);
+        for (reply, appended) in published {
+            reply.send(appended);
         }
-        for answer in deleted {
-            answer.send(Ok(()));
+        for reply in deleted {
+            reply.send(Ok(()));
         }
         None
     }
 
-    fn append(
+    fn apply_publish(
         &mut self,
         publish: PendingPublish<T>,
-        trimmed: &mut Vec<Arc<crate::log::Event>>,
-    ) -> (PublishReply<T>, Result<Appended<T>, WriteError>) {
-        let PendingPublish { topic, events, claim, now, answer, .. } = publish;
+        trimmed: &mut Vec<Arc<Event>>,
+    ) -> (ReplySender<PublishResult<T>>, PublishResult<T>) {
+        let PendingPublish { topic, events, key, now, reply, .. } = publish;
         if let Some(active) = self.journal.segments.active() {
             for content in &events {
-                active.count(event_cost(content), true);
+                active.add_event(event_cost(content), true);
             }
-            if claim.is_some() {
-                active.count_key(now.at);
+            if key.is_some() {
+                active.add_key(now.at);
             }
         }
-        let appended = self.log.append(&topic, events, claim.as_ref(), now, trimmed);
-        (answer, appended.map_err(WriteError::Rejected))
+        let appended = self.log.append(&topic, events, key.as_ref(), now, trimmed);
+        (reply, appended.map_err(WriteError::Rejected))
     }
 }
 
 impl<T> CommitBuilder<T> {
-    fn publishes_to(&self, topic: &Name) -> bool {
-        self.taken.iter().any(|wish| matches!(wish, StoreCommand::Publish(p) if p.topic == *topic))
+    /// A commit after the event `last_seq`, which first expires events through a seq.
+    fn new(last_seq: Seq, expire_through: Option<Seq>) -> CommitBuilder<T> {
+        let mut commit = CommitBuffer::default();
+        if let Some(through) = expire_through {
+            commit.push(|out| write_expire(out, through));
+        }
+        CommitBuilder {
+            commit,
+            expire_through,
+            commands: Vec::new(),
+            last_seq,
+            keys: Vec::new(),
+            new_topics: Vec::new(),
+            full: false,
+        }
     }
 
-    fn publish(&mut self, publish: PendingPublish<T>) {
-        let stamp = publish.claim.as_ref().map(|claim| KeyStamp {
-            id: claim.id,
-            fingerprint: claim.fingerprint,
+    fn publishes_to(&self, topic: &Name) -> bool {
+        self.commands.iter().any(|command| match command {
+            StoreCommand::Publish(publish) => publish.topic == *topic,
+            _ => false,
+        })
+    }
+
+    fn add(&mut self, publish: PendingPublish<T>) {
+        let key = publish.key.as_ref().map(|key| StoredKey {
+            id: key.id,
+            fingerprint: key.fingerprint,
             count: publish.count,
         });
         let batch = publish.events.len();
         for (place, content) in publish.events.iter().enumerate() {
-            self.head = self.head.next();
+            self.last_seq = self.last_seq.next();
             let event = EventRecord {
-                seq: self.head,
+                seq: self.last_seq,
                 topic: &publish.topic,
                 time: publish.now.wall,
                 batch: if place == 0 { batch } else { 1 },
-                stamp: stamp.as_ref().filter(|_| place + 1 == batch),
+                key: key.as_ref().filter(|_| place + 1 == batch),
                 content,
             };
             self.commit.push(|out| event.write(out));
         }
-        self.keys.extend(stamp.map(|stamp| stamp.id));
-        self.taken.push(StoreCommand::Publish(publish));
+        self.keys.extend(key.map(|key| key.id));
+        self.commands.push(StoreCommand::Publish(publish));
     }
 }

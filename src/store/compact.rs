@@ -1,16 +1,16 @@
-//! Rewriting sealed segments without what is dead in them.
+//! Compaction: rewriting sealed segments without their dead records.
 //!
-//! A run of neighbours becomes one file under the name of the first. What may be left out is what
-//! was dead when the newest segment began: so the newest segment's own records still find
-//! everything that they speak of when they are read again. The new file is complete and synced
-//! before it takes the name; what it replaces is removed after that, and if that is cut short, the
-//! new file's header says up to where it stands for all others.
+//! A run of neighbouring segments becomes one file under the name of the first. It leaves out only
+//! what was dead when the active segment began, so that replaying the active segment still finds
+//! every event that its records trim. The new file is complete and synced before the rename; the
+//! files that it replaces are removed afterwards. If a crash prevents that, the new file's header
+//! says up to which seq it replaces all others.
 
 use std::io;
 use std::time::{Duration, Instant, SystemTime};
 
 use super::error::{IoContext, StoreError};
-use super::header::{file_name, first_line, segments, temporary_name, write_compacted};
+use super::header::{file_name, format_line, list_segments, temporary_name, write_compacted};
 use super::lines::CommitBuffer;
 use super::record::{EventRecord, KeyRecord, Record, StoredEvent};
 use super::scan::read_sealed;
@@ -21,11 +21,11 @@ use crate::limits::KEY_AGE;
 use crate::log::{LogSnapshot, Timestamp, event_cost};
 use crate::names::Name;
 
-/// What was kept when the newest segment began.
+/// Decides what is live, by the state of the log when the active segment began.
 pub struct LiveSet {
-    /// The last trimmed seq of each topic, by name. What is of no topic here is gone.
+    /// Each topic with its last trimmed seq, sorted by name. Events of other topics are dead.
     topics: Vec<(Name, Seq)>,
-    /// Keys used before this are forgotten.
+    /// Keys used at this time or before are forgotten.
     keys_since: SystemTime,
 }
 
@@ -39,12 +39,12 @@ impl LiveSet {
         }
     }
 
-    /// Every topic, and through which seq it is trimmed.
+    /// All topics, each with its last trimmed seq.
     pub fn topics(&mut self) -> &mut [(Name, Seq)] {
         &mut self.topics
     }
 
-    /// Through which seq a topic is trimmed; made if it is not there.
+    /// The last trimmed seq of a topic; adds the topic if it is new.
     pub fn trimmed_through(&mut self, topic: Name) -> &mut Seq {
         let place = self.topics.binary_search_by(|(name, _)| name.cmp(&topic));
         let place = place.unwrap_or_else(|place| {
@@ -54,157 +54,169 @@ impl LiveSet {
         &mut self.topics[place].1
     }
 
-    fn event(&self, topic: &Name, seq: Seq) -> bool {
+    fn has_event(&self, topic: &Name, seq: Seq) -> bool {
         let place = self.topics.binary_search_by(|(name, _)| name.cmp(topic));
         place.is_ok_and(|place| seq > self.topics[place].1)
     }
 
-    fn key(&self, time: SystemTime) -> bool {
+    fn has_key(&self, time: SystemTime) -> bool {
         time > self.keys_since
     }
 }
 
-/// What is to be done to the files of a store, apart from appending.
+/// Files to remove and segments to compact, decided when the active segment began.
 pub struct CompactionJob {
-    /// The segments that were needed when the newest of them began. Whatever older file is none of
-    /// these nobody needs, also when it stayed behind at an earlier chore.
+    /// The segments that were needed then. Older files that are not among them are removed, also
+    /// those that an earlier job failed to remove.
     pub needed: Vec<Seq>,
-    /// Runs of neighbours to be rewritten: their first seqs, and the last seq they stand for.
+    /// Runs of neighbours to compact: their first seqs, and the last seq of the run's range.
     pub runs: Vec<(Vec<Seq>, Seq)>,
-    pub kept: LiveSet,
+    pub live: LiveSet,
 }
 
-/// A rewritten run.
+/// A run that was compacted.
 pub struct CompactedRun {
-    pub from: Vec<Seq>,
-    pub to: Segment,
+    /// The first seqs of the segments that were replaced.
+    pub sources: Vec<Seq>,
+    pub segment: Segment,
 }
 
 impl CompactionJob {
-    /// Does it. What fails is left as it was; the failure is told to `failed`.
-    pub fn run(&self, disk: &dyn Storage, mut failed: impl FnMut(StoreError)) -> Vec<CompactedRun> {
-        self.remove_dead(disk).unwrap_or_else(&mut failed);
-        let rewrite = |(from, through): &(Vec<Seq>, Seq)| {
-            let to = rewrite(disk, from, *through, &self.kept).map_err(&mut failed).ok()?;
-            // From here on it is what a start would find. What fails now leaves files behind that
-            // stand for nothing, and go at the next start.
-            remove_replaced(disk, from).unwrap_or_else(&mut failed);
-            Some(CompactedRun { from: from.clone(), to })
+    /// Runs the job. A run that fails leaves its segments as they are, and reports to `on_error`.
+    pub fn run(
+        &self,
+        storage: &dyn Storage,
+        mut on_error: impl FnMut(StoreError),
+    ) -> Vec<CompactedRun> {
+        self.remove_dead(storage).unwrap_or_else(&mut on_error);
+        let compact = |(sources, through): &(Vec<Seq>, Seq)| {
+            let segment = compact_run(storage, sources, *through, &self.live);
+            let segment = segment.map_err(&mut on_error).ok()?;
+            // The compacted segment counts from here on. If a removal fails, the file left behind
+            // is obsolete, and the next start removes it.
+            remove_replaced(storage, sources).unwrap_or_else(&mut on_error);
+            Some(CompactedRun { sources: sources.clone(), segment })
         };
-        self.runs.iter().filter_map(rewrite).collect()
+        self.runs.iter().filter_map(compact).collect()
     }
 
-    fn remove_dead(&self, disk: &dyn Storage) -> Result<(), StoreError> {
+    fn remove_dead(&self, storage: &dyn Storage) -> Result<(), StoreError> {
         let newest = self.needed.last().copied().unwrap_or_default();
-        for first in segments(disk)?.into_iter().filter(|first| *first < newest) {
+        for first in list_segments(storage)?.into_iter().filter(|first| *first < newest) {
             if !self.needed.contains(&first) {
                 let name = file_name(first);
-                disk.remove(&name).doing("remove", &name)?;
+                storage.remove(&name).context("remove", &name)?;
             }
         }
         Ok(())
     }
 }
 
-fn rewrite(
-    disk: &dyn Storage,
-    from: &[Seq],
+fn compact_run(
+    storage: &dyn Storage,
+    sources: &[Seq],
     through: Seq,
-    kept: &LiveSet,
+    live: &LiveSet,
 ) -> Result<Segment, StoreError> {
-    let first = from.first().copied().unwrap_or_default();
-    let mut output = SegmentWriter::new(disk, first, through, kept)?;
-    for one in from {
-        read_sealed(disk, *one, &mut |record| output.take(record))?;
+    let first = sources.first().copied().unwrap_or_default();
+    let mut output = SegmentWriter::create(storage, first, through, live)?;
+    for source in sources {
+        read_sealed(storage, *source, &mut |record| output.add(record))?;
     }
-    output.finish(disk)
+    output.finish(storage)
 }
 
-fn remove_replaced(disk: &dyn Storage, from: &[Seq]) -> Result<(), StoreError> {
-    // Or a power cut could bring back the old file under this name, and its neighbours be gone.
-    disk.sync_names().doing("sync", "the directory")?;
-    for name in from.iter().skip(1).map(|first| file_name(*first)) {
-        disk.remove(&name).doing("remove", &name)?;
+fn remove_replaced(storage: &dyn Storage, sources: &[Seq]) -> Result<(), StoreError> {
+    // The rename has to be durable first: otherwise a power cut could bring back the old file under
+    // this name after its neighbours were removed.
+    storage.sync_directory().context("sync", "the directory")?;
+    for name in sources.iter().skip(1).map(|first| file_name(*first)) {
+        storage.remove(&name).context("remove", &name)?;
     }
     Ok(())
 }
 
-/// A segment that is made from others. It takes its name when it is complete and safe; until then
-/// it is a file that goes at the next start.
+/// Writes a compacted segment, first under a temporary name, which the next start would remove.
+/// [`SegmentWriter::finish`] syncs and renames it.
 pub struct SegmentWriter<'a> {
     file: Box<dyn StorageFile>,
     commit: CommitBuffer,
     segment: Segment,
-    /// The seq that may come next, and the last one.
+    /// The smallest seq that the next event may have, and the largest that any may have.
     next: Seq,
     through: Seq,
-    kept: &'a LiveSet,
+    live: &'a LiveSet,
     now: Timestamp,
     written: io::Result<()>,
 }
 
 /// Bytes that are written at once.
-const CHUNK: usize = 64 << 10;
+const WRITE_BYTES: usize = 64 << 10;
 
 impl SegmentWriter<'_> {
-    pub fn new<'a>(
-        disk: &dyn Storage,
+    /// Creates the file.
+    ///
+    /// # Errors
+    /// When it cannot be created. Failed writes are reported by [`SegmentWriter::finish`].
+    pub fn create<'a>(
+        storage: &dyn Storage,
         first: Seq,
         through: Seq,
-        kept: &'a LiveSet,
+        live: &'a LiveSet,
     ) -> Result<SegmentWriter<'a>, StoreError> {
         let temporary = temporary_name(&file_name(first));
-        let file = disk.create(&temporary).doing("create", &temporary)?;
-        let written = file.write_at(&first_line(), 0);
+        let file = storage.create(&temporary).context("create", &temporary)?;
+        let written = file.write_at(&format_line(), 0);
         let mut segment = Segment::new(first);
-        segment.bytes = first_line().len() as u64;
+        segment.bytes = format_line().len() as u64;
         let mut commit = CommitBuffer::default();
         commit.push(|out| write_compacted(out, through));
         let now = Timestamp::read();
-        Ok(SegmentWriter { file, commit, segment, next: first, through, kept, now, written })
+        Ok(SegmentWriter { file, commit, segment, next: first, through, live, now, written })
     }
 
-    /// Takes in a record if it is needed. What is not an event or a key belonged to the moment.
-    pub fn take(&mut self, record: Record) {
+    /// Adds a record if it is live. Records other than events and keys are dropped: their effect is
+    /// in the snapshot of the active segment.
+    pub fn add(&mut self, record: Record) {
         match record {
-            Record::Event(event) => self.take_event(event),
-            Record::Key(key) => self.take_key(&key),
+            Record::Event(event) => self.add_event(event),
+            Record::Key(key) => self.add_key(&key),
             _ => {}
         }
-        if self.commit.len() >= CHUNK {
-            self.write();
+        if self.commit.len() >= WRITE_BYTES {
+            self.flush();
         }
     }
 
-    fn take_event(&mut self, mut event: StoredEvent) {
+    fn add_event(&mut self, mut event: StoredEvent) {
         if !(self.next..=self.through).contains(&event.seq) {
             return;
         }
         self.next = event.seq.next();
-        event.stamp = event.stamp.filter(|_| self.kept.key(event.time));
-        if self.kept.event(&event.topic, event.seq) {
-            self.segment.count(event_cost(&event.content), true);
-            if event.stamp.is_some() {
-                self.segment.count_key(instant(event.time, self.now));
+        event.key = event.key.filter(|_| self.live.has_key(event.time));
+        if self.live.has_event(&event.topic, event.seq) {
+            self.segment.add_event(event_cost(&event.content), true);
+            if event.key.is_some() {
+                self.segment.add_key(instant_of(event.time, self.now));
             }
-            let StoredEvent { seq, topic, time, stamp, content, .. } = &event;
-            let (time, stamp) = (*time, stamp.as_ref());
-            let event = EventRecord { seq: *seq, topic, time, batch: 1, stamp, content };
+            let StoredEvent { seq, topic, time, key, content, .. } = &event;
+            let (time, key) = (*time, key.as_ref());
+            let event = EventRecord { seq: *seq, topic, time, batch: 1, key, content };
             self.commit.push(|out| event.write(out));
-        } else if let Some(stamp) = event.stamp {
+        } else if let Some(key) = event.key {
             let StoredEvent { seq, topic, time, .. } = event;
-            self.take_key(&KeyRecord { seq, topic, time, stamp });
+            self.add_key(&KeyRecord { seq, topic, time, key });
         }
     }
 
-    fn take_key(&mut self, key: &KeyRecord) {
-        if self.kept.key(key.time) {
-            self.segment.count_key(instant(key.time, self.now));
+    fn add_key(&mut self, key: &KeyRecord) {
+        if self.live.has_key(key.time) {
+            self.segment.add_key(instant_of(key.time, self.now));
             self.commit.push(|out| key.write(out));
         }
     }
 
-    fn write(&mut self) {
+    fn flush(&mut self) {
         let bytes = std::mem::take(&mut self.commit).finish(true);
         if self.written.is_ok() {
             self.written = self.file.write_at(&bytes, self.segment.bytes);
@@ -212,32 +224,36 @@ impl SegmentWriter<'_> {
         }
     }
 
-    /// Gives it its name, in place of what was there.
-    pub fn finish(mut self, disk: &dyn Storage) -> Result<Segment, StoreError> {
-        self.write();
+    /// Syncs the file and renames it, which replaces the first source.
+    ///
+    /// # Errors
+    /// When a write, the sync or the rename failed. The file is removed then.
+    pub fn finish(mut self, storage: &dyn Storage) -> Result<Segment, StoreError> {
+        self.flush();
         let name = file_name(self.segment.first);
         let temporary = temporary_name(&name);
         let synced = self.written.and_then(|()| self.file.sync());
-        let named = synced.and_then(|()| disk.rename(&temporary, &name));
-        if named.is_err() {
-            // It may be what fills the disk. If it stays, it goes at the next start.
-            let _ = disk.remove(&temporary);
+        let renamed = synced.and_then(|()| storage.rename(&temporary, &name));
+        if renamed.is_err() {
+            // The file may be what fills the disk. If it cannot be removed, the next start tries.
+            let _ = storage.remove(&temporary);
         }
-        named.doing("write", &temporary).map(|()| self.segment)
+        renamed.context("write", &temporary).map(|()| self.segment)
     }
 }
 
-/// A moment of an earlier run of the program on the clock that ages run on.
+/// Converts the wall-clock time of a record to the monotonic clock, by its age.
 #[must_use]
-pub fn instant(time: SystemTime, Timestamp { at, wall }: Timestamp) -> Instant {
-    let age = wall.duration_since(time).unwrap_or(Duration::ZERO);
-    // The clock may not reach back so far; then it is as old as the clock can say.
-    at.checked_sub(age).unwrap_or_else(|| {
-        let (mut reach, mut step) = (at, age);
+pub fn instant_of(time: SystemTime, now: Timestamp) -> Instant {
+    let age = now.wall.duration_since(time).unwrap_or(Duration::ZERO);
+    // The monotonic clock may not reach back that far, for example soon after boot. The result is
+    // then close to the earliest instant that it can express.
+    now.at.checked_sub(age).unwrap_or_else(|| {
+        let (mut earliest, mut step) = (now.at, age);
         while step > Duration::from_secs(1) {
             step /= 2;
-            reach = reach.checked_sub(step).unwrap_or(reach);
+            earliest = earliest.checked_sub(step).unwrap_or(earliest);
         }
-        reach
+        earliest
     })
 }

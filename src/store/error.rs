@@ -1,35 +1,41 @@
-//! Why a store cannot be used: one error type, which names the file and, for damage, the offset.
+//! Why an operation on a store failed: one error type, which names the file and, for damage, the
+//! byte offset.
+//!
+//! A leaf: the rest of the store builds on it. Callers outside the store get an [`io::Error`] with
+//! its text, or the text alone as the reason of a `507`.
 
 use std::fmt;
 use std::io;
+use std::path::Path;
 
-/// Why a store cannot be used.
+/// Why an operation on a store failed.
 #[derive(Debug)]
 pub enum StoreError {
-    /// What was being done, and what the operating system said.
-    Io(Box<(String, io::Error)>),
-    /// Something in it is not as it was written.
+    /// The operating system refused an operation. The text names the operation, the file and the
+    /// error. It is a text because the journal repeats it until its next retry.
+    Io(String),
+    /// A file differs from what was written to it.
     Damaged(Box<Damage>),
-    /// A newer program has written it.
+    /// A newer version of the program wrote the file.
     Newer(String),
-    /// What the disk said a moment ago; it is not asked again so soon.
-    Refused(String),
 }
 
-/// Where a store is not as it was written.
+/// Where a file differs from what was written to it.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Damage {
     pub file: String,
+    /// Byte offset in the file.
     pub at: u64,
     pub what: String,
 }
 
 impl StoreError {
-    // Not inlined, like its neighbour: there are many places that may fail, and they are all cold.
+    // Cold and not inlined, like `damaged`: many calls can fail, and inlining would repeat the
+    // formatting code at each of them.
     #[cold]
     #[inline(never)]
-    pub fn io(what: &str, name: &str, error: io::Error) -> StoreError {
-        StoreError::Io(Box::new((format!("cannot {what} {name}"), error)))
+    pub fn io(operation: &str, name: &str, error: &io::Error) -> StoreError {
+        StoreError::Io(format!("cannot {operation} {name}: {error}"))
     }
 
     #[cold]
@@ -37,27 +43,40 @@ impl StoreError {
     pub fn damaged(file: &str, at: u64, what: &str) -> StoreError {
         StoreError::Damaged(Box::new(Damage { file: file.to_owned(), at, what: what.to_owned() }))
     }
+
+    /// The error for the operator: with the directory, and the command that helps.
+    #[must_use]
+    pub fn in_directory(&self, directory: &Path) -> io::Error {
+        let directory = directory.display();
+        io::Error::other(match self {
+            StoreError::Io(_) => format!("--data {directory}: {self}"),
+            StoreError::Newer(_) => format!("{directory}/{self}"),
+            StoreError::Damaged(_) => format!(
+                "{directory}/{self}; \"longpoll inspect {directory}\" shows more, \
+                 \"longpoll repair {directory}\" keeps every intact record"
+            ),
+        })
+    }
 }
 
-/// Says what was being done when it failed.
+/// Adds the operation and the file to an I/O error.
 pub trait IoContext<T> {
     /// # Errors
-    /// The same, in words.
-    fn doing(self, what: &str, name: &str) -> Result<T, StoreError>;
+    /// The I/O error, as "cannot `operation` `name`: …".
+    fn context(self, operation: &str, name: &str) -> Result<T, StoreError>;
 }
 
 impl<T> IoContext<T> for io::Result<T> {
-    fn doing(self, what: &str, name: &str) -> Result<T, StoreError> {
-        self.map_err(|error| StoreError::io(what, name, error))
+    fn context(self, operation: &str, name: &str) -> Result<T, StoreError> {
+        self.map_err(|error| StoreError::io(operation, name, &error))
     }
 }
 
 impl fmt::Display for StoreError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            StoreError::Io(about) => write!(f, "{}: {}", about.0, about.1),
+            StoreError::Io(text) | StoreError::Newer(text) => f.write_str(text),
             StoreError::Damaged(damage) => damage.fmt(f),
-            StoreError::Newer(why) | StoreError::Refused(why) => f.write_str(why),
         }
     }
 }

@@ -1,70 +1,79 @@
-//! The thread that writes for all, and the way to it.
+//! The flusher: the one thread that writes the store, and the queue that leads to it.
 //!
-//! One thread writes, so that a hundred publishers who wait at the same time cost one sync, not a
-//! hundred; and nobody who only reads the log ever waits for the disk.
+//! One thread writes, so that a hundred publishers that wait at the same time cost one sync instead
+//! of a hundred, and a thread that only reads the log never waits for the disk.
 
 use std::collections::VecDeque;
 use std::io;
 use std::sync::Arc;
 use std::time::Instant;
 
+use crossbeam_channel::{Receiver, Sender, bounded};
 use parking_lot::Mutex;
 
-use super::OpenedStore;
 use super::commit::{PendingPublish, ReplySender, Store, StoreCommand};
 use super::compact::CompactionJob;
 use super::error::StoreError;
 use super::lock::DirectoryLock;
+use super::startup::OpenedStore;
 use crate::config::SyncPolicy;
 use crate::limits::COMMIT_QUEUE;
 use crate::log::{AppendRequest, Appended, Log, LogWriter, StorageStatus, Timestamp, WriteError};
 use crate::logger::Logger;
 use crate::metrics::{Metrics, MetricsText};
 use crate::names::Name;
-use crate::threads::{Mailbox, start};
+use crate::threads::start;
 
-/// How the log of a store is changed: by the flusher, after the disk.
+/// Changes the log of a store: each change goes through the flusher, and returns after its commit.
 pub struct StoreWriter<T> {
-    flusher: Mailbox<StoreCommand<T>>,
+    queue: Sender<StoreCommand<T>>,
     log: Arc<Log<T>>,
     metrics: Arc<Metrics>,
-    trouble: FailureStatus,
+    failure: FailureStatus,
     durable: bool,
 }
 
-/// What the disk said first, while it refuses. A lock that is held for moments, under no other.
+/// The first error of a failing disk; `None` while it works. The lock is held for moments, and no
+/// other lock is taken while it is held.
 type FailureStatus = Arc<Mutex<Option<String>>>;
+
+impl<T: Send> StoreWriter<T> {
+    /// Queues a command and waits for the reply. If the flusher ends, it drops the queue and with
+    /// it the reply's sender, so this returns.
+    fn call<A>(
+        &self,
+        command: impl FnOnce(ReplySender<Result<A, WriteError>>) -> StoreCommand<T>,
+    ) -> Result<A, WriteError> {
+        let (sender, reply) = ReplySender::new();
+        let _ = self.queue.send(command(sender));
+        reply.recv().unwrap_or_else(|_| Err(WriteError::Storage(SHUT_DOWN.into())))
+    }
+}
+
+const SHUT_DOWN: &str = "the store has shut down";
 
 impl<T: Send> LogWriter<T> for StoreWriter<T> {
     fn append(
         &self,
-        handed: AppendRequest<'_, T>,
+        request: AppendRequest<'_, T>,
         now: Timestamp,
     ) -> Result<Appended<T>, WriteError> {
-        let AppendRequest { topic, events, key: claim, count } = handed;
-        let (answer, answered) = ReplySender::new();
-        let (topic, claim) = (topic.clone(), claim.cloned());
-        self.flusher.post(StoreCommand::Publish(PendingPublish {
-            topic,
-            events,
-            claim,
-            count,
-            now,
-            answer,
-        }));
-        answered.take().unwrap_or_else(|| Err(stopped()))
+        let AppendRequest { topic, events, key, count } = request;
+        let (topic, key) = (topic.clone(), key.cloned());
+        self.call(|reply| {
+            StoreCommand::Publish(PendingPublish { topic, events, key, count, now, reply })
+        })
     }
 
     fn trim(&self, topic: &Name) -> Result<(), WriteError> {
-        let (answer, answered) = ReplySender::new();
-        self.flusher.post(StoreCommand::Trim(topic.clone(), answer));
-        answered.take().unwrap_or_else(|| Err(stopped()))
+        self.call(|reply| StoreCommand::Trim(topic.clone(), reply))
     }
 
     fn expire(&self, now: Instant) {
-        // Only keys: events are never too old for this log, but for its store.
+        // Expires keys only: this log has no maximum age, since a trim has to be written first.
         self.log.expire(now);
-        self.flusher.post(StoreCommand::Expire);
+        // Never waits for a slow disk; if the queue is full, the next call is as good.
+        let _ = self.queue.try_send(StoreCommand::Expire);
     }
 
     fn render(&self, page: &mut MetricsText) {
@@ -72,12 +81,12 @@ impl<T: Send> LogWriter<T> for StoreWriter<T> {
         page.gauge(
             "store_failing",
             "1 while publishes are refused because of the store.",
-            u8::from(self.trouble.lock().is_some()),
+            u8::from(self.failure.lock().is_some()),
         );
     }
 
     fn storage_status(&self) -> StorageStatus {
-        self.trouble.lock().clone().map_or(StorageStatus::Ok, StorageStatus::Failing)
+        self.failure.lock().clone().map_or(StorageStatus::Ok, StorageStatus::Failing)
     }
 
     fn is_durable(&self) -> bool {
@@ -85,144 +94,139 @@ impl<T: Send> LogWriter<T> for StoreWriter<T> {
     }
 
     fn close(&self) {
-        let (closed, wait) = ReplySender::new();
-        self.flusher.post(StoreCommand::Close(closed));
-        let _ = wait.take();
+        // Always an error, because the flusher drops the sender when it ends.
+        let _ = self.call(StoreCommand::Close);
     }
 }
 
-fn stopped() -> WriteError {
-    WriteError::Storage("the store has ended".into())
-}
-
 impl<T: Send + 'static> OpenedStore<T> {
-    /// Starts the flusher. Returns the log, and the way to change it.
+    /// Starts the flusher. Returns the log, and the writer that changes it.
     ///
     /// # Errors
     /// When the operating system refuses a thread.
     pub fn start(self, logger: &Logger) -> io::Result<(Arc<Log<T>>, StoreWriter<T>)> {
         let OpenedStore { store, mut report, lock, .. } = self;
         let (log, metrics) = (Arc::clone(&store.log), Arc::clone(&store.metrics));
-        let durable = store.journal.sync == SyncPolicy::Always;
-        let queue = Mailbox::new(COMMIT_QUEUE);
-        let trouble = FailureStatus::default();
+        let durable = store.journal.sync_policy == SyncPolicy::Always;
+        let (queue, commands) = bounded(COMMIT_QUEUE);
+        let failure = FailureStatus::default();
         let mut flusher = Flusher {
             store,
+            commands,
             queue: queue.clone(),
             logger: logger.clone(),
-            trouble: Arc::clone(&trouble),
-            stuck: false,
+            failure: Arc::clone(&failure),
+            rotation_failed: false,
             lock: Arc::new(lock),
         };
-        flusher.start(report.found.chore.take());
+        flusher.start_compaction(report.compaction.take());
         start("flusher", Box::new(move || flusher.run()))?;
-        Ok((Arc::clone(&log), StoreWriter { flusher: queue, log, metrics, trouble, durable }))
+        Ok((Arc::clone(&log), StoreWriter { queue, log, metrics, failure, durable }))
     }
 }
 
-/// The thread.
+/// The state of the flusher thread.
 struct Flusher<T> {
     store: Store<T>,
-    queue: Mailbox<StoreCommand<T>>,
+    commands: Receiver<StoreCommand<T>>,
+    /// For compaction threads, which report their end as a command.
+    queue: Sender<StoreCommand<T>>,
     logger: Logger,
-    trouble: FailureStatus,
-    /// No new segment could be begun; told once.
-    stuck: bool,
-    /// Given back when the thread ends, and whoever does a chore for it: another process must not
-    /// find its files being changed.
+    failure: FailureStatus,
+    /// A rotation failed, and this was logged.
+    rotation_failed: bool,
+    /// Shared with compaction threads: no other process may open the directory while one of them
+    /// still changes its files.
     lock: Arc<DirectoryLock>,
 }
 
 impl<T> Drop for Flusher<T> {
     fn drop(&mut self) {
-        // However it ends, nobody waits for it in vain.
-        self.queue.close();
-        *self.trouble.lock() = Some("the store has ended".into());
-        while self.queue.try_take().is_some() {}
+        // Also after a panic. Dropping `commands` then drops all queued commands and their reply
+        // senders, so no caller waits forever.
+        *self.failure.lock() = Some(SHUT_DOWN.into());
     }
 }
 
 impl<T: Send + 'static> Flusher<T> {
     fn run(mut self) {
-        let mut wishes = VecDeque::new();
+        let mut queue = VecDeque::new();
         loop {
-            if wishes.is_empty() {
-                wishes.extend(match self.store.journal.sync_due() {
-                    Some(due) => self.queue.take_by(due),
-                    None => self.queue.take(),
+            if queue.is_empty() {
+                queue.extend(match self.store.journal.sync_due() {
+                    Some(due) => self.commands.recv_deadline(due).ok(),
+                    None => self.commands.recv().ok(),
                 });
             }
-            // What came while the last commit was written goes with this one.
-            while let Some(wish) = self.queue.try_take() {
-                wishes.push_back(wish);
-            }
-            let mut failure = None;
-            if !wishes.is_empty() {
-                let round = self.store.round(&mut wishes, Instant::now());
-                failure = round.failure;
-                self.start(round.chore);
-                if !round.closed.is_empty() {
-                    self.note(failure.as_ref());
-                    // Its lock first: who waits for the end may go on to open it again.
+            // Group commit: commands that arrived during the last commit share the next one.
+            queue.extend(self.commands.try_iter());
+            let mut error = None;
+            if !queue.is_empty() {
+                let result = self.store.group_commit(&mut queue, Instant::now());
+                error = result.error;
+                self.start_compaction(result.compaction);
+                if !result.closed.is_empty() {
+                    self.log_failure(error.as_ref());
+                    // Releases the lock before `result` is dropped, which wakes the caller of
+                    // `close`: it may open the directory again at once.
                     drop(self);
                     return;
                 }
             }
             let (now, journal) = (Instant::now(), &mut self.store.journal);
             if journal.sync_due().is_some_and(|due| due <= now) {
-                failure = failure.or(journal.sync(now, &self.store.metrics.store).err());
+                error = error.or(journal.sync(now, &self.store.metrics.store).err());
             }
-            self.note(failure.as_ref());
+            self.log_failure(error.as_ref());
         }
     }
 
-    /// Says when trouble begins and when it is over, once each.
-    fn note(&mut self, failure: Option<&StoreError>) {
-        self.note_stuck(failure);
-        let mut trouble = self.trouble.lock();
-        match (failure, &*trouble) {
-            (Some(failure), None) if self.store.journal.refused.is_some() => {
-                let said = failure.to_string();
-                *trouble = Some(said.clone());
-                drop(trouble);
+    /// Logs when the disk starts to fail and when it works again, once each.
+    fn log_failure(&mut self, error: Option<&StoreError>) {
+        self.log_rotation_failure(error);
+        let mut failure = self.failure.lock();
+        match (error, &*failure) {
+            (Some(error), None) if self.store.journal.failing.is_some() => {
+                let text = error.to_string();
+                *failure = Some(text.clone());
+                drop(failure);
                 self.logger.error(format_args!(
-                    "the store takes nothing: {said}; what it has is served, publishes get 507"
+                    "store failed: {text}; reads continue, publishes get 507 until the disk works"
                 ));
             }
-            (None, Some(_)) if self.store.journal.refused.is_none() => {
-                let said = trouble.take().unwrap_or_default();
-                drop(trouble);
+            (None, Some(_)) if self.store.journal.failing.is_none() => {
+                let text = failure.take().unwrap_or_default();
+                drop(failure);
                 self.logger.error(format_args!(
-                    "the store works again, after: {said}; what it had was read again and is whole"
+                    "store works again after: {text}; its last segment was read back and is intact"
                 ));
             }
             _ => {}
         }
     }
 
-    /// The same for a new segment that cannot be begun: then the old one grows on.
-    fn note_stuck(&mut self, failure: Option<&StoreError>) {
-        let stuck = self.store.journal.rotate_after.is_some();
-        if let (Some(failure), true, false) = (failure, stuck, self.stuck) {
-            self.logger.error(format_args!("no new segment can be begun: {failure}"));
+    /// Logs once that no new segment can be begun. The active segment keeps growing meanwhile.
+    fn log_rotation_failure(&mut self, error: Option<&StoreError>) {
+        let failed = self.store.journal.rotate_after.is_some();
+        if let (Some(error), true, false) = (error, failed, self.rotation_failed) {
+            self.logger.error(format_args!("cannot begin a new segment: {error}"));
         }
-        self.stuck = stuck;
+        self.rotation_failed = failed;
     }
 
-    /// Has a chore done by a thread of its own.
-    fn start(&mut self, chore: Option<CompactionJob>) {
-        let Some(chore) = chore else { return };
-        let disk = Arc::clone(&self.store.journal.disk);
-        let (back, logger) = (self.queue.clone(), self.logger.clone());
+    /// Runs a compaction job in a thread of its own.
+    fn start_compaction(&mut self, job: Option<CompactionJob>) {
+        let Some(job) = job else { return };
+        let storage = Arc::clone(&self.store.journal.storage);
+        let (queue, logger) = (self.queue.clone(), self.logger.clone());
         let lock = Arc::clone(&self.lock);
         let work = move || {
-            let _locked = lock;
-            let failed =
-                |failure| logger.error(format_args!("a segment stays as it is: {failure}"));
-            back.post(StoreCommand::Done(chore.run(&*disk, failed)));
+            let _lock = lock;
+            let on_error = |error| logger.error(format_args!("compaction failed: {error}"));
+            let _ = queue.send(StoreCommand::Compacted(job.run(&*storage, on_error)));
         };
         if start("compact", Box::new(work)).is_err() {
-            self.store.journal.done(Vec::new(), &self.store.metrics.store);
+            self.store.journal.finish_compaction(Vec::new(), &self.store.metrics.store);
         }
     }
 }

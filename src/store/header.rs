@@ -1,61 +1,62 @@
-//! What a segment says about itself: the first two lines of its file.
+//! The start of a segment file: the format line, the header and the snapshot. And its file name.
 //!
 //! ```text
 //! longpoll store 1
 //! 4be1f6a0 .0 {"epoch":"9f3c52b1d07e4a68","next":1042,…}
 //! ```
 //!
-//! The first line never changes its form, so that a program of any version can tell what it has
-//! before it. The second is a line like all others.
+//! The first line has the same form in every version, so that any version of the program can tell
+//! which format a file has. The header is a line like all others.
 
 use super::error::{IoContext as _, StoreError};
 use super::lines::CommitBuffer;
-use super::record::{LARGEST, RecordReader, hex, write_topic, write_trimmed};
+use super::record::{MAX_NUMBER, RecordReader, hex, write_topic, write_trimmed};
 use super::storage::Storage;
 use crate::cursor::{Epoch, Seq, TrimCount};
 use crate::json::JsonObject;
 use crate::log::{LastTrim, LogSnapshot, Retention};
 
 /// The version of the format that this program writes and reads.
-pub const FORMAT: u64 = 1;
-const WORD: &str = "longpoll store ";
+pub const FORMAT_VERSION: u64 = 1;
+const MAGIC: &str = "longpoll store ";
 
-/// What a segment is.
+/// The header of a segment.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum SegmentHeader {
-    /// As it was written, with the state of the log when it began.
+    /// The segment was appended to; a snapshot of the log follows the header.
     Full(Box<FullHeader>),
-    /// Made from others, without what was dead in them. It stands for all seqs up to this one.
+    /// Compaction made the segment from others. It replaces every segment up to this seq.
     Compacted { through: Seq },
 }
 
-/// The header of a segment that events are appended to.
+/// The header of a segment that events are, or were, appended to.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct FullHeader {
     pub epoch: Epoch,
-    /// The seq that comes next.
+    /// The seq of the next event, which is the first one in this segment.
     pub next: Seq,
-    /// The oldest segment that is still needed.
-    pub first: Seq,
-    /// How many segments were begun in this store, this one included: no two are the same.
+    /// The first seq of the oldest segment that is still needed.
+    pub oldest_segment: Seq,
+    /// Counts the segments of this store, and is unique among them.
     pub number: u64,
-    /// Whether every commit is synced before it counts.
+    /// Every commit is synced before it is acknowledged.
     pub synced: bool,
-    /// The lock file that it was written under: see [`super::lock`].
+    /// The identity of the lock file when the segment began: see [`super::lock`].
     pub identity: String,
-    /// From which the fingerprints of publishes are made.
+    /// The secret of the fingerprints that idempotency keys are stored as.
     pub secret: u128,
-    /// By these the log was trimmed from here on.
+    /// The retention under which the events of this segment trimmed older ones.
     pub retain_events: u64,
     pub retain_bytes: u64,
     pub max_topics: u64,
-    /// Events trimmed before, and the last trim of all topics that were forgotten.
+    /// Events trimmed before this segment began.
     pub trims: TrimCount,
+    /// The last trim of all topics that were forgotten.
     pub forgotten: LastTrim,
 }
 
 impl FullHeader {
-    /// The retention by which the log was trimmed. Ages are written down when they have passed.
+    /// The retention for replay. It has no age, because trims by age are records of their own.
     #[must_use]
     pub fn retention(&self) -> Retention {
         Retention {
@@ -67,66 +68,66 @@ impl FullHeader {
     }
 }
 
-/// The first line.
+/// The first line of every segment.
 #[must_use]
-pub fn first_line() -> Vec<u8> {
-    format!("{WORD}{FORMAT}\n").into_bytes()
+pub fn format_line() -> Vec<u8> {
+    format!("{MAGIC}{FORMAT_VERSION}\n").into_bytes()
 }
 
-/// Checks the first line of the file with this name.
+/// Checks the first line of the segment file `name`.
 ///
 /// # Errors
-/// Which version it is of, if this program does not know it; or that it says none.
-pub fn check_first_line(name: &str, line: &[u8]) -> Result<(), StoreError> {
-    let version = std::str::from_utf8(line).ok().and_then(|line| line.strip_prefix(WORD));
+/// A newer format version, or damage.
+pub fn check_format_line(name: &str, line: &[u8]) -> Result<(), StoreError> {
+    let version = std::str::from_utf8(line).ok().and_then(|line| line.strip_prefix(MAGIC));
     let version = version.filter(|v| !v.is_empty() && v.bytes().all(|b| b.is_ascii_digit()));
     match version.and_then(|version| version.parse::<u64>().ok()) {
-        Some(FORMAT) => Ok(()),
-        Some(newer) if newer > FORMAT => Err(StoreError::Newer(format!(
-            "{name}: its format is version {newer}, and this program knows {FORMAT}; a newer \
-             longpoll reads it"
+        Some(FORMAT_VERSION) => Ok(()),
+        Some(newer) if newer > FORMAT_VERSION => Err(StoreError::Newer(format!(
+            "{name}: format version {newer}, expected at most {FORMAT_VERSION}; a newer longpoll \
+             can read it"
         ))),
         _ => {
-            let what = format!("it does not begin with {WORD:?} and a format version");
+            let what = format!("the file is no segment: expected {MAGIC:?} and a format version");
             Err(StoreError::damaged(name, 0, &what))
         }
     }
 }
 
-/// The beginning of a segment with the state of the log.
+/// Encodes the start of a segment: format line, header, and the snapshot of the log.
 #[must_use]
-pub fn begin(begun: &FullHeader, snapshot: &LogSnapshot) -> Vec<u8> {
+pub fn encode(header: &FullHeader, snapshot: &LogSnapshot) -> Vec<u8> {
     let mut commit = CommitBuffer::default();
-    commit.push(|out| write_begun(out, begun));
+    commit.push(|out| write_full(out, header));
     for topic in &snapshot.topics {
         commit.push(|out| write_topic(out, topic));
     }
-    // TrimHistory come in runs of one topic.
+    // Consecutive trims are often of one topic, and then share a line.
     for run in snapshot.recent.chunk_by(|(_, a), (_, b)| a == b) {
         let seqs: Vec<Seq> = run.iter().map(|(seq, _)| *seq).collect();
         commit.push(|out| write_trimmed(out, &run[0].1, &seqs));
     }
-    let mut bytes = first_line();
+    let mut bytes = format_line();
     bytes.extend_from_slice(&commit.finish(true));
     bytes
 }
 
-fn write_begun(out: &mut Vec<u8>, begun: &FullHeader) {
+fn write_full(out: &mut Vec<u8>, header: &FullHeader) {
     let mut object = JsonObject::open(out);
     object
-        .plain("epoch", &begun.epoch.to_string())
-        .number("next", begun.next.get())
-        .number("first", begun.first.get())
-        .number("number", begun.number)
-        .boolean("synced", begun.synced)
-        .plain("lock", &begun.identity)
-        .plain("secret", &hex(begun.secret))
-        .number("retain_events", begun.retain_events)
-        .number("retain_bytes", begun.retain_bytes)
-        .number("max_topics", begun.max_topics)
-        .number("trims", begun.trims.get())
-        .number("forgotten_through", begun.forgotten.seq.get())
-        .number("forgotten_trim", begun.forgotten.number.get());
+        .plain("epoch", &header.epoch.to_string())
+        .number("next", header.next.get())
+        .number("first", header.oldest_segment.get())
+        .number("number", header.number)
+        .boolean("synced", header.synced)
+        .plain("lock", &header.identity)
+        .plain("secret", &hex(header.secret))
+        .number("retain_events", header.retain_events)
+        .number("retain_bytes", header.retain_bytes)
+        .number("max_topics", header.max_topics)
+        .number("trims", header.trims.get())
+        .number("forgotten_through", header.forgotten.seq.get())
+        .number("forgotten_trim", header.forgotten.number.get());
     object.close();
 }
 
@@ -137,9 +138,9 @@ pub fn write_compacted(out: &mut Vec<u8>, through: Seq) {
     object.close();
 }
 
-/// Reads a header.
+/// Parses a header.
 #[must_use]
-pub fn read(json: &[u8]) -> Option<SegmentHeader> {
+pub fn parse(json: &[u8]) -> Option<SegmentHeader> {
     let mut r = RecordReader(json);
     let header = if r.take("{\"compacted_through\":") {
         SegmentHeader::Compacted { through: r.seq()? }
@@ -149,12 +150,12 @@ pub fn read(json: &[u8]) -> Option<SegmentHeader> {
             r.take("true").then_some(true).or(r.take("false").then_some(false))
         };
         SegmentHeader::Full(Box::new(FullHeader {
-            epoch: r.plain()?.parse().ok()?,
+            epoch: r.unescaped()?.parse().ok()?,
             next: r.member("next")?.seq()?,
-            first: r.member("first")?.seq()?,
+            oldest_segment: r.member("first")?.seq()?,
             number: r.member("number")?.number()?,
             synced: boolean(r.member("synced")?)?,
-            identity: r.member("lock")?.plain()?.to_owned(),
+            identity: r.member("lock")?.unescaped()?.to_owned(),
             secret: r.member("secret")?.hex()?,
             retain_events: r.member("retain_events")?.number()?,
             retain_bytes: r.member("retain_bytes")?.number()?,
@@ -169,36 +170,38 @@ pub fn read(json: &[u8]) -> Option<SegmentHeader> {
     (r.0 == b"}").then_some(header)
 }
 
-/// The file of the segment that begins with this seq.
+/// The file name of the segment with this first seq.
 #[must_use]
 pub fn file_name(first: Seq) -> String {
     format!("{:020}.log", first.get())
 }
 
-/// The first seq of the segment in this file, if it is one.
+/// The first seq of a segment by its file name; `None` if the file is no segment.
 #[must_use]
 pub fn first_seq(name: &str) -> Option<Seq> {
     let digits = name.strip_suffix(".log").filter(|digits| digits.len() == 20)?;
-    let plain = digits.bytes().all(|b| b.is_ascii_digit());
-    if !plain {
+    if !digits.bytes().all(|b| b.is_ascii_digit()) {
         return None;
     }
-    digits.parse().ok().filter(|first| *first <= LARGEST).map(Seq::new)
+    digits.parse().ok().filter(|first| *first <= MAX_NUMBER).map(Seq::new)
 }
 
-/// The segments of a directory, oldest first.
-pub fn segments(disk: &dyn Storage) -> Result<Vec<Seq>, StoreError> {
-    let names = disk.list().doing("list", "the directory")?;
+/// The first seqs of all segments in a directory, oldest first.
+///
+/// # Errors
+/// When the directory cannot be listed.
+pub fn list_segments(storage: &dyn Storage) -> Result<Vec<Seq>, StoreError> {
+    let names = storage.list().context("list", "the directory")?;
     let mut firsts = Vec::new();
     for first in names.iter().filter_map(|name| first_seq(name)) {
-        // There are few, and a sort would be larger than all the rest here.
+        // Insertion sort: segments are few, and `sort` would add more code than this whole file.
         let place = firsts.partition_point(|before| *before < first);
         firsts.insert(place, first);
     }
     Ok(firsts)
 }
 
-/// A name to write under until all is there.
+/// The name of a file while it is written. The next start removes files that still have it.
 #[must_use]
 pub fn temporary_name(name: &str) -> String {
     format!("{name}.tmp")

@@ -1,159 +1,163 @@
-//! `longpoll inspect DIR`: what a store has, and what is wrong with it. It changes nothing and locks
-//! nothing, so it may be used on a store that a server writes to.
+//! `longpoll inspect DIR`: what a store contains, and what is wrong with it.
+//!
+//! It changes nothing and takes no lock, so it can be used while a server writes to the store.
 
 use std::io::{self, Write};
 use std::path::Path;
 
 use super::error::{IoContext, StoreError};
-use super::header::{self, SegmentHeader, file_name, first_line, segments};
+use super::header::{self, SegmentHeader, file_name, format_line, list_segments};
 use super::lines::{CommitMark, parse};
-use super::lock::{LOCK, SyncedMark, identity};
+use super::lock::{LOCK_FILE, SyncedMark, identity};
 use super::record::Record;
-use super::recovery::{check_safe, why_new_epoch};
-use super::replay::read;
+use super::recovery::{check_mark, new_epoch_reason};
+use super::replay::replay;
 use super::scan::LineReader;
 use super::storage::{DiskDirectory, Storage, StorageFile};
 use crate::cursor::Seq;
 use crate::log::Timestamp;
 
-/// What is in a segment's file, whole or not.
+/// A summary of a segment file, which may be damaged.
 #[derive(Default)]
 pub struct SegmentContents {
     pub header: Option<SegmentHeader>,
     pub events: u64,
+    /// The first and the last seq.
     pub seqs: Option<(Seq, Seq)>,
-    /// How many lines are not as they were written, and where the first is.
-    pub bad: u64,
+    /// Invalid lines, and the byte offset of the first one.
+    pub bad_lines: u64,
     pub first_bad: u64,
 }
 
 impl SegmentContents {
-    fn note_bad(&mut self, at: u64) {
-        self.bad += 1;
-        if self.bad == 1 {
+    fn add_bad_line(&mut self, at: u64) {
+        self.bad_lines += 1;
+        if self.bad_lines == 1 {
             self.first_bad = at;
         }
     }
 }
 
-/// Goes through a segment's file, over whatever is not as it was written. `each` gets what was
-/// committed.
+/// Reads a segment file and skips invalid lines. `on_record` gets the valid records whose commit
+/// has its end.
 ///
 /// # Errors
-/// When the disk fails.
-pub fn go_through(
+/// When the file cannot be read.
+pub fn read_lenient(
     file: &dyn StorageFile,
-    each: &mut dyn FnMut(Record),
+    on_record: &mut dyn FnMut(Record),
 ) -> io::Result<SegmentContents> {
-    let mut found = SegmentContents::default();
+    let mut contents = SegmentContents::default();
     let mut lines = LineReader::new(file);
-    // Those whose commit has not ended yet.
-    let mut open: Vec<Record> = Vec::new();
-    while let Some(line) = lines.read()? {
+    // The records of the commit whose end was not read yet.
+    let mut commit: Vec<Record> = Vec::new();
+    while let Some(line) = lines.next_line()? {
         let at = line.at;
         let bytes = line.bytes.unwrap_or_default();
-        if at == 0 && first_line().strip_suffix(b"\n") == Some(bytes) {
+        if at == 0 && format_line().strip_suffix(b"\n") == Some(bytes) {
             continue;
         }
         let Some((mark, json)) = parse(bytes) else {
-            found.note_bad(at);
+            contents.add_bad_line(at);
             continue;
         };
-        match Record::read(&bytes[json..]) {
-            Some(record) => open.push(record),
-            None if found.header.is_none() => found.header = header::read(&bytes[json..]),
-            None => found.note_bad(at),
+        match Record::parse(&bytes[json..]) {
+            Some(record) => commit.push(record),
+            None if contents.header.is_none() => contents.header = header::parse(&bytes[json..]),
+            None => contents.add_bad_line(at),
         }
         if mark != CommitMark::More {
-            for record in open.drain(..) {
+            for record in commit.drain(..) {
                 if let Record::Event(event) = &record {
-                    let first = found.seqs.map_or(event.seq, |(first, _)| first);
-                    found.seqs = Some((first, event.seq));
-                    found.events += 1;
+                    let first = contents.seqs.map_or(event.seq, |(first, _)| first);
+                    contents.seqs = Some((first, event.seq));
+                    contents.events += 1;
                 }
-                each(record);
+                on_record(record);
             }
         }
     }
-    Ok(found)
+    Ok(contents)
 }
 
-/// One line about a segment.
-fn describe(disk: &dyn Storage, first: Seq, out: &mut dyn Write) -> io::Result<()> {
+/// Prints one line about a segment.
+fn print_segment(storage: &dyn Storage, first: Seq, out: &mut dyn Write) -> io::Result<()> {
     let name = file_name(first);
-    let file = disk.open(&name)?;
-    let contents = go_through(&*file, &mut |_| {})?;
+    let file = storage.open(&name)?;
+    let contents = read_lenient(&*file, &mut |_| {})?;
     write!(out, "{name}  {} bytes, {} events", file.length()?, contents.events)?;
     if let Some((first, last)) = contents.seqs {
         write!(out, ", seqs {first} to {last}")?;
     }
     if let Some(SegmentHeader::Compacted { through }) = contents.header {
-        write!(out, ", rewritten, stands for all up to {through}")?;
+        write!(out, ", compacted, replaces all up to seq {through}")?;
     }
-    if contents.bad > 0 {
-        write!(out, ", {} bad lines, the first at byte {}", contents.bad, contents.first_bad)?;
+    if contents.bad_lines > 0 {
+        let (bad_lines, at) = (contents.bad_lines, contents.first_bad);
+        write!(out, ", {bad_lines} invalid lines, the first at byte {at}")?;
     }
     writeln!(out)
 }
 
-/// Says what a store has. True: a server would start with it.
+/// Prints what a store contains. Returns whether a server would start with it.
 ///
 /// # Errors
-/// When the directory cannot be read, or nobody takes what is said.
+/// When the directory cannot be read, or the output cannot be written.
 pub fn inspect<T>(directory: &Path, out: &mut dyn Write) -> io::Result<bool> {
-    let disk = DiskDirectory::new(directory);
-    // Before the segments: what it says is then at most as new as they are.
-    let marker = disk.open(LOCK).ok();
-    let safe = marker.as_ref().and_then(|marker| SyncedMark::read(&**marker));
-    let mut firsts = segments(&disk).map_err(io::Error::other)?;
+    let storage = DiskDirectory::new(directory);
+    // Read before the segments: the mark of a running server is then never newer than they are.
+    let lock_file = storage.open(LOCK_FILE).ok();
+    let mark = lock_file.as_ref().and_then(|file| SyncedMark::read(&**file));
+    let mut firsts = list_segments(&storage).map_err(|error| error.in_directory(directory))?;
     for first in &firsts {
-        describe(&disk, *first, out)?;
+        print_segment(&storage, *first, out)?;
     }
     let Some(newest) = firsts.pop() else {
-        writeln!(out, "there are no segments: the next start begins a new log")?;
+        writeln!(out, "there are no segments: the next start creates a new log")?;
         return Ok(true);
     };
-    let checked = read::<T>(&disk, &firsts, newest, Timestamp::read()).and_then(|found| {
-        let here = identity(&directory.join(LOCK)).doing("look at", LOCK)?;
-        let copied = here.as_ref() != Some(&found.begun.identity);
+    let checked = replay::<T>(&storage, &firsts, newest, Timestamp::read()).and_then(|replayed| {
+        let identity = identity(&directory.join(LOCK_FILE)).context("look at", LOCK_FILE)?;
+        let copied = identity.as_ref() != Some(&replayed.header.identity);
         if !copied {
-            check_safe(&found, safe)?;
+            check_mark(&replayed, mark)?;
         }
-        Ok((found, copied))
+        Ok((replayed, copied))
     });
-    let (found, copied) = match checked {
+    let (replayed, copied) = match checked {
         Ok(checked) => checked,
         Err(StoreError::Damaged(damage)) => {
             writeln!(out, "DAMAGED: {damage}")?;
             let directory = directory.display();
-            writeln!(out, "\"longpoll repair {directory}\" keeps what is whole")?;
+            writeln!(out, "\"longpoll repair {directory}\" keeps every intact record")?;
             return Ok(false);
         }
-        Err(StoreError::Newer(why)) => {
-            writeln!(out, "{why}")?;
+        Err(StoreError::Newer(text)) => {
+            writeln!(out, "{text}")?;
             return Ok(false);
         }
-        Err(failure) => return Err(io::Error::other(failure)),
+        Err(error) => return Err(error.in_directory(directory)),
     };
-    let totals = found.log.totals();
+    let totals = replayed.log.totals();
     writeln!(
         out,
-        "epoch {}, next seq {}; {} events kept, {} topics, {} events trimmed",
-        found.begun.epoch,
+        "epoch {}, next seq {}; {} events retained, {} topics, {} events trimmed",
+        replayed.header.epoch,
         totals.head.next(),
         totals.events,
         totals.topics,
         totals.trimmed
     )?;
-    if let Some(torn) = &found.torn {
+    if let Some(torn) = &replayed.torn {
         writeln!(
             out,
-            "the end is torn, or is being written: {torn}; the next start cuts it at byte {}",
-            found.end
+            "the end is torn, or a server is writing it: {torn}; the next start truncates the \
+             file at byte {}",
+            replayed.end
         )?;
     }
-    // A server that is running may still end in order.
-    if let Some(why) = why_new_epoch(&found, copied, safe) {
+    // Says "as it is now", because a running server may still shut down cleanly.
+    if let Some(why) = new_epoch_reason(&replayed, copied, mark) {
         writeln!(out, "as it is now, the next start begins a new epoch, because {why}")?;
     }
     writeln!(out, "valid")?;

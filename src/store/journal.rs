@@ -1,21 +1,22 @@
-//! The files of a store while it is open: what is appended where, what is safe, and what to do
-//! when the disk refuses.
+//! The files of an open store: appending commits, syncing, rotating segments, and recovering from
+//! failed writes.
 //!
-//! After a refusal nothing is believed but what can be read again: a write that failed may have
-//! left a part, and a sync that failed may have forgotten what it was to keep. So the file is read
-//! back, cut to what counts, and the next commit is tried again only after a pause.
+//! After a failure only what can be read back is trusted: a failed write may have left a part, and
+//! after a failed sync the kernel may have dropped pages that it still shows in memory. So the
+//! journal drops the page cache, reads the active segment again, truncates it to the last
+//! acknowledged commit, and tries the next commit only after a pause.
 
 use std::io;
+use std::ops::Range;
 use std::sync::Arc;
 use std::time::{Instant, SystemTime};
 
 use super::compact::{CompactedRun, CompactionJob, LiveSet};
 use super::error::{IoContext, StoreError};
-use super::header::{FullHeader, begin, file_name, temporary_name};
+use super::header::{FullHeader, encode, file_name, temporary_name};
 use super::lines::CommitBuffer;
 use super::lock::SyncedMark;
 use super::record::write_word;
-use super::recovery::OpenSettings;
 use super::scan::{CommitReader, NextCommit};
 use super::segments::{Segment, SegmentList};
 use super::storage::{Storage, StorageFile};
@@ -26,59 +27,69 @@ use crate::metrics::StoreMetrics;
 
 /// The files of an open store.
 pub struct Journal {
-    pub disk: Arc<dyn Storage>,
-    pub sync: SyncPolicy,
-    /// At which a new segment is begun.
+    pub storage: Arc<dyn Storage>,
+    pub sync_policy: SyncPolicy,
+    /// Bytes of commits after which a new segment begins.
     pub segment_bytes: u64,
     pub segments: SegmentList,
-    /// The newest segment's header, and the segment itself.
-    pub begun: FullHeader,
+    /// The header of the active segment.
+    pub header: FullHeader,
     pub active: ActiveSegment,
-    /// The lock file, which is told what is safe.
-    pub marker: Box<dyn StorageFile>,
-    /// Since when something is written that is not synced.
-    pub dirty: Option<Instant>,
-    /// Set when the disk has refused: until when nothing is tried, and what it said.
-    pub refused: Option<(Instant, String)>,
-    /// How many bytes it was that it did not take.
-    wanted: usize,
-    /// A chore is being done.
-    pub busy: bool,
-    /// Not before this a new segment is begun, because the last try failed.
+    /// The lock file, which holds the synced mark.
+    pub lock_file: Box<dyn StorageFile>,
+    /// When the oldest commit that is not synced was written.
+    pub unsynced_since: Option<Instant>,
+    /// Set while the disk fails.
+    pub failing: Option<Failing>,
+    /// A compaction job is running.
+    pub compacting: bool,
+    /// Set after a failed rotation: no new segment begins before this.
     pub rotate_after: Option<Instant>,
+}
+
+/// The last failure of the disk. Commits are refused without touching it until `retry_at`.
+pub struct Failing {
+    pub retry_at: Instant,
+    error: String,
+    /// Bytes of the commit that failed. As many have to fit before the disk is trusted again,
+    /// otherwise a full disk would look healthy.
+    bytes: usize,
 }
 
 /// The segment that is appended to.
 pub struct ActiveSegment {
     pub file: Box<dyn StorageFile>,
-    /// Where the state of the log ends and its story begins.
+    /// Byte offset after the snapshot.
     pub start: u64,
-    /// Where the last commit that counts ends.
+    /// Byte offset after the last acknowledged commit.
     pub end: u64,
-    /// Up to where the disk has said that it is safe.
+    /// Byte offset up to which the disk has confirmed a sync.
     pub synced: u64,
 }
 
 impl ActiveSegment {
-    /// Begins a segment. It has its name only when it is complete and safe; that the name is safe
-    /// too is for the caller to see to, before anything in it counts.
-    pub fn begin(
-        disk: &dyn Storage,
-        begun: &FullHeader,
+    /// Creates a segment. Its file gets its name when it is complete and synced. The caller syncs
+    /// the directory before it relies on anything in the segment.
+    ///
+    /// # Errors
+    /// When the disk fails.
+    pub fn create(
+        storage: &dyn Storage,
+        header: &FullHeader,
         snapshot: &LogSnapshot,
     ) -> Result<ActiveSegment, StoreError> {
-        let name = file_name(begun.next);
+        let name = file_name(header.next);
         let temporary = temporary_name(&name);
-        let bytes = begin(begun, snapshot);
-        let file = disk.create(&temporary).doing("create", &temporary)?;
-        let written = file.write_at(&bytes, 0).doing("write", &temporary);
-        let synced = written.and_then(|()| file.sync().doing("sync", &temporary));
-        let named =
-            synced.and_then(|()| disk.rename(&temporary, &name).doing("rename", &temporary));
-        if let Err(failure) = named {
-            // It may be what fills the disk. If it stays, it goes at the next start.
-            let _ = disk.remove(&temporary);
-            return Err(failure);
+        let bytes = encode(header, snapshot);
+        let file = storage.create(&temporary).context("create", &temporary)?;
+        let written = file.write_at(&bytes, 0).context("write", &temporary);
+        let synced = written.and_then(|()| file.sync().context("sync", &temporary));
+        let renamed =
+            synced.and_then(|()| storage.rename(&temporary, &name).context("rename", &temporary));
+        if let Err(error) = renamed {
+            // The file may be what fills the disk. If it cannot be removed, the next start tries.
+            let _ = storage.remove(&temporary);
+            return Err(error);
         }
         let end = bytes.len() as u64;
         Ok(ActiveSegment { file, start: end, end, synced: end })
@@ -86,35 +97,33 @@ impl ActiveSegment {
 }
 
 impl Journal {
-    /// A store's files as they were found or made.
     pub fn new(
-        disk: Arc<dyn Storage>,
-        settings: &OpenSettings,
+        storage: Arc<dyn Storage>,
+        sync_policy: SyncPolicy,
         active: ActiveSegment,
         segments: SegmentList,
-        begun: FullHeader,
-        marker: Box<dyn StorageFile>,
+        header: FullHeader,
+        lock_file: Box<dyn StorageFile>,
     ) -> Journal {
         Journal {
-            disk,
-            sync: settings.sync,
-            segment_bytes: segment_bytes(begun.retain_bytes),
+            storage,
+            sync_policy,
+            segment_bytes: segment_bytes(header.retain_bytes),
             segments,
-            begun,
+            header,
             active,
-            marker,
-            dirty: None,
-            refused: None,
-            wanted: 0,
-            busy: false,
+            lock_file,
+            unsynced_since: None,
+            failing: None,
+            compacting: false,
             rotate_after: None,
         }
     }
 
-    /// Writes a commit; it counts when this returns well, and is as safe as `--sync` promises.
+    /// Writes a commit, and syncs it if `--sync always` says so.
     ///
     /// # Errors
-    /// When the disk refuses. Then nothing of it counts.
+    /// When the disk fails. Nothing of the commit counts then.
     pub fn commit(
         &mut self,
         commit: CommitBuffer,
@@ -125,57 +134,56 @@ impl Journal {
         let active = &mut self.active;
         let bytes = commit.finish(active.synced == active.end);
         let end = active.end + bytes.len() as u64;
-        let name = file_name(self.begun.next);
-        let mut written = active.file.write_at(&bytes, active.end).doing("write to", &name);
-        if written.is_ok() && self.sync == SyncPolicy::Always {
-            written = sync(&*active.file, metrics).doing("sync", &name);
+        let name = file_name(self.header.next);
+        let mut written = active.file.write_at(&bytes, active.end).context("write to", &name);
+        if written.is_ok() && self.sync_policy == SyncPolicy::Always {
+            written = timed_sync(&*active.file, metrics).context("sync", &name);
         }
-        if let Err(failure) = written {
-            self.wanted = bytes.len();
-            return Err(self.refuse(failure, now, metrics));
+        if let Err(error) = written {
+            return Err(self.fail(error, bytes.len(), now, metrics));
         }
-        let from = std::mem::replace(&mut active.end, end);
-        if self.sync == SyncPolicy::Always {
+        let start = std::mem::replace(&mut active.end, end);
+        if self.sync_policy == SyncPolicy::Always {
             active.synced = end;
-            self.mark(from);
+            self.write_mark(start);
         } else {
-            self.dirty = self.dirty.or(Some(now));
+            self.unsynced_since = self.unsynced_since.or(Some(now));
         }
         metrics.commits.add(1);
-        self.count(metrics);
+        self.update_metrics(metrics);
         Ok(())
     }
 
-    /// Makes everything so far safe.
+    /// Syncs all commits.
     ///
     /// # Errors
-    /// When the disk refuses.
+    /// When the disk fails.
     pub fn sync(&mut self, now: Instant, metrics: &StoreMetrics) -> Result<(), StoreError> {
         self.recover(now, metrics)?;
-        let from = self.active.synced;
-        if from < self.active.end {
-            let name = file_name(self.begun.next);
-            if let Err(failure) = sync(&*self.active.file, metrics).doing("sync", &name) {
-                return Err(self.refuse(failure, now, metrics));
+        let start = self.active.synced;
+        if start < self.active.end {
+            let name = file_name(self.header.next);
+            if let Err(error) = timed_sync(&*self.active.file, metrics).context("sync", &name) {
+                return Err(self.fail(error, 0, now, metrics));
             }
             self.active.synced = self.active.end;
-            self.mark(from);
+            self.write_mark(start);
         }
-        self.dirty = None;
+        self.unsynced_since = None;
         Ok(())
     }
 
-    /// When [`Journal::sync`] is due.
+    /// When [`Journal::sync`] is due, with a `--sync` interval.
     pub fn sync_due(&self) -> Option<Instant> {
-        let SyncPolicy::Every(time) = self.sync else { return None };
-        let due = self.dirty? + time;
-        Some(self.refused.as_ref().map_or(due, |(until, _)| due.max(*until)))
+        let SyncPolicy::Every(interval) = self.sync_policy else { return None };
+        let due = self.unsynced_since? + interval;
+        Some(self.failing.as_ref().map_or(due, |failing| due.max(failing.retry_at)))
     }
 
-    /// Says that the run ends in order.
+    /// Records a clean shutdown.
     ///
     /// # Errors
-    /// When the disk refuses.
+    /// When the disk fails.
     pub fn close(&mut self, now: Instant, metrics: &StoreMetrics) -> Result<(), StoreError> {
         self.sync(now, metrics)?;
         let mut commit = CommitBuffer::default();
@@ -184,63 +192,71 @@ impl Journal {
         self.sync(now, metrics)
     }
 
-    /// Tells the lock file that all is safe; the last commit begins there.
-    pub fn mark(&self, from: u64) {
-        let number = self.begun.number;
-        // It only helps to find damage; a disk in trouble says so elsewhere.
-        let _ = SyncedMark { number, from, to: self.active.synced }.write(&*self.marker);
+    /// Writes to the lock file that everything is synced; `start` is where the last commit begins.
+    pub fn write_mark(&self, start: u64) {
+        let mark = SyncedMark { segment: self.header.number, start, end: self.active.synced };
+        // The mark only helps to detect damage. A failing disk shows in the next commit.
+        let _ = mark.write(&*self.lock_file);
     }
 
-    fn refuse(&mut self, failure: StoreError, now: Instant, metrics: &StoreMetrics) -> StoreError {
+    fn fail(
+        &mut self,
+        error: StoreError,
+        bytes: usize,
+        now: Instant,
+        metrics: &StoreMetrics,
+    ) -> StoreError {
         metrics.failures.add(1);
-        self.refused = Some((now + STORE_RETRY, failure.to_string()));
-        failure
+        let text = error.to_string();
+        self.failing = Some(Failing { retry_at: now + STORE_RETRY, error: text, bytes });
+        error
     }
 
-    /// After a refusal nothing is trusted but what can be read again. What does not count is cut
-    /// off; and as much as was refused has to fit, or a full disk would be taken for a good one.
+    /// Verifies and truncates the active segment after a failure; does nothing without one.
     ///
     /// # Errors
-    /// When the disk still refuses, or it is too soon to ask.
+    /// When the disk still fails, or the retry is not due yet.
     pub fn recover(&mut self, now: Instant, metrics: &StoreMetrics) -> Result<(), StoreError> {
-        let Some((until, why)) = &self.refused else { return Ok(()) };
-        if now < *until {
-            return Err(StoreError::Refused(why.clone()));
+        let Some(Failing { retry_at, error, bytes }) = &self.failing else { return Ok(()) };
+        if now < *retry_at {
+            return Err(StoreError::Io(error.clone()));
         }
-        if let Err(failure) = self.read_again() {
-            return Err(self.refuse(failure, now, metrics));
+        let bytes = *bytes;
+        if let Err(error) = self.verify_active(bytes) {
+            return Err(self.fail(error, bytes, now, metrics));
         }
         self.active.synced = self.active.end;
-        self.dirty = None;
-        self.refused = None;
-        self.wanted = 0;
+        self.unsynced_since = None;
+        self.failing = None;
         Ok(())
     }
 
-    fn read_again(&self) -> Result<(), StoreError> {
-        let (name, active) = (file_name(self.begun.next), &self.active);
-        active.file.forget();
+    /// Reads the active segment up to its last acknowledged commit, checks that `bytes` more fit,
+    /// and truncates and syncs it.
+    fn verify_active(&self, bytes: usize) -> Result<(), StoreError> {
+        let (name, active) = (file_name(self.header.next), &self.active);
+        active.file.drop_cache();
         let mut commits = CommitReader::open(&name, &*active.file)?;
         while commits.end < active.end {
-            match commits.advance()? {
+            match commits.next_commit()? {
                 NextCommit::Commit(_) => {}
                 NextCommit::Torn(damage) => return Err(damage),
                 NextCommit::End => {
-                    return Err(commits.damage(commits.end, "it ends here, and was longer"));
+                    return Err(commits.damage(commits.end, "acknowledged commits are missing"));
                 }
             }
         }
-        active.file.write_at(&vec![0; self.wanted], active.end).doing("write to", &name)?;
-        active.file.truncate(active.end).doing("cut", &name)?;
-        active.file.sync().doing("sync", &name)?;
-        self.sync_names()
+        active.file.write_at(&vec![0; bytes], active.end).context("write to", &name)?;
+        active.file.truncate(active.end).context("truncate", &name)?;
+        active.file.sync().context("sync", &name)?;
+        self.sync_directory()
     }
 
-    fn sync_names(&self) -> Result<(), StoreError> {
-        self.disk.sync_names().doing("sync", "the directory")
+    fn sync_directory(&self) -> Result<(), StoreError> {
+        self.storage.sync_directory().context("sync", "the directory")
     }
 
-    /// Whether the newest segment is full.
+    /// The active segment is full, and a new one may begin.
     pub fn is_full(&self, now: Instant) -> bool {
         let has_events = self.segments.0.last().is_some_and(Segment::has_events);
         has_events
@@ -248,18 +264,19 @@ impl Journal {
             && self.rotate_after.is_none_or(|after| after <= now)
     }
 
-    /// Whether nothing at all in the store is needed any more.
+    /// Nothing in the whole store is live, so that a new segment can replace all others.
     pub fn is_dead(&self, now: Instant) -> bool {
         let segments = &self.segments;
-        !self.busy
+        !self.compacting
             && segments.0.last().is_some_and(Segment::has_events)
-            && segments.dead_in_front(now) == segments.0.len()
+            && segments.dead_prefix(now) == segments.0.len()
     }
 
-    /// Begins a new segment, and says what can be done to the others.
+    /// Begins a new segment, and returns what can be removed and compacted now, unless a job is
+    /// still running.
     ///
     /// # Errors
-    /// When the disk refuses. Then the newest segment stays what it is.
+    /// When the disk fails. The active segment then stays active.
     pub fn rotate<T>(
         &mut self,
         log: &Log<T>,
@@ -270,68 +287,67 @@ impl Journal {
         self.sync(now, metrics)?;
         let snapshot = log.snapshot();
         let mut kept = SegmentList(self.segments.0.clone());
-        // Without events it has the name that the new one will have, and is replaced.
+        // An active segment without events has the new segment's name, and is replaced by it.
         if !kept.0.last().is_some_and(Segment::has_events) {
             kept.0.pop();
         }
-        let dead = if self.busy { 0 } else { kept.dead_in_front(now) };
+        // A running job may still replace segments of the list.
+        let dead = if self.compacting { 0 } else { kept.dead_prefix(now) };
         let kept = kept.0.split_off(dead);
         let next = snapshot.head.next();
-        let begun = FullHeader {
+        let header = FullHeader {
             next,
-            first: kept.first().map_or(next, |segment| segment.first),
-            number: self.begun.number + 1,
+            oldest_segment: kept.first().map_or(next, |segment| segment.first),
+            number: self.header.number + 1,
             trims: snapshot.trims,
             forgotten: snapshot.forgotten,
-            ..self.begun.clone()
+            ..self.header.clone()
         };
-        let active = ActiveSegment::begin(&*self.disk, &begun, &snapshot).inspect_err(|_| {
-            metrics.failures.add(1);
-        })?;
-        self.begun = begun;
-        self.active = active;
+        let active = ActiveSegment::create(&*self.storage, &header, &snapshot);
+        self.active = active.inspect_err(|_| metrics.failures.add(1))?;
+        self.header = header;
         self.rotate_after = None;
         self.segments.0 = kept;
         self.segments.0.push(Segment::new(next));
-        self.count(metrics);
-        if let Err(failure) = self.sync_names() {
-            // Nothing is written to it, and no file is removed, before its name is safe.
-            return Err(self.refuse(failure, now, metrics));
+        self.update_metrics(metrics);
+        if let Err(error) = self.sync_directory() {
+            // Until the new name is durable, nothing is written to the segment and no file removed.
+            return Err(self.fail(error, 0, now, metrics));
         }
-        self.mark(self.active.start);
-        if self.busy {
+        self.write_mark(self.active.start);
+        if self.compacting {
             return Ok(None);
         }
-        self.busy = true;
-        Ok(Some(self.chore(&snapshot, now)))
+        self.compacting = true;
+        Ok(Some(self.compaction_job(&snapshot, now)))
     }
 
-    fn chore(&self, snapshot: &LogSnapshot, now: Instant) -> CompactionJob {
-        let rows = &self.segments;
-        let runs = rows.worth_rewriting(self.segment_bytes, self.begun.retain_bytes, now);
-        let run = |run: std::ops::Range<usize>| {
-            let through = rows.0[run.end].first.previous();
-            (rows.0[run].iter().map(|segment| segment.first).collect(), through)
+    fn compaction_job(&self, snapshot: &LogSnapshot, now: Instant) -> CompactionJob {
+        let segments = &self.segments;
+        let runs = segments.compaction_runs(self.segment_bytes, self.header.retain_bytes, now);
+        let run = |run: Range<usize>| {
+            let through = segments.0[run.end].first.previous();
+            (segments.0[run].iter().map(|segment| segment.first).collect(), through)
         };
         CompactionJob {
-            needed: rows.0.iter().map(|segment| segment.first).collect(),
+            needed: segments.0.iter().map(|segment| segment.first).collect(),
             runs: runs.into_iter().map(run).collect(),
-            kept: LiveSet::new(snapshot, SystemTime::now()),
+            live: LiveSet::new(snapshot, SystemTime::now()),
         }
     }
 
-    /// Takes in what a chore has done.
-    pub fn done(&mut self, rewritten: Vec<CompactedRun>, metrics: &StoreMetrics) {
-        for CompactedRun { from, to } in rewritten {
-            metrics.segments_rewritten.add(from.len() as u64);
-            self.segments.replace(from.len(), to);
+    /// Ends a compaction job: its segments replace their sources.
+    pub fn finish_compaction(&mut self, runs: Vec<CompactedRun>, metrics: &StoreMetrics) {
+        for CompactedRun { sources, segment } in runs {
+            metrics.segments_rewritten.add(sources.len() as u64);
+            self.segments.replace(sources.len(), segment);
         }
-        self.busy = false;
-        self.count(metrics);
+        self.compacting = false;
+        self.update_metrics(metrics);
     }
 
-    /// Shows how large the store is.
-    pub fn count(&mut self, metrics: &StoreMetrics) {
+    /// Sets the metrics of the store's size.
+    pub fn update_metrics(&mut self, metrics: &StoreMetrics) {
         let end = self.active.end;
         if let Some(active) = self.segments.active() {
             active.bytes = end;
@@ -341,14 +357,14 @@ impl Journal {
     }
 }
 
-fn sync(file: &dyn StorageFile, metrics: &StoreMetrics) -> io::Result<()> {
-    let begun = Instant::now();
+fn timed_sync(file: &dyn StorageFile, metrics: &StoreMetrics) -> io::Result<()> {
+    let started = Instant::now();
     let synced = file.sync();
-    metrics.fsync.observe(begun.elapsed());
+    metrics.fsync.observe(started.elapsed());
     synced
 }
 
-/// How large a segment may grow.
+/// Bytes of commits after which a new segment begins, for this `--retain-bytes`.
 #[must_use]
 pub fn segment_bytes(retain_bytes: u64) -> u64 {
     use crate::limits::{SEGMENT_BYTES, SEGMENT_SHARE};

@@ -1,43 +1,47 @@
-//! A line of a store: checksum, mark, JSON. Lines are written a commit at a time.
+//! One line of a store: checksum, commit mark, JSON. Lines are written one commit at a time.
 //!
 //! ```text
 //! 6f2d1c0a + {"seq":1041,"topic":"news","time":"…","batch":2,"data":{"t":21}}
 //! 9ae0daaf .118 {"seq":1042,"topic":"news","time":"…","text":"hello"}
 //! ```
 //!
-//! The checksum is the CRC-32 of everything after the space behind it, as `gzip` and zlib
-//! compute it. The mark says where commits end, because a commit counts as a whole or not at all:
+//! The checksum is the CRC-32 that `gzip` and zlib compute, over everything after the space that
+//! follows it. The mark says where a commit ends, because a commit counts as a whole or not at all:
 //!
-//! - `+`: more of this commit follows;
-//! - `.N`: the commit ends here, and began N bytes before this line. Everything before the commit
-//!   was synced when this was written;
-//! - `,N`: the same, but what is before it may not have been synced.
+//! - `+`: the commit continues on the next line;
+//! - `.N`: the commit ends with this line and began N bytes before it. Everything before the commit
+//!   was synced when this line was written;
+//! - `,N`: the same, but data before the commit may not have been synced.
 //!
-//! So whoever finds damage can tell whether it lies in what was already safe.
+//! A reader that finds damage can therefore tell whether the damaged bytes had been synced.
 
 use crc::{CRC_32_ISO_HDLC, Crc, Table};
 
-/// What a line says about its commit.
+/// The commit mark of a line.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum CommitMark {
+    /// The commit continues on the next line.
     More,
-    /// The commit ends, and began so many bytes before.
+    /// The commit ends with this line.
     End {
+        /// Bytes of the commit before this line.
         before: u64,
+        /// Everything before the commit was synced when it was written.
         after_sync: bool,
     },
 }
 
-/// Checksum, space and the mark of a line that does not end a commit.
-const PREFIX: usize = 11;
+/// Bytes of the checksum, in hexadecimal.
 const CHECKSUM: usize = 8;
+/// Bytes before the JSON of a line that does not end a commit: checksum, space, `+`, space.
+const PREFIX: usize = CHECKSUM + 3;
 
-/// The lines of one commit, being written.
+/// Encodes the lines of one commit.
 #[derive(Default)]
 pub struct CommitBuffer {
     bytes: Vec<u8>,
-    /// Where the last line begins.
-    last: usize,
+    /// Offset of the last line.
+    last_line: usize,
 }
 
 impl CommitBuffer {
@@ -52,31 +56,31 @@ impl CommitBuffer {
         self.bytes.len()
     }
 
-    /// Adds a line; `write` puts its JSON there.
-    pub fn push(&mut self, write: impl FnOnce(&mut Vec<u8>)) {
-        self.seal();
-        self.last = self.bytes.len();
+    /// Appends a line; `write_json` appends its JSON.
+    pub fn push(&mut self, write_json: impl FnOnce(&mut Vec<u8>)) {
+        self.finish_line();
+        self.last_line = self.bytes.len();
         self.bytes.extend_from_slice(b"00000000 + ");
-        write(&mut self.bytes);
+        write_json(&mut self.bytes);
     }
 
-    /// The commit as it goes to disk.
+    /// Marks the last line as the end of the commit and returns all bytes.
     #[must_use]
     pub fn finish(mut self, after_sync: bool) -> Vec<u8> {
         if !self.is_empty() {
             let sign = if after_sync { '.' } else { ',' };
-            let json = self.bytes.split_off(self.last + PREFIX);
-            self.bytes.truncate(self.last + CHECKSUM + 1);
-            self.bytes.extend_from_slice(format!("{sign}{} ", self.last).as_bytes());
+            let json = self.bytes.split_off(self.last_line + PREFIX);
+            self.bytes.truncate(self.last_line + CHECKSUM + 1);
+            self.bytes.extend_from_slice(format!("{sign}{} ", self.last_line).as_bytes());
             self.bytes.extend_from_slice(&json);
-            self.seal();
+            self.finish_line();
         }
         self.bytes
     }
 
-    /// Ends the last line, if there is one, and gives it its checksum.
-    fn seal(&mut self) {
-        if let Some(line) = self.bytes.get_mut(self.last..).filter(|line| !line.is_empty()) {
+    /// Writes the checksum and the line feed of the last line, if there is one.
+    fn finish_line(&mut self) {
+        if let Some(line) = self.bytes.get_mut(self.last_line..).filter(|line| !line.is_empty()) {
             let checksum = checksum(&line[CHECKSUM + 1..]);
             line[..CHECKSUM].copy_from_slice(&checksum);
             self.bytes.push(b'\n');
@@ -84,17 +88,17 @@ impl CommitBuffer {
     }
 }
 
-/// That of gzip, zip, PNG and Ethernet.
+/// The CRC-32 of gzip, zip, PNG and Ethernet.
 static CRC: Crc<u32, Table<1>> = Crc::<u32, Table<1>>::new(&CRC_32_ISO_HDLC);
 
-/// Eight hexadecimal digits.
+/// The checksum as eight hexadecimal digits.
 fn checksum(bytes: &[u8]) -> [u8; CHECKSUM] {
     let sum = CRC.checksum(bytes);
     std::array::from_fn(|place| b"0123456789abcdef"[(sum >> (28 - 4 * place)) as usize & 15])
 }
 
-/// Reads a line without its end: its mark and where its JSON begins. None: it is not as it was
-/// written.
+/// Parses a line without its line feed: its mark, and the offset of its JSON. `None`: the checksum
+/// or the mark is wrong.
 #[must_use]
 pub fn parse(line: &[u8]) -> Option<(CommitMark, usize)> {
     let (sum, rest) = line.split_at_checked(CHECKSUM)?;
@@ -119,31 +123,31 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_commit_reads_back_line_by_line_and_says_where_it_began() {
+    fn a_commit_parses_back_line_by_line_with_its_start() {
         let mut commit = CommitBuffer::default();
         for json in ["{\"a\":1}", "{}", "{\"b\":\"\"}"] {
             commit.push(|out| out.extend_from_slice(json.as_bytes()));
         }
         let bytes = commit.finish(true);
         let lines: Vec<&[u8]> = bytes.split_inclusive(|b| *b == b'\n').collect();
-        let read = |line: &[u8]| {
+        let parsed = |line: &[u8]| {
             let line = line.strip_suffix(b"\n").unwrap();
             let (mark, at) = parse(line).unwrap();
             (mark, String::from_utf8(line[at..].to_vec()).unwrap())
         };
         assert_eq!(lines.len(), 3);
-        assert_eq!(read(lines[0]), (CommitMark::More, "{\"a\":1}".into()));
-        assert_eq!(read(lines[1]), (CommitMark::More, "{}".into()));
+        assert_eq!(parsed(lines[0]), (CommitMark::More, "{\"a\":1}".into()));
+        assert_eq!(parsed(lines[1]), (CommitMark::More, "{}".into()));
         let before = (lines[0].len() + lines[1].len()) as u64;
         assert_eq!(
-            read(lines[2]),
+            parsed(lines[2]),
             (CommitMark::End { before, after_sync: true }, "{\"b\":\"\"}".into())
         );
         assert!(CommitBuffer::default().finish(false).is_empty());
     }
 
     #[test]
-    fn no_line_survives_a_change_of_any_bit() {
+    fn every_flipped_bit_fails_the_checksum() {
         let mut commit = CommitBuffer::default();
         commit.push(|out| out.extend_from_slice(b"{\"seq\":1}"));
         let mut line = commit.finish(false);

@@ -1,7 +1,7 @@
-//! What a line of a store says, as JSON and back.
+//! The records of a store: the JSON of each line, written and parsed.
 //!
-//! Reading is strict: members come in the order in which they are written here, and nothing else
-//! passes. Whatever has a right checksum and still cannot be read was not written by this program.
+//! The parser is strict: it accepts members only in the order in which this file writes them. A
+//! record with a correct checksum that does not parse was not written by this program.
 
 use std::time::SystemTime;
 
@@ -13,23 +13,23 @@ use crate::json::JsonObject;
 use crate::log::{BodyKind, EventContent, KeyId, LastTrim, TopicTrims};
 use crate::names::Name;
 
-/// One line.
+/// The content of one line.
 #[derive(Debug)]
 pub enum Record {
     Event(StoredEvent),
-    /// What is left of a keyed publish whose last event is gone.
+    /// The idempotency key of a publish whose last event compaction has dropped.
     Key(KeyRecord),
-    /// Everything in this topic was trimmed.
+    /// All events of this topic were trimmed.
     Trim(Name),
-    /// Everything up to this seq was trimmed, because of its age.
+    /// All events up to this seq were trimmed because of their age.
     Expire(Seq),
-    /// A run of the program began that does not sync before it acknowledges.
+    /// The server started with a `--sync` that acknowledges events before it syncs them.
     Opened,
-    /// A run of the program ended in order, everything synced.
+    /// The server shut down cleanly, with everything synced.
     Closed,
-    /// Of a snapshot: a topic.
+    /// Part of a snapshot: one topic.
     Topic(TopicTrims),
-    /// Of a snapshot: the next of the trims that are remembered one by one, all in one topic.
+    /// Part of a snapshot: consecutive entries of the trim history, all of one topic.
     Trimmed(Name, Vec<Seq>),
 }
 
@@ -39,50 +39,52 @@ pub struct StoredEvent {
     pub seq: Seq,
     pub topic: Name,
     pub time: SystemTime,
-    /// On the first event of a publish: how many there are in it.
+    /// Events in its publish, on the first of them; 1 on the others.
     pub batch: usize,
-    /// On the last event of a publish.
-    pub stamp: Option<KeyStamp>,
+    /// The publish's idempotency key, on its last event.
+    pub key: Option<StoredKey>,
     pub content: EventContent,
 }
 
-/// The key under which something was published.
+/// The idempotency key of a publish, as fingerprints.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct KeyStamp {
+pub struct StoredKey {
     pub id: KeyId,
     pub fingerprint: u128,
-    /// Of a batch, how many events it had.
+    /// Events in the batch, if it was one.
     pub count: Option<u32>,
 }
 
+/// An idempotency key without its event.
 #[derive(Debug)]
 pub struct KeyRecord {
+    /// The last event of the publish.
     pub seq: Seq,
     pub topic: Name,
     pub time: SystemTime,
-    pub stamp: KeyStamp,
+    pub key: StoredKey,
 }
 
-/// An event as it is written.
+/// An event to write; borrows what [`StoredEvent`] owns.
 pub struct EventRecord<'a> {
     pub seq: Seq,
     pub topic: &'a Name,
     pub time: SystemTime,
     pub batch: usize,
-    pub stamp: Option<&'a KeyStamp>,
+    pub key: Option<&'a StoredKey>,
     pub content: &'a EventContent,
 }
 
 impl EventRecord<'_> {
-    /// Writes it.
+    /// Appends the record's JSON.
     pub fn write(&self, out: &mut Vec<u8>) {
         let mut object = JsonObject::open(out);
         object.number("seq", self.seq.get()).plain("topic", self.topic).time("time", self.time);
         if self.batch > 1 {
             object.number("batch", self.batch as u64);
         }
-        if let Some(stamp) = self.stamp {
-            push_stamp(&mut object, stamp);
+        if let Some(key) = self.key {
+            push_key(&mut object, key);
         }
         if let Some(event_type) = &self.content.event_type {
             object.plain("type", event_type);
@@ -95,12 +97,12 @@ impl EventRecord<'_> {
     }
 }
 
-/// A body as JSON where it is that, as a string where that is legible and no longer than base64,
-/// else as base64.
+/// Writes a JSON body of one line as JSON, any other JSON or text as a string unless base64 is
+/// shorter, and binary bodies as base64.
 fn push_body(object: &mut JsonObject<'_>, content: &EventContent) {
     let body = &content.body;
     if content.kind == BodyKind::Json && !body.contains(&b'\n') {
-        // Byte for byte: it is the last member, so that nothing has to be parsed to find its end.
+        // Byte for byte. It is the last member, so the reader finds its end without parsing it.
         object.nested("data", |out| out.extend_from_slice(body));
         return;
     }
@@ -117,51 +119,51 @@ fn push_body(object: &mut JsonObject<'_>, content: &EventContent) {
     };
 }
 
-/// 128 bits, as [`RecordReader::hex`] reads them.
+/// 128 bits as 32 hexadecimal digits, which [`RecordReader::hex`] parses.
 #[must_use]
 pub fn hex(bits: u128) -> String {
     format!("{:016x}{:016x}", (bits >> 64) as u64, bits as u64)
 }
 
-fn push_stamp(object: &mut JsonObject<'_>, stamp: &KeyStamp) {
-    object.plain("key", &hex(stamp.id.0)).plain("print", &hex(stamp.fingerprint));
-    if let Some(count) = stamp.count {
+fn push_key(object: &mut JsonObject<'_>, key: &StoredKey) {
+    object.plain("key", &hex(key.id.0)).plain("print", &hex(key.fingerprint));
+    if let Some(count) = key.count {
         object.number("count", count.into());
     }
 }
 
 impl KeyRecord {
-    /// Writes it.
+    /// Appends the record's JSON.
     pub fn write(&self, out: &mut Vec<u8>) {
         let mut object = JsonObject::open(out);
         object.number("used", self.seq.get()).plain("topic", &self.topic).time("time", self.time);
-        push_stamp(&mut object, &self.stamp);
+        push_key(&mut object, &self.key);
         object.close();
     }
 }
 
-/// Writes that a topic was trimmed.
+/// Writes a [`Record::Trim`].
 pub fn write_trim(out: &mut Vec<u8>, topic: &Name) {
     let mut object = JsonObject::open(out);
     object.plain("trim", topic);
     object.close();
 }
 
-/// Writes that events have passed their age.
+/// Writes a [`Record::Expire`].
 pub fn write_expire(out: &mut Vec<u8>, through: Seq) {
     let mut object = JsonObject::open(out);
     object.number("expire", through.get());
     object.close();
 }
 
-/// Writes that a run of the program begins or ends.
+/// Writes [`Record::Opened`] or [`Record::Closed`]: `word` is `opened` or `closed`.
 pub fn write_word(out: &mut Vec<u8>, word: &str) {
     let mut object = JsonObject::open(out);
     object.boolean(word, true);
     object.close();
 }
 
-/// Writes a topic of a snapshot.
+/// Writes a [`Record::Topic`].
 pub fn write_topic(out: &mut Vec<u8>, topic: &TopicTrims) {
     let mut object = JsonObject::open(out);
     object
@@ -172,7 +174,7 @@ pub fn write_topic(out: &mut Vec<u8>, topic: &TopicTrims) {
     object.close();
 }
 
-/// Writes trims of a snapshot.
+/// Writes a [`Record::Trimmed`].
 pub fn write_trimmed(out: &mut Vec<u8>, topic: &Name, seqs: &[Seq]) {
     let mut object = JsonObject::open(out);
     object.plain("trimmed", topic).nested("seqs", |out| {
@@ -186,9 +188,9 @@ pub fn write_trimmed(out: &mut Vec<u8>, topic: &Name, seqs: &[Seq]) {
 }
 
 impl Record {
-    /// Reads what a line says.
+    /// Parses a record.
     #[must_use]
-    pub fn read(json: &[u8]) -> Option<Record> {
+    pub fn parse(json: &[u8]) -> Option<Record> {
         let mut r = RecordReader(json);
         let record = if r.take("{\"seq\":") {
             return r.event();
@@ -200,7 +202,7 @@ impl Record {
             let seq = r.seq()?;
             let topic = r.member("topic")?.name()?;
             let time = r.member("time")?.time()?;
-            Record::Key(KeyRecord { seq, topic, time, stamp: r.stamp()?? })
+            Record::Key(KeyRecord { seq, topic, time, key: r.key()?? })
         } else if r.take("{\"opened\":true") {
             Record::Opened
         } else if r.take("{\"closed\":true") {
@@ -226,70 +228,71 @@ impl Record {
     }
 }
 
-/// No number in a store is larger, so that one more is always a number: at a million events a second
-/// there would be as many in 290,000 years.
-pub const LARGEST: u64 = u64::MAX / 2;
+/// The largest number in a store: adding 1 to it cannot overflow. At a million events a second,
+/// seqs reach it in 290,000 years.
+pub const MAX_NUMBER: u64 = u64::MAX / 2;
 
-/// What is left to read.
+/// Parses a record from front to back; holds the rest of the input.
 pub struct RecordReader<'a>(pub &'a [u8]);
 
 impl<'a> RecordReader<'a> {
-    /// Takes this, if it comes next.
+    /// Consumes `literal` if the input starts with it.
     pub fn take(&mut self, literal: &str) -> bool {
         let rest = self.0.strip_prefix(literal.as_bytes());
         self.0 = rest.unwrap_or(self.0);
         rest.is_some()
     }
 
-    /// Goes to the value of the next member, which has to have this key.
+    /// Advances to the value of the next member; `None` if it has another key.
     pub fn member(&mut self, key: &str) -> Option<&mut Self> {
         self.optional(key).then_some(self)
     }
 
-    /// The same, if the next member has this key.
+    /// Advances to the value of the next member if it has this key.
     pub fn optional(&mut self, key: &str) -> bool {
         let mut ahead = RecordReader(self.0);
-        let there = ahead.take(",\"") && ahead.take(key) && ahead.take("\":");
-        if there {
+        let found = ahead.take(",\"") && ahead.take(key) && ahead.take("\":");
+        if found {
             self.0 = ahead.0;
         }
-        there
+        found
     }
 
-    /// A whole number, up to [`LARGEST`].
+    /// An unsigned decimal number, at most [`MAX_NUMBER`].
     pub fn number(&mut self) -> Option<u64> {
         let digits = self.0.iter().take_while(|b| b.is_ascii_digit()).count();
         let (number, rest) = self.0.split_at(digits);
         self.0 = rest;
-        std::str::from_utf8(number).ok()?.parse().ok().filter(|number| *number <= LARGEST)
+        std::str::from_utf8(number).ok()?.parse().ok().filter(|number| *number <= MAX_NUMBER)
     }
 
-    /// A seq.
+    /// A [`Seq`].
     pub fn seq(&mut self) -> Option<Seq> {
         self.number().map(Seq::new)
     }
 
-    /// A number of trims.
+    /// A [`TrimCount`].
     pub fn trim_count(&mut self) -> Option<TrimCount> {
         self.number().map(TrimCount::new)
     }
 
-    /// A string in which nothing is escaped.
-    pub fn plain(&mut self) -> Option<&'a str> {
+    /// A string without escapes.
+    pub fn unescaped(&mut self) -> Option<&'a str> {
         let rest = self.0.strip_prefix(b"\"")?;
         let end = rest.iter().position(|b| *b == b'"')?;
         self.0 = &rest[end + 1..];
         std::str::from_utf8(&rest[..end]).ok()
     }
 
-    /// 128 bits.
+    /// 128 bits in 32 hexadecimal digits.
     pub fn hex(&mut self) -> Option<u128> {
-        let (high, low) = self.plain()?.split_at_checked(16).filter(|(_, low)| low.len() == 16)?;
+        let (high, low) =
+            self.unescaped()?.split_at_checked(16).filter(|(_, low)| low.len() == 16)?;
         let half = |digits| u64::from_str_radix(digits, 16).ok();
         Some(u128::from(half(high)?) << 64 | u128::from(half(low)?))
     }
 
-    /// A string as `serde_json` writes it: what has to be escaped is, and nothing else.
+    /// A string as `serde_json` writes it: only the characters that JSON requires are escaped.
     fn string(&mut self) -> Option<Vec<u8>> {
         let mut rest = self.0.strip_prefix(b"\"")?.iter();
         let mut text = Vec::new();
@@ -318,23 +321,23 @@ impl<'a> RecordReader<'a> {
     }
 
     fn name(&mut self) -> Option<Name> {
-        self.plain().and_then(Name::new)
+        self.unescaped().and_then(Name::new)
     }
 
     fn time(&mut self) -> Option<SystemTime> {
-        humantime::parse_rfc3339(self.plain()?).ok()
+        humantime::parse_rfc3339(self.unescaped()?).ok()
     }
 
-    /// The outer is none when it is there and cannot be read.
-    #[expect(clippy::option_option, reason = "absent and unreadable are two things")]
-    fn stamp(&mut self) -> Option<Option<KeyStamp>> {
+    /// The optional key. The outer `None` is a parse error, the inner one an absent key.
+    #[expect(clippy::option_option, reason = "absent and malformed differ")]
+    fn key(&mut self) -> Option<Option<StoredKey>> {
         if !self.optional("key") {
             return Some(None);
         }
         let id = KeyId(self.hex()?);
         let fingerprint = self.member("print")?.hex()?;
         let count = if self.optional("count") { Some(self.number()? as u32) } else { None };
-        Some(Some(KeyStamp { id, fingerprint, count }))
+        Some(Some(StoredKey { id, fingerprint, count }))
     }
 
     fn event(mut self) -> Option<Record> {
@@ -343,18 +346,18 @@ impl<'a> RecordReader<'a> {
         let topic = r.member("topic")?.name()?;
         let time = r.member("time")?.time()?;
         let batch = if r.optional("batch") { r.number()? as usize } else { 1 };
-        let stamp = r.stamp()?;
+        let key = r.key()?;
         let event_type = if r.optional("type") { Some(r.name()?) } else { None };
         let content_type =
             if r.optional("content_type") { String::from_utf8(r.string()?).ok() } else { None };
         let (kind, body) = if r.optional("data") {
             (BodyKind::Json, r.0.strip_suffix(b"}")?.to_vec())
         } else {
-            let kind = if r.optional("form") { Some(r.plain()?) } else { None };
+            let kind = if r.optional("form") { Some(r.unescaped()?) } else { None };
             let (implied, body) = if r.optional("text") {
                 (BodyKind::Text, r.string()?)
             } else {
-                (BodyKind::Binary, BASE64.decode(r.member("base64")?.plain()?).ok()?)
+                (BodyKind::Binary, BASE64.decode(r.member("base64")?.unescaped()?).ok()?)
             };
             (r.0 == b"}").then_some(())?;
             let kind = match kind {
@@ -368,7 +371,7 @@ impl<'a> RecordReader<'a> {
         let content_type = content_type.map(String::into_boxed_str);
         let content =
             EventContent { event_type, kind, content_type, body: body.into_boxed_slice() };
-        Some(Record::Event(StoredEvent { seq, topic, time, batch, stamp, content }))
+        Some(Record::Event(StoredEvent { seq, topic, time, batch, key, content }))
     }
 }
 

@@ -1,9 +1,9 @@
-//! Opening a store: what was read is checked against what is known to have been safe, a torn end
-//! is cut off, and it is decided whether this is still the same life of the log.
+//! Recovery: opening a store after any kind of end.
 //!
-//! It prefers to refuse. Whatever was acknowledged has to be there (the lock file knows up to
-//! where), or nothing is served; and wherever a seq could be given out a second time, a new epoch
-//! begins, so that no old cursor is ever taken for a new one.
+//! It replays the segments, checks them against the synced mark, truncates a torn tail, and decides
+//! whether the epoch continues. It prefers to refuse: if an acknowledged commit that the lock file
+//! knows of is missing, the store does not open. And wherever a seq could be assigned a second
+//! time, a new epoch begins, so that an old cursor is never taken for a current one.
 
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
@@ -11,12 +11,12 @@ use std::time::{Duration, SystemTime};
 use super::commit::Store;
 use super::compact::CompactionJob;
 use super::error::{IoContext, StoreError};
-use super::header::{FullHeader, file_name, segments};
+use super::header::{FullHeader, file_name, list_segments};
 use super::journal::{ActiveSegment, Journal};
 use super::lines::CommitBuffer;
-use super::lock::{LOCK, SyncedMark};
+use super::lock::{LOCK_FILE, SyncedMark};
 use super::record::write_word;
-use super::replay::{Replayed, read};
+use super::replay::{Replayed, replay};
 use super::segments::{Segment, SegmentList};
 use super::storage::{Storage, StorageFile};
 use crate::config::SyncPolicy;
@@ -24,128 +24,130 @@ use crate::cursor::{Cursor, Epoch, Seq, TrimCount, random_bytes};
 use crate::log::{LastTrim, Log, LogSnapshot, Retention, Timestamp};
 use crate::metrics::Metrics;
 
-/// How a store is to be opened.
+/// How to open a store.
 pub struct OpenSettings {
-    /// As it was, when there is none here.
+    /// `None`: keep the stored retention, and do not create a store.
     pub retention: Option<Retention>,
-    pub sync: SyncPolicy,
-    /// Of the lock file.
+    pub sync_policy: SyncPolicy,
+    /// The identity of the lock file.
     pub identity: String,
-    /// Begin a new epoch for this reason, whatever is found.
+    /// Why a new epoch has to begin whatever the store contains.
     pub new_epoch: Option<&'static str>,
 }
 
-/// What was found.
+/// What opening a store found and did.
 #[derive(Default)]
 pub struct OpenReport {
-    /// What was cut off, and how many bytes that were.
+    /// The torn tail, and how many bytes were truncated.
     pub torn: Option<(StoreError, u64)>,
     /// Why a new epoch began, if one did.
     pub new_epoch: Option<&'static str>,
-    /// What can be done to the segments.
-    pub chore: Option<CompactionJob>,
+    /// A compaction to run in the background.
+    pub compaction: Option<CompactionJob>,
 }
 
-/// Opens a store, or makes one in an empty directory. `outcome` makes the answer for repeats of
-/// what was published in an earlier run: from its cursor, its time and, of a batch, its count.
+/// Opens a store; creates one in an empty directory. `outcome` makes the response for a repeat of a
+/// publish of an earlier run: from its cursor, its time and, for a batch, its number of events.
 ///
 /// # Errors
-/// When the disk fails, or when something is not as it was written and was safe.
+/// When the disk fails, or data that was synced is damaged or missing.
 pub fn open<T>(
-    disk: Arc<dyn Storage>,
+    storage: Arc<dyn Storage>,
     settings: &OpenSettings,
     metrics: &Arc<Metrics>,
     outcome: impl Fn(Cursor, SystemTime, Option<u32>) -> T,
     now: Timestamp,
 ) -> Result<(Store<T>, OpenReport), StoreError> {
-    let mut firsts = segments(&*disk)?;
-    let marker = disk.open(LOCK).or_else(|_| disk.create(LOCK)).doing("open", LOCK)?;
-    let safe = SyncedMark::read(&*marker);
+    let mut firsts = list_segments(&*storage)?;
+    let lock_file = storage.open(LOCK_FILE).or_else(|_| storage.create(LOCK_FILE));
+    let lock_file = lock_file.context("open", LOCK_FILE)?;
+    let mark = SyncedMark::read(&*lock_file);
     let Some(newest) = firsts.pop() else {
-        let number = safe.map_or(0, |safe| safe.number) + 1;
-        let store = fresh(disk, settings, metrics, marker, number)?;
-        let new_epoch = safe.map(|_| "the segments that the lock file knows of are gone");
+        let number = mark.map_or(0, |mark| mark.segment) + 1;
+        let store = create(storage, settings, metrics, lock_file, number)?;
+        let new_epoch = mark.map(|_| "the segments that the lock file knows of are gone");
         return Ok((store, OpenReport { new_epoch, ..OpenReport::default() }));
     };
-    settle(&*disk, newest)?;
-    let mut found = read(&*disk, &firsts, newest, now)?;
-    let copied = found.begun.identity != settings.identity;
+    sync_newest(&*storage, newest)?;
+    let mut replayed = replay(&*storage, &firsts, newest, now)?;
+    let copied = replayed.header.identity != settings.identity;
     if !copied {
-        check_safe(&found, safe)?;
+        check_mark(&replayed, mark)?;
     }
-    let torn = cut(&mut found)?;
-    clean_up(&*disk, &found.leftovers)?;
+    let torn = truncate_torn(&mut replayed)?;
+    remove_obsolete(&*storage, &replayed.obsolete)?;
 
-    let new_epoch = settings.new_epoch.or_else(|| why_new_epoch(&found, copied, safe));
-    let mut report = OpenReport { torn, new_epoch, chore: None };
-    let retention = settings.retention.unwrap_or(found.begun.retention());
-    let Retention { events, bytes, topics, .. } = retention;
-    let begun = FullHeader {
+    let new_epoch = settings.new_epoch.or_else(|| new_epoch_reason(&replayed, copied, mark));
+    let mut report = OpenReport { torn, new_epoch, compaction: None };
+    let retention = settings.retention.unwrap_or(replayed.header.retention());
+    let header = FullHeader {
         epoch: match report.new_epoch {
-            Some(_) => Epoch::random().doing("make", "an epoch")?,
-            None => found.begun.epoch,
+            Some(_) => Epoch::random().context("make", "an epoch")?,
+            None => replayed.header.epoch,
         },
-        synced: settings.sync == SyncPolicy::Always,
+        synced: settings.sync_policy == SyncPolicy::Always,
         identity: settings.identity.clone(),
-        retain_events: events as u64,
-        retain_bytes: bytes,
-        max_topics: topics as u64,
-        ..found.begun.clone()
+        retain_events: retention.events as u64,
+        retain_bytes: retention.bytes,
+        max_topics: retention.topics as u64,
+        ..replayed.header.clone()
     };
-    // A segment has one header; and one without events would grow a little with every start.
-    let anew = begun != found.begun
-        || found.end > found.start && !found.segments.0.last().is_some_and(Segment::has_events);
+    // A changed header needs a new segment. So does a segment with commits but no events, which
+    // would otherwise grow with every start.
+    let rotate = header != replayed.header
+        || replayed.end > replayed.start
+            && !replayed.segments.0.last().is_some_and(Segment::has_events);
     let mut trimmed = Vec::new();
-    found.log.reconfigure(begun.epoch, begun.retention(), &mut trimmed);
-    found.segments.trimmed(&trimmed);
-    found.remember_keys(outcome);
-    let active =
-        ActiveSegment { file: found.file, start: found.start, end: found.end, synced: found.end };
-    let mut journal = Journal::new(disk, settings, active, found.segments, begun, marker);
-    if anew {
-        report.chore = journal.rotate(&found.log, now.at, &metrics.store)?;
+    replayed.log.reconfigure(header.epoch, header.retention(), &mut trimmed);
+    replayed.segments.remove_events(&trimmed);
+    replayed.remember_keys(outcome);
+    let Replayed { log, segments, file, start, end, .. } = replayed;
+    let active = ActiveSegment { file, start, end, synced: end };
+    let policy = settings.sync_policy;
+    let mut journal = Journal::new(storage, policy, active, segments, header, lock_file);
+    if rotate {
+        report.compaction = journal.rotate(&log, now.at, &metrics.store)?;
     }
-    let store = open_for_writing(journal, found.log, settings, metrics, now)?;
+    let store = start_writing(journal, log, settings, metrics, now)?;
     Ok((store, report))
 }
 
-/// Why seqs could repeat if the epoch were to go on, if they could.
-pub fn why_new_epoch<T>(
-    found: &Replayed<T>,
+/// Why seqs could repeat if the epoch continued; `None` if they cannot.
+pub fn new_epoch_reason<T>(
+    replayed: &Replayed<T>,
     copied: bool,
-    safe: Option<SyncedMark>,
+    mark: Option<SyncedMark>,
 ) -> Option<&'static str> {
-    let shorter = |safe: SyncedMark| safe.number == found.begun.number && found.end < safe.to;
+    let lost = |mark: SyncedMark| mark.segment == replayed.header.number && replayed.end < mark.end;
     if copied {
         Some("the directory was copied or restored")
-    } else if !found.begun.synced && !found.closed {
-        Some("the last run did not sync everything, and did not end in order")
-    } else if safe.is_some_and(shorter) {
-        Some("the last commit is not whole, and the lock file knows that it was safe")
+    } else if !replayed.header.synced && !replayed.closed {
+        Some("the last run did not sync every commit and did not shut down cleanly")
+    } else if mark.is_some_and(lost) {
+        Some("the last commit is incomplete, and the lock file says that it was synced")
     } else {
         None
     }
 }
 
-fn nothing() -> StoreError {
-    StoreError::Refused("there are no segments".into())
-}
-
-fn fresh<T>(
-    disk: Arc<dyn Storage>,
+/// Creates a store in a directory without segments.
+fn create<T>(
+    storage: Arc<dyn Storage>,
     settings: &OpenSettings,
     metrics: &Arc<Metrics>,
-    marker: Box<dyn StorageFile>,
+    lock_file: Box<dyn StorageFile>,
     number: u64,
 ) -> Result<Store<T>, StoreError> {
-    let retention = settings.retention.ok_or_else(nothing)?;
-    let secret = random_bytes().doing("make", "a secret")?;
-    let begun = FullHeader {
-        epoch: Epoch::random().doing("make", "an epoch")?,
+    let Some(retention) = settings.retention else {
+        return Err(StoreError::Io("there are no segments".to_owned()));
+    };
+    let secret = random_bytes().context("make", "a secret")?;
+    let header = FullHeader {
+        epoch: Epoch::random().context("make", "an epoch")?,
         next: Seq::new(1),
-        first: Seq::new(1),
+        oldest_segment: Seq::new(1),
         number,
-        synced: settings.sync == SyncPolicy::Always,
+        synced: settings.sync_policy == SyncPolicy::Always,
         identity: settings.identity.clone(),
         secret: u128::from_le_bytes(secret),
         retain_events: retention.events as u64,
@@ -154,87 +156,91 @@ fn fresh<T>(
         trims: TrimCount::ZERO,
         forgotten: LastTrim::default(),
     };
-    clean_up(&*disk, &[])?;
-    let active = ActiveSegment::begin(&*disk, &begun, &LogSnapshot::default())?;
-    disk.sync_names().doing("sync", "the directory")?;
-    let log = Log::new(begun.epoch, begun.retention());
+    remove_obsolete(&*storage, &[])?;
+    let active = ActiveSegment::create(&*storage, &header, &LogSnapshot::default())?;
+    storage.sync_directory().context("sync", "the directory")?;
+    let log = Log::new(header.epoch, header.retention());
     let segments = SegmentList(vec![Segment::new(Seq::new(1))]);
-    let journal = Journal::new(disk, settings, active, segments, begun, marker);
-    open_for_writing(journal, log, settings, metrics, Timestamp::read())
+    let policy = settings.sync_policy;
+    let journal = Journal::new(storage, policy, active, segments, header, lock_file);
+    start_writing(journal, log, settings, metrics, Timestamp::read())
 }
 
-fn open_for_writing<T>(
+fn start_writing<T>(
     mut journal: Journal,
     log: Log<T>,
     settings: &OpenSettings,
     metrics: &Arc<Metrics>,
     now: Timestamp,
 ) -> Result<Store<T>, StoreError> {
-    journal.mark(journal.active.end);
-    if journal.sync != SyncPolicy::Always {
-        // Before anything is written that may be lost: that this was a run which may lose it.
+    journal.write_mark(journal.active.end);
+    if journal.sync_policy != SyncPolicy::Always {
+        // Synced before the first commit that may be lost: after a crash, the next start has to
+        // know that commits may be missing.
         let mut commit = CommitBuffer::default();
         commit.push(|out| write_word(out, "opened"));
         journal.commit(commit, now.at, &metrics.store)?;
         journal.sync(now.at, &metrics.store)?;
     }
-    journal.count(&metrics.store);
+    journal.update_metrics(&metrics.store);
     Ok(Store {
         journal,
         log: Arc::new(log),
         retain_age: settings.retention.map_or(Duration::MAX, |retention| retention.age),
-        expired: false,
+        just_expired: false,
         metrics: Arc::clone(metrics),
     })
 }
 
-/// What the lock file knows to have been safe has to be there; but the last commit may be torn.
-pub fn check_safe<T>(found: &Replayed<T>, safe: Option<SyncedMark>) -> Result<(), StoreError> {
-    let name = file_name(found.begun.next);
-    let Some(safe) = safe else { return Ok(()) };
-    if safe.number > found.begun.number {
-        return Err(StoreError::damaged(&name, 0, "the segment after it is missing"));
+/// Checks that everything before the last synced commit is there; that commit itself may be torn.
+///
+/// # Errors
+/// Damage, if something is missing.
+pub fn check_mark<T>(replayed: &Replayed<T>, mark: Option<SyncedMark>) -> Result<(), StoreError> {
+    let name = file_name(replayed.header.next);
+    let Some(mark) = mark else { return Ok(()) };
+    if mark.segment > replayed.header.number {
+        return Err(StoreError::damaged(&name, 0, "the segment after this one is missing"));
     }
-    if safe.number == found.begun.number && found.end < safe.from {
-        let what = "what follows is not whole, and the lock file knows that it was safe";
-        return Err(StoreError::damaged(&name, found.end, what));
+    if mark.segment == replayed.header.number && replayed.end < mark.start {
+        let what = "commits are incomplete or missing that the lock file says were synced";
+        return Err(StoreError::damaged(&name, replayed.end, what));
     }
     Ok(())
 }
 
-/// Makes safe what the last run wrote, and the name of the file: it may have been killed before it
-/// could. And forgets what memory has of it: after a sync that failed, that may be more than the
-/// disk has.
-fn settle(disk: &dyn Storage, newest: Seq) -> Result<(), StoreError> {
+/// Syncs the newest segment and its name, because the last run may have been killed before it did.
+/// Then drops the page cache: after a failed sync, memory may show more than the disk has.
+fn sync_newest(storage: &dyn Storage, newest: Seq) -> Result<(), StoreError> {
     let name = file_name(newest);
-    let file = disk.open(&name).doing("open", &name)?;
-    file.sync().doing("sync", &name)?;
-    file.forget();
-    disk.sync_names().doing("sync", "the directory")
+    let file = storage.open(&name).context("open", &name)?;
+    file.sync().context("sync", &name)?;
+    file.drop_cache();
+    storage.sync_directory().context("sync", "the directory")
 }
 
-/// Cuts off what is not whole.
-fn cut<T>(found: &mut Replayed<T>) -> Result<Option<(StoreError, u64)>, StoreError> {
-    let name = file_name(found.begun.next);
-    let length = found.file.length().doing("look at", &name)?;
-    if length > found.end {
-        found.file.truncate(found.end).doing("cut", &name)?;
-        found.file.sync().doing("sync", &name)?;
+/// Truncates the newest segment after its last complete commit.
+fn truncate_torn<T>(replayed: &mut Replayed<T>) -> Result<Option<(StoreError, u64)>, StoreError> {
+    let name = file_name(replayed.header.next);
+    let length = replayed.file.length().context("look at", &name)?;
+    if length > replayed.end {
+        replayed.file.truncate(replayed.end).context("truncate", &name)?;
+        replayed.file.sync().context("sync", &name)?;
     }
-    Ok(found.torn.take().map(|damage| (damage, length - found.end)))
+    Ok(replayed.torn.take().map(|damage| (damage, length - replayed.end)))
 }
 
-/// Removes what stands for nothing.
-fn clean_up(disk: &dyn Storage, leftovers: &[Seq]) -> Result<(), StoreError> {
-    let names = disk.list().doing("list", "the directory")?;
+/// Removes replaced segments, and files that were never completed.
+fn remove_obsolete(storage: &dyn Storage, obsolete: &[Seq]) -> Result<(), StoreError> {
+    let names = storage.list().context("list", "the directory")?;
     let unfinished = names.into_iter().filter(|name| name.ends_with(".log.tmp"));
     let mut removed = false;
-    for name in leftovers.iter().map(|first| file_name(*first)).chain(unfinished) {
-        disk.remove(&name).doing("remove", &name)?;
+    for name in obsolete.iter().map(|first| file_name(*first)).chain(unfinished) {
+        storage.remove(&name).context("remove", &name)?;
         removed = true;
     }
     if removed {
-        disk.sync_names().doing("sync", "the directory")?;
+        storage.sync_directory().context("sync", "the directory")?;
     }
     Ok(())
 }

@@ -1,9 +1,9 @@
-//! Putting the log together again from what is on disk.
+//! Replay: rebuilding the log from the segments.
 //!
-//! 1. The newest segment's header and snapshot say what the log was when that segment began, and
-//!    which segments are needed. They have to tile the number line: no seq without its segment.
-//! 2. The older segments bring the events that were kept then.
-//! 3. The rest of the newest segment is done again, in its order.
+//! 1. The header and snapshot of the newest segment say what the log was when that segment began,
+//!    and which older segments are needed. These have to cover all seqs without a gap.
+//! 2. The older segments supply the events that were retained then.
+//! 3. The commits of the newest segment are applied in their order.
 
 use std::collections::VecDeque;
 use std::sync::Arc;
@@ -11,168 +11,173 @@ use std::time::{Instant, SystemTime};
 
 use parking_lot::Mutex;
 
-use super::compact::instant;
+use super::compact::instant_of;
 use super::error::{IoContext, StoreError};
 use super::header::{self, FullHeader, SegmentHeader, file_name};
-use super::record::{KeyStamp, Record, StoredEvent};
-use super::scan::{CommitReader, NextCommit, read_sealed};
+use super::record::{KeyRecord, Record, StoredEvent, StoredKey};
+use super::scan::{CommitReader, NO_HEADER, NextCommit, UNKNOWN_RECORD, read_sealed};
 use super::segments::{Segment, SegmentList};
 use super::storage::{Storage, StorageFile};
 use crate::cursor::{Cursor, Seq};
 use crate::limits::{KEY_AGE, KEYS};
-use crate::log::{Appended, IdempotencyKey, Log, LogSnapshot, Timestamp, event_cost};
+use crate::log::{Appended, Event, IdempotencyKey, Log, LogSnapshot, Timestamp, event_cost};
 
-/// What was read.
+/// A store that was read.
 pub struct Replayed<T> {
     pub log: Log<T>,
     pub segments: SegmentList,
-    /// The newest segment: what it says of itself, its file, where its snapshot and where all that
-    /// is whole ends, and what is wrong after that.
-    pub begun: FullHeader,
+    /// Header and file of the newest segment.
+    pub header: FullHeader,
     pub file: Box<dyn StorageFile>,
+    /// Byte offsets in it: after the snapshot, and after the last complete commit.
     pub start: u64,
     pub end: u64,
+    /// What is wrong after `end`, if the tail is torn.
     pub torn: Option<StoreError>,
-    /// `SegmentList` that stand for nothing any more.
-    pub leftovers: Vec<Seq>,
-    /// The last record says that the run ended in order.
+    /// Segments that others have replaced, to be removed.
+    pub obsolete: Vec<Seq>,
+    /// The last record says that the server shut down cleanly.
     pub closed: bool,
-    keys: VecDeque<(KeyStamp, Seq, SystemTime)>,
-    ages: AgeClock,
+    keys: VecDeque<(StoredKey, Seq, SystemTime)>,
+    clock: ReplayClock,
 }
 
-/// Turns the times of an earlier run into moments on the clock that ages run on. They go in the
-/// order of the log, whatever the other clock did.
-struct AgeClock {
+/// Converts the times of records to the monotonic clock. The results never decrease from one event
+/// to the next, even if the wall clock went back.
+struct ReplayClock {
     now: Timestamp,
     last: Option<Instant>,
 }
 
-impl AgeClock {
-    fn of(&mut self, time: SystemTime) -> Instant {
-        let at = self.last.max(Some(instant(time, self.now)));
+impl ReplayClock {
+    fn instant_of(&mut self, time: SystemTime) -> Instant {
+        let at = self.last.max(Some(instant_of(time, self.now)));
         self.last = at;
         at.unwrap_or(self.now.at)
     }
 }
 
-/// Reads a store whose newest segment is this one.
-pub fn read<T>(
-    disk: &dyn Storage,
+/// Reads a store with this newest segment and these older ones.
+///
+/// # Errors
+/// When a file cannot be read, or is damaged. A torn tail is no error.
+pub fn replay<T>(
+    storage: &dyn Storage,
     older: &[Seq],
     newest: Seq,
     now: Timestamp,
 ) -> Result<Replayed<T>, StoreError> {
     let name = file_name(newest);
-    let file = disk.open(&name).doing("open", &name)?;
+    let file = storage.open(&name).context("open", &name)?;
     let mut commits = CommitReader::open(&name, &*file)?;
-    let (begun, snapshot) = beginning(&mut commits, newest)?;
+    let (header, snapshot) = read_snapshot(&mut commits, newest)?;
     let start = commits.end;
-    let mut found = Replayed {
-        log: Log::restored(begun.epoch, begun.retention(), &snapshot),
+    let mut replayed = Replayed {
+        log: Log::restored(header.epoch, header.retention(), &snapshot),
         segments: SegmentList(Vec::new()),
-        begun,
-        // The same file once more: the first is being read.
-        file: disk.open(&name).doing("open", &name)?,
+        header,
+        // Opened a second time, because `commits` borrows the first.
+        file: storage.open(&name).context("open", &name)?,
         start,
         end: start,
         torn: None,
-        leftovers: Vec::new(),
+        obsolete: Vec::new(),
         closed: false,
         keys: VecDeque::new(),
-        ages: AgeClock { now, last: None },
+        clock: ReplayClock { now, last: None },
     };
-    found.load_older(disk, older, newest)?;
-    found.log.finish_loading();
-    found.segments.0.push(Segment::new(newest));
+    replayed.load_older(storage, older, newest)?;
+    replayed.log.finish_loading();
+    replayed.segments.0.push(Segment::new(newest));
     loop {
-        match commits.advance()? {
-            NextCommit::Commit(lines) => found.replay(&commits, &lines)?,
+        match commits.next_commit()? {
+            NextCommit::Commit(lines) => replayed.apply_commit(&commits, &lines)?,
             NextCommit::Torn(damage) => {
-                found.torn = Some(damage);
+                replayed.torn = Some(damage);
                 break;
             }
             NextCommit::End => break,
         }
     }
-    found.end = commits.end;
-    if let Some(active) = found.segments.active() {
+    replayed.end = commits.end;
+    if let Some(active) = replayed.segments.active() {
         active.bytes = commits.end;
     }
-    Ok(found)
+    Ok(replayed)
 }
 
-/// The first commit of a segment: its header, and the state of the log. It was complete before the
-/// file had its name, so nothing about it can be torn.
-fn beginning(
+/// Reads the first commit of the newest segment: its header and the snapshot of the log. The file
+/// got its name after this commit was synced, so a torn one is damage.
+fn read_snapshot(
     commits: &mut CommitReader<'_>,
     first: Seq,
 ) -> Result<(FullHeader, LogSnapshot), StoreError> {
     let at = commits.end;
-    let lines = match commits.advance()? {
+    let lines = match commits.next_commit()? {
         NextCommit::Commit(lines) => lines,
         NextCommit::Torn(damage) => return Err(damage),
-        NextCommit::End => return Err(commits.damage(at, "it ends here")),
+        NextCommit::End => return Err(commits.damage(at, NO_HEADER)),
     };
-    let odd = |at, what: &str| commits.damage(at, what);
-    let begun = match lines.first().and_then(|(_, json)| header::read(json)) {
-        Some(SegmentHeader::Full(begun)) if begun.next == first => *begun,
+    let damaged = |at, what: &str| commits.damage(at, what);
+    let header = match lines.first().and_then(|(_, json)| header::parse(json)) {
+        Some(SegmentHeader::Full(header)) if header.next == first => *header,
         Some(SegmentHeader::Full(_)) => {
-            return Err(odd(at, "its name is not that of its first seq"));
+            return Err(damaged(at, "the header's first seq differs from the file name"));
         }
         Some(SegmentHeader::Compacted { .. }) => {
-            return Err(odd(at, "the segments after it are missing"));
+            return Err(damaged(at, "the segments after this compacted one are missing"));
         }
-        None => return Err(odd(at, "it has no header")),
+        None => return Err(damaged(at, NO_HEADER)),
     };
     let mut snapshot = LogSnapshot {
         head: first.previous(),
-        trims: begun.trims,
-        forgotten: begun.forgotten,
+        trims: header.trims,
+        forgotten: header.forgotten,
         ..LogSnapshot::default()
     };
     for (at, json) in &lines[1..] {
-        match Record::read(json) {
+        match Record::parse(json) {
             Some(Record::Topic(topic)) => snapshot.topics.push(topic),
             Some(Record::Trimmed(topic, seqs)) => {
                 snapshot.recent.extend(seqs.into_iter().map(|seq| (seq, topic.clone())));
             }
-            _ => return Err(odd(*at, "this line is not of a snapshot")),
+            _ => return Err(damaged(*at, "expected a record of the snapshot")),
         }
     }
-    Ok((begun, snapshot))
+    Ok((header, snapshot))
 }
 
 fn missing(first: Seq) -> StoreError {
-    let what = "it is missing: the segments around it leave out what it should have";
+    let what = "the segment is missing: the others leave a gap in the seqs";
     StoreError::damaged(&file_name(first), 0, what)
 }
 
 impl<T> Replayed<T> {
-    /// Takes in what was kept when the newest segment began.
+    /// Loads what was retained when the newest segment began.
     fn load_older(
         &mut self,
-        disk: &dyn Storage,
+        storage: &dyn Storage,
         older: &[Seq],
         newest: Seq,
     ) -> Result<(), StoreError> {
-        let mut expected = self.begun.first;
-        let mut rewritten_through = Seq::ZERO;
+        let mut expected = self.header.oldest_segment;
+        let mut compacted_through = Seq::ZERO;
         for &first in older {
-            if first < self.begun.first || first <= rewritten_through {
-                self.leftovers.push(first);
+            if first < self.header.oldest_segment || first <= compacted_through {
+                self.obsolete.push(first);
                 continue;
             }
             if first != expected {
                 return Err(missing(expected));
             }
             let mut segment = Segment::new(first);
-            let sealed = read_sealed(disk, first, &mut |record| self.load(&mut segment, record))?;
+            let load = &mut |record| self.load(&mut segment, record);
+            let sealed = read_sealed(storage, first, load)?;
             segment.bytes = sealed.bytes;
             self.segments.0.push(segment);
             expected = match sealed.header {
                 SegmentHeader::Compacted { through } => {
-                    rewritten_through = through;
+                    compacted_through = through;
                     through.next()
                 }
                 SegmentHeader::Full(_) => sealed.last.map_or(first, Seq::next),
@@ -184,108 +189,108 @@ impl<T> Replayed<T> {
     fn load(&mut self, segment: &mut Segment, record: Record) {
         match record {
             Record::Event(event) => {
-                let at = self.ages.of(event.time);
-                if let Some(stamp) = event.stamp {
-                    segment.count_key(at);
-                    self.key(stamp, event.seq, event.time);
+                let at = self.clock.instant_of(event.time);
+                if let Some(key) = event.key {
+                    segment.add_key(at);
+                    self.add_key(key, event.seq, event.time);
                 }
                 let cost = event_cost(&event.content);
-                let kept = self.log.load(&event.topic, event.seq, event.time, at, event.content);
-                segment.count(cost, kept);
+                let live = self.log.load(&event.topic, event.seq, event.time, at, event.content);
+                segment.add_event(cost, live);
             }
-            Record::Key(key) => {
-                segment.count_key(self.ages.of(key.time));
-                self.key(key.stamp, key.seq, key.time);
+            Record::Key(KeyRecord { seq, time, key, .. }) => {
+                segment.add_key(self.clock.instant_of(time));
+                self.add_key(key, seq, time);
             }
-            // These belonged to the moment.
+            // The snapshot of the newest segment contains the effect of all other records.
             _ => {}
         }
     }
 
-    fn key(&mut self, stamp: KeyStamp, seq: Seq, time: SystemTime) {
-        let age = self.ages.now.wall.duration_since(time).unwrap_or_default();
+    fn add_key(&mut self, key: StoredKey, seq: Seq, time: SystemTime) {
+        let age = self.clock.now.wall.duration_since(time).unwrap_or_default();
         if age < KEY_AGE {
-            self.keys.push_back((stamp, seq, time));
+            self.keys.push_back((key, seq, time));
             if self.keys.len() > KEYS {
                 self.keys.pop_front();
             }
         }
     }
 
-    /// Does again what a commit says.
-    fn replay(
+    /// Applies the records of a commit to the log.
+    fn apply_commit(
         &mut self,
         commits: &CommitReader<'_>,
         lines: &[(u64, Vec<u8>)],
     ) -> Result<(), StoreError> {
-        let odd = |at: u64, what: &str| commits.damage(at, what);
+        let damaged = |at: u64, what: &str| commits.damage(at, what);
         let mut trimmed = Vec::new();
         let mut batch: Vec<StoredEvent> = Vec::new();
         for (at, json) in lines {
-            let record = Record::read(json);
-            let record = record.ok_or_else(|| odd(*at, "this line says nothing that is known"))?;
+            let record = Record::parse(json).ok_or_else(|| damaged(*at, UNKNOWN_RECORD))?;
             self.closed = matches!(record, Record::Closed);
             match record {
                 Record::Event(event) => {
                     batch.push(event);
                     if batch.len() >= batch[0].batch {
-                        let again = self.append(std::mem::take(&mut batch), &mut trimmed);
-                        again.ok_or_else(|| odd(*at, "this event does not follow"))?;
+                        let appended = self.append(std::mem::take(&mut batch), &mut trimmed);
+                        appended
+                            .ok_or_else(|| damaged(*at, "the event does not continue the log"))?;
                     }
                 }
-                _ if !batch.is_empty() => return Err(odd(*at, "an event of a batch is missing")),
+                _ if !batch.is_empty() => {
+                    return Err(damaged(*at, "an event of a batch is missing"));
+                }
                 Record::Trim(topic) => self.log.trim(&topic, &mut trimmed),
                 Record::Expire(through) => self.log.trim_through(through, &mut trimmed),
                 Record::Opened | Record::Closed => {}
                 Record::Key(_) | Record::Topic(_) | Record::Trimmed(..) => {
-                    return Err(odd(*at, "this line has no place here"));
+                    return Err(damaged(*at, "this record is not allowed after the snapshot"));
                 }
             }
         }
-        self.segments.trimmed(&trimmed);
-        if batch.is_empty() { Ok(()) } else { Err(odd(self.end, "a batch has no end")) }
+        self.segments.remove_events(&trimmed);
+        if batch.is_empty() { Ok(()) } else { Err(damaged(self.end, "a batch is incomplete")) }
     }
 
-    fn append(
-        &mut self,
-        batch: Vec<StoredEvent>,
-        trimmed: &mut Vec<Arc<crate::log::Event>>,
-    ) -> Option<()> {
+    /// Appends a batch to the log; `None` if its events do not continue the log.
+    fn append(&mut self, batch: Vec<StoredEvent>, trimmed: &mut Vec<Arc<Event>>) -> Option<()> {
         let first = batch.first()?;
         let (topic, time, seq) = (first.topic.clone(), first.time, first.seq);
-        let follow = |pair: &[StoredEvent]| pair[1].seq == pair[0].seq.next();
-        let fits = batch.windows(2).all(follow)
+        let consecutive = |pair: &[StoredEvent]| pair[1].seq == pair[0].seq.next();
+        let one_publish = batch.windows(2).all(consecutive)
             && batch.iter().all(|event| event.topic == topic && event.time == time);
-        (fits && seq == self.log.head().seq.next()).then_some(())?;
-        let at = self.ages.of(time);
+        (one_publish && seq == self.log.head().seq.next()).then_some(())?;
+        let at = self.clock.instant_of(time);
         let last = batch.last().map_or(seq, |event| event.seq);
-        let stamp = batch.last().and_then(|event| event.stamp);
+        let key = batch.last().and_then(|event| event.key);
         let events: Vec<_> = batch.into_iter().map(|event| event.content).collect();
         if let Some(active) = self.segments.active() {
             for content in &events {
-                active.count(event_cost(content), true);
+                active.add_event(event_cost(content), true);
             }
-            if stamp.is_some() {
-                active.count_key(at);
+            if key.is_some() {
+                active.add_key(at);
             }
         }
-        if let Some(stamp) = stamp {
-            self.key(stamp, last, time);
+        if let Some(key) = key {
+            self.add_key(key, last, time);
         }
         let now = Timestamp { at, wall: time };
         let appended = self.log.append(&topic, events, None, now, trimmed).ok()?;
         matches!(appended, Appended::New(cursor) if cursor.seq == last).then_some(())
     }
 
-    /// Remembers the keys that were used, with the answers that they got.
+    /// Gives the log the idempotency keys that were read. `outcome` makes the response for a repeat
+    /// from the publish's cursor, its time and, for a batch, its number of events.
     pub fn remember_keys(&mut self, outcome: impl Fn(Cursor, SystemTime, Option<u32>) -> T) {
         let newest = self.log.head();
-        for (stamp, seq, time) in std::mem::take(&mut self.keys) {
-            let outcome = outcome(Cursor { seq, ..newest }, time, stamp.count);
-            let KeyStamp { id, fingerprint, .. } = stamp;
-            let claim =
-                IdempotencyKey { id, fingerprint, outcome: Arc::new(Mutex::new(Some(outcome))) };
-            self.log.load_key(&claim, instant(time, self.ages.now));
+        for (key, seq, time) in std::mem::take(&mut self.keys) {
+            let StoredKey { id, fingerprint, count } = key;
+            let outcome = outcome(Cursor { seq, ..newest }, time, count);
+            let outcome = Arc::new(Mutex::new(Some(outcome)));
+            let key = IdempotencyKey { id, fingerprint, outcome };
+            self.log.load_key(&key, instant_of(time, self.clock.now));
         }
     }
 }

@@ -1,63 +1,66 @@
-//! Reading a segment, a line at a time, and telling a torn end from damage.
+//! Reading a segment commit by commit, and telling a torn tail from damage.
 //!
-//! A commit counts whole or not at all, so a segment is read by commits. What is not whole at the
-//! very end may be what a crash interrupted; the same anywhere before means that something was
-//! changed, and is told with file and offset. This only tells which; what follows from it is for
-//! `recovery` to say.
+//! A commit counts as a whole or not at all. Invalid bytes at the very end of a file may be a write
+//! that a crash interrupted (a torn tail). If a later commit says that they had been synced, the
+//! file was damaged, which is an error with file and offset. `recovery` decides what follows from
+//! a torn tail.
 
 use std::io;
 
 use super::error::{IoContext, StoreError};
-use super::header::{SegmentHeader, check_first_line, file_name};
+use super::header::{self, SegmentHeader, check_format_line, file_name};
 use super::lines::{CommitMark, parse};
+use super::record::Record;
 use super::storage::{Storage, StorageFile};
-use super::{header, record::Record};
 use crate::cursor::Seq;
 use crate::limits::LINE_BYTES;
 
-/// The lines of a file.
+/// Reads a file line by line.
 pub struct LineReader<'a> {
     file: &'a dyn StorageFile,
-    /// Read ahead: from `start` to `filled`.
+    /// Read-ahead: the bytes from `start` to `filled` are not consumed yet.
     buffer: Vec<u8>,
     start: usize,
     filled: usize,
-    /// Where in the file the next line begins, and how much of it was read.
-    at: u64,
-    read: u64,
+    /// File offset of the next line.
+    next_line: u64,
+    /// File offset of the next read.
+    next_read: u64,
 }
 
-/// One line, whatever it is worth.
+/// One line, valid or not.
 pub struct RawLine<'b> {
+    /// File offset of its first byte.
     pub at: u64,
-    /// Where the next one begins.
+    /// File offset after its line feed.
     pub end: u64,
-    /// Without its end; or what is wrong.
+    /// Its bytes without the line feed; or what is wrong with it.
     pub bytes: Result<&'b [u8], &'static str>,
 }
 
-const READ: usize = 64 << 10;
+const READ_BYTES: usize = 64 << 10;
 
 impl<'a> LineReader<'a> {
     pub fn new(file: &'a dyn StorageFile) -> LineReader<'a> {
-        LineReader { file, buffer: vec![0; READ], start: 0, filled: 0, at: 0, read: 0 }
+        let buffer = vec![0; READ_BYTES];
+        LineReader { file, buffer, start: 0, filled: 0, next_line: 0, next_read: 0 }
     }
 
-    /// The next line; none at the end.
-    pub fn read(&mut self) -> io::Result<Option<RawLine<'_>>> {
-        let at = self.at;
-        let mut seen = 0;
+    /// Reads the next line; `None` at the end of the file.
+    pub fn next_line(&mut self) -> io::Result<Option<RawLine<'_>>> {
+        let at = self.next_line;
+        let mut searched = 0;
         let mut skipped = 0;
         let length = loop {
             let ahead = &self.buffer[self.start..self.filled];
-            if let Some(end) = memchr::memchr(b'\n', &ahead[seen..]) {
-                break Some(seen + end);
+            if let Some(end) = memchr::memchr(b'\n', &ahead[searched..]) {
+                break Some(searched + end);
             }
-            seen = ahead.len();
-            if seen > LINE_BYTES {
-                skipped += seen as u64;
-                self.start += seen;
-                seen = 0;
+            searched = ahead.len();
+            if searched > LINE_BYTES {
+                skipped += searched as u64;
+                self.start += searched;
+                searched = 0;
             }
             if !self.fill()? {
                 break None;
@@ -68,18 +71,18 @@ impl<'a> LineReader<'a> {
             return Ok(None);
         }
         let line = self.start..self.start + bytes;
-        let taken = bytes + usize::from(length.is_some());
-        self.start += taken;
-        self.at += skipped + taken as u64;
+        let consumed = bytes + usize::from(length.is_some());
+        self.start += consumed;
+        self.next_line += skipped + consumed as u64;
         let bytes = match length {
-            _ if skipped > 0 => Err("a line is longer than any that is written"),
-            None => Err("the last line has no end"),
+            _ if skipped > 0 => Err("the line is longer than any record"),
+            None => Err("the line has no line feed"),
             Some(_) => Ok(&self.buffer[line]),
         };
-        Ok(Some(RawLine { at, end: self.at, bytes }))
+        Ok(Some(RawLine { at, end: self.next_line, bytes }))
     }
 
-    /// Reads on; false at the end.
+    /// Reads more bytes into the buffer; false at the end of the file.
     fn fill(&mut self) -> io::Result<bool> {
         self.buffer.copy_within(self.start..self.filled, 0);
         self.filled -= self.start;
@@ -88,12 +91,12 @@ impl<'a> LineReader<'a> {
             self.buffer.resize(self.filled * 2, 0);
         }
         loop {
-            match self.file.read_at(&mut self.buffer[self.filled..], self.read) {
+            match self.file.read_at(&mut self.buffer[self.filled..], self.next_read) {
                 Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
                 got => {
                     let got = got?;
                     self.filled += got;
-                    self.read += got as u64;
+                    self.next_read += got as u64;
                     return Ok(got > 0);
                 }
             }
@@ -101,72 +104,71 @@ impl<'a> LineReader<'a> {
     }
 }
 
-/// Where a commit stands in its file.
-struct OpenCommit {
-    at: u64,
-    lines: Vec<(u64, Vec<u8>)>,
-}
-
-/// The commits of a segment, each whole.
+/// Reads a segment commit by commit.
 pub struct CommitReader<'a> {
     name: String,
     lines: LineReader<'a>,
-    /// Where the next commit begins: up to here all is well.
+    /// File offset after the last complete commit.
     pub end: u64,
 }
 
-/// What comes next in a segment.
+/// What follows in a segment.
 pub enum NextCommit {
-    /// The lines of a commit, and where each begins.
+    /// The JSON of each line of a complete commit, with the line's file offset.
     Commit(Vec<(u64, Vec<u8>)>),
-    /// Nothing, and all is well.
+    /// The file ends after a complete commit.
     End,
-    /// From [`CommitReader::end`] on there is nothing whole, nor anything that was safe.
+    /// The file goes on after [`CommitReader::end`], without a complete commit and without any
+    /// commit that says that these bytes were synced.
     Torn(StoreError),
 }
 
 impl<'a> CommitReader<'a> {
-    /// Opens a segment's file.
+    /// Starts to read a segment file.
+    ///
+    /// # Errors
+    /// When the file cannot be read, or its format line is wrong.
     pub fn open(name: &str, file: &'a dyn StorageFile) -> Result<CommitReader<'a>, StoreError> {
         let mut lines = LineReader::new(file);
-        let Some(line) = lines.read().doing("read", name)? else {
-            return Err(StoreError::damaged(name, 0, "it is empty"));
+        let Some(line) = lines.next_line().context("read", name)? else {
+            return Err(StoreError::damaged(name, 0, "the file is empty"));
         };
         let bytes = line.bytes.map_err(|what| StoreError::damaged(name, 0, what))?;
-        check_first_line(name, bytes)?;
+        check_format_line(name, bytes)?;
         let end = line.end;
         Ok(CommitReader { name: name.to_owned(), lines, end })
     }
 
-    /// The next commit.
-    pub fn advance(&mut self) -> Result<NextCommit, StoreError> {
-        let mut open = OpenCommit { at: self.end, lines: Vec::new() };
+    /// Reads the next commit.
+    ///
+    /// # Errors
+    /// When the file cannot be read, or is damaged.
+    pub fn next_commit(&mut self) -> Result<NextCommit, StoreError> {
+        let start = self.end;
+        let mut lines = Vec::new();
         loop {
-            let line = self.lines.read().doing("read", &self.name)?;
-            let Some(line) = line else {
-                let torn = !open.lines.is_empty();
-                let what = "the last commit has no end";
-                return Ok(if torn {
-                    NextCommit::Torn(self.damage(open.at, what))
-                } else {
+            let Some(line) = self.lines.next_line().context("read", &self.name)? else {
+                return Ok(if lines.is_empty() {
                     NextCommit::End
+                } else {
+                    NextCommit::Torn(self.damage(start, "the last commit is incomplete"))
                 });
             };
             let (at, end) = (line.at, line.end);
             let wrong = match line.bytes {
                 Err(why) => why,
                 Ok(bytes) => match parse(bytes) {
-                    None => "the checksum is wrong",
-                    Some((CommitMark::End { before, .. }, _)) if at - open.at != before => {
+                    None => "checksum mismatch",
+                    Some((CommitMark::End { before, .. }, _)) if at - start != before => {
                         "a line of the commit is missing"
                     }
                     Some((mark, json)) => {
-                        open.lines.push((at, bytes[json..].to_vec()));
+                        lines.push((at, bytes[json..].to_vec()));
                         if mark == CommitMark::More {
                             continue;
                         }
                         self.end = end;
-                        return Ok(NextCommit::Commit(open.lines));
+                        return Ok(NextCommit::Commit(lines));
                     }
                 },
             };
@@ -174,16 +176,17 @@ impl<'a> CommitReader<'a> {
         }
     }
 
-    /// Whether what comes later says that this was safe.
+    /// Reads on to find a commit which says that the bytes at `at` had been synced: then they are
+    /// damaged, otherwise torn.
     fn torn_or_damaged(&mut self, at: u64, what: &str) -> Result<NextCommit, StoreError> {
         let damage = self.damage(at, what);
-        while let Some(line) = self.lines.read().doing("read", &self.name)? {
+        while let Some(line) = self.lines.next_line().context("read", &self.name)? {
             let Ok(Some((CommitMark::End { before, after_sync: true }, _))) = line.bytes.map(parse)
             else {
                 continue;
             };
-            // Everything before this commit was safe when it was written.
-            if line.at.checked_sub(before).is_some_and(|begun| begun > at) {
+            // Everything before the start of this commit was synced when it was written.
+            if line.at.checked_sub(before).is_some_and(|start| start > at) {
                 return Err(damage);
             }
         }
@@ -195,7 +198,7 @@ impl<'a> CommitReader<'a> {
     }
 }
 
-/// What was found in a segment that nothing is appended to any more.
+/// A sealed segment that was read: one that is not appended to any more.
 pub struct SealedSegment {
     pub header: SegmentHeader,
     pub bytes: u64,
@@ -203,53 +206,61 @@ pub struct SealedSegment {
     pub last: Option<Seq>,
 }
 
-/// Reads such a segment: all of it has to be well.
+/// Reads a sealed segment. A sealed segment was synced, so a torn tail is damage here.
+///
+/// # Errors
+/// When the file cannot be read, or is damaged.
 pub fn read_sealed(
-    disk: &dyn Storage,
+    storage: &dyn Storage,
     first: Seq,
-    each: &mut dyn FnMut(Record),
+    on_record: &mut dyn FnMut(Record),
 ) -> Result<SealedSegment, StoreError> {
     let name = file_name(first);
-    let file = disk.open(&name).doing("open", &name)?;
+    let file = storage.open(&name).context("open", &name)?;
     let mut commits = CommitReader::open(&name, &*file)?;
     let mut header = None;
     let mut last = None;
     loop {
-        let lines = match commits.advance()? {
+        let lines = match commits.next_commit()? {
             NextCommit::Commit(lines) => lines,
             NextCommit::Torn(damage) => return Err(damage),
             NextCommit::End => break,
         };
         for (at, json) in lines {
-            let wrong = |what: &str| Err(commits.damage(at, what));
+            let damaged = |what: &str| Err(commits.damage(at, what));
             let Some(known) = &header else {
-                header = header::read(&json);
+                header = header::parse(&json);
                 if header.is_none() {
-                    return wrong("it has no header");
+                    return damaged(NO_HEADER);
                 }
                 continue;
             };
-            let Some(record) = Record::read(&json) else {
-                return wrong("this line says nothing that is known");
+            let Some(record) = Record::parse(&json) else {
+                return damaged(UNKNOWN_RECORD);
             };
             if let Record::Event(event) = &record {
                 let expected = last.map_or(first, Seq::next);
-                let follows = match known {
+                let in_order = match known {
                     SegmentHeader::Full(_) => event.seq == expected,
                     SegmentHeader::Compacted { through } => {
                         (expected..=*through).contains(&event.seq)
                     }
                 };
-                if !follows {
-                    return wrong("this event does not follow");
+                if !in_order {
+                    return damaged("the event's seq is out of order");
                 }
                 last = Some(event.seq);
             }
-            each(record);
+            on_record(record);
         }
     }
     match header {
         Some(header) => Ok(SealedSegment { header, bytes: commits.end, last }),
-        None => Err(commits.damage(commits.end, "it has no header")),
+        None => Err(commits.damage(commits.end, NO_HEADER)),
     }
 }
+
+/// What is wrong with a segment that does not begin with a header.
+pub const NO_HEADER: &str = "the header is missing or malformed";
+/// What is wrong with a line that is intact but holds no record.
+pub const UNKNOWN_RECORD: &str = "unknown or malformed record";

@@ -1,5 +1,7 @@
-//! The few things that a store asks of a directory. Real files are one side of this; a disk that
-//! fails, writes short and loses what was not synced is the other, in the tests.
+//! The file operations that a store needs, as two traits.
+//!
+//! [`DiskDirectory`] implements them with real files. The tests implement them in memory, with
+//! failing and short writes, failing syncs, and power cuts that lose data that was not synced.
 
 use std::fs::OpenOptions;
 use std::io;
@@ -9,43 +11,46 @@ use std::path::{Path, PathBuf};
 use rustix::fs::Advice;
 
 /// One directory.
+///
+/// # Errors
+/// Every method returns the error of the operating system.
 pub trait Storage: Send + Sync {
-    /// The names of its files.
-    ///
-    /// # Errors
-    /// Here and below: what the operating system says.
+    /// The names of all files.
     fn list(&self) -> io::Result<Vec<String>>;
-    /// Opens a file that is there.
+    /// Opens an existing file.
     fn open(&self, name: &str) -> io::Result<Box<dyn StorageFile>>;
-    /// Makes a file, empty, whatever was there under its name.
+    /// Creates an empty file, or empties the existing one.
     fn create(&self, name: &str) -> io::Result<Box<dyn StorageFile>>;
-    /// Gives a file another name, in place of what was there.
+    /// Renames a file, replacing any file at `to`.
     fn rename(&self, from: &str, to: &str) -> io::Result<()>;
-    /// Gives a file one more name.
+    /// Adds a second name to a file (a hard link).
     fn link(&self, from: &str, to: &str) -> io::Result<()>;
-    /// Takes a file away.
+    /// Removes a file.
     fn remove(&self, name: &str) -> io::Result<()>;
-    /// Makes the names of files last.
-    fn sync_names(&self) -> io::Result<()>;
+    /// Syncs the directory: file names created, renamed or removed so far survive a power cut.
+    fn sync_directory(&self) -> io::Result<()>;
 }
 
 /// One open file.
+///
+/// # Errors
+/// Every method returns the error of the operating system.
 pub trait StorageFile: Send {
-    /// Its length in bytes.
+    /// Length in bytes.
     fn length(&self) -> io::Result<u64>;
-    /// Reads some bytes from there; none at the end.
+    /// Reads at least one byte at offset `at`; returns 0 at the end of the file.
     fn read_at(&self, bytes: &mut [u8], at: u64) -> io::Result<usize>;
-    /// Writes all of these bytes there.
+    /// Writes all bytes at offset `at`.
     fn write_at(&self, bytes: &[u8], at: u64) -> io::Result<()>;
-    /// Cuts it off there.
+    /// Cuts the file to this length.
     fn truncate(&self, length: u64) -> io::Result<()>;
-    /// Makes its content last.
+    /// Syncs the content: everything written so far survives a power cut.
     fn sync(&self) -> io::Result<()>;
-    /// Forgets what memory holds of it, so that the next read says what the disk has.
-    fn forget(&self);
+    /// Drops the file's pages from the page cache, so that the next read shows what the disk has.
+    fn drop_cache(&self);
 }
 
-/// A real directory.
+/// A directory on disk.
 pub struct DiskDirectory(PathBuf);
 
 impl DiskDirectory {
@@ -55,14 +60,14 @@ impl DiskDirectory {
     }
 }
 
-/// Events may be private: nobody else reads them.
+/// Events may be private: only the owner may read the files.
 const MODE: u32 = 0o600;
 
 impl Storage for DiskDirectory {
     fn list(&self) -> io::Result<Vec<String>> {
         let mut names = Vec::new();
         for entry in std::fs::read_dir(&self.0)? {
-            // What has no plain name is none of the store's.
+            // The store's own names are ASCII; a name that is not UTF-8 is another program's.
             if let Ok(name) = entry?.file_name().into_string() {
                 names.push(name);
             }
@@ -73,7 +78,7 @@ impl Storage for DiskDirectory {
     fn open(&self, name: &str) -> io::Result<Box<dyn StorageFile>> {
         let path = self.0.join(name);
         let file = OpenOptions::new().read(true).write(true).open(&path);
-        // A look at a store needs no right to change it.
+        // `longpoll inspect` needs no right to write.
         let file = file.or_else(|_| std::fs::File::open(&path))?;
         Ok(Box::new(file))
     }
@@ -96,7 +101,7 @@ impl Storage for DiskDirectory {
         std::fs::remove_file(self.0.join(name))
     }
 
-    fn sync_names(&self) -> io::Result<()> {
+    fn sync_directory(&self) -> io::Result<()> {
         std::fs::File::open(&self.0)?.sync_all()
     }
 }
@@ -122,8 +127,9 @@ impl StorageFile for std::fs::File {
         self.sync_data()
     }
 
-    fn forget(&self) {
-        // Advice: nothing depends on its being taken.
+    fn drop_cache(&self) {
+        // Only advice: a kernel that ignores it shows what it has in memory, which may hide damage
+        // but causes none.
         let _ = rustix::fs::fadvise(self, 0, None, Advice::DontNeed);
     }
 }

@@ -1,10 +1,10 @@
-//! Goal: a line reads back as what was written, and nothing else passes.
+//! Goal: every record parses back to what was written, and nothing else parses.
 
 use super::*;
 use std::time::Duration;
 
 #[test]
-fn every_body_comes_back_byte_for_byte_and_in_its_form() {
+fn every_body_keeps_its_bytes_and_its_kind() {
     let time = SystemTime::UNIX_EPOCH + Duration::from_millis(1_763_712_000_123);
     let topic = Name::new("news").unwrap();
     let control = vec![1; 300];
@@ -20,7 +20,7 @@ fn every_body_comes_back_byte_for_byte_and_in_its_form() {
         (BodyKind::Binary, b""),
         (BodyKind::Text, "\u{2028}}".as_bytes()),
     ];
-    let stamp = KeyStamp { id: KeyId(7), fingerprint: u128::MAX, count: Some(2) };
+    let key = StoredKey { id: KeyId(7), fingerprint: u128::MAX, count: Some(2) };
     for (kind, body) in bodies {
         for full in [false, true] {
             let content = EventContent {
@@ -30,17 +30,17 @@ fn every_body_comes_back_byte_for_byte_and_in_its_form() {
                 body: body.into(),
             };
             let mut json = Vec::new();
-            let stamp = full.then_some(&stamp);
+            let key = full.then_some(&key);
             let batch = if full { 2 } else { 1 };
-            EventRecord { seq: Seq::new(9), topic: &topic, time, batch, stamp, content: &content }
+            EventRecord { seq: Seq::new(9), topic: &topic, time, batch, key, content: &content }
                 .write(&mut json);
             assert!(!json.contains(&b'\n'));
             let text = String::from_utf8(json.clone()).unwrap();
             let parsed: serde_json::Value = serde_json::from_str(&text).expect(&text);
             assert_eq!(parsed["seq"], 9);
-            let Some(Record::Event(read)) = Record::read(&json) else { panic!("{text}") };
+            let Some(Record::Event(read)) = Record::parse(&json) else { panic!("{text}") };
             assert_eq!((read.seq, &read.topic, read.time), (Seq::new(9), &topic, time));
-            assert_eq!((read.batch, read.stamp.as_ref()), (batch, stamp));
+            assert_eq!((read.batch, read.key.as_ref()), (batch, key));
             assert_eq!(read.content.body, content.body, "{text}");
             assert_eq!(read.content.kind, kind, "{text}");
             assert_eq!(
@@ -52,7 +52,7 @@ fn every_body_comes_back_byte_for_byte_and_in_its_form() {
 }
 
 #[test]
-fn what_was_not_written_here_is_not_read() {
+fn malformed_records_do_not_parse() {
     for json in [
         "",
         "{}",
@@ -67,6 +67,6 @@ fn what_was_not_written_here_is_not_read() {
         "{\"seq\":1,\"topic\":\"a\",\"time\":\"2026-01-01T00:00:00.000Z\",\"text\":\"\"",
         "{\"seq\":1,\"topic\":\"a\",\"time\":\"2026-01-01T00:00:00.000Z\",\"text\":\"\\\"}",
     ] {
-        assert!(Record::read(json.as_bytes()).is_none(), "{json}");
+        assert!(Record::parse(json.as_bytes()).is_none(), "{json}");
     }
 }

@@ -161,22 +161,22 @@ fn repeat_during_the_first_write_is_the_same_event_or_the_first_try() {
     let other = store.publish_command("news", "k", "something else");
     let mut commands = VecDeque::from([first.0, repeat.0, other.0]);
     // All three are queued; the first is written alone, then the others look up the key again.
-    store.store.round(&mut commands, store.now.at);
-    assert!(matches!(first.1.try_take(), Some(Ok(Appended::New(_)))));
-    assert!(repeat.1.try_take().is_none() && other.1.try_take().is_none());
-    store.store.round(&mut commands, store.now.at);
-    assert!(matches!(repeat.1.try_take(), Some(Ok(Appended::Duplicate(_)))));
-    assert!(matches!(other.1.try_take(), Some(Err(WriteError::Rejected(AppendError::KeyReused)))));
+    store.store.group_commit(&mut commands, store.now.at);
+    assert!(matches!(first.1.try_recv(), Ok(Ok(Appended::New(_)))));
+    assert!(repeat.1.try_recv().is_err() && other.1.try_recv().is_err());
+    store.store.group_commit(&mut commands, store.now.at);
+    assert!(matches!(repeat.1.try_recv(), Ok(Ok(Appended::Duplicate(_)))));
+    assert!(matches!(other.1.try_recv(), Ok(Err(WriteError::Rejected(AppendError::KeyReused)))));
 
     let (first, repeat) =
         (store.publish_command("news", "l", "y"), store.publish_command("news", "l", "y"));
     let mut commands = VecDeque::from([first.0, repeat.0]);
     storage.fail_at(0, Fault::ShortWrite);
-    store.store.round(&mut commands, store.now.at);
-    assert!(matches!(first.1.try_take(), Some(Err(WriteError::Storage(_)))));
+    store.store.group_commit(&mut commands, store.now.at);
+    assert!(matches!(first.1.try_recv(), Ok(Err(WriteError::Storage(_)))));
     store.advance_clock(1);
-    store.store.round(&mut commands, store.now.at);
-    assert!(matches!(repeat.1.try_take(), Some(Ok(Appended::New(_)))));
+    store.store.group_commit(&mut commands, store.now.at);
+    assert!(matches!(repeat.1.try_recv(), Ok(Ok(Appended::New(_)))));
     let seqs: Vec<u64> = store.view().events.iter().map(|event| event.0).collect();
     assert_eq!(seqs, [1, 2]);
 }

@@ -5,6 +5,7 @@ mod crash;
 mod damage;
 mod double_faults;
 mod faults;
+mod fixture;
 mod rare_conditions;
 mod repair;
 mod restart;

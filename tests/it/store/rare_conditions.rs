@@ -71,13 +71,10 @@ fn new_topic_replaces_an_empty_one_while_other_topics_expire() {
     let (command, response) = store.publish_command("new", "k", "y");
     let mut commands = VecDeque::from([command]);
     for _ in 0..3 {
-        store.store.round(&mut commands, store.now.at);
+        store.store.group_commit(&mut commands, store.now.at);
         store.advance_clock(1);
     }
-    assert!(
-        matches!(response.try_take(), Some(Ok(Appended::New(_)))),
-        "the publish is still queued"
-    );
+    assert!(matches!(response.try_recv(), Ok(Ok(Appended::New(_)))), "the publish is still queued");
 }
 
 #[test]
@@ -131,10 +128,10 @@ fn largest_seq_is_damage() {
         TestStore::open(&SimulatedDisk::default(), SyncPolicy::Always, start_time()).unwrap();
     let header = longpoll::store::header::FullHeader {
         next: Seq::new(u64::MAX),
-        first: Seq::new(u64::MAX),
-        ..store.store.journal.begun.clone()
+        oldest_segment: Seq::new(u64::MAX),
+        ..store.store.journal.header.clone()
     };
-    let bytes = longpoll::store::header::begin(&header, &longpoll::log::LogSnapshot::default());
+    let bytes = longpoll::store::header::encode(&header, &longpoll::log::LogSnapshot::default());
     Storage::create(&storage, &name).unwrap().write_at(&bytes, 0).unwrap();
     match TestStore::open(&storage, SyncPolicy::Always, start_time()) {
         Err(StoreError::Damaged(_)) => {}
@@ -157,13 +154,13 @@ fn full_disk_is_remembered_until_the_refused_write_would_fit() {
     for _ in 0..3 {
         // Without publishes, the store probes the disk itself.
         store.advance_clock(1);
-        store.store.round(&mut VecDeque::from([StoreCommand::Expire]), store.now.at);
-        assert!(store.store.journal.refused.is_some(), "100 free bytes do not suffice");
+        store.store.group_commit(&mut VecDeque::from([StoreCommand::Expire]), store.now.at);
+        assert!(store.store.journal.failing.is_some(), "100 free bytes do not suffice");
     }
     storage.limit_free_bytes(1_000_000);
     store.advance_clock(1);
-    store.store.round(&mut VecDeque::from([StoreCommand::Expire]), store.now.at);
-    assert!(store.store.journal.refused.is_none(), "the free space is not detected");
+    store.store.group_commit(&mut VecDeque::from([StoreCommand::Expire]), store.now.at);
+    assert!(store.store.journal.failing.is_none(), "the free space is not detected");
     let end = storage.with_file(&file_name(Seq::new(1)), |bytes| bytes.len() as u64);
     assert_eq!(end, store.store.journal.active.end, "the bytes of the probe are left in the file");
     store.publish("news", 1, "after", None).unwrap();

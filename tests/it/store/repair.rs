@@ -9,7 +9,7 @@ use longpoll::cursor::{Cursor, Epoch};
 use longpoll::log::Appended;
 use longpoll::store::error::StoreError;
 use longpoll::store::header::first_seq;
-use longpoll::store::repair::mend;
+use longpoll::store::repair::repair_storage;
 use longpoll::store::storage::Storage;
 
 use crate::support::disk_faults::{Fault, SurvivingRenames, SurvivingWrites};
@@ -40,7 +40,7 @@ fn set_aside_files(storage: &SimulatedDisk) -> BTreeMap<String, Vec<u8>> {
 
 fn repair(storage: &SimulatedDisk, asked: RepairMode) -> Result<(), StoreError> {
     let disk: Arc<dyn Storage> = Arc::new(storage.clone());
-    mend::<Cursor>(disk, "here", asked, |cursor, _, _| cursor).map(|_| ())
+    repair_storage::<Cursor>(disk, "here", asked, |cursor, _, _| cursor).map(|_| ())
 }
 
 /// All of a store that its readers and publishers can observe.

@@ -258,7 +258,7 @@ impl Storage for SimulatedDisk {
         Ok(())
     }
 
-    fn sync_names(&self) -> io::Result<()> {
+    fn sync_directory(&self) -> io::Result<()> {
         self.start_operation().map_err(io_error)?;
         let mut state = self.0.lock();
         state.synced_names = state.names.clone();
@@ -350,7 +350,7 @@ impl StorageFile for SimulatedFile {
         }
     }
 
-    fn forget(&self) {
+    fn drop_cache(&self) {
         let mut state = self.0.0.lock();
         let file = &mut state.files[self.1];
         if std::mem::take(&mut file.sync_failed) {

@@ -4,6 +4,7 @@ use std::collections::VecDeque;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use crossbeam_channel::Receiver;
 use longpoll::config::SyncPolicy;
 use longpoll::cursor::{Cursor, Epoch, Since};
 use longpoll::log::{
@@ -16,7 +17,6 @@ use longpoll::store::commit::{PendingPublish, ReplySender, Store, StoreCommand};
 use longpoll::store::error::StoreError;
 use longpoll::store::recovery::{OpenReport, OpenSettings, open};
 use longpoll::store::storage::Storage;
-use longpoll::threads::Mailbox;
 
 use super::simulated_disk::SimulatedDisk;
 
@@ -69,7 +69,7 @@ impl TestStore {
     ) -> Result<TestStore, StoreError> {
         let settings = OpenSettings {
             retention: Some(RETENTION),
-            sync,
+            sync_policy: sync,
             identity: identity.to_owned(),
             new_epoch: None,
         };
@@ -79,7 +79,7 @@ impl TestStore {
             open(storage, &settings, &Arc::new(Metrics::default()), outcome, now)?;
         // Small, so that a few steps fill several segments.
         store.journal.segment_bytes = 700;
-        let job = report.chore.take();
+        let job = report.compaction.take();
         let mut opened = TestStore { store, report, now, disk: disk.clone(), sync };
         opened.run_compaction(job);
         Ok(opened)
@@ -88,21 +88,21 @@ impl TestStore {
     fn run_compaction(&mut self, job: Option<longpoll::store::compact::CompactionJob>) {
         if let Some(job) = job {
             let done = job.run(&self.disk, |_| {});
-            let mut commands = VecDeque::from([StoreCommand::Done(done)]);
-            self.store.round(&mut commands, self.now.at);
+            let mut commands = VecDeque::from([StoreCommand::Compacted(done)]);
+            self.store.group_commit(&mut commands, self.now.at);
         }
     }
 
     fn execute(&mut self, command: StoreCommand<Cursor>) {
         let mut commands = VecDeque::from([command]);
         while !commands.is_empty() {
-            let round = self.store.round(&mut commands, self.now.at);
-            self.run_compaction(round.chore);
+            let round = self.store.group_commit(&mut commands, self.now.at);
+            self.run_compaction(round.compaction);
         }
     }
 
     pub fn idempotency_key(&self, topic: &str, key: &str, text: &str) -> IdempotencyKey<Cursor> {
-        let fingerprints = Fingerprinter(self.store.journal.begun.secret);
+        let fingerprints = Fingerprinter(self.store.journal.header.secret);
         IdempotencyKey {
             id: KeyId(fingerprints.of(&[topic.as_bytes(), key.as_bytes()])),
             fingerprint: fingerprints.of(&[text.as_bytes()]),
@@ -117,37 +117,37 @@ impl TestStore {
         text: &str,
         key: Option<&str>,
     ) -> Result<Appended<Cursor>, WriteError> {
-        let (answer, answered) = ReplySender::new();
+        let (reply, result) = ReplySender::new();
         let events = (0..count).map(|n| EventContent {
             event_type: None,
             kind: BodyKind::Text,
             content_type: None,
             body: format!("{text}{n}").into_bytes().into_boxed_slice(),
         });
-        let claim = key.map(|key| self.idempotency_key(topic, key, text));
+        let key = key.map(|key| self.idempotency_key(topic, key, text));
         self.execute(StoreCommand::Publish(PendingPublish {
             topic: Name::new(topic).unwrap(),
             events: events.collect(),
-            claim: claim.clone(),
+            key: key.clone(),
             count: None,
             now: self.now,
-            answer,
+            reply,
         }));
-        let appended = answered.take().expect("an answer");
-        if let (Some(claim), Ok(Appended::New(cursor))) = (claim, &appended) {
-            *claim.outcome.lock() = Some(*cursor);
+        let appended = result.recv().expect("a reply");
+        if let (Some(key), Ok(Appended::New(cursor))) = (key, &appended) {
+            *key.outcome.lock() = Some(*cursor);
         }
         appended
     }
 
-    /// A publish command with a key, for a queue, and the mailbox of its result.
+    /// A publish command with a key, for a queue, and the channel of its result.
     pub fn publish_command(
         &self,
         topic: &str,
         key: &str,
         text: &str,
-    ) -> (StoreCommand<Cursor>, Mailbox<Result<Appended<Cursor>, WriteError>>) {
-        let (answer, answered) = ReplySender::new();
+    ) -> (StoreCommand<Cursor>, Receiver<Result<Appended<Cursor>, WriteError>>) {
+        let (reply, result) = ReplySender::new();
         let body = text.as_bytes().into();
         let command = StoreCommand::Publish(PendingPublish {
             topic: Name::new(topic).unwrap(),
@@ -157,12 +157,12 @@ impl TestStore {
                 content_type: None,
                 body,
             }],
-            claim: Some(self.idempotency_key(topic, key, text)),
+            key: Some(self.idempotency_key(topic, key, text)),
             count: None,
             now: self.now,
-            answer,
+            reply,
         });
-        (command, answered)
+        (command, result)
     }
 
     /// Executes a step; `Ok` means that it was acknowledged.
@@ -172,9 +172,9 @@ impl TestStore {
                 self.publish(topic, *count, text, *key).map(|_| ())
             }
             Step::Trim(topic) => {
-                let (answer, answered) = ReplySender::new();
-                self.execute(StoreCommand::Trim(Name::new(topic).unwrap(), answer));
-                answered.take().expect("an answer")
+                let (reply, result) = ReplySender::new();
+                self.execute(StoreCommand::Trim(Name::new(topic).unwrap(), reply));
+                result.recv().expect("a reply")
             }
             Step::AdvanceClock(seconds) => {
                 self.advance_clock(*seconds);
