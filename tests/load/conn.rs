@@ -1,5 +1,5 @@
-//! A client's HTTP/1.1 connection and the responses read from it. Reading is kept cheap, because the
-//! load generator's time is part of every server's figures.
+//! A client's HTTP/1.1 connection and the responses read from it. Reading is kept cheap, because
+//! the load generator's time is part of every server's figures.
 
 use std::borrow::Cow;
 use std::io::{ErrorKind, Read, Write};

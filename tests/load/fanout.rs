@@ -15,8 +15,8 @@ use crate::target::{Cursor, PolledEvent, Target};
 const TOPIC: &str = "bench";
 const FIRST_BODY: &str = "the event that creates the topic";
 
-/// Publishes one event to all held polls and checks every response. Returns the time of each response
-/// in ms, and the cursor after the event.
+/// Publishes one event to all held polls and checks every response. Returns the time of each
+/// response in ms, and the cursor after the event.
 fn publish_to_all(
     target: Target,
     control: &mut Conn,

@@ -1,7 +1,7 @@
-//! The floor server, the baseline of the benchmark: the least time that one thread with an epoll loop
+//! The floor server, the baseline of the benchmark: the least that one thread with an epoll loop
 //! needs for the same bytes on the wire. It holds polls of one topic and keeps one event. It has no
-//! log, no limits and no time-outs, and parses almost nothing, so a complete server can approach its
-//! figures but not beat them.
+//! log, no limits and no time-outs, and parses almost nothing, so a complete server can approach
+//! its figures but not beat them.
 
 use std::collections::HashMap;
 use std::io::{ErrorKind, Read, Write};
@@ -142,8 +142,8 @@ fn text_response(body: &str) -> Vec<u8> {
     .into_bytes()
 }
 
-/// Writes a response at once. It fits an empty send buffer, so a partial write means that the client
-/// does not read its responses.
+/// Writes a response with one write. It fits an empty send buffer, so a partial write means that
+/// the client does not read its responses.
 fn write_response(socket: &mut TcpStream, bytes: &[u8]) -> LoadResult<()> {
     match socket.write(bytes) {
         Ok(count) if count == bytes.len() => Ok(()),

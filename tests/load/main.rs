@@ -1,6 +1,7 @@
 //! The load generator behind scripts/bench.sh, compare.sh, siege.sh, size.sh and durable.sh: one
-//! thread and non-blocking sockets, on loopback only. Every load checks the content of every
-//! response, is bounded in count and time, and prints one line of JSON.
+//! thread and non-blocking sockets (`siege` has a second thread for its probe), on loopback only.
+//! Every load checks the content of every response, is bounded in count and time, and prints one
+//! line of JSON.
 
 mod args;
 mod attack;

@@ -1,5 +1,5 @@
-//! Loads with one request at a time: the round trip from publish to poll, the time to start, reading
-//! a long history in pages, and the same request repeated.
+//! Loads with one request at a time: the round trip from publish to poll, the time to start,
+//! reading a long history in pages, and the same request repeated.
 
 use std::time::{Duration, Instant};
 

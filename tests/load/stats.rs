@@ -2,8 +2,8 @@
 
 use std::time::Duration;
 
-/// The quantile at `share` from 0 to 1, interpolated; the median of an even count is the mean of the
-/// middle two. NaN without samples.
+/// The quantile at `share` from 0 to 1, interpolated; the median of an even count is the mean of
+/// the middle two. NaN without samples.
 pub fn quantile(samples: &[f64], share: f64) -> f64 {
     if samples.is_empty() {
         return f64::NAN;

@@ -1,5 +1,5 @@
-//! Closed-loop throughput: each of 16 connections has exactly one request outstanding, a publish or a
-//! poll that returns an event immediately.
+//! Closed-loop throughput: each of 16 connections has exactly one request outstanding, a publish or
+//! a poll that returns an event immediately.
 
 use std::time::{Duration, Instant};
 

@@ -17,8 +17,8 @@ const FIRST_BODY: &str = "the event that creates the topic";
 /// Publishes to the idle server: they warm it up, and are the figure to compare with.
 const IDLE_PUBLISHES: usize = 20;
 
-/// Sends `count` more polls, which the server has to refuse. Returns how many of the refusals have a
-/// `Retry-After` of at least 1 s.
+/// Sends `count` more polls, which the server has to refuse. Returns how many of the refusals have
+/// a `Retry-After` of at least 1 s.
 fn count_refusals_with_retry_after(
     target: Target,
     count: usize,

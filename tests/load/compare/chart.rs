@@ -12,7 +12,8 @@ const PLOT_TOP: f64 = 58.0;
 const PLOT_BOTTOM: f64 = 372.0;
 const PLOT_WIDTH: f64 = 360.0;
 const PLOT_LEFTS: [f64; 2] = [76.0, 528.0];
-/// From a plot's left edge to the position of "no requests", and to the start of the logarithmic axis.
+/// From a plot's left edge to the position of "no requests", and to the start of the logarithmic
+/// axis.
 const ZERO_AT: f64 = 22.0;
 const LOG_FROM: f64 = 66.0;
 /// Between the baselines of two labels.
@@ -81,7 +82,8 @@ fn class(m: &Measurement) -> &'static str {
     }
 }
 
-/// The measurements in the chart. Methods that lose events are left out: their latency says nothing.
+/// The measurements in the chart. Methods that lose events are left out: their latency says
+/// nothing.
 fn plotted<'a>(measured: &'a Measurements, workload: &str) -> Vec<&'a Measurement> {
     let most = measured.max_clients();
     let is_plotted = |m: &&Measurement| {
