@@ -1,5 +1,5 @@
-//! What holds for paths, queries, cursors, topic lists and type filters whatever is asked. The fuzz
-//! target and the replay in the ordinary tests both run this.
+//! The invariants of paths, queries, cursors, topic lists and type filters, for any request target.
+//! The fuzz target and the replay in the ordinary tests both check them.
 
 use std::fmt::Write as _;
 use std::os::unix::net::UnixStream;
@@ -23,25 +23,25 @@ static API: LazyLock<Api> = LazyLock::new(|| {
     let shutdown = Shutdown::new().expect("a descriptor");
     let metrics = Arc::new(Metrics::default());
     let (config, epoch) = (Config::default(), Epoch::from_bits(7));
-    let access = Access::open(&config).expect("no file of tokens to read");
+    let access = Access::open(&config).expect("no token file to read");
     let log = LogHandle::in_memory(&config, epoch).expect("random bytes");
     Api::new(&config, access, log, Semaphore::new(1), metrics, shutdown)
 });
 
-/// Whence it is asked; nothing is read from it.
-static LINE: LazyLock<Conn> = LazyLock::new(|| {
-    let (socket, _) = UnixStream::pair().expect("two sockets");
-    Conn::accepted(socket.into(), None, Duration::from_secs(1)).expect("a socket that works")
+/// The connection that the requests seem to come from; nothing is read from it.
+static CONN: LazyLock<Conn> = LazyLock::new(|| {
+    let (socket, _) = UnixStream::pair().expect("a socket pair");
+    Conn::accepted(socket.into(), None, Duration::from_secs(1)).expect("a valid socket")
 });
 
-/// Panics if something that should hold does not. The first line is a request target without its
-/// first slash, the second, if there is one, a `Prefer` header.
+/// Panics if an invariant is violated. The first line of `bytes` is a request target without its
+/// first slash; an optional second line is the value of a `Prefer` header.
 pub fn check(bytes: &[u8]) {
     let Ok(text) = std::str::from_utf8(bytes) else { return };
     let (target, prefer) = text.split_once('\n').unwrap_or((text, ""));
     let (path, query) = target.split_once('?').unwrap_or((target, ""));
     check_decoding(path);
-    // Each part by itself: the path's list, and the values that the query gives.
+    // The path, its list of topics, and each name and value of the query, one at a time.
     let values = query.split(['&', '=']);
     for part in [path, path.trim_start_matches("topics/")].into_iter().chain(values) {
         check_cursor(part);
@@ -64,7 +64,7 @@ fn check_decoding(text: &str) {
     }
 }
 
-/// Every byte of it, percent-encoded.
+/// Percent-encodes every byte.
 fn encode(text: &str) -> String {
     text.bytes().fold(String::new(), |mut encoded, b| {
         let _ = write!(encoded, "%{b:02X}");
@@ -93,24 +93,24 @@ fn check_topics(list: &str) {
         None => is_name(part),
     };
     match TopicSet::parse(list) {
-        Err(why) => {
+        Err(detail) => {
             assert!(parts.len() > NAMES_PER_POLL || !parts.iter().all(allowed), "{list:?}");
-            assert!(why.contains("topic"), "{why}");
+            assert!(detail.contains("topic"), "{detail}");
         }
         Ok(set) => {
             assert!(parts.len() <= NAMES_PER_POLL && parts.iter().all(allowed), "{list:?}");
-            let written: Vec<String> = set.patterns().iter().map(pattern_text).collect();
-            assert_eq!(TopicSet::parse(&written.join(",")).as_ref(), Ok(&set));
-            // Nothing more and nothing less: each part is covered once.
+            let patterns: Vec<String> = set.patterns().iter().map(pattern_text).collect();
+            assert_eq!(TopicSet::parse(&patterns.join(",")).as_ref(), Ok(&set));
+            // Exactly one pattern covers each part.
             for part in parts {
                 let covers = |pattern: &&Pattern| match (pattern, prefix(part)) {
                     (Pattern::Topic(name), None) => **name == *part,
                     (Pattern::Topic(_), Some(_)) => false,
-                    (Pattern::Prefix(known), _) => part.starts_with(&**known),
+                    (Pattern::Prefix(prefix), _) => part.starts_with(&**prefix),
                 };
                 assert_eq!(set.patterns().iter().filter(covers).count(), 1, "{part} in {list}");
             }
-            assert!(written.iter().all(|pattern| list.split(',').any(|part| part == pattern)));
+            assert!(patterns.iter().all(|pattern| list.split(',').any(|part| part == pattern)));
         }
     }
 }
@@ -124,16 +124,16 @@ fn pattern_text(pattern: &Pattern) -> String {
 
 fn check_types(list: &str) {
     let parts: Vec<&str> = list.split(',').collect();
-    let fits = parts.len() <= NAMES_PER_POLL && parts.iter().all(|part| is_name(part));
+    let is_valid = parts.len() <= NAMES_PER_POLL && parts.iter().all(|part| is_name(part));
     match TypeFilter::parse(list) {
-        Err(why) => assert!(!fits && !why.is_empty(), "{list:?}: {why}"),
+        Err(detail) => assert!(!is_valid && !detail.is_empty(), "{list:?}: {detail}"),
         Ok(filter) => {
-            assert!(fits, "{list:?}");
+            assert!(is_valid, "{list:?}");
             assert!(!filter.keeps_all() && !filter.keeps(None));
-            let named = |part: &str| Name::new(part).expect("a name");
-            assert!(parts.iter().all(|part| filter.keeps(Some(&named(part)))));
+            let name = |part: &str| Name::new(part).expect("a name");
+            assert!(parts.iter().all(|part| filter.keeps(Some(&name(part)))));
             let other = "another-one";
-            assert_eq!(filter.keeps(Some(&named(other))), parts.contains(&other));
+            assert_eq!(filter.keeps(Some(&name(other))), parts.contains(&other));
         }
     }
 }
@@ -141,19 +141,22 @@ fn check_types(list: &str) {
 fn check_seconds(text: &str) {
     if let Some(time) = parse_seconds(text).filter(|time| *time < Duration::MAX) {
         let micros = Duration::from_micros(time.as_micros() as u64);
-        let fits = time.as_secs() < u64::MAX / 1_000_000;
-        assert!(!fits || parse_seconds(&Seconds(time).to_string()) == Some(micros), "{text}");
+        let is_representable = time.as_secs() < u64::MAX / 1_000_000;
+        assert!(
+            !is_representable || parse_seconds(&Seconds(time).to_string()) == Some(micros),
+            "{text}"
+        );
     }
 }
 
-/// What the API makes of it: the task, or status and detail.
+/// The operation that the API parses from a request, or status and detail of its refusal.
 fn route(method: Method, path: &str, query: &str, prefer: &str) -> Result<String, (u16, String)> {
     let mut head = RequestHead::new(method, path, query);
     if !prefer.is_empty() {
         head.push(HeaderName::Prefer, prefer);
     }
-    match API.route(&head, &LINE).operation {
-        Ok(task) => Ok(format!("{task:?}")),
+    match API.route(&head, &CONN).operation {
+        Ok(operation) => Ok(format!("{operation:?}")),
         Err(problem) => {
             let body: serde_json::Value = serde_json::from_slice(&problem.body()).expect("JSON");
             let detail = body["detail"].as_str().unwrap_or_default().to_owned();
@@ -167,35 +170,35 @@ fn check_routes(path: &str, query: &str, prefer: &str) {
     let path = format!("/{path}");
     let [get, post] = [Method::Get, Method::Post];
     for method in [get, post, Method::Head, Method::Delete, Method::Options, Method::Put] {
-        let done = route(method.clone(), &path, query, prefer);
-        if let Err((status, _)) = done {
+        let result = route(method.clone(), &path, query, prefer);
+        if let Err((status, _)) = result {
             assert!([400, 404, 405].contains(&status));
         }
-        // Neither the way it is encoded nor the order of parameters means anything.
+        // Neither percent-encoding nor the order of parameters changes the operation.
         if let Ok(decoded) = percent_decode(&path) {
             let same = route(method.clone(), &encode(&decoded), query, prefer);
-            assert_eq!(same.is_ok(), done.is_ok());
-            assert!(done.is_err() || same == done);
+            assert_eq!(same.is_ok(), result.is_ok());
+            assert!(result.is_err() || same == result);
         }
-        let turned: Vec<&str> = query.rsplit('&').collect();
-        let same = route(method.clone(), &path, &turned.join("&"), prefer);
-        assert_eq!(same.is_ok(), done.is_ok());
-        assert!(done.is_err() || same == done);
-        if let (Ok(task), Some(query)) = (&done, encoded_query(query)) {
-            assert_eq!(route(method, &path, &query, prefer).as_ref(), Ok(task));
+        let reversed: Vec<&str> = query.rsplit('&').collect();
+        let same = route(method.clone(), &path, &reversed.join("&"), prefer);
+        assert_eq!(same.is_ok(), result.is_ok());
+        assert!(result.is_err() || same == result);
+        if let (Ok(operation), Some(query)) = (&result, encoded_query(query)) {
+            assert_eq!(route(method, &path, &query, prefer).as_ref(), Ok(operation));
         }
     }
     let (get, head) = (route(Method::Get, &path, query, ""), route(Method::Head, &path, query, ""));
     assert_eq!(get.is_ok(), head.is_ok());
-    // A poll that is accepted says so in a cursor, a word, or nothing.
+    // An accepted `since` is a cursor, `start`, `now`, or `last:` with a number.
     if let (Ok(_), Some(since)) = (get, parameter(query, "since")) {
         let number = since.strip_prefix("last:").map(|n| n.parse::<u64>().is_ok());
-        let word = ["start", "now"].contains(&&*since);
-        assert!(word || number == Some(true) || since.parse::<Cursor>().is_ok(), "{since}");
+        let is_word = ["start", "now"].contains(&&*since);
+        assert!(is_word || number == Some(true) || since.parse::<Cursor>().is_ok(), "{since}");
     }
 }
 
-/// The same query with every byte of its names and values encoded.
+/// The query with every byte of its names and values percent-encoded.
 fn encoded_query(query: &str) -> Option<String> {
     let pairs = query.split('&').filter(|pair| !pair.is_empty()).map(|pair| {
         let (name, value) = pair.split_once('=').unwrap_or((pair, ""));
@@ -205,8 +208,9 @@ fn encoded_query(query: &str) -> Option<String> {
     Some(pairs.collect::<Option<Vec<_>>>()?.join("&"))
 }
 
+/// The first value of a parameter, decoded.
 fn parameter(query: &str, name: &str) -> Option<String> {
     let pairs = query.split('&').filter_map(|pair| pair.split_once('='));
-    let mut values = pairs.filter(|(known, _)| percent_decode(known).is_ok_and(|k| k == name));
+    let mut values = pairs.filter(|(key, _)| percent_decode(key).is_ok_and(|key| key == name));
     values.next().and_then(|(_, value)| Some(percent_decode(value).ok()?.into_owned()))
 }

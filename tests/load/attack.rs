@@ -1,4 +1,5 @@
-//! `ClientLimiter` that take places and give nothing: one thread, non-blocking sockets, so many at a time.
+//! Hostile clients that occupy connections or polls: one thread with non-blocking sockets, a fixed
+//! number of attackers at a time.
 
 use std::io::Write;
 use std::net::{Ipv4Addr, SocketAddr, TcpStream};
@@ -7,72 +8,86 @@ use std::time::{Duration, Instant};
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::net::sockopt::set_socket_recv_buffer_size;
 
-use crate::processes::Child;
-use crate::wire::Outcome;
+use crate::LoadResult;
+use crate::processes::ChildProcess;
 
 /// What an attacker does with its connection.
 #[derive(Clone, Copy, PartialEq)]
-pub enum Kind {
-    /// Says nothing.
+pub enum AttackKind {
+    /// Sends nothing.
     Silent,
-    /// Sends a head that does not end, a byte at a time.
+    /// Sends an endless request head, one byte at a time.
     Heads,
-    /// Sends half a body.
+    /// Sends half a request body.
     Bodies,
-    /// Asks for more than any buffer takes, and reads nothing.
+    /// Requests more than any buffer holds, and reads nothing.
     Readers,
-    /// Polls, and comes back when it has an answer.
+    /// Polls, and reconnects after each response.
     Polls,
-    /// The same, but all of them are one client behind a proxy.
+    /// Like `Polls`, but a proxy names the same client for all connections.
     Greedy,
 }
 
-/// A topic with one event, which is not much smaller than what answers may have before their time
-/// grows.
-pub const LARGE: &str = "large";
+/// The topic that `Readers` request. Its event is slightly smaller than the responses for which a
+/// server extends the write time-out.
+pub const LARGE_TOPIC: &str = "large";
 pub const LARGE_BYTES: usize = 15_000;
-/// So many such answers fit into no buffer together.
+/// This many responses of that size exceed all buffers between server and client.
 const PIPELINED: usize = 600;
 const POLL: &str = "GET /topics/siege?since=now&wait=55 HTTP/1.1\r\n";
-/// Between two bytes of an attacker that sends them one at a time.
-const DRIP: Duration = Duration::from_millis(100);
-/// Longer than it takes to be let into the kernel's queue.
-const CONNECT: Duration = Duration::from_millis(200);
+/// Between two bytes of an endless head.
+const BYTE_INTERVAL: Duration = Duration::from_millis(100);
+/// Longer than the kernel needs to queue a connection.
+const CONNECT_TIMEOUT: Duration = Duration::from_millis(200);
 
-impl Kind {
-    fn opening(self) -> Vec<u8> {
+impl AttackKind {
+    /// The attack named `name`; `None` for the name of another program's attack.
+    pub fn parse(name: &str) -> Option<AttackKind> {
+        Some(match name {
+            "silent" => AttackKind::Silent,
+            "heads" => AttackKind::Heads,
+            "bodies" => AttackKind::Bodies,
+            "readers" => AttackKind::Readers,
+            "polls" => AttackKind::Polls,
+            "greedy" => AttackKind::Greedy,
+            _ => return None,
+        })
+    }
+
+    fn first_bytes(self) -> Vec<u8> {
         let host = "Host: localhost\r\n";
         let text = match self {
-            Kind::Silent => String::new(),
-            Kind::Heads => format!("GET /health HTTP/1.1\r\n{host}X-More: "),
-            Kind::Bodies => {
+            AttackKind::Silent => String::new(),
+            AttackKind::Heads => format!("GET /health HTTP/1.1\r\n{host}X-More: "),
+            AttackKind::Bodies => {
                 let head = format!("POST /topics/siege HTTP/1.1\r\n{host}Content-Length: 60000");
                 format!("{head}\r\n\r\n{}", "x".repeat(30_000))
             }
-            Kind::Readers => {
-                format!("GET /topics/{LARGE}?format=raw HTTP/1.1\r\n{host}\r\n").repeat(PIPELINED)
+            AttackKind::Readers => {
+                format!("GET /topics/{LARGE_TOPIC}?format=raw HTTP/1.1\r\n{host}\r\n")
+                    .repeat(PIPELINED)
             }
-            Kind::Polls => format!("{POLL}{host}\r\n"),
-            Kind::Greedy => format!("{POLL}{host}X-Forwarded-For: 203.0.113.9\r\n\r\n"),
+            AttackKind::Polls => format!("{POLL}{host}\r\n"),
+            AttackKind::Greedy => format!("{POLL}{host}X-Forwarded-For: 203.0.113.9\r\n\r\n"),
         };
         text.into_bytes()
     }
 
-    /// When an attacker whose connection has ended comes back. Where requests are being answered in
-    /// all places, the next free one goes to whoever is there first, and hundreds that never cease
-    /// to come are: those are kept out by the cap on each client, not by this.
-    fn pause(self) -> Duration {
+    /// How long an attacker waits before it reconnects. When all workers are serving requests, the
+    /// next free one goes to the first connection in the queue; against hundreds of attackers that
+    /// reconnect immediately, only the cap per client helps.
+    fn reconnect_delay(self) -> Duration {
         match self {
-            Kind::Silent | Kind::Heads | Kind::Bodies => Duration::ZERO,
-            Kind::Readers => Duration::from_secs(2),
-            Kind::Polls | Kind::Greedy => Duration::from_millis(250),
+            AttackKind::Silent | AttackKind::Heads | AttackKind::Bodies => Duration::ZERO,
+            AttackKind::Readers => Duration::from_secs(2),
+            AttackKind::Polls | AttackKind::Greedy => Duration::from_millis(250),
         }
     }
 
-    /// What tells that a connection has ended, or has served its purpose.
-    fn over(self) -> PollFlags {
+    /// The events after which an attacker gives up its connection.
+    fn end_events(self) -> PollFlags {
         match self {
-            Kind::Polls | Kind::Greedy => PollFlags::IN | PollFlags::RDHUP,
+            AttackKind::Polls | AttackKind::Greedy => PollFlags::IN | PollFlags::RDHUP,
             _ => PollFlags::RDHUP,
         }
     }
@@ -80,38 +95,38 @@ impl Kind {
 
 struct Attacker {
     socket: Option<TcpStream>,
-    back_at: Instant,
+    reconnect_at: Instant,
 }
 
-/// So many attackers of a kind. Whoever is thrown out comes back.
-pub struct Crowd {
-    kind: Kind,
+/// A fixed number of attackers of one kind, which reconnect when their connections are closed.
+pub struct Attackers {
+    kind: AttackKind,
     port: u16,
-    opening: Vec<u8>,
-    attackers: Vec<Attacker>,
-    next_drip: Instant,
+    first_bytes: Vec<u8>,
+    clients: Vec<Attacker>,
+    next_byte_at: Instant,
 }
 
-impl Crowd {
-    pub fn new(kind: Kind, count: usize, port: u16) -> Crowd {
+impl Attackers {
+    pub fn new(kind: AttackKind, count: usize, port: u16) -> Attackers {
         let now = Instant::now();
-        let attackers = (0..count).map(|_| Attacker { socket: None, back_at: now }).collect();
-        Crowd { kind, port, opening: kind.opening(), attackers, next_drip: now }
+        let clients = (0..count).map(|_| Attacker { socket: None, reconnect_at: now }).collect();
+        Attackers { kind, port, first_bytes: kind.first_bytes(), clients, next_byte_at: now }
     }
 
-    fn tick(&mut self) -> Outcome<()> {
-        self.leave_what_is_over()?;
+    fn tick(&mut self) -> LoadResult<()> {
+        self.drop_ended()?;
         let now = Instant::now();
-        let drips = self.kind == Kind::Heads && now >= self.next_drip;
-        if drips {
-            self.next_drip = now + DRIP;
+        let sends_byte = self.kind == AttackKind::Heads && now >= self.next_byte_at;
+        if sends_byte {
+            self.next_byte_at = now + BYTE_INTERVAL;
         }
-        for attacker in &mut self.attackers {
+        for attacker in &mut self.clients {
             match &mut attacker.socket {
-                // One that has been thrown out is seen next time.
-                Some(socket) if drips => drop(socket.write(b"x")),
-                None if now >= attacker.back_at => {
-                    attacker.socket = enter(self.kind, self.port, &self.opening);
+                // The next tick notices a connection that the server has closed.
+                Some(socket) if sends_byte => drop(socket.write(b"x")),
+                None if now >= attacker.reconnect_at => {
+                    attacker.socket = connect(self.kind, self.port, &self.first_bytes);
                 }
                 Some(_) | None => {}
             }
@@ -119,46 +134,46 @@ impl Crowd {
         Ok(())
     }
 
-    fn leave_what_is_over(&mut self) -> Outcome<()> {
-        let present = self.attackers.iter().filter_map(|attacker| attacker.socket.as_ref());
+    fn drop_ended(&mut self) -> LoadResult<()> {
+        let connected = self.clients.iter().filter_map(|attacker| attacker.socket.as_ref());
         let mut polled: Vec<_> =
-            present.map(|socket| PollFd::new(socket, self.kind.over())).collect();
+            connected.map(|socket| PollFd::new(socket, self.kind.end_events())).collect();
         poll(&mut polled, Some(&Timespec { tv_sec: 0, tv_nsec: 0 }))?;
-        let over: Vec<_> = polled.iter().map(|socket| !socket.revents().is_empty()).collect();
-        let back_at = Instant::now() + self.kind.pause();
-        let present = self.attackers.iter_mut().filter(|attacker| attacker.socket.is_some());
-        for (attacker, _) in present.zip(over).filter(|(_, over)| *over) {
-            *attacker = Attacker { socket: None, back_at };
+        let ended: Vec<_> = polled.iter().map(|socket| !socket.revents().is_empty()).collect();
+        let reconnect_at = Instant::now() + self.kind.reconnect_delay();
+        let connected = self.clients.iter_mut().filter(|attacker| attacker.socket.is_some());
+        for (attacker, _) in connected.zip(ended).filter(|(_, ended)| *ended) {
+            *attacker = Attacker { socket: None, reconnect_at };
         }
         Ok(())
     }
 }
 
-/// None when there is no way in at the moment.
-fn enter(kind: Kind, port: u16, opening: &[u8]) -> Option<TcpStream> {
+/// `None` if the server does not accept a connection now.
+fn connect(kind: AttackKind, port: u16, first_bytes: &[u8]) -> Option<TcpStream> {
     let address = SocketAddr::from((Ipv4Addr::LOCALHOST, port));
-    let mut socket = TcpStream::connect_timeout(&address, CONNECT).ok()?;
+    let mut socket = TcpStream::connect_timeout(&address, CONNECT_TIMEOUT).ok()?;
     socket.set_nonblocking(true).ok()?;
-    if kind == Kind::Readers {
+    if kind == AttackKind::Readers {
         set_socket_recv_buffer_size(&socket, 1).ok()?;
     }
-    // What does not fit, or comes too late, is not missed.
-    drop(socket.write(opening));
+    // The attack needs neither the bytes that do not fit nor the success of the write.
+    drop(socket.write(first_bytes));
     Some(socket)
 }
 
-/// An attack that is going on; it ends when this is dropped.
+/// A running attack; dropping it ends it.
 pub enum Attack {
-    Crowd(Crowd),
-    /// Somebody else's program.
-    Program(#[allow(dead_code, reason = "it ends the program when it is dropped")] Child),
+    BuiltIn(Attackers),
+    /// Another program, such as slowhttptest.
+    Program(#[allow(dead_code, reason = "dropping it ends the program")] ChildProcess),
 }
 
 impl Attack {
-    /// Goes on with it; to be called all the time.
-    pub fn tick(&mut self) -> Outcome<()> {
+    /// Continues the attack; the caller calls this repeatedly.
+    pub fn tick(&mut self) -> LoadResult<()> {
         match self {
-            Attack::Crowd(crowd) => crowd.tick(),
+            Attack::BuiltIn(attackers) => attackers.tick(),
             Attack::Program(_) => Ok(()),
         }
     }

@@ -1,63 +1,65 @@
-//! The floor: what one thread and one epoll loop need at least for the same bytes on the wire.
-//! It holds polls of one topic and keeps one event. It has no log, no limits, no time-outs, and
-//! hardly parses;
-//! a server that does the real work can come near it but not beat it.
+//! The floor server, the baseline of the benchmark: the least that one thread with an epoll loop
+//! needs for the same bytes on the wire. It holds polls of one topic and keeps one event. It has no
+//! log, no limits and no time-outs, and parses almost nothing, so a complete server can approach
+//! its figures but not beat them.
 
 use std::collections::HashMap;
 use std::io::{ErrorKind, Read, Write};
 use std::net::{Ipv4Addr, TcpListener, TcpStream};
 use std::time::{Duration, Instant};
 
+use crate::LoadResult;
 use crate::args::Args;
-use crate::wire::{Outcome, Watch};
+use crate::bytes::{find, number_after};
+use crate::epoll::Epoll;
 
 const LISTENER: usize = usize::MAX;
 const BODY_BYTES: usize = 32;
 
-/// Seqs start here so that all have ten digits: an answer's length never changes.
+/// Seqs start here so that all have ten digits: the length of a response never changes.
 const FIRST_SEQ: u64 = 1_000_000_000;
 const EPOCH: &str = "AAAAAAAAAAAAAAAAAAAAAA";
-const BODY_MARK: &str = "________________________________";
+const BODY_PLACEHOLDER: &str = "________________________________";
 
-/// A rendered answer in which the digits of the seq and the event's body are patched in place.
-struct Template {
+/// A rendered response; the seq's digits and the event's body are patched in place.
+struct ResponseTemplate {
     bytes: Vec<u8>,
     seq_at: Vec<usize>,
     body_at: Option<usize>,
 }
 
-impl Template {
-    fn new(status: &str, headers: &str, body: &str) -> Template {
+impl ResponseTemplate {
+    fn new(status: &str, headers: &str, body: &str) -> ResponseTemplate {
         let text = format!(
             "HTTP/1.1 {status}\r\nDate: Sat, 21 Nov 2026 12:00:00 GMT\r\nContent-Type: application/json\r\n\
              Next-Cursor: {EPOCH}.{FIRST_SEQ}\r\n{headers}Content-Length: {}\r\n\r\n{body}",
             body.len()
         );
         let seq_at = text.match_indices(&FIRST_SEQ.to_string()).map(|(at, _)| at).collect();
-        Template { seq_at, body_at: text.find(BODY_MARK), bytes: text.into_bytes() }
+        ResponseTemplate { seq_at, body_at: text.find(BODY_PLACEHOLDER), bytes: text.into_bytes() }
     }
 
-    /// The answer to a poll.
-    fn event() -> Template {
+    /// The response to a poll.
+    fn event() -> ResponseTemplate {
         let body = format!(
             "{{\"events\":[{{\"seq\":{FIRST_SEQ},\"topic\":\"bench\",\"time\":\"2026-11-20T12:00:00.123Z\",\
-             \"data\":\"{BODY_MARK}\"}}],\"next\":\"{EPOCH}.{FIRST_SEQ}\",\"more\":false,\"behind\":0,\
+             \"data\":\"{BODY_PLACEHOLDER}\"}}],\"next\":\"{EPOCH}.{FIRST_SEQ}\",\"more\":false,\"behind\":0,\
              \"reason\":\"data\"}}"
         );
-        Template::new(
+        ResponseTemplate::new(
             "200 OK",
             "Poll-Reason: data\r\nCache-Control: no-store, no-transform\r\n",
             &body,
         )
     }
 
-    /// The answer to a publish that released so many polls.
-    fn receipt(released: usize) -> Template {
+    /// The response to a publish that released `released` polls.
+    fn receipt(released: usize) -> ResponseTemplate {
         let body = format!(
             "{{\"topic\":\"bench\",\"seq\":{FIRST_SEQ},\"cursor\":\"{EPOCH}.{FIRST_SEQ}\",\
              \"time\":\"2026-11-20T12:00:00.123Z\",\"released\":{released},\"durable\":false}}"
         );
-        Template::new("201 Created", "", &body)
+        ResponseTemplate::new("201 Created", "", &body)
     }
 
     fn patch(&mut self, seq: u64, body: &[u8]) {
@@ -76,22 +78,26 @@ impl Template {
     }
 }
 
-struct Client {
-    sock: TcpStream,
+struct FloorConn {
+    socket: TcpStream,
     partial: Vec<u8>,
+    /// A poll of this connection is held.
     held: bool,
 }
 
-struct Floor {
-    clients: Vec<Option<Client>>,
-    free: Vec<usize>,
+struct FloorServer {
+    /// Indexed by token.
+    conns: Vec<Option<FloorConn>>,
+    free_tokens: Vec<usize>,
+    /// The tokens of the connections with a held poll.
     held: Vec<usize>,
     seq: u64,
-    event: Template,
-    receipts: HashMap<usize, Template>,
+    event: ResponseTemplate,
+    /// The response to a publish, by the number of polls that it released.
+    receipts: HashMap<usize, ResponseTemplate>,
 }
 
-enum Request<'a> {
+enum FloorRequest<'a> {
     Poll { after: u64 },
     Publish { body: &'a [u8] },
     Metrics,
@@ -99,47 +105,36 @@ enum Request<'a> {
     Health,
 }
 
-fn find(text: &[u8], wanted: &[u8]) -> Option<usize> {
-    text.windows(wanted.len()).position(|window| window == wanted)
-}
-
-fn digits(text: &[u8]) -> u64 {
-    text.iter()
-        .take_while(|byte| byte.is_ascii_digit())
-        .fold(0, |sum, byte| sum * 10 + u64::from(byte - b'0'))
-}
-
-/// `None` while the request is not all there.
-fn understand(bytes: &[u8]) -> Outcome<Option<Request<'_>>> {
+/// `None` while the request is incomplete.
+fn parse_request(bytes: &[u8]) -> LoadResult<Option<FloorRequest<'_>>> {
     let Some(end) = find(bytes, b"\r\n\r\n") else { return Ok(None) };
     let (head, body) = (&bytes[..end], &bytes[end + 4..]);
     if head.starts_with(b"POST /topics/") {
         let label = b"\r\nContent-Length: ";
-        let at = find(head, label).ok_or("a publish without Content-Length")? + label.len();
-        return match digits(&head[at..]) as usize {
+        let length = number_after(head, label).ok_or("a publish without Content-Length")?;
+        return match length as usize {
             BODY_BYTES if body.len() < BODY_BYTES => Ok(None),
-            BODY_BYTES if body.len() == BODY_BYTES => Ok(Some(Request::Publish { body })),
-            _ => Err("the floor takes events of 32 bytes only".into()),
+            BODY_BYTES if body.len() == BODY_BYTES => Ok(Some(FloorRequest::Publish { body })),
+            _ => Err("the floor accepts only events of 32 bytes".into()),
         };
     }
     if head.starts_with(b"GET /topics/") {
-        // `since=start` has no dot before the line ends, so it reads as 0: after nothing.
+        // `since=start` contains no dot, so it reads as 0: before the first event.
         let since = find(head, b"since=").ok_or("a poll without since")?;
-        let line =
+        let cursor =
             head[since..].split(|byte| matches!(byte, b' ' | b'&')).next().unwrap_or_default();
-        let after =
-            line.iter().position(|byte| *byte == b'.').map_or(0, |dot| digits(&line[dot + 1..]));
-        return Ok(Some(Request::Poll { after }));
+        let after = number_after(cursor, b".").unwrap_or(0);
+        return Ok(Some(FloorRequest::Poll { after }));
     }
     match head {
-        head if head.starts_with(b"GET /metrics ") => Ok(Some(Request::Metrics)),
-        head if head.starts_with(b"GET /topics?") => Ok(Some(Request::Topics)),
-        head if head.starts_with(b"GET /health ") => Ok(Some(Request::Health)),
+        head if head.starts_with(b"GET /metrics ") => Ok(Some(FloorRequest::Metrics)),
+        head if head.starts_with(b"GET /topics?") => Ok(Some(FloorRequest::Topics)),
+        head if head.starts_with(b"GET /health ") => Ok(Some(FloorRequest::Health)),
         _ => Err("the floor does not know this request".into()),
     }
 }
 
-fn plain(body: &str) -> Vec<u8> {
+fn text_response(body: &str) -> Vec<u8> {
     format!(
         "HTTP/1.1 200 OK\r\nContent-Type: text/plain\r\nContent-Length: {}\r\n\r\n{body}",
         body.len()
@@ -147,57 +142,57 @@ fn plain(body: &str) -> Vec<u8> {
     .into_bytes()
 }
 
-/// An answer always fits an empty send buffer; a client whose buffer is not empty does not play by
-/// the rules.
-fn write_whole(sock: &mut TcpStream, bytes: &[u8]) -> Outcome<()> {
-    match sock.write(bytes) {
+/// Writes a response with one write. It fits an empty send buffer, so a partial write means that
+/// the client does not read its responses.
+fn write_response(socket: &mut TcpStream, bytes: &[u8]) -> LoadResult<()> {
+    match socket.write(bytes) {
         Ok(count) if count == bytes.len() => Ok(()),
-        Ok(_) => Err("a socket took only part of an answer".into()),
+        Ok(_) => Err("a socket accepted only part of a response".into()),
         Err(error) => Err(error.into()),
     }
 }
 
-impl Floor {
-    fn new() -> Floor {
-        Floor {
-            clients: Vec::new(),
-            free: Vec::new(),
+impl FloorServer {
+    fn new() -> FloorServer {
+        FloorServer {
+            conns: Vec::new(),
+            free_tokens: Vec::new(),
             held: Vec::new(),
             seq: FIRST_SEQ,
-            event: Template::event(),
+            event: ResponseTemplate::event(),
             receipts: HashMap::new(),
         }
     }
 
-    fn accept(&mut self, listener: &TcpListener, watch: &Watch) -> Outcome<()> {
+    fn accept(&mut self, listener: &TcpListener, epoll: &Epoll) -> LoadResult<()> {
         loop {
-            let sock = match listener.accept() {
-                Ok((sock, _)) => sock,
+            let socket = match listener.accept() {
+                Ok((socket, _)) => socket,
                 Err(error) if error.kind() == ErrorKind::WouldBlock => return Ok(()),
                 Err(error) => return Err(error.into()),
             };
-            sock.set_nonblocking(true)?;
-            sock.set_nodelay(true)?;
-            let token = self.free.pop().unwrap_or_else(|| {
-                self.clients.push(None);
-                self.clients.len() - 1
+            socket.set_nonblocking(true)?;
+            socket.set_nodelay(true)?;
+            let token = self.free_tokens.pop().unwrap_or_else(|| {
+                self.conns.push(None);
+                self.conns.len() - 1
             });
-            watch.add(&sock, token)?;
-            self.clients[token] = Some(Client { sock, partial: Vec::new(), held: false });
+            epoll.add(&socket, token)?;
+            self.conns[token] = Some(FloorConn { socket, partial: Vec::new(), held: false });
         }
     }
 
-    fn leave(&mut self, token: usize) {
-        if self.clients[token].take().is_some_and(|client| client.held) {
+    fn close(&mut self, token: usize) {
+        if self.conns[token].take().is_some_and(|conn| conn.held) {
             self.held.retain(|held| *held != token);
         }
-        self.free.push(token);
+        self.free_tokens.push(token);
     }
 
-    /// Reads what a client sent and answers it, if it is a whole request. An error means: close it.
-    fn serve(&mut self, token: usize, scratch: &mut [u8]) -> Outcome<()> {
-        let Some(client) = &mut self.clients[token] else { return Ok(()) };
-        let count = match client.sock.read(scratch) {
+    /// Reads once and answers a complete request. The caller closes the connection on an error.
+    fn handle_readable(&mut self, token: usize, buffer: &mut [u8]) -> LoadResult<()> {
+        let Some(conn) = &mut self.conns[token] else { return Ok(()) };
+        let count = match conn.socket.read(buffer) {
             Ok(0) => return Err("end of input".into()),
             Ok(count) => count,
             Err(error)
@@ -207,84 +202,87 @@ impl Floor {
             }
             Err(error) => return Err(error.into()),
         };
-        let fresh = &scratch[..count];
-        if client.partial.is_empty() {
-            if let Some(request) = understand(fresh)? {
-                return self.answer(token, &request);
+        let fresh = &buffer[..count];
+        if conn.partial.is_empty() {
+            if let Some(request) = parse_request(fresh)? {
+                return self.respond(token, &request);
             }
         }
-        client.partial.extend_from_slice(fresh);
-        let whole = std::mem::take(&mut client.partial);
-        if let Some(request) = understand(&whole)? {
-            return self.answer(token, &request);
+        conn.partial.extend_from_slice(fresh);
+        let whole = std::mem::take(&mut conn.partial);
+        if let Some(request) = parse_request(&whole)? {
+            return self.respond(token, &request);
         }
-        client.partial = whole;
+        conn.partial = whole;
         Ok(())
     }
 
-    fn answer(&mut self, token: usize, request: &Request) -> Outcome<()> {
+    fn respond(&mut self, token: usize, request: &FloorRequest) -> LoadResult<()> {
         let held = self.held.len();
-        if let Request::Publish { body } = request {
-            self.release(body);
+        if let FloorRequest::Publish { body } = request {
+            self.publish(body);
         }
-        let Some(client) = &mut self.clients[token] else { return Ok(()) };
+        let Some(conn) = &mut self.conns[token] else { return Ok(()) };
         match request {
-            Request::Poll { after } if *after < self.seq && self.seq > FIRST_SEQ => {
-                write_whole(&mut client.sock, &self.event.bytes)
+            FloorRequest::Poll { after } if *after < self.seq && self.seq > FIRST_SEQ => {
+                write_response(&mut conn.socket, &self.event.bytes)
             }
-            Request::Poll { .. } => {
-                client.held = true;
+            FloorRequest::Poll { .. } => {
+                conn.held = true;
                 self.held.push(token);
                 Ok(())
             }
-            Request::Publish { body } => {
-                let receipt = self.receipts.entry(held).or_insert_with(|| Template::receipt(held));
+            FloorRequest::Publish { body } => {
+                let receipt =
+                    self.receipts.entry(held).or_insert_with(|| ResponseTemplate::receipt(held));
                 receipt.patch(self.seq, body);
-                write_whole(&mut client.sock, &receipt.bytes)
+                write_response(&mut conn.socket, &receipt.bytes)
             }
-            Request::Metrics => {
-                write_whole(&mut client.sock, &plain(&format!("longpoll_polls_held {held}\n")))
-            }
-            Request::Topics => {
+            FloorRequest::Metrics => write_response(
+                &mut conn.socket,
+                &text_response(&format!("longpoll_polls_held {held}\n")),
+            ),
+            FloorRequest::Topics => {
                 let body = format!("{{\"topics\":[{{\"topic\":\"bench\",\"held\":{held}}}]}}");
-                write_whole(&mut client.sock, &plain(&body))
+                write_response(&mut conn.socket, &text_response(&body))
             }
-            Request::Health => write_whole(&mut client.sock, &plain("ok\n")),
+            FloorRequest::Health => write_response(&mut conn.socket, &text_response("ok\n")),
         }
     }
 
-    fn release(&mut self, body: &[u8]) {
+    /// Publishes an event to all held polls.
+    fn publish(&mut self, body: &[u8]) {
         self.seq += 1;
         self.event.patch(self.seq, body);
         for token in std::mem::take(&mut self.held) {
-            let Some(client) = &mut self.clients[token] else { continue };
-            client.held = false;
-            if write_whole(&mut client.sock, &self.event.bytes).is_err() {
-                self.leave(token);
+            let Some(conn) = &mut self.conns[token] else { continue };
+            conn.held = false;
+            if write_response(&mut conn.socket, &self.event.bytes).is_err() {
+                self.close(token);
             }
         }
     }
 }
 
-/// Serves until the process is ended, or until `--lifetime` seconds are over.
-pub fn serve(args: &mut Args) -> Outcome<()> {
+/// Serves for `--lifetime` seconds, or until the process is ended.
+pub fn serve(args: &mut Args) -> LoadResult<()> {
     let port: u16 = args.number("port", 0)?;
     let lifetime = Duration::from_secs(args.number("lifetime", 600)?);
     args.finish()?;
     let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, port))?;
     listener.set_nonblocking(true)?;
     println!("listening on http://{}", listener.local_addr()?);
-    let mut watch = Watch::new()?;
-    watch.add(&listener, LISTENER)?;
-    let (mut floor, mut scratch, mut ready) = (Floor::new(), vec![0; 16 * 1024], Vec::new());
+    let mut epoll = Epoll::new()?;
+    epoll.add(&listener, LISTENER)?;
+    let (mut server, mut buffer, mut ready) = (FloorServer::new(), vec![0; 16 * 1024], Vec::new());
     let end = Instant::now() + lifetime;
     while Instant::now() < end {
-        watch.wait(Duration::from_secs(1), &mut ready)?;
+        epoll.wait(Duration::from_secs(1), &mut ready)?;
         for &token in &ready {
             if token == LISTENER {
-                floor.accept(&listener, &watch)?;
-            } else if floor.serve(token, &mut scratch).is_err() {
-                floor.leave(token);
+                server.accept(&listener, &epoll)?;
+            } else if server.handle_readable(token, &mut buffer).is_err() {
+                server.close(token);
             }
         }
     }

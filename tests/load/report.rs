@@ -1,5 +1,5 @@
-//! From lines of figures to a table: medians over the rounds, their spread, ratios, and the fits of
-//! curves.
+//! The benchmark's report from lines of figures: medians and ranges over the rounds, ratios between
+//! servers, and fitted growth curves.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
@@ -7,12 +7,12 @@ use std::process::ExitCode;
 
 use serde_json::{Map, Value, json};
 
+use crate::LoadResult;
 use crate::args::Args;
-use crate::stats::{exponent, least, median, most, rounded};
-use crate::wire::Outcome;
+use crate::stats::{fit_exponent, max, median, min, rounded};
 
-/// What a run that was disturbed ends with; 1 is for wrong answers.
-const DISTURBED: u8 = 3;
+/// The exit status when other programs disturbed the run; 1 means a wrong response.
+const EXIT_DISTURBED: u8 = 3;
 
 const SERVERS: [(&str, &str); 3] =
     [("floor", "floor"), ("nchan", "nginx+nchan"), ("longpoll", "longpoll")];
@@ -21,8 +21,8 @@ const RATIOS: [(&str, &str); 2] = [("longpoll", "nchan"), ("longpoll", "floor")]
 const PINNINGS: [(&str, &str); 2] =
     [("pinned", "Server on one core, load on another"), ("free", "Server and load on all cores")];
 
-/// One line of the table: a figure of one load.
-struct Row {
+/// A row of the table: one figure of one load.
+struct RowSpec {
     load: &'static str,
     figure: &'static str,
     /// `{}` stands for the number of polls.
@@ -36,18 +36,18 @@ const fn row(
     figure: &'static str,
     title: &'static str,
     unit: &'static str,
-) -> Row {
-    Row { load, figure, title, unit, more_is_better: false }
+) -> RowSpec {
+    RowSpec { load, figure, title, unit, more_is_better: false }
 }
 
-const ROWS: [Row; 10] = [
+const ROWS: [RowSpec; 10] = [
     row("fanout", "last_ms", "fan-out to {} polls, last answer", "ms"),
     row("fanout", "client_p50_ms", "fan-out to {} polls, median answer", "ms"),
-    Row {
+    RowSpec {
         more_is_better: true,
         ..row("publish", "thousand_per_second", "publish, 16 connections", "k/s")
     },
-    Row {
+    RowSpec {
         more_is_better: true,
         ..row("poll", "thousand_per_second", "poll answered at once with 1 event", "k/s")
     },
@@ -59,12 +59,14 @@ const ROWS: [Row; 10] = [
     row("start", "median_ms", "start to first answer", "ms"),
 ];
 
-struct Curve {
+/// A growth curve: one figure of one load at increasing sizes.
+struct CurveSpec {
     name: &'static str,
     title: &'static str,
+    /// What the x axis counts.
     along: &'static str,
     unit: &'static str,
-    /// The fit takes points from here up: below, what grows is hidden under what does not.
+    /// The fit ignores points below this x, where constant costs hide the growing part.
     fit_from: u64,
     value: fn(&Value) -> Option<f64>,
 }
@@ -73,8 +75,8 @@ fn us_each(line: &Value) -> Option<f64> {
     line["us_each"].as_f64()
 }
 
-const CURVES: [Curve; 7] = [
-    Curve {
+const CURVES: [CurveSpec; 7] = [
+    CurveSpec {
         name: "fanout",
         title: "Fan-out, last answer",
         along: "polls held",
@@ -82,7 +84,7 @@ const CURVES: [Curve; 7] = [
         fit_from: 100,
         value: |line| line["last_ms"].as_f64(),
     },
-    Curve {
+    CurveSpec {
         name: "memory",
         title: "Resident memory above idle",
         along: "polls held",
@@ -91,14 +93,14 @@ const CURVES: [Curve; 7] = [
         value: |line| Some(line["held_mib"].as_f64()? - line["idle_mib"].as_f64()?),
     },
     publish_curve("topics", "Publish against topics", "topics published to in turn"),
-    publish_curve("retained", "Publish against history", "events retained, ring full"),
+    publish_curve("retained", "Publish against history", "events retained, history full"),
     publish_curve("prefix", "Publish against polls of another prefix", "prefix polls held"),
     publish_curve(
         "other",
         "Publish against polls on other topics",
         "polls held, each on a topic of its own",
     ),
-    Curve {
+    CurveSpec {
         name: "pages",
         title: "Reading from the start in pages of 1,000",
         along: "events",
@@ -108,19 +110,19 @@ const CURVES: [Curve; 7] = [
     },
 ];
 
-const fn publish_curve(name: &'static str, title: &'static str, along: &'static str) -> Curve {
-    Curve { name, title, along, unit: "µs", fit_from: 1, value: us_each }
+const fn publish_curve(name: &'static str, title: &'static str, along: &'static str) -> CurveSpec {
+    CurveSpec { name, title, along, unit: "µs", fit_from: 1, value: us_each }
 }
 
-/// Over the rounds of one server.
+/// Median and range over the rounds of one server.
 fn summary(values: &[f64]) -> Value {
     json!({
-        "median": rounded(median(values)), "min": rounded(least(values)), "max": rounded(most(values)),
+        "median": rounded(median(values)), "min": rounded(min(values)), "max": rounded(max(values)),
         "rounds": values.len(),
     })
 }
 
-fn shown(value: f64) -> String {
+fn format_figure(value: f64) -> String {
     match value.abs() {
         large if large >= 100.0 => format!("{value:.0}"),
         middle if middle >= 10.0 => format!("{value:.1}"),
@@ -129,24 +131,24 @@ fn shown(value: f64) -> String {
 }
 
 fn cell(summary: &Value) -> String {
-    let part = |name: &str| summary[name].as_f64().map_or_else(String::new, shown);
+    let part = |name: &str| summary[name].as_f64().map_or_else(String::new, format_figure);
     if summary.is_null() {
         return "–".into();
     }
     format!("{} ({}–{})", part("median"), part("min"), part("max"))
 }
 
-/// Every summary of one figure, by server, for the lines that `wanted` picks.
+/// The summary of one figure for each server, over the lines that `matches` selects.
 fn by_server(
     lines: &[Value],
-    wanted: impl Fn(&Value) -> bool,
+    matches: impl Fn(&Value) -> bool,
     value: impl Fn(&Value) -> Option<f64>,
 ) -> Map<String, Value> {
     let mut servers = Map::new();
     for (server, _) in SERVERS {
         let values: Vec<f64> = lines
             .iter()
-            .filter(|line| line["server"] == server && wanted(line))
+            .filter(|line| line["server"] == server && matches(line))
             .filter_map(&value)
             .collect();
         if !values.is_empty() {
@@ -157,33 +159,35 @@ fn by_server(
 }
 
 fn ratios(servers: &Map<String, Value>) -> Map<String, Value> {
-    let middle = |server: &str| servers.get(server).and_then(|summary| summary["median"].as_f64());
-    let mut found = Map::new();
-    for (ours, theirs) in RATIOS {
-        if let (Some(ours_is), Some(theirs_is)) = (middle(ours), middle(theirs)) {
-            if theirs_is != 0.0 {
-                found.insert(format!("{ours}/{theirs}"), json!(rounded(ours_is / theirs_is)));
+    let median = |server: &str| servers.get(server).and_then(|summary| summary["median"].as_f64());
+    let mut ratios = Map::new();
+    for (numerator, denominator) in RATIOS {
+        if let (Some(above), Some(below)) = (median(numerator), median(denominator)) {
+            if below != 0.0 {
+                let name = format!("{numerator}/{denominator}");
+                ratios.insert(name, json!(rounded(above / below)));
             }
         }
     }
-    found
+    ratios
 }
 
-/// The rows of one pinning, each with its summaries and, when the machine was quiet, its ratios.
+/// The rows of one pinning, each with its summaries; with ratios only if the machine was quiet.
 fn table(lines: &[Value], pinning: &str, quiet: bool) -> Vec<Value> {
     let mut rows = Vec::new();
     for row in &ROWS {
-        let ours = |line: &Value| {
+        let is_of_row = |line: &Value| {
             line["load"] == row.load && line["pinning"] == pinning && line["row"].is_string()
         };
         let sizes: BTreeSet<u64> = lines
             .iter()
-            .filter(|line| ours(line))
+            .filter(|line| is_of_row(line))
             .map(|line| line["polls"].as_u64().unwrap_or(0))
             .collect();
         for size in sizes {
-            let same = |line: &Value| ours(line) && line["polls"].as_u64().unwrap_or(0) == size;
-            let servers = by_server(lines, same, |line| line[row.figure].as_f64());
+            let has_size =
+                |line: &Value| is_of_row(line) && line["polls"].as_u64().unwrap_or(0) == size;
+            let servers = by_server(lines, has_size, |line| line[row.figure].as_f64());
             let mut entry = json!({
                 "title": row.title.replace("{}", &size.to_string()), "load": row.load, "figure": row.figure,
                 "polls": size, "pinning": pinning, "unit": row.unit,
@@ -216,8 +220,8 @@ fn print_table(title: &str, rows: &[Value], quiet: bool) {
         for (server, _) in SERVERS {
             print!(" {} |", cell(&row["servers"][server]));
         }
-        for (ours, theirs) in RATIOS.iter().filter(|_| quiet) {
-            let ratio = row["ratios"][format!("{ours}/{theirs}")].as_f64();
+        for (numerator, denominator) in RATIOS.iter().filter(|_| quiet) {
+            let ratio = row["ratios"][format!("{numerator}/{denominator}")].as_f64();
             print!(" {} |", ratio.map_or_else(|| "–".into(), |ratio| format!("{ratio:.2}")));
         }
         println!();
@@ -225,6 +229,7 @@ fn print_table(title: &str, rows: &[Value], quiet: bool) {
     println!();
 }
 
+/// The growth order that an exponent stands for.
 fn growth(k: f64) -> String {
     match k {
         k if k.abs() < 0.1 => format!("O(1), exponent {k:.2}"),
@@ -234,23 +239,23 @@ fn growth(k: f64) -> String {
 }
 
 fn curves(lines: &[Value]) -> Vec<Value> {
-    let mut found = Vec::new();
+    let mut curves = Vec::new();
     for curve in &CURVES {
-        let ours: Vec<&Value> = lines.iter().filter(|line| line["curve"] == curve.name).collect();
-        let places: BTreeSet<u64> = ours.iter().filter_map(|line| line["x"].as_u64()).collect();
+        let of_curve = lines.iter().filter(|line| line["curve"] == curve.name);
+        let positions: BTreeSet<u64> = of_curve.filter_map(|line| line["x"].as_u64()).collect();
         let mut points: BTreeMap<&str, Vec<(f64, f64)>> = BTreeMap::new();
         let mut rows = Vec::new();
-        for place in places {
-            let here = |line: &Value| line["curve"] == curve.name && line["x"] == place;
-            let servers = by_server(lines, here, curve.value);
+        for x in positions {
+            let is_point = |line: &Value| line["curve"] == curve.name && line["x"] == x;
+            let servers = by_server(lines, is_point, curve.value);
             for (server, _) in SERVERS {
                 if let Some(value) =
                     servers.get(server).and_then(|summary| summary["median"].as_f64())
                 {
-                    points.entry(server).or_default().push((place as f64, value));
+                    points.entry(server).or_default().push((x as f64, value));
                 }
             }
-            rows.push(json!({ "x": place, "servers": servers }));
+            rows.push(json!({ "x": x, "servers": servers }));
         }
         if rows.is_empty() {
             continue;
@@ -258,19 +263,19 @@ fn curves(lines: &[Value]) -> Vec<Value> {
         let fits: Map<String, Value> = points
             .iter()
             .filter_map(|(server, points)| {
-                let far: Vec<(f64, f64)> =
+                let fitted: Vec<(f64, f64)> =
                     points.iter().copied().filter(|(x, _)| *x >= curve.fit_from as f64).collect();
-                exponent(&far).map(|k| {
+                fit_exponent(&fitted).map(|k| {
                     ((*server).into(), json!({ "exponent": rounded(k), "growth": growth(k) }))
                 })
             })
             .collect();
-        found.push(json!({
+        curves.push(json!({
             "curve": curve.name, "title": curve.title, "along": curve.along, "unit": curve.unit,
             "fit_from": curve.fit_from, "points": rows, "fits": fits,
         }));
     }
-    found
+    curves
 }
 
 fn print_curve(curve: &Value) {
@@ -303,8 +308,8 @@ fn print_curve(curve: &Value) {
     println!("| **fit** from {} up | {} |\n", curve["fit_from"], fits.join(" | "));
 }
 
-pub fn run(args: &mut Args) -> Outcome<ExitCode> {
-    let results = args.text("results").ok_or("--results is needed")?;
+pub fn run(args: &mut Args) -> LoadResult<ExitCode> {
+    let results = args.required("results")?;
     let json_file = args.text("json");
     let foreign: f64 = args.number("foreign", 0.0)?;
     let limit: f64 = args.number("busy-limit", 10.0)?;
@@ -329,7 +334,7 @@ pub fn run(args: &mut Args) -> Outcome<ExitCode> {
     } else {
         println!(
             "**No ratios: other work took {foreign:.1} % of the machine during the run, and the limit is {limit} %. \
-             These figures are not to be compared. Run it again on a quiet machine.**"
+             Do not compare these figures. Run again on a quiet machine.**"
         );
     }
     if let Some(file) = json_file {
@@ -339,5 +344,5 @@ pub fn run(args: &mut Args) -> Outcome<ExitCode> {
         });
         fs::write(file, serde_json::to_string_pretty(&report)? + "\n")?;
     }
-    Ok(if quiet { ExitCode::SUCCESS } else { ExitCode::from(DISTURBED) })
+    Ok(if quiet { ExitCode::SUCCESS } else { ExitCode::from(EXIT_DISTURBED) })
 }

@@ -1,213 +1,217 @@
-//! An attack on a server with small caps, next to a client that behaves well: what that client
-//! sees, what the server needs meanwhile, and whether it all comes back afterwards.
+//! An attack on a server with small caps, beside a probe: how the probe is served, what the server
+//! uses meanwhile, and whether it returns to its idle use afterwards.
 
 use std::fmt::Write as _;
 use std::process::ExitCode;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
+use crate::LoadResult;
 use crate::args::Args;
-use crate::attack::{Attack, Crowd, Kind, LARGE, LARGE_BYTES};
-use crate::flock::wait_held;
-use crate::probe::{self, Seen};
-use crate::processes::{Child, Footprint, footprint};
+use crate::attack::{Attack, AttackKind, Attackers, LARGE_BYTES, LARGE_TOPIC};
+use crate::conn::{Conn, READ_BUFFER};
+use crate::held_polls::wait_until_held;
+use crate::probe::{self, ProbeStats};
+use crate::processes::{ChildProcess, Footprint, footprint};
 use crate::stats::millis;
-use crate::target::{Dialect, Target};
-use crate::wire::{Conn, Outcome};
+use crate::target::{Cursor, ServerKind, Target};
 
-/// Between two looks at the attackers and at the server.
+/// Between two ticks of the attack, and between two measurements of the server.
 const TICK: Duration = Duration::from_millis(10);
-/// By then everything has to be back. Answered connections linger for 1 s, hang-ups are seen
-/// within 2 s, and readers have their time for writing.
-const BACK: Duration = Duration::from_secs(10);
-/// A request goes from the probe to the acceptor, to a worker that has to let go, to one that
-/// serves it, and back: each has to be woken, and that is not the server's to promise.
-const HAND_OVERS: u32 = 4;
-/// What an allocator may keep of freed memory, beside what it kept before; and what it may keep of
-/// large bodies that were on their way in all places.
-const KEPT_KIB: u64 = 4 * 1024;
-const KEPT_OF_BODIES_KIB: u64 = 8 * 1024;
-/// When the number of descriptors has stayed the same for so long, it will not fall any more.
+/// The time to release everything after an attack. Lingering closes take 1 s, hang-ups are noticed
+/// within 2 s, and readers are given the write time-out.
+const RECOVERY: Duration = Duration::from_secs(10);
+/// A request wakes the acceptor, a worker that has to evict a connection, the worker that serves
+/// it, and the probe. The server does not control how late the machine wakes each of them.
+const WAKEUPS_PER_REQUEST: u32 = 4;
+/// The memory that the allocator may keep after an attack, beyond what it kept before; more where
+/// large bodies arrived on all connections.
+const ALLOWED_GROWTH_KIB: u64 = 4 * 1024;
+const ALLOWED_GROWTH_BODIES_KIB: u64 = 8 * 1024;
+/// A number of descriptors that stays the same for this long does not fall any more.
 const STEADY: Duration = Duration::from_millis(1_100);
+const ACCEPTED: &str = "connections_accepted_total";
+const BODY_BYTES: usize = 60_000;
 
-/// What is promised to the probe while a case lasts.
+/// The promises that hold during a case.
 struct Case {
     name: String,
-    slowest: Duration,
-    kept_kib: u64,
-    /// A counter that shows that the attack took place; and what is missing otherwise.
-    bites: &'static str,
+    max_response_time: Duration,
+    allowed_growth_kib: u64,
+    /// The metric that grows when the attack takes effect.
+    effect_metric: &'static str,
 }
 
-/// What was seen while a case lasted.
-struct Course {
-    seen: Seen,
-    /// The most that the server needed.
+impl Case {
+    fn new(name: String, kind: Option<AttackKind>, write_timeout: Duration) -> Case {
+        let (max_response_time, effect_metric) = match kind {
+            // These connections are evicted, but not before they have waited for 250 ms.
+            Some(AttackKind::Silent | AttackKind::Heads | AttackKind::Bodies) => {
+                (Duration::from_secs(1), "connections_gave_way_total")
+            }
+            // "Immediately", on a machine that also runs other programs.
+            Some(AttackKind::Polls) => {
+                (Duration::from_millis(250), "refusals_total{cause=\"poll_cap\"}")
+            }
+            Some(AttackKind::Greedy) => {
+                (Duration::from_millis(250), "refusals_total{cause=\"client_cap\"}")
+            }
+            // The probe may have to retry once after the write time-out. No metric shows the effect
+            // of these attackers: while others wait, their connections end after one response.
+            Some(AttackKind::Readers) | None => {
+                (write_timeout + Duration::from_millis(500), ACCEPTED)
+            }
+        };
+        let allowed_growth_kib = match kind {
+            Some(AttackKind::Bodies) => ALLOWED_GROWTH_BODIES_KIB,
+            _ => ALLOWED_GROWTH_KIB,
+        };
+        Case { name, max_response_time, allowed_growth_kib, effect_metric }
+    }
+}
+
+/// The measurements during an attack.
+struct Observed {
+    probe: ProbeStats,
+    /// The maximum of each resource.
     peak: Footprint,
-    /// The latest that this machine woke anybody up.
-    late: Duration,
+    /// How late the machine woke a sleeping thread at worst.
+    latest_wakeup: Duration,
 }
 
-/// The server under siege.
-struct Server {
+/// The attacked server and its caps.
+struct AttackedServer {
     target: Target,
     pid: u32,
     connections: usize,
     polls: usize,
 }
 
-pub fn run(args: &mut Args) -> Outcome<ExitCode> {
-    let name = args.text("case").ok_or("--case is needed")?;
+pub fn run(args: &mut Args) -> LoadResult<ExitCode> {
+    let name = args.required("case")?;
     let seconds: u64 = args.number("seconds", 30)?;
-    let write_timeout: u64 = args.number("write-timeout", 2)?;
-    let server = Server {
-        target: Target { port: args.number("port", 0)?, dialect: Dialect::Longpoll },
+    let write_timeout = Duration::from_secs(args.number("write-timeout", 2)?);
+    let server = AttackedServer {
+        target: Target { port: args.number("port", 0)?, kind: ServerKind::Longpoll },
         pid: args.number("pid", 0)?,
         connections: args.number("max-connections", 64)?,
         polls: args.number("max-polls", 56)?,
     };
     let attackers: usize = args.number("attackers", 4 * server.connections)?;
-    let kind = match &*name {
-        "silent" => Some(Kind::Silent),
-        "heads" => Some(Kind::Heads),
-        "bodies" => Some(Kind::Bodies),
-        "readers" => Some(Kind::Readers),
-        "polls" => Some(Kind::Polls),
-        "greedy" => Some(Kind::Greedy),
-        _ => None,
-    };
-    let command = if kind.is_none() { args.rest()? } else { Vec::new() };
+    let kind = AttackKind::parse(&name);
+    let command = if kind.is_none() { args.command()? } else { Vec::new() };
     args.finish()?;
-    let (slowest, bites) = match kind {
-        // They give way, but not before they have waited for 250 ms.
-        Some(Kind::Silent | Kind::Heads | Kind::Bodies) => {
-            (Duration::from_secs(1), "connections_gave_way_total")
-        }
-        // "At once", on a machine that does other things, too.
-        Some(Kind::Polls) => (Duration::from_millis(250), "refusals_total{cause=\"poll_cap\"}"),
-        Some(Kind::Greedy) => (Duration::from_millis(250), "refusals_total{cause=\"client_cap\"}"),
-        // The probe may have to come back once after the time is over. That these attackers had an
-        // effect is not to be expected: while others wait, their connections end with one answer.
-        Some(Kind::Readers) | None => {
-            (Duration::from_millis(write_timeout * 1_000 + 500), "connections_accepted_total")
-        }
-    };
-    let kept_kib = if kind == Some(Kind::Bodies) { KEPT_OF_BODIES_KIB } else { KEPT_KIB };
-    let case = Case { name, slowest, kept_kib, bites };
+    let case = Case::new(name, kind, write_timeout);
     server.warm_up()?;
-    let before = server.at_rest()?;
-    let bitten = server.counter(case.bites)?;
+    let before = server.idle_footprint()?;
+    let effect_before = server.metric(case.effect_metric)?;
     let attack = || match kind {
-        Some(kind) => Ok(Attack::Crowd(Crowd::new(kind, attackers, server.target.port))),
-        None => Child::spawn(&command).map(Attack::Program),
+        Some(kind) => Ok(Attack::BuiltIn(Attackers::new(kind, attackers, server.target.port))),
+        None => ChildProcess::spawn(&command).map(Attack::Program),
     };
-    let Course { seen, peak, late } = server.besiege(attack, Duration::from_secs(seconds))?;
-    let case = Case { slowest: case.slowest + HAND_OVERS * late, ..case };
-    let after = server.back_at(&before)?;
-    let bites = server.counter(case.bites)? - bitten;
-    let mut broken = broken(&case, &seen, [&before, &after]);
-    // The probe's own connections are among those that were accepted.
-    let own = if case.bites == "connections_accepted_total" {
-        seen.asked + server.connections
-    } else {
-        0
-    };
-    if bites <= own {
-        broken.push(format!("the attack did not take place: {} grew by {bites} only", case.bites));
+    let Observed { probe, peak, latest_wakeup } =
+        server.attack_and_probe(attack, Duration::from_secs(seconds))?;
+    let max_response_time = case.max_response_time + WAKEUPS_PER_REQUEST * latest_wakeup;
+    let case = Case { max_response_time, ..case };
+    let after = server.footprint_after(&before)?;
+    let effect = server.metric(case.effect_metric)? - effect_before;
+    let mut failures = broken_promises(&case, &probe, [&before, &after]);
+    // The probe's own connections also count as accepted.
+    let own = if case.effect_metric == ACCEPTED { probe.requests + server.connections } else { 0 };
+    if effect <= own {
+        failures.push(format!("the attack had no effect: {} grew by {effect}", case.effect_metric));
     }
-    if let Err(error) = server.all_places_serve() {
-        broken.push(format!("not all places are back: {error}"));
+    if let Err(error) = server.check_all_connections() {
+        failures.push(format!("not all connections are served again: {error}"));
     }
-    println!("{}", row(&case, &seen, [&before, &peak, &after], &broken));
-    Ok(if broken.is_empty() { ExitCode::SUCCESS } else { ExitCode::FAILURE })
+    println!("{}", markdown_row(&case, &probe, [&before, &peak, &after], &failures));
+    Ok(if failures.is_empty() { ExitCode::SUCCESS } else { ExitCode::FAILURE })
 }
 
-impl Server {
-    /// Fills all places once, so that every worker has been started and has done everything.
-    fn warm_up(&self) -> Outcome<()> {
+impl AttackedServer {
+    /// Uses all connections and polls, so that every worker has been started and has served each
+    /// kind of request.
+    fn warm_up(&self) -> LoadResult<()> {
         let Target { port, .. } = self.target;
-        let mut control = Conn::open(port)?;
-        self.publish(&mut control, LARGE, LARGE_BYTES)?;
+        let mut control = Conn::connect(port)?;
+        self.publish(&mut control, LARGE_TOPIC, LARGE_BYTES)?;
         for _ in 0..2 {
-            self.alone_but_for(1, Instant::now() + BACK)?;
+            self.wait_for_connections(1, Instant::now() + RECOVERY)?;
+            let request = self.target.poll_request_with("warm", &Cursor::Now, "&wait=55");
             let mut polls = Vec::new();
             for _ in 0..self.polls {
-                let mut poll = Conn::open(port)?;
-                poll.send(&self.target.poll_with("warm", &crate::target::Cursor::Now, "&wait=55"))?;
+                let mut poll = Conn::connect(port)?;
+                poll.send(&request)?;
                 polls.push(poll);
             }
-            wait_held(self.target, &mut control, self.polls)?;
-            let mut others = Vec::new();
+            wait_until_held(self.target, &mut control, self.polls)?;
+            let mut publishers = Vec::new();
             for _ in self.polls + 1..self.connections {
-                let mut other = Conn::open(port)?;
-                self.publish(&mut other, LARGE, LARGE_BYTES)?;
-                others.push(other);
+                let mut publisher = Conn::connect(port)?;
+                self.publish(&mut publisher, LARGE_TOPIC, LARGE_BYTES)?;
+                publishers.push(publisher);
             }
             self.publish(&mut control, "warm", LARGE_BYTES)?;
-            drop(others);
+            drop(publishers);
             for poll in &mut polls {
-                let answer = poll.answer(&mut vec![0; 64 * 1024])?;
-                if answer.status != 200 {
-                    return Err(format!("a poll failed:\n{}", answer.excerpt()).into());
+                let response = poll.read_response(&mut vec![0; READ_BUFFER])?;
+                if response.status != 200 {
+                    return Err(format!("a poll failed:\n{}", response.excerpt()).into());
                 }
             }
         }
         drop(control);
-        self.alone(Instant::now() + BACK)?;
+        self.wait_for_connections(0, Instant::now() + RECOVERY)?;
         self.warm_up_bodies()
     }
 
-    /// Many places have a large body on its way at once; more than there is room for in all would
-    /// be refused.
-    fn warm_up_bodies(&self) -> Outcome<()> {
-        let body = "x".repeat(60_000);
-        let publish = self.target.publish("warm", &body);
+    /// Has a large body arrive on many connections at once, at most as many as the server's budget
+    /// for bodies allows.
+    fn warm_up_bodies(&self) -> LoadResult<()> {
+        let publish = self.target.publish_request("warm", &"x".repeat(BODY_BYTES));
         let (first, second) = publish.split_at(publish.len() / 2);
         let mut conns = Vec::new();
         for _ in 0..self.connections.min(64) - 2 {
-            let mut conn = Conn::open(self.target.port)?;
+            let mut conn = Conn::connect(self.target.port)?;
             conn.send(first)?;
             conns.push(conn);
         }
         conns.iter_mut().try_for_each(|conn| conn.send(second))?;
         for conn in &mut conns {
-            self.target.check_publish(&conn.answer(&mut [0; 16 * 1024])?, "warm")?;
+            let response = conn.read_response(&mut [0; 16 * 1024])?;
+            self.target.check_publish(&response, "warm")?;
         }
         Ok(())
     }
 
-    fn publish(&self, conn: &mut Conn, topic: &str, bytes: usize) -> Outcome<()> {
-        let answer = conn.call(&self.target.publish(topic, &"x".repeat(bytes)))?;
-        self.target.check_publish(&answer, topic).map(drop)
+    fn publish(&self, conn: &mut Conn, topic: &str, bytes: usize) -> LoadResult<()> {
+        let response = conn.call(&self.target.publish_request(topic, &"x".repeat(bytes)))?;
+        self.target.check_publish(&response, topic).map(drop)
     }
 
-    fn counter(&self, name: &str) -> Outcome<usize> {
-        let mut conn = Conn::open(self.target.port)?;
+    fn metric(&self, name: &str) -> LoadResult<usize> {
+        let mut conn = Conn::connect(self.target.port)?;
         self.target.metric(&mut conn, name)
     }
 
-    /// Waits until nobody is there any more.
-    fn alone(&self, deadline: Instant) -> Outcome<()> {
-        self.alone_but_for(0, deadline)
-    }
-
-    fn alone_but_for(&self, others: usize, deadline: Instant) -> Outcome<()> {
+    /// Waits until exactly `count` connections are open and no poll is held.
+    fn wait_for_connections(&self, count: usize, deadline: Instant) -> LoadResult<()> {
         loop {
-            // The one that asks is open, too.
-            let (open, held) = (self.counter("connections")? - 1, self.counter("polls_held")?);
-            if (open, held) == (others, 0) {
+            // The request for the metric is itself on an open connection.
+            let (open, held) = (self.metric("connections")? - 1, self.metric("polls_held")?);
+            if (open, held) == (count, 0) {
                 return Ok(());
             }
             if Instant::now() > deadline {
-                return Err(format!("{open} connections, {held} polls never come back").into());
+                return Err(format!("{open} connections and {held} polls are not released").into());
             }
             std::thread::sleep(TICK);
         }
     }
 
-    /// What the server needs when nobody is there any more.
-    fn at_rest(&self) -> Outcome<Footprint> {
-        self.alone(Instant::now() + BACK)?;
+    /// What the server uses without connections, once its descriptors are steady.
+    fn idle_footprint(&self) -> LoadResult<Footprint> {
+        self.wait_for_connections(0, Instant::now() + RECOVERY)?;
         let mut last = footprint(self.pid)?;
         let mut since = Instant::now();
         while since.elapsed() < STEADY {
@@ -221,10 +225,11 @@ impl Server {
         Ok(last)
     }
 
-    /// The same, but as soon as it is no more than before. If it stays more, this returns that.
-    fn back_at(&self, before: &Footprint) -> Outcome<Footprint> {
-        let deadline = Instant::now() + BACK;
-        self.alone(deadline)?;
+    /// What the server uses without connections, as soon as that is within `before`, or at the end
+    /// of the recovery time.
+    fn footprint_after(&self, before: &Footprint) -> LoadResult<Footprint> {
+        let deadline = Instant::now() + RECOVERY;
+        self.wait_for_connections(0, deadline)?;
         loop {
             let now = footprint(self.pid)?;
             if now.is_within(before) || Instant::now() > deadline {
@@ -234,8 +239,11 @@ impl Server {
         }
     }
 
-    /// Attacks and probes.
-    fn besiege(&self, attack: impl FnOnce() -> Outcome<Attack>, time: Duration) -> Outcome<Course> {
+    fn attack_and_probe(
+        &self,
+        attack: impl FnOnce() -> LoadResult<Attack>,
+        time: Duration,
+    ) -> LoadResult<Observed> {
         let stop = AtomicBool::new(false);
         std::thread::scope(|scope| {
             let mut peak = footprint(self.pid)?;
@@ -243,48 +251,48 @@ impl Server {
             attack.tick()?;
             let deadline = Instant::now() + time;
             let probe = scope.spawn(|| probe::run(self.target, &stop).map_err(|e| e.to_string()));
-            let (mut outcome, mut late) = (Ok(()), Duration::ZERO);
+            let (mut outcome, mut latest_wakeup) = (Ok(()), Duration::ZERO);
             while outcome.is_ok() && Instant::now() < deadline && !probe.is_finished() {
-                late = late.max(lateness());
+                latest_wakeup = latest_wakeup.max(wakeup_delay());
                 outcome = attack.tick();
-                peak = peak.highest(&footprint(self.pid)?);
+                peak = peak.max(&footprint(self.pid)?);
             }
             stop.store(true, Ordering::Relaxed);
-            // It ends what it has begun while the attack still lasts.
+            // The attack continues until the probe's last request has been answered.
             while outcome.is_ok() && !probe.is_finished() {
                 std::thread::sleep(TICK);
                 outcome = attack.tick();
             }
             drop(attack);
-            let seen = probe.join().map_err(|_| "the probe panicked")??;
-            outcome.map(|()| Course { seen, peak, late })
+            let probe = probe.join().map_err(|_| "the probe panicked")??;
+            outcome.map(|()| Observed { probe, peak, latest_wakeup })
         })
     }
 
-    /// Whether all places serve at once. A connection of the moment before may still be closing; a
-    /// place that is lost stays so.
-    fn all_places_serve(&self) -> Outcome<()> {
-        let deadline = Instant::now() + BACK;
+    /// Checks that the server serves as many connections as its cap allows. Retries, since earlier
+    /// connections may still be closing; a lost worker never comes back.
+    fn check_all_connections(&self) -> LoadResult<()> {
+        let deadline = Instant::now() + RECOVERY;
         loop {
-            match self.all_places_serve_now() {
+            match self.serve_all_connections_twice() {
                 Err(_) if Instant::now() < deadline => std::thread::sleep(TICK),
-                done => return done,
+                result => return result,
             }
         }
     }
 
-    /// As many connections as there may be are open at once, and each is served twice: had one
-    /// given way to another, it would not be there the second time.
-    fn all_places_serve_now(&self) -> Outcome<()> {
+    /// Opens as many connections as the cap allows and sends two requests on each. A connection
+    /// that was evicted for another one would fail the second request.
+    fn serve_all_connections_twice(&self) -> LoadResult<()> {
         let mut conns = Vec::new();
         for _ in 0..self.connections {
-            conns.push(Conn::open(self.target.port)?);
+            conns.push(Conn::connect(self.target.port)?);
         }
         for _ in 0..2 {
             for conn in &mut conns {
-                let answer = conn.call(&self.target.health())?;
-                if answer.status != 200 {
-                    return Err(answer.excerpt().into());
+                let response = conn.call(&self.target.health_request())?;
+                if response.status != 200 {
+                    return Err(response.excerpt().into());
                 }
             }
         }
@@ -292,23 +300,26 @@ impl Server {
     }
 }
 
-/// Sleeps for a tick, and says how much too long that took: machines that do other things let
-/// everybody wait.
-fn lateness() -> Duration {
-    let begun = Instant::now();
+/// Sleeps for a tick and returns how much longer than that the sleep took: on a busy machine every
+/// thread is woken late.
+fn wakeup_delay() -> Duration {
+    let started = Instant::now();
     std::thread::sleep(TICK);
-    begun.elapsed().saturating_sub(TICK)
+    started.elapsed().saturating_sub(TICK)
 }
 
-/// Which promises were not kept.
-fn broken(case: &Case, seen: &Seen, [before, after]: [&Footprint; 2]) -> Vec<String> {
+fn broken_promises(
+    case: &Case,
+    probe: &ProbeStats,
+    [before, after]: [&Footprint; 2],
+) -> Vec<String> {
     let mut broken = Vec::new();
-    if seen.answered < seen.asked || seen.asked == 0 {
-        broken.push(format!("{} of {} were answered", seen.answered, seen.asked));
+    if probe.answered < probe.requests || probe.requests == 0 {
+        broken.push(format!("{} of {} requests answered", probe.answered, probe.requests));
     }
-    if seen.slowest > case.slowest {
-        let [took, may] = [seen.slowest, case.slowest].map(millis);
-        broken.push(format!("the slowest took {took:.0} ms, it may be {may:.0}"));
+    if probe.slowest > case.max_response_time {
+        let [took, limit] = [probe.slowest, case.max_response_time].map(millis);
+        broken.push(format!("the slowest request took {took:.0} ms, the limit is {limit:.0} ms"));
     }
     if after.threads > before.threads {
         broken.push(format!("{} threads more", after.threads - before.threads));
@@ -316,23 +327,28 @@ fn broken(case: &Case, seen: &Seen, [before, after]: [&Footprint; 2]) -> Vec<Str
     if after.descriptors > before.descriptors {
         broken.push(format!("{} descriptors more", after.descriptors - before.descriptors));
     }
-    if after.resident_kib > before.resident_kib + case.kept_kib {
+    if after.resident_kib > before.resident_kib + case.allowed_growth_kib {
         broken.push(format!("{} KiB more memory", after.resident_kib - before.resident_kib));
     }
     broken
 }
 
-/// The figures as a row of Markdown; scripts/siege.sh writes the head.
-fn row(case: &Case, seen: &Seen, stages: [&Footprint; 3], broken: &[String]) -> String {
-    let three = |what: fn(&Footprint) -> String| stages.map(what).join(", ");
+/// One row of the Markdown table whose head scripts/siege.sh prints.
+fn markdown_row(
+    case: &Case,
+    probe: &ProbeStats,
+    stages: [&Footprint; 3],
+    broken: &[String],
+) -> String {
+    let three = |figure: fn(&Footprint) -> String| stages.map(figure).join(", ");
     let mut row = format!(
         "| {} | {} | {} | {} | {:.0} ({:.0}) ",
         case.name,
-        seen.asked,
-        seen.answered,
-        seen.refused,
-        millis(seen.slowest),
-        millis(case.slowest)
+        probe.requests,
+        probe.answered,
+        probe.refusals,
+        millis(probe.slowest),
+        millis(case.max_response_time)
     );
     let verdict = if broken.is_empty() { "ok".into() } else { broken.join("; ") };
     // Writing to a String cannot fail.

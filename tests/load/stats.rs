@@ -1,30 +1,31 @@
-//! Medians, percentiles, and the exponent of a curve.
+//! Percentiles of samples, rounding of figures, and the exponent of a growth curve.
 
 use std::time::Duration;
 
-/// `share` 0.5 is the median: of an even count, the mean of the middle two.
-pub fn quantile(values: &[f64], share: f64) -> f64 {
-    if values.is_empty() {
+/// The quantile at `share` from 0 to 1, interpolated; the median of an even count is the mean of
+/// the middle two. NaN without samples.
+pub fn quantile(samples: &[f64], share: f64) -> f64 {
+    if samples.is_empty() {
         return f64::NAN;
     }
-    let mut sorted = values.to_vec();
+    let mut sorted = samples.to_vec();
     sorted.sort_by(f64::total_cmp);
-    let place = share * (sorted.len() - 1) as f64;
-    #[allow(clippy::cast_sign_loss, reason = "a share from 0 to 1 makes a place from 0 up")]
-    let (low, high) = (sorted[place.floor() as usize], sorted[place.ceil() as usize]);
-    low + (high - low) * place.fract()
+    let index = share * (sorted.len() - 1) as f64;
+    #[allow(clippy::cast_sign_loss, reason = "a share from 0 to 1 makes an index from 0 up")]
+    let (low, high) = (sorted[index.floor() as usize], sorted[index.ceil() as usize]);
+    low + (high - low) * index.fract()
 }
 
-pub fn median(values: &[f64]) -> f64 {
-    quantile(values, 0.5)
+pub fn median(samples: &[f64]) -> f64 {
+    quantile(samples, 0.5)
 }
 
-pub fn least(values: &[f64]) -> f64 {
-    quantile(values, 0.0)
+pub fn min(samples: &[f64]) -> f64 {
+    quantile(samples, 0.0)
 }
 
-pub fn most(values: &[f64]) -> f64 {
-    quantile(values, 1.0)
+pub fn max(samples: &[f64]) -> f64 {
+    quantile(samples, 1.0)
 }
 
 pub fn millis(time: Duration) -> f64 {
@@ -35,7 +36,7 @@ pub fn micros(time: Duration) -> f64 {
     time.as_secs_f64() * 1e6
 }
 
-/// Three significant places are what such measurements hold.
+/// Rounds to four significant digits; such measurements are no more precise.
 pub fn rounded(value: f64) -> f64 {
     if value == 0.0 || !value.is_finite() {
         return value;
@@ -44,8 +45,8 @@ pub fn rounded(value: f64) -> f64 {
     (value * scale).round() / scale
 }
 
-/// `k` of the best fit `y = a * x^k` by least squares over the logarithms.
-pub fn exponent(points: &[(f64, f64)]) -> Option<f64> {
+/// `k` of the best fit `y = a * x^k`, by least squares over the logarithms.
+pub fn fit_exponent(points: &[(f64, f64)]) -> Option<f64> {
     let logs: Vec<(f64, f64)> = points
         .iter()
         .filter(|(x, y)| *x > 0.0 && *y > 0.0)
@@ -57,7 +58,7 @@ pub fn exponent(points: &[(f64, f64)]) -> Option<f64> {
     let count = logs.len() as f64;
     let mean_x = logs.iter().map(|(x, _)| x).sum::<f64>() / count;
     let mean_y = logs.iter().map(|(_, y)| y).sum::<f64>() / count;
-    let spread = logs.iter().map(|(x, _)| (x - mean_x).powi(2)).sum::<f64>();
-    let slope = logs.iter().map(|(x, y)| (x - mean_x) * (y - mean_y)).sum::<f64>();
-    (spread > 0.0).then(|| slope / spread)
+    let variance = logs.iter().map(|(x, _)| (x - mean_x).powi(2)).sum::<f64>();
+    let covariance = logs.iter().map(|(x, y)| (x - mean_x) * (y - mean_y)).sum::<f64>();
+    (variance > 0.0).then(|| covariance / variance)
 }

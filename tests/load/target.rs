@@ -1,110 +1,111 @@
-//! How a publish and a poll are said to each kind of server, and what a right answer looks like.
-//! The floor server speaks longpoll's dialect.
+//! The requests that each kind of server understands, and the checks of its responses. The floor
+//! server speaks longpoll's protocol.
 
 use serde_json::Value;
 
-use crate::wire::{Answer, Conn, Outcome};
+use crate::LoadResult;
+use crate::bytes::number_after;
+use crate::conn::{Conn, Response};
 
 #[derive(Clone, Copy, PartialEq)]
-pub enum Dialect {
+pub enum ServerKind {
     Longpoll,
     Nchan,
 }
 
-/// Where a poller stands, ready to be put into its next request.
+/// A poller's position, as its next request states it.
 #[derive(Clone, PartialEq, Debug)]
 pub enum Cursor {
     Start,
-    /// After what there is; longpoll only.
+    /// After the newest event; longpoll only.
     Now,
-    /// The value of `Next-Cursor`.
+    /// The value of longpoll's `Next-Cursor`.
     After(String),
-    /// The two conditional request headers.
-    Since {
-        modified: String,
-        tag: String,
+    /// nchan's position: the values of `Last-Modified` and `ETag`.
+    Conditional {
+        last_modified: String,
+        etag: String,
     },
 }
 
-pub struct Seen {
+/// The event that a poll returned.
+pub struct PolledEvent {
+    /// The position after it.
     pub cursor: Cursor,
-    /// Known for longpoll only.
+    /// Longpoll only; nchan has no sequence numbers.
     pub seq: Option<u64>,
 }
 
-pub struct Receipt {
+/// The response to a publish.
+pub struct PublishReceipt {
     pub seq: Option<u64>,
-    /// How many held polls the server says this publish answered.
+    /// The number of held polls that the publish released, as the server reports it.
     pub released: usize,
 }
 
+/// The server under test.
 #[derive(Clone, Copy)]
 pub struct Target {
     pub port: u16,
-    pub dialect: Dialect,
+    pub kind: ServerKind,
 }
 
-pub fn wrong<T>(what: &str, answer: &Answer) -> Outcome<T> {
-    Err(format!("{what}; the answer was:\n{}", answer.excerpt()).into())
-}
-
-/// The number after `label` in a text.
-fn number_after(text: &[u8], label: &[u8]) -> Option<u64> {
-    let at = text.windows(label.len()).position(|window| window == label)? + label.len();
-    let digits = text[at..].iter().take_while(|byte| byte.is_ascii_digit());
-    let mut value = None;
-    for digit in digits {
-        value = Some(value.unwrap_or(0) * 10 + u64::from(digit - b'0'));
-    }
-    value
+pub fn unexpected_response<T>(what: &str, response: &Response) -> LoadResult<T> {
+    Err(format!("{what}; the response was:\n{}", response.excerpt()).into())
 }
 
 impl Target {
-    pub fn parse(name: &str, port: u16) -> Outcome<Target> {
-        let dialect = match name {
-            "longpoll" | "floor" => Dialect::Longpoll,
-            "nchan" => Dialect::Nchan,
+    pub fn parse(name: &str, port: u16) -> LoadResult<Target> {
+        let kind = match name {
+            "longpoll" | "floor" => ServerKind::Longpoll,
+            "nchan" => ServerKind::Nchan,
             other => {
-                return Err(format!("unknown server '{other}': longpoll, nchan or floor").into());
+                return Err(
+                    format!("unknown server '{other}': expected longpoll, nchan or floor").into()
+                );
             }
         };
-        Ok(Target { port, dialect })
+        Ok(Target { port, kind })
     }
 
-    pub fn get(self, path: &str, headers: &str) -> Vec<u8> {
+    pub fn get_request(self, path: &str, headers: &str) -> Vec<u8> {
         format!("GET {path} HTTP/1.1\r\nHost: 127.0.0.1:{}\r\n{headers}\r\n", self.port)
             .into_bytes()
     }
 
-    /// `topics` may be a pattern where the dialect has patterns. `rest` are more query parameters.
-    pub fn poll_with(self, topics: &str, cursor: &Cursor, rest: &str) -> Vec<u8> {
-        match (self.dialect, cursor) {
-            (Dialect::Longpoll, Cursor::After(cursor)) => {
-                self.get(&format!("/topics/{topics}?since={cursor}{rest}"), "")
+    /// A poll with more query parameters, which begin with `&`. `topics` may be a pattern with
+    /// longpoll.
+    pub fn poll_request_with(self, topics: &str, cursor: &Cursor, parameters: &str) -> Vec<u8> {
+        match (self.kind, cursor) {
+            (ServerKind::Longpoll, Cursor::After(cursor)) => {
+                self.get_request(&format!("/topics/{topics}?since={cursor}{parameters}"), "")
             }
-            (Dialect::Longpoll, Cursor::Now) => {
-                self.get(&format!("/topics/{topics}?since=now{rest}"), "")
+            (ServerKind::Longpoll, Cursor::Now) => {
+                self.get_request(&format!("/topics/{topics}?since=now{parameters}"), "")
             }
-            (Dialect::Longpoll, _) => self.get(&format!("/topics/{topics}?since=start{rest}"), ""),
-            (Dialect::Nchan, Cursor::Since { modified, tag }) => {
-                let headers = format!("If-Modified-Since: {modified}\r\nIf-None-Match: {tag}\r\n");
-                self.get(&format!("/sub/{topics}"), &headers)
+            (ServerKind::Longpoll, _) => {
+                self.get_request(&format!("/topics/{topics}?since=start{parameters}"), "")
             }
-            (Dialect::Nchan, _) => self.get(&format!("/sub/{topics}"), ""),
+            (ServerKind::Nchan, Cursor::Conditional { last_modified, etag }) => {
+                let headers =
+                    format!("If-Modified-Since: {last_modified}\r\nIf-None-Match: {etag}\r\n");
+                self.get_request(&format!("/sub/{topics}"), &headers)
+            }
+            (ServerKind::Nchan, _) => self.get_request(&format!("/sub/{topics}"), ""),
         }
     }
 
-    /// A poll that is willing to be held longer than any run lasts.
-    pub fn poll(self, topics: &str, cursor: &Cursor) -> Vec<u8> {
-        self.poll_with(topics, cursor, "&wait=300")
+    /// A poll that may be held longer than any run lasts.
+    pub fn poll_request(self, topics: &str, cursor: &Cursor) -> Vec<u8> {
+        self.poll_request_with(topics, cursor, "&wait=300")
     }
 
-    pub fn publish(self, topic: &str, body: &str) -> Vec<u8> {
-        self.publish_as(topic, body, "text/plain")
+    pub fn publish_request(self, topic: &str, body: &str) -> Vec<u8> {
+        self.publish_request_as(topic, body, "text/plain")
     }
 
-    pub fn publish_as(self, topic: &str, body: &str, content_type: &str) -> Vec<u8> {
-        let folder = if self.dialect == Dialect::Longpoll { "topics" } else { "pub" };
+    pub fn publish_request_as(self, topic: &str, body: &str, content_type: &str) -> Vec<u8> {
+        let folder = if self.kind == ServerKind::Longpoll { "topics" } else { "pub" };
         format!(
             "POST /{folder}/{topic} HTTP/1.1\r\nHost: 127.0.0.1:{}\r\nContent-Type: {content_type}\r\n\
              Content-Length: {}\r\n\r\n{body}",
@@ -114,131 +115,148 @@ impl Target {
         .into_bytes()
     }
 
-    /// How many polls the server says it holds now.
-    pub fn held(self, control: &mut Conn) -> Outcome<usize> {
-        let (path, label): (_, &[u8]) = match self.dialect {
-            Dialect::Longpoll => ("/metrics", b"\nlongpoll_polls_held "),
-            Dialect::Nchan => ("/status", b"\nsubscribers: "),
+    /// The number of polls that the server reports as held.
+    pub fn held_polls(self, control: &mut Conn) -> LoadResult<usize> {
+        let (path, label): (_, &[u8]) = match self.kind {
+            ServerKind::Longpoll => ("/metrics", b"\nlongpoll_polls_held "),
+            ServerKind::Nchan => ("/status", b"\nsubscribers: "),
         };
-        self.gauge(control, path, label)
+        self.read_figure(control, path, label)
     }
 
-    /// How many polls of one topic wait by now. longpoll's gauge counts a poll as held a little
-    /// before its thread waits, and with thousands of threads on one core that little is long.
-    pub fn waiting(self, control: &mut Conn, topic: &str) -> Outcome<usize> {
-        match self.dialect {
-            Dialect::Nchan => {
-                self.gauge(control, &format!("/pub/{topic}"), b"\nactive subscribers: ")
+    /// The number of polls that wait for one topic. longpoll's gauge counts a poll as held shortly
+    /// before its thread blocks; with thousands of threads on one core, that is not short.
+    pub fn waiting_polls(self, control: &mut Conn, topic: &str) -> LoadResult<usize> {
+        match self.kind {
+            ServerKind::Nchan => {
+                self.read_figure(control, &format!("/pub/{topic}"), b"\nactive subscribers: ")
             }
-            Dialect::Longpoll => {
-                self.gauge(control, &format!("/topics?prefix={topic}&limit=1"), b"\"held\":")
+            ServerKind::Longpoll => {
+                self.read_figure(control, &format!("/topics?prefix={topic}&limit=1"), b"\"held\":")
             }
         }
     }
 
-    /// longpoll only: one of its metrics.
-    pub fn metric(self, control: &mut Conn, name: &str) -> Outcome<usize> {
-        self.gauge(control, "/metrics", format!("\nlongpoll_{name} ").as_bytes())
+    /// The value of a metric, by its name after `longpoll_`; longpoll only.
+    pub fn metric(self, control: &mut Conn, name: &str) -> LoadResult<usize> {
+        self.read_figure(control, "/metrics", format!("\nlongpoll_{name} ").as_bytes())
     }
 
     /// longpoll only.
-    pub fn health(self) -> Vec<u8> {
-        self.get("/health", "")
+    pub fn health_request(self) -> Vec<u8> {
+        self.get_request("/health", "")
     }
 
-    /// nchan only: every message that was ever published.
-    pub fn published(self, control: &mut Conn) -> Outcome<usize> {
-        self.gauge(control, "/status", b"\ntotal published messages: ")
+    /// The number of messages published since the start; nchan only.
+    pub fn published_messages(self, control: &mut Conn) -> LoadResult<usize> {
+        self.read_figure(control, "/status", b"\ntotal published messages: ")
     }
 
-    fn gauge(self, control: &mut Conn, path: &str, label: &[u8]) -> Outcome<usize> {
-        let answer = control.call(&self.get(path, ""))?;
-        // The label begins with a line break so that it can't match inside a name; the first line
-        // has none before it.
-        let text = [b"\n", answer.body()].concat();
+    fn read_figure(self, control: &mut Conn, path: &str, label: &[u8]) -> LoadResult<usize> {
+        let response = control.call(&self.get_request(path, ""))?;
+        // A label begins with a line break so that it cannot match inside a name; the first line
+        // needs one added.
+        let text = [b"\n", response.body()].concat();
         match number_after(&text, label) {
-            Some(count) if answer.status == 200 => Ok(count as usize),
-            _ => wrong(&format!("{path} does not tell the figure"), &answer),
+            Some(count) if response.status == 200 => Ok(count as usize),
+            _ => unexpected_response(&format!("{path} lacks the figure"), &response),
         }
     }
 
-    /// Checks everything that a poll's answer with exactly one event must say.
-    pub fn check_poll(self, answer: &Answer, topic: &str, body: &str) -> Outcome<Seen> {
-        if answer.status != 200 {
-            return wrong("a poll's status is not 200", answer);
+    /// Checks every field of a poll's response, which must hold exactly one event.
+    pub fn check_poll(
+        self,
+        response: &Response,
+        topic: &str,
+        body: &str,
+    ) -> LoadResult<PolledEvent> {
+        if response.status != 200 {
+            return unexpected_response("a poll's status is not 200", response);
         }
-        if self.dialect == Dialect::Nchan {
-            if answer.body() != body.as_bytes() {
-                return wrong(&format!("a poll's answer does not hold '{body}'"), answer);
+        if self.kind == ServerKind::Nchan {
+            if response.body() != body.as_bytes() {
+                return unexpected_response(
+                    &format!("a poll's response is not '{body}'"),
+                    response,
+                );
             }
-            return match (answer.header("last-modified"), answer.header("etag")) {
-                (Some(modified), Some(tag)) => {
-                    let cursor = Cursor::Since { modified: modified.into(), tag: tag.into() };
-                    Ok(Seen { cursor, seq: None })
+            return match (response.header("last-modified"), response.header("etag")) {
+                (Some(last_modified), Some(etag)) => {
+                    let (last_modified, etag) = (last_modified.into(), etag.into());
+                    let cursor = Cursor::Conditional { last_modified, etag };
+                    Ok(PolledEvent { cursor, seq: None })
                 }
-                _ => wrong("a poll's answer without its position", answer),
+                _ => unexpected_response(
+                    "a poll's response without Last-Modified and ETag",
+                    response,
+                ),
             };
         }
-        let page: Value = serde_json::from_slice(answer.body())?;
+        let page: Value = serde_json::from_slice(response.body())?;
         let event = &page["events"][0];
-        let right = page["events"].as_array().is_some_and(|events| events.len() == 1)
+        let matches = page["events"].as_array().is_some_and(|events| events.len() == 1)
             && event["topic"] == topic
             && event["data"] == body
             && page["reason"] == "data"
             && page["more"] == false
-            && answer.header("poll-reason") == Some("data");
-        let next = answer.header("next-cursor").unwrap_or_default();
+            && response.header("poll-reason") == Some("data");
+        let next = response.header("next-cursor").unwrap_or_default();
         let seq = event["seq"].as_u64();
-        if !right || seq.is_none() || next.is_empty() || page["next"] != next {
-            return wrong(
-                &format!("a poll's answer is not exactly the event '{body}' of '{topic}'"),
-                answer,
+        if !matches || seq.is_none() || next.is_empty() || page["next"] != next {
+            return unexpected_response(
+                &format!("a poll's response is not exactly the event '{body}' of '{topic}'"),
+                response,
             );
         }
-        Ok(Seen { cursor: Cursor::After(next.into()), seq })
+        Ok(PolledEvent { cursor: Cursor::After(next.into()), seq })
     }
 
-    /// Checks a publish's answer as a whole.
-    pub fn check_publish(self, answer: &Answer, topic: &str) -> Outcome<Receipt> {
-        if self.dialect == Dialect::Nchan {
-            self.check_publish_quick(answer)?;
-            let released = number_after(answer.body(), b"active subscribers: ");
+    /// Checks every field of a publish's response.
+    pub fn check_publish(self, response: &Response, topic: &str) -> LoadResult<PublishReceipt> {
+        if self.kind == ServerKind::Nchan {
+            self.check_publish_quick(response)?;
+            let released = number_after(response.body(), b"active subscribers: ");
             return match released {
-                Some(released) => Ok(Receipt { seq: None, released: released as usize }),
-                None => wrong("a publish's answer without its subscribers", answer),
+                Some(released) => Ok(PublishReceipt { seq: None, released: released as usize }),
+                None => {
+                    unexpected_response("a publish's response without active subscribers", response)
+                }
             };
         }
-        if answer.status != 201 {
-            return wrong("a publish's status is not 201", answer);
+        if response.status != 201 {
+            return unexpected_response("a publish's status is not 201", response);
         }
-        let receipt: Value = serde_json::from_slice(answer.body())?;
-        let cursor = answer.header("next-cursor").unwrap_or_default();
+        let receipt: Value = serde_json::from_slice(response.body())?;
+        let cursor = response.header("next-cursor").unwrap_or_default();
         match (receipt["seq"].as_u64(), receipt["released"].as_u64()) {
             (Some(seq), Some(released))
                 if receipt["topic"] == topic && receipt["cursor"] == cursor =>
             {
-                Ok(Receipt { seq: Some(seq), released: released as usize })
+                Ok(PublishReceipt { seq: Some(seq), released: released as usize })
             }
-            _ => wrong("a publish's answer lacks a field or has a wrong one", answer),
+            _ => unexpected_response("a publish's response has a missing or wrong field", response),
         }
     }
 
-    /// The check that is cheap enough for every publish at full rate: status, and the event's seq.
-    pub fn check_publish_quick(self, answer: &Answer) -> Outcome<Option<u64>> {
-        match self.dialect {
-            Dialect::Longpoll if answer.status == 201 => {
-                match number_after(answer.body(), b"\"seq\":") {
+    /// Checks the status and returns the seq: cheap enough for every publish at full rate.
+    pub fn check_publish_quick(self, response: &Response) -> LoadResult<Option<u64>> {
+        match self.kind {
+            ServerKind::Longpoll if response.status == 201 => {
+                match number_after(response.body(), b"\"seq\":") {
                     Some(seq) => Ok(Some(seq)),
-                    None => wrong("a publish's answer without a seq", answer),
+                    None => unexpected_response("a publish's response without a seq", response),
                 }
             }
-            Dialect::Nchan if matches!(answer.status, 201 | 202) => {
-                match number_after(answer.body(), b"queued messages: ") {
+            ServerKind::Nchan if matches!(response.status, 201 | 202) => {
+                match number_after(response.body(), b"queued messages: ") {
                     Some(queued) if queued > 0 => Ok(None),
-                    _ => wrong("a publish's answer without its queue", answer),
+                    _ => unexpected_response(
+                        "a publish's response without queued messages",
+                        response,
+                    ),
                 }
             }
-            _ => wrong("a publish's status is wrong", answer),
+            _ => unexpected_response("a publish's status is not 201 or 202", response),
         }
     }
 }

@@ -1,5 +1,5 @@
-// Goal: the console shows what happens, to eyes, keyboards and screen readers, and is honest when
-// something does not. Run by scripts/browser.sh; SCREENSHOTS=DIR keeps pictures, to be looked at.
+// Goal: the console shows the server's state on the screen, to keyboard users and to screen readers,
+// and reports failures. Run by scripts/browser.sh; SCREENSHOTS=DIR saves screenshots for review.
 
 import assert from "node:assert/strict";
 import { spawnSync } from "node:child_process";
@@ -9,9 +9,9 @@ import { join } from "node:path";
 import { after, before, test } from "node:test";
 import { isDeepStrictEqual } from "node:util";
 import { launch, require } from "./chromium.mjs";
-import { HANG, Server, stopAll, TEST, until } from "./support.mjs";
+import { WAIT_LIMIT, Server, stopAll, TEST_LIMIT, until } from "./support.mjs";
 
-const options = { timeout: TEST };
+const options = { timeout: TEST_LIMIT };
 const axe = readFileSync(require.resolve("axe-core/axe.min.js"), "utf8");
 
 let browser;
@@ -23,43 +23,43 @@ after(async () => {
   await browser?.close();
 });
 
-/** What a page complained about: scripts that failed, and what its policy kept out. */
-const wrong = [];
+/** Errors of all pages: failed scripts, and resources blocked by the content security policy. */
+const pageErrors = [];
 
-/** A console page on some topic. A request that a stopped server leaves unanswered is no fault. */
+/** Opens the console on a topic. A failed request to a stopped server is not an error. */
 async function open(context, server, topic = "") {
-  context.setDefaultTimeout(HANG);
+  context.setDefaultTimeout(WAIT_LIMIT);
   const page = await context.newPage();
-  page.on("pageerror", (error) => wrong.push(error.message));
+  page.on("pageerror", (error) => pageErrors.push(error.message));
   page.on("console", (message) => {
-    if (message.type() === "error" && !/^Failed to load resource/.test(message.text())) wrong.push(message.text());
+    if (message.type() === "error" && !/^Failed to load resource/.test(message.text())) pageErrors.push(message.text());
   });
   await page.goto(`${server.url}/${topic && `#/${topic}`}`);
   return page;
 }
 
-/** The shown events, oldest first. */
+/** The texts of the displayed events, oldest first. */
 const shown = (page) => page.locator("#events pre").allTextContents().then((texts) => texts.reverse());
-const says = (page, id, what) => until(`#${id} says ${what}`, async () => what.test(await page.locator(`#${id}`).innerText()));
-const picture = async (page, name, how) => process.env.SCREENSHOTS && page.screenshot({ path: join(process.env.SCREENSHOTS, `${name}.png`), ...how });
+const untilText = (page, id, pattern) => until(`#${id} says ${pattern}`, async () => pattern.test(await page.locator(`#${id}`).innerText()));
+const screenshot = async (page, name, options) => process.env.SCREENSHOTS && page.screenshot({ path: join(process.env.SCREENSHOTS, `${name}.png`), ...options });
 
 async function untilShown(page, expected) {
-  await until(`these are shown: ${expected}`, async () => isDeepStrictEqual(await shown(page), expected));
+  await until(`shown events: ${expected}`, async () => isDeepStrictEqual(await shown(page), expected));
 }
 
 const cases = {
-  "what one tab publishes is seen in all others, as text and not as HTML, and eight tabs hold one poll": async () => {
+  "eight tabs share one held poll, and show an event of one tab as text, not as HTML": async () => {
     const server = await Server.start();
     const context = await browser.newContext();
     const pages = await Promise.all(Array.from({ length: 8 }, () => open(context, server, "news")));
     await server.untilHeld(1);
-    for (const page of pages) await says(page, "now", /(This page's|Another tab's) request is being held/);
-    const nasty = "<img src=x onerror=\"document.title='hacked'\"><b>bold</b>";
-    await pages[3].fill("#data", nasty);
+    for (const page of pages) await untilText(page, "now", /(This page's|Another tab's) request is being held/);
+    const html = "<img src=x onerror=\"document.title='hacked'\"><b>bold</b>";
+    await pages[3].fill("#data", html);
     await pages[3].click("#publish button");
-    await says(pages[3], "result", /^#1: it released 1 held poll\.$/);
+    await untilText(pages[3], "result", /^#1: it released 1 held poll\.$/);
     for (const page of pages) {
-      await untilShown(page, [nasty]);
+      await untilShown(page, [html]);
       assert.equal(await page.locator("#events img, #events b").count(), 0);
       assert.match(await page.title(), /^news/);
     }
@@ -67,27 +67,27 @@ const cases = {
     await server.stop();
   },
 
-  "a tab that comes later says at once that another tab's request is held for it": async () => {
+  "a tab opened later immediately shows that another tab's request is held for it": async () => {
     const server = await Server.start();
     const context = await browser.newContext();
     await open(context, server, "news");
     await server.untilHeld(1);
-    const ends = () => server.metric('polls_total{reason="timeout"}');
-    // It may not take the end of that request to learn of it; on a slow machine, try again.
+    const timeouts = () => server.metric('polls_total{reason="timeout"}');
+    // The tab has to show this before that request times out; on a slow machine, retry.
     for (let tries = 1; ; tries++) {
-      const before = await ends();
+      const before = await timeouts();
       const page = await open(context, server, "news");
-      const caughtUp = 1;
-      await says(page, "now", /^Another tab's request is being held/);
-      if ((await ends()) === before + caughtUp) break;
-      assert.ok(tries < 4, "it says so only when that request has ended");
+      const ownFirstPoll = 1;
+      await untilText(page, "now", /^Another tab's request is being held/);
+      if ((await timeouts()) === before + ownFirstPoll) break;
+      assert.ok(tries < 4, "the tab shows it only after that request has ended");
       await page.close();
     }
     await context.close();
     await server.stop();
   },
 
-  "one sees a request wait, and what answers it": async () => {
+  "the timeline shows a held request and the event that answers it": async () => {
     const server = await Server.start();
     const context = await browser.newContext();
     const page = await open(context, server, "news");
@@ -102,14 +102,14 @@ const cases = {
     await server.stop();
   },
 
-  "topics are listed with events, held polls and rates, and opened by name, prefix or link": async () => {
+  "topics are listed with events, held polls and rates, and open by name, prefix or link": async () => {
     const server = await Server.start("--retain-events", "20");
     const context = await browser.newContext();
     await server.publish("sensors.attic", "1");
     await server.publish("sensors.cellar", "2", "3");
     const page = await open(context, server);
     await untilShown(page, ["1", "2", "3"]);
-    await says(page, "list", /sensors\.cellar\s+1 held\s+2 events/);
+    await untilText(page, "list", /sensors\.cellar\s+1 held\s+2 events/);
     await page.fill("#name", "sensors.a*");
     await page.press("#name", "Enter");
     await untilShown(page, ["1"]);
@@ -117,24 +117,24 @@ const cases = {
     await untilShown(page, ["2", "3"]);
     assert.equal(await page.locator("#list a[aria-current]").innerText().then((text) => text.split("\n")[0]), "sensors.cellar");
     assert.equal(await page.inputValue("#to"), "sensors.cellar");
-    // While it is being trimmed, a rate is no more than an estimate, and says so.
-    let going = true;
+    // The rate of a topic that is being trimmed is an estimate, and is marked as one.
+    let isPublishing = true;
     const publishing = (async () => {
-      while (going) await server.publish("sensors.attic", "x");
+      while (isPublishing) await server.publish("sensors.attic", "x");
     })();
-    await says(page, "list", /sensors\.attic[^]*≈ \d+\/s/);
-    going = false;
+    await untilText(page, "list", /sensors\.attic[^]*≈ \d+\/s/);
+    isPublishing = false;
     await publishing;
-    await says(page, "rate", /\d\/s/);
+    await untilText(page, "rate", /\d\/s/);
     await server.untilHeld(1);
     await server.publish("sensors.cellar", "4");
-    await says(page, "wake-now", /half ≤ .* 99 % ≤ /);
+    await untilText(page, "wake-now", /half ≤ .* 99 % ≤ /);
     assert.match(await page.getAttribute("#held-chart path", "d"), /^M.*L/);
     await context.close();
     await server.stop();
   },
 
-  "a server that drains, is away and comes back is told as such, and nothing is missing": async () => {
+  "a drain, an unreachable server and its restart are shown, and no event is missing": async () => {
     const server = await Server.start();
     const context = await browser.newContext();
     const page = await open(context, server, "news");
@@ -143,18 +143,18 @@ const cases = {
     await server.untilHeld(1);
     await server.stop("SIGTERM");
     await page.waitForSelector("#lane i.drain");
-    await says(page, "health", /^no answer$/);
+    await untilText(page, "health", /^no answer$/);
     await page.waitForSelector("#notice:visible");
-    await picture(page, "away");
+    await screenshot(page, "away");
     await server.restart();
     await server.publish("news", "after 1", "after 2");
     await until("it resumes", async () => (await shown(page)).length === 3);
     assert.deepEqual(await shown(page), ["before", "after 1", "after 2"]);
     assert.match(await page.locator("#events .note").innerText(), /new life/);
     await page.waitForSelector("#notice", { state: "hidden" });
-    await says(page, "health", /^up/);
+    await untilText(page, "health", /^up/);
     await server.stop("SIGKILL");
-    await says(page, "now", /^No answer .* asking again in/);
+    await untilText(page, "now", /^No answer .* asking again in/);
     await server.restart();
     await server.publish("news", "third life");
     await until("it resumes again", async () => (await shown(page)).at(-1) === "third life");
@@ -162,7 +162,7 @@ const cases = {
     await server.stop();
   },
 
-  "a gap is told with what is lost": async () => {
+  "a gap is shown with the number of lost events": async () => {
     const server = await Server.start("--retain-events", "2", "--max-wait", "1s");
     const context = await browser.newContext();
     const page = await open(context, server, "news");
@@ -177,12 +177,12 @@ const cases = {
     await server.stop();
   },
 
-  "a token is asked for, used, and not kept beyond the tab": async () => {
-    const place = mkdtempSync(join(tmpdir(), "longpoll-web-"));
-    const file = join(place, "tokens");
+  "the console asks for a token, uses it, and does not keep it beyond the tab": async () => {
+    const directory = mkdtempSync(join(tmpdir(), "longpoll-web-"));
+    const file = join(directory, "tokens");
     const token = (...words) => {
-      const made = spawnSync(process.env.LONGPOLL, ["token", ...words], { encoding: "utf8" });
-      return { line: made.stdout.trim(), secret: made.stderr.trim().split(" ").at(-1) };
+      const created = spawnSync(process.env.LONGPOLL, ["token", ...words], { encoding: "utf8" });
+      return { line: created.stdout.trim(), secret: created.stderr.trim().split(" ").at(-1) };
     };
     const all = token("all", "read,publish,admin", "*");
     const news = token("news", "read", "news");
@@ -196,94 +196,94 @@ const cases = {
       await page.press("#token", "Enter");
     };
     await page.waitForSelector("#token:visible");
-    await says(page, "notice", /token/);
-    await picture(page, "token");
+    await untilText(page, "notice", /token/);
+    await screenshot(page, "token");
     await use("wrong");
-    await says(page, "notice", /token/);
+    await untilText(page, "notice", /token/);
     await use(news.secret);
-    await says(page, "now", /being held/);
-    await says(page, "more", /without the right/);
+    await untilText(page, "now", /being held/);
+    await untilText(page, "more", /without the right/);
     await page.fill("#data", "no");
     await page.click("#publish button");
-    await says(page, "result", /^Not published: .*publish/);
+    await untilText(page, "result", /^Not published: .*publish/);
     await use(all.secret);
     await page.waitForSelector("#notice", { state: "hidden" });
     await page.click("#publish button");
-    await says(page, "result", /^#1/);
+    await untilText(page, "result", /^#1/);
     await untilShown(page, ["no"]);
-    await says(page, "held", /^1 of/);
+    await untilText(page, "held", /^1 of/);
     await page.reload();
     await untilShown(page, ["no"]);
-    const kept = await page.evaluate(() => [localStorage.length, document.cookie, location.href]);
-    assert.deepEqual(kept, [0, "", `${server.url}/#/news`]);
+    const stored = await page.evaluate(() => [localStorage.length, document.cookie, location.href]);
+    assert.deepEqual(stored, [0, "", `${server.url}/#/news`]);
     await context.close();
     await server.stop();
-    rmSync(place, { recursive: true });
+    rmSync(directory, { recursive: true });
   },
 
-  "everything can be done by keyboard alone": async () => {
+  "every action is possible with the keyboard alone": async () => {
     const server = await Server.start();
     const context = await browser.newContext();
     const page = await open(context, server);
-    await says(page, "list", /all topics/);
+    await untilText(page, "list", /all topics/);
     const focused = () => page.evaluate(() => document.activeElement?.id || document.activeElement?.textContent?.trim());
-    const tabTo = async (what) => {
-      const seen = [];
+    const tabTo = async (element) => {
+      const visited = [];
       for (let presses = 0; presses < 40; presses++) {
         await page.keyboard.press("Tab");
-        seen.push(await focused());
-        if ((await focused()) === what) {
+        visited.push(await focused());
+        if ((await focused()) === element) {
           const outline = await page.evaluate(() => getComputedStyle(document.activeElement).outlineStyle);
-          assert.equal(outline, "solid", `the focus on ${what} is seen`);
+          assert.equal(outline, "solid", `the focus on ${element} is visible`);
           return;
         }
       }
-      assert.fail(`the keyboard does not reach ${what}: ${seen}`);
+      assert.fail(`the keyboard does not reach ${element}: ${visited}`);
     };
     await tabTo("name");
     await page.keyboard.type("chat");
     await page.keyboard.press("Enter");
-    await says(page, "title", /^chat$/);
+    await untilText(page, "title", /^chat$/);
     await tabTo("pause");
     await page.keyboard.press("Enter");
     await tabTo("data");
     await page.keyboard.type("typed");
     await page.keyboard.press("Control+Enter");
-    await says(page, "result", /^#1/);
-    await says(page, "pause", /^Go on \(1 new\)$/);
+    await untilText(page, "result", /^#1/);
+    await untilText(page, "pause", /^Go on \(1 new\)$/);
     assert.deepEqual(await shown(page), []);
     await tabTo("pause");
     await page.keyboard.press("Enter");
     await untilShown(page, ["typed"]);
-    await says(page, "list", /chat/);
+    await untilText(page, "list", /chat/);
     await page.evaluate(() => {
       window.focused = document.querySelector('#list a[href="#/chat"]');
       window.focused.focus();
     });
-    await until("the list is made anew", () => page.evaluate(() => !window.focused.isConnected));
-    assert.match(await focused(), /^chat/, "the focus stays where it is");
+    await until("the list is rebuilt", () => page.evaluate(() => !window.focused.isConnected));
+    assert.match(await focused(), /^chat/, "the focus stays on the same topic");
     await context.close();
     await server.stop();
   },
 
-  "it fits a phone, light and dark, and screen readers find a name for everything": async () => {
+  "the layout fits a phone, light and dark, and every control has a name for screen readers": async () => {
     const server = await Server.start();
     const long = "x".repeat(128);
     await server.publish(long, "y".repeat(3000));
     await server.publish("news", "short", '{"not":"json"}');
     for (const [width, height] of [[1280, 860], [768, 1024], [360, 740]]) {
       for (const colorScheme of ["light", "dark"]) {
-        // Its checker is a script of the test's, which the page's policy would not run.
+        // The accessibility checker is injected, which the page's policy would block.
         const context = await browser.newContext({ viewport: { width, height }, colorScheme, bypassCSP: true, isMobile: width < 500 });
         const page = await open(context, server);
-        await until("it is filled", async () => (await shown(page)).length === 3);
-        await says(page, "list", /xxx/);
+        await until("all events are shown", async () => (await shown(page)).length === 3);
+        await untilText(page, "list", /xxx/);
         await page.click("summary");
         assert.ok((await page.evaluate(() => document.documentElement.scrollWidth)) <= width, `${width} px wide`);
-        await picture(page, `${width}-${colorScheme}`, { fullPage: true });
+        await screenshot(page, `${width}-${colorScheme}`, { fullPage: true });
         await page.evaluate(axe);
-        const found = await page.evaluate(() => window.axe.run());
-        assert.deepEqual(found.violations.map(({ id, nodes }) => `${id}: ${nodes.map(({ html }) => html)}`), []);
+        const results = await page.evaluate(() => window.axe.run());
+        assert.deepEqual(results.violations.map(({ id, nodes }) => `${id}: ${nodes.map(({ html }) => html)}`), []);
         await context.close();
       }
     }
@@ -293,5 +293,5 @@ const cases = {
 
 test("the console", { ...options, concurrency: 4 }, async (t) => {
   await Promise.all(Object.entries(cases).map(([name, run]) => t.test(name, options, run)));
-  assert.deepEqual(wrong, [], "no script failed, and nothing was kept out by the policy");
+  assert.deepEqual(pageErrors, [], "no script failed, and the policy blocked nothing");
 });

@@ -1,7 +1,7 @@
-"""Reads a stream with a ready-made client of Python's, for streams.mjs.
+"""Reads a stream with a common Python client, for streams.mjs.
 
-streams.py sse|ws URL: prints each event as a line of JSON, the object and the cursor that it came
-with, and at last how the stream ended. What comes on stdin, line by line, is said on a WebSocket.
+streams.py sse|ws URL: prints each event as a line of JSON with its object and its cursor, and at the
+end how the stream ended. Each line of stdin is sent on the WebSocket.
 """
 
 import json
@@ -14,8 +14,8 @@ from websockets.exceptions import ConnectionClosed
 from websockets.sync.client import connect
 
 
-def tell(**what):
-    print(json.dumps(what), flush=True)
+def print_line(**fields):
+    print(json.dumps(fields), flush=True)
 
 
 def sse(url):
@@ -23,20 +23,20 @@ def sse(url):
     direct = urllib.request.build_opener(urllib.request.ProxyHandler({}))
     with direct.open(request) as stream:
         for event in sseclient.SSEClient(stream).events():
-            tell(object=json.loads(event.data), cursor=event.id, type=event.event)
-    tell(end="regular")
+            print_line(object=json.loads(event.data), cursor=event.id, type=event.event)
+    print_line(end="regular")
 
 
 def ws(url):
     with connect(url.replace("http", "ws", 1), proxy=None) as socket:
-        said = (line.rstrip("\n") for line in sys.stdin)
-        threading.Thread(target=lambda: [socket.send(text) for text in said], daemon=True).start()
+        texts = (line.rstrip("\n") for line in sys.stdin)
+        threading.Thread(target=lambda: [socket.send(text) for text in texts], daemon=True).start()
         try:
             while True:
                 message = json.loads(socket.recv())
-                tell(object=message, cursor=message.pop("cursor", None))
+                print_line(object=message, cursor=message.pop("cursor", None))
         except ConnectionClosed as closed:
-            tell(end=closed.rcvd.code if closed.rcvd else None)
+            print_line(end=closed.rcvd.code if closed.rcvd else None)
 
 
 {"sse": sse, "ws": ws}[sys.argv[1]](sys.argv[2])

@@ -1,5 +1,5 @@
-// What the tests of longpoll.js and the console share: the real program on a port of its own, a
-// proxy that behaves like a bad network, and waiting for what happens instead of for a while.
+// Shared by the tests of longpoll.js, the console and the streams: the server under test on a port
+// of its own, a proxy that simulates a bad network, and waits for conditions instead of for times.
 
 import { spawn } from "node:child_process";
 import { once } from "node:events";
@@ -7,28 +7,28 @@ import { createServer as createHttpServer } from "node:http";
 import { connect, createServer } from "node:net";
 import { createInterface } from "node:readline";
 
-/** Milliseconds after which a wait, and a test, are stuck however slow the machine is. */
-export const HANG = 120_000;
-export const TEST = 280_000;
+/** Milliseconds after which a wait, or a test, has failed even on a slow machine. */
+export const WAIT_LIMIT = 120_000;
+export const TEST_LIMIT = 280_000;
 
-/** Asks until the answer is true, and gives it. */
-export async function until(what, ask) {
-  const stuck = Date.now() + HANG;
+/** Repeats `condition` until it returns a truthy value, and returns that. */
+export async function until(description, condition) {
+  const deadline = Date.now() + WAIT_LIMIT;
   for (;;) {
-    const answer = await ask();
-    if (answer) return answer;
-    if (Date.now() > stuck) throw new Error(`never happened: ${what}`);
+    const value = await condition();
+    if (value) return value;
+    if (Date.now() > deadline) throw new Error(`never happened: ${description}`);
     await new Promise((resolve) => setTimeout(resolve, 20));
   }
 }
 
-/** Servers and proxies that run, by what stops them. */
-const running = new Set();
-/** Stops whatever a failed test has left. */
-export const stopAll = () => running.forEach((stop) => stop());
+/** The functions that stop the servers and proxies of all tests. */
+const stops = new Set();
+/** Stops the servers and proxies that a failed test has left running. */
+export const stopAll = () => stops.forEach((stop) => stop());
 process.on("exit", stopAll);
 
-/** The program. It can be stopped and started again on the same port. */
+/** The server under test. It can be stopped and restarted on the same port. */
 export class Server {
   #flags;
   #child;
@@ -43,17 +43,17 @@ export class Server {
 
   async restart() {
     const { port, hostname } = new URL(this.url ?? "http://127.0.0.1:0");
-    const own = ["--listen", `${hostname}:${port || 0}`, "--wait-jitter", "0", "--log", "error"];
+    const flags = ["--listen", `${hostname}:${port || 0}`, "--wait-jitter", "0", "--log", "error"];
     const program = process.env.LONGPOLL;
-    if (!program) throw new Error("LONGPOLL has to name the program under test");
-    const child = spawn(program, [...own, ...this.#flags], { stdio: ["ignore", "pipe", "inherit"] });
+    if (!program) throw new Error("LONGPOLL is not set: expected the path of the server under test");
+    const child = spawn(program, [...flags, ...this.#flags], { stdio: ["ignore", "pipe", "inherit"] });
     this.#child = child;
-    running.add((this.kill = () => child.kill("SIGKILL")));
+    stops.add((this.kill = () => child.kill("SIGKILL")));
     const [line] = await once(createInterface(child.stdout), "line");
     this.url = line.replace("listening on ", "");
   }
 
-  /** Ends it with a signal. */
+  /** Sends a signal and waits for the exit. */
   async stop(signal = "SIGKILL") {
     if (this.#child.exitCode !== null || this.#child.signalCode !== null) return;
     const ended = once(this.#child, "exit");
@@ -61,25 +61,25 @@ export class Server {
     await ended;
   }
 
-  /** Publishes texts, one by one. */
+  /** Publishes texts, one request each. */
   async publish(topic, ...texts) {
     for (const body of texts) {
-      const answer = await fetch(`${this.url}/topics/${topic}`, { method: "POST", body });
-      if (!answer.ok) throw new Error(await answer.text());
+      const response = await fetch(`${this.url}/topics/${topic}`, { method: "POST", body });
+      if (!response.ok) throw new Error(await response.text());
     }
   }
 
-  /** Publishes JSON values together. */
+  /** Publishes JSON values in one request. */
   async publishBatch(topic, values) {
     const headers = { "Content-Type": "application/x-ndjson" };
-    const answer = await fetch(`${this.url}/topics/${topic}`, { method: "POST", headers, body: values.join("\n") });
-    if (!answer.ok) throw new Error(await answer.text());
+    const response = await fetch(`${this.url}/topics/${topic}`, { method: "POST", headers, body: values.join("\n") });
+    if (!response.ok) throw new Error(await response.text());
   }
 
-  /** A metric's value, by its name after `longpoll_`. */
+  /** The value of a metric, by its name after `longpoll_`. */
   async metric(name) {
-    const page = await (await fetch(`${this.url}/metrics`)).text();
-    return Number(page.match(new RegExp(`^longpoll_${name.replace(/[{}]/g, "\\$&")} (.*)$`, "m"))[1]);
+    const text = await (await fetch(`${this.url}/metrics`)).text();
+    return Number(text.match(new RegExp(`^longpoll_${name.replace(/[{}]/g, "\\$&")} (.*)$`, "m"))[1]);
   }
 
   untilHeld(polls) {
@@ -87,58 +87,58 @@ export class Server {
   }
 }
 
-/** A server that answers as the test says. */
-export async function fake(answer) {
-  const server = createHttpServer(answer).listen(0, "127.0.0.1");
+/** A server whose responses the test writes in `handler`. */
+export async function fakeServer(handler) {
+  const server = createHttpServer(handler).listen(0, "127.0.0.1");
   await once(server, "listening");
   const stop = () => (server.close(), server.closeAllConnections());
-  running.add(stop);
+  stops.add(stop);
   return { url: `http://127.0.0.1:${server.address().port}`, stop };
 }
 
 /**
- * A network in front of a server. `judge` is asked for each connection and says what becomes of it:
- * after how many bytes to the server or from it the connection is cut, and whether it only goes
- * silent instead, for how long.
+ * A proxy that simulates a network in front of a server. `plan` is called for each connection and
+ * returns after how many bytes to the server (`up`) or from it (`down`) the connection is cut, and
+ * for how many milliseconds it carries nothing before that (`silent`).
  */
-export async function network(server, judge) {
+export async function network(server, plan) {
   const sockets = new Set();
-  const silence = new Set();
+  const mutes = new Set();
   const proxy = createServer((client) => {
-    const { up = Infinity, down = Infinity, silent = 0 } = judge();
+    const { up = Infinity, down = Infinity, silent = 0 } = plan();
     const { port, hostname } = new URL(server.url);
     const upstream = connect(port, hostname);
     const cut = () => (client.destroy(), upstream.destroy());
     let ended = false;
-    silence.add(() => (ended = true));
+    mutes.add(() => (ended = true));
     const end = () => {
       if (ended) return;
       ended = true;
       if (silent) setTimeout(cut, silent).unref();
       else cut();
     };
-    const carry = (from, to, most) => {
-      let carried = 0;
+    const forward = (from, to, limit) => {
+      let forwarded = 0;
       from.on("data", (bytes) => {
         if (ended) return;
-        to.write(bytes.subarray(0, most - carried));
-        carried += bytes.length;
-        if (carried >= most) end();
+        to.write(bytes.subarray(0, limit - forwarded));
+        forwarded += bytes.length;
+        if (forwarded >= limit) end();
       });
       from.on("end", () => ended || to.end());
       from.on("error", cut);
       from.on("close", () => ended || cut());
       sockets.add(from);
     };
-    carry(client, upstream, up);
-    carry(upstream, client, down);
+    forward(client, upstream, up);
+    forward(upstream, client, down);
   }).listen(0, "127.0.0.1");
   await once(proxy, "listening");
-  const cut = () => sockets.forEach((socket) => socket.destroy());
+  const cutAll = () => sockets.forEach((socket) => socket.destroy());
   const connections = () => [...sockets].filter((socket) => !socket.destroyed).length / 2;
-  /** What is open stays so, and nothing comes through it any more. */
-  const mute = () => silence.forEach((silent) => silent());
-  const stop = () => (proxy.close(), cut());
-  running.add(stop);
-  return { url: `http://127.0.0.1:${proxy.address().port}`, connections, cut, mute, stop };
+  /** Keeps open connections open, but forwards nothing more on them. */
+  const muteAll = () => mutes.forEach((mute) => mute());
+  const stop = () => (proxy.close(), cutAll());
+  stops.add(stop);
+  return { url: `http://127.0.0.1:${proxy.address().port}`, connections, cutAll, muteAll, stop };
 }

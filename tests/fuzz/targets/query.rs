@@ -1,4 +1,4 @@
-//! Any text at all, as what a request is aimed at.
+//! The fuzz target for request targets: paths, queries and the `Prefer` header.
 #![no_main]
 
 #[path = "../query.rs"]

@@ -1,4 +1,4 @@
-//! Any bytes at all, as what arrives on a connection.
+//! The fuzz target for the request reader: any bytes that arrive on a connection.
 #![no_main]
 
 #[path = "../request.rs"]

@@ -1,14 +1,15 @@
-//! What is commonly said of long polling, each with a verdict that is computed from the rows.
+//! Common claims about long polling, each with a verdict that is computed from the measurements.
 
 use serde_json::{Value, json};
 
-use super::row::{Row, Rows, clients, grouped, shown, time};
-use crate::stats::{least, most};
+use super::format::{clients, count, number, time};
+use super::measurement::{Measurement, Measurements};
+use crate::stats::{max, min};
 
-/// Figures of two runs that are closer than this factor are the same.
-const SAME: f64 = 1.2;
-/// Within so many ms people feel that something happens at once.
-const AT_ONCE: f64 = 100.0;
+/// Figures that differ by less than this factor count as equal.
+const EQUAL_WITHIN: f64 = 1.2;
+/// A delay up to this many ms feels instant to people.
+const INSTANT_MS: f64 = 100.0;
 
 #[derive(Clone, Copy, PartialEq)]
 pub enum Verdict {
@@ -26,8 +27,8 @@ impl Verdict {
         }
     }
 
-    /// Of a claim that may hold in some of the cases only.
-    fn of(cases: impl IntoIterator<Item = bool>) -> Verdict {
+    /// The verdict on a claim that may hold in all, some or none of the cases.
+    fn from_cases(cases: impl IntoIterator<Item = bool>) -> Verdict {
         let cases: Vec<bool> = cases.into_iter().collect();
         match cases.iter().filter(|holds| **holds).count() {
             0 => Verdict::Wrong,
@@ -38,244 +39,257 @@ impl Verdict {
 }
 
 pub struct Claim {
-    pub said: &'static str,
+    pub statement: &'static str,
     pub verdict: Verdict,
     pub because: String,
 }
 
 impl Claim {
     pub fn json(&self) -> Value {
-        json!({ "claim": self.said, "verdict": self.verdict.word(), "because": self.because })
+        json!({ "claim": self.statement, "verdict": self.verdict.word(), "because": self.because })
     }
 }
 
-/// A claim whose rows were not measured is left out.
-pub fn claims(rows: &Rows, caps: Option<&Value>) -> Vec<Claim> {
+/// Leaves out a claim whose scenarios were not measured.
+pub fn claims(measured: &Measurements, caps: Option<&Value>) -> Vec<Claim> {
     let all = [
-        less_load(rows),
-        near_real_time(rows),
-        connection_each_time(rows),
-        connection_if_closed(rows),
-        lost_between_polls(rows),
-        order_careless(rows),
-        order_by_cursor(rows),
-        caps.and_then(exhausts),
-        above_websocket(rows),
-        headers_for_each(rows),
+        reduces_load(measured),
+        near_real_time(measured),
+        new_connections_with_keep_alive(measured),
+        new_connections_without_keep_alive(measured),
+        loses_between_polls(measured),
+        unordered_if_unfiltered(measured),
+        unordered_if_filtered(measured),
+        caps.and_then(exhausts_resources),
+        slower_than_websocket(measured),
+        headers_per_event(measured),
     ];
     all.into_iter().flatten().collect()
 }
 
-fn spread(values: &[f64]) -> String {
-    match [least(values), most(values)].map(time) {
+fn range(values: &[f64]) -> String {
+    match [min(values), max(values)].map(time) {
         [low, high] if low == high => low,
         [low, high] => format!("{low} to {high}"),
     }
 }
 
-fn place(row: &Row) -> String {
-    match &*row.workload {
-        "far" => format!("busy, {} ms away", row.round_trip),
-        near => format!("{near}, {}", clients(row.clients)),
+fn workload_title(m: &Measurement) -> String {
+    match &*m.workload {
+        "far" => format!("busy, {} ms away", m.round_trip_ms),
+        near => format!("{near}, {}", clients(m.clients)),
     }
 }
 
-fn less_load(rows: &Rows) -> Option<Claim> {
-    let count = rows.most_clients();
+fn reduces_load(measured: &Measurements) -> Option<Claim> {
+    let most = measured.max_clients();
     let (mut cases, mut because) = (Vec::new(), Vec::new());
     for workload in ["quiet", "busy"] {
-        let long = rows.find(workload, "long", count)?;
-        let figures =
-            |row: &Row| format!("{} and {}", shown(row.per_minute(row.requests)), shown(row.cpu));
+        let long = measured.find(workload, "long", most)?;
+        let figures = |m: &Measurement| {
+            format!("{} and {}", number(m.per_client_minute(m.requests)), number(m.cpu))
+        };
         let mut others = Vec::new();
-        for short in rows.short(workload, count) {
-            cases.push(long.cpu * SAME < short.cpu);
-            others.push(format!("{} every {} s", figures(short), short.interval()));
+        for short in measured.short_polls(workload, most) {
+            cases.push(long.cpu * EQUAL_WITHIN < short.cpu);
+            others.push(format!("{} every {} s", figures(short), short.interval_seconds()));
         }
         because.push(format!("{workload} {}, polling {}", figures(long), others.join(", ")));
     }
-    let busy = rows.find("busy", "long", count)?;
+    let busy = measured.find("busy", "long", most)?;
     Some(Claim {
-        said: "reduces server load against polling",
-        verdict: Verdict::of(cases),
+        statement: "reduces server load against polling",
+        verdict: Verdict::from_cases(cases),
         because: format!(
-            "requests per client-minute and CPU in ms/s, {}: {}. It asks {} times per event, so \
-             less often than polling only while events are rarer than polls would be",
-            clients(count),
+            "requests per client-minute and CPU in ms/s, {}: {}. Long polling sends {} requests per \
+             event, so it sends fewer than polling only while events are rarer than polls would be",
+            clients(most),
             because.join("; "),
-            shown(busy.per_event(busy.requests)),
+            number(busy.per_event(busy.requests)),
         ),
     })
 }
 
-fn near_real_time(rows: &Rows) -> Option<Claim> {
-    let medians: Vec<f64> = rows.of("long").map(|row| row.median).collect();
-    let slowest = rows.of("long").max_by(|a, b| a.p99.total_cmp(&b.p99))?;
-    let short: Vec<String> = rows
-        .short("busy", rows.most_clients())
+fn near_real_time(measured: &Measurements) -> Option<Claim> {
+    let medians: Vec<f64> = measured.of_method("long").map(|m| m.median_ms).collect();
+    let slowest = measured.of_method("long").max_by(|a, b| a.p99_ms.total_cmp(&b.p99_ms))?;
+    let short: Vec<String> = measured
+        .short_polls("busy", measured.max_clients())
         .iter()
-        .map(|row| format!("{} every {} s", time(row.median), row.interval()))
+        .map(|m| format!("{} every {} s", time(m.median_ms), m.interval_seconds()))
         .collect();
     Some(Claim {
-        said: "near real time",
-        verdict: Verdict::of(rows.of("long").map(|row| row.p99 <= AT_ONCE)),
+        statement: "near real time",
+        verdict: Verdict::from_cases(measured.of_method("long").map(|m| m.p99_ms <= INSTANT_MS)),
         because: format!(
-            "medians {}, and 99 % within {} in the slowest row ({}); up to {AT_ONCE} ms feel like \
-             at once. Polling: {}",
-            spread(&medians),
-            time(slowest.p99),
-            place(slowest),
+            "medians {}, and 99 % within {} in the slowest row ({}); up to {INSTANT_MS} ms feel \
+             instant. Polling: {}",
+            range(&medians),
+            time(slowest.p99_ms),
+            workload_title(slowest),
             short.join(", "),
         ),
     })
 }
 
-fn connection_each_time(rows: &Rows) -> Option<Claim> {
-    let long: Vec<&Row> = rows.of("long").collect();
-    let sum = |of: fn(&Row) -> u64| long.iter().map(|row| of(row)).sum::<u64>();
+fn new_connections_with_keep_alive(measured: &Measurements) -> Option<Claim> {
+    let long: Vec<&Measurement> = measured.of_method("long").collect();
+    let sum = |of: fn(&Measurement) -> u64| long.iter().map(|m| of(m)).sum::<u64>();
     (!long.is_empty()).then(|| Claim {
-        said: "costs a new connection each time: with keep-alive",
-        verdict: Verdict::of(long.iter().map(|row| row.connections > row.clients)),
+        statement: "costs a new connection each time: with keep-alive",
+        verdict: Verdict::from_cases(long.iter().map(|m| m.connections > m.clients)),
         because: format!(
             "{} clients opened {} connections and sent {} requests on them",
-            grouped(sum(|row| row.clients)),
-            grouped(sum(|row| row.connections)),
-            grouped(sum(|row| row.requests)),
+            count(sum(|m| m.clients)),
+            count(sum(|m| m.connections)),
+            count(sum(|m| m.requests)),
         ),
     })
 }
 
-fn connection_if_closed(rows: &Rows) -> Option<Claim> {
-    let count = rows.most_clients();
-    let anew = rows.find("busy", "long-anew", count)?;
-    let kept = rows.find("busy", "long", count)?;
+fn new_connections_without_keep_alive(measured: &Measurements) -> Option<Claim> {
+    let most = measured.max_clients();
+    let anew = measured.find("busy", "long-anew", most)?;
+    let kept = measured.find("busy", "long", most)?;
     Some(Claim {
-        said: "costs a new connection each time: without keep-alive",
-        verdict: Verdict::of(rows.of("long-anew").map(|row| row.connections >= row.requests)),
+        statement: "costs a new connection each time: without keep-alive",
+        verdict: Verdict::from_cases(
+            measured.of_method("long-anew").map(|m| m.connections >= m.requests),
+        ),
         because: format!(
             "{} connections for {} requests (busy, {}); that takes {} times the CPU of keep-alive, and \
              the median is {} instead of {}",
-            grouped(anew.connections),
-            grouped(anew.requests),
-            clients(count),
-            shown(anew.cpu / kept.cpu),
-            time(anew.median),
-            time(kept.median),
+            count(anew.connections),
+            count(anew.requests),
+            clients(most),
+            number(anew.cpu / kept.cpu),
+            time(anew.median_ms),
+            time(kept.median_ms),
         ),
     })
 }
 
-fn lost_between_polls(rows: &Rows) -> Option<Claim> {
-    let share = |row: &Row| 100.0 * row.lost as f64 / (row.events * row.clients) as f64;
-    let told =
-        |row: &Row| format!("{} % ({}, {})", shown(share(row)), row.workload, clients(row.clients));
-    let naive = rows.of("naive-long").max_by(|a, b| share(a).total_cmp(&share(b)))?;
-    let short = rows
+fn loses_between_polls(measured: &Measurements) -> Option<Claim> {
+    let share = |m: &Measurement| 100.0 * m.lost as f64 / m.expected_deliveries() as f64;
+    let describe = |m: &Measurement| {
+        format!("{} % ({}, {})", number(share(m)), m.workload, clients(m.clients))
+    };
+    let naive = measured.of_method("naive-long").max_by(|a, b| share(a).total_cmp(&share(b)))?;
+    let short = measured
         .0
         .iter()
-        .filter(|row| row.is_of("naive-short"))
+        .filter(|m| m.is_in_family("naive-short"))
         .max_by(|a, b| share(a).total_cmp(&share(b)))?;
-    let kept: Vec<&Row> = rows.of("long").chain(rows.of("long-anew")).collect();
-    let lost: u64 = kept.iter().map(|row| row.lost).sum();
-    let due: u64 = kept.iter().map(|row| row.events * row.clients).sum();
+    let kept: Vec<&Measurement> =
+        measured.of_method("long").chain(measured.of_method("long-anew")).collect();
+    let lost: u64 = kept.iter().map(|m| m.lost).sum();
+    let due: u64 = kept.iter().map(|m| m.expected_deliveries()).sum();
     Some(Claim {
-        said: "loses what is published between two polls",
-        verdict: Verdict::of([naive.lost > 0, lost > 0]),
+        statement: "loses what is published between two polls",
+        verdict: Verdict::from_cases([naive.lost > 0, lost > 0]),
         because: format!(
             "without a cursor up to {}, and of short polls {}; with a cursor {lost} of {}",
-            told(naive),
-            told(short),
-            grouped(due),
+            describe(naive),
+            describe(short),
+            count(due),
         ),
     })
 }
 
-fn order(rows: &Rows, method: &str, said: &'static str) -> Option<Claim> {
-    let row = rows.of(method).next()?;
+fn order(measured: &Measurements, method: &str, statement: &'static str) -> Option<Claim> {
+    let m = measured.of_method(method).next()?;
     Some(Claim {
-        said,
-        verdict: Verdict::of([row.repeated + row.backwards + row.lost > 0]),
+        statement,
+        verdict: Verdict::from_cases([m.duplicates + m.out_of_order + m.lost > 0]),
         because: format!(
-            "of {} events due, {} came twice, {} out of order, and {} never",
-            grouped(row.events * row.clients),
-            grouped(row.repeated),
-            grouped(row.backwards),
-            grouped(row.lost),
+            "of {} events due, {} arrived twice, {} out of order, and {} never",
+            count(m.expected_deliveries()),
+            count(m.duplicates),
+            count(m.out_of_order),
+            count(m.lost),
         ),
     })
 }
 
-fn order_careless(rows: &Rows) -> Option<Claim> {
+fn unordered_if_unfiltered(measured: &Measurements) -> Option<Claim> {
     order(
-        rows,
+        measured,
         "two-loose",
-        "ordering is a problem with several open requests: each answer taken as it comes",
+        "ordering is a problem with several open requests: each answer used as it arrives",
     )
 }
 
-fn order_by_cursor(rows: &Rows) -> Option<Claim> {
+fn unordered_if_filtered(measured: &Measurements) -> Option<Claim> {
     order(
-        rows,
+        measured,
         "two-strict",
-        "ordering is a problem with several open requests: only what is beyond the cursor taken",
+        "ordering is a problem with several open requests: only events after the cursor used",
     )
 }
 
-fn exhausts(caps: &Value) -> Option<Claim> {
+fn exhausts_resources(caps: &Value) -> Option<Claim> {
     let figure = |name: &str| caps[name].as_f64();
     let (kib, threads) = (figure("kib_per_poll")?, figure("threads_per_poll")?);
-    let (beyond, told) = (figure("beyond")?, figure("told_when_to_come_back")?);
+    let (beyond, refused) = (figure("beyond")?, figure("refused_with_retry_after")?);
     Some(Claim {
-        said: "can exhaust the server's resources",
-        // What a held poll takes is true of every server; what is refused in time is not held.
-        verdict: if told < beyond { Verdict::True } else { Verdict::Depends },
+        statement: "can exhaust the server's resources",
+        // A held poll costs something on every server; a poll that is refused is not held.
+        verdict: if refused < beyond { Verdict::True } else { Verdict::Depends },
         because: format!(
-            "a held poll takes {} KiB and {} thread: {} of them to the GiB. Here they have a cap: \
-             with all {} places taken, {told} of {beyond} more were answered 503 with Retry-After, \
-             and a publish still reached all that were held within {}",
-            shown(kib),
-            shown(threads),
-            shown(1024.0 * 1024.0 / kib),
-            grouped(caps["polls"].as_u64()?),
+            "a held poll takes {} KiB and {} thread: {} of them to the GiB. This server has a cap: \
+             with all {} places taken, {refused} of {beyond} further polls were answered 503 with \
+             Retry-After, and a publish still reached all held polls within {}",
+            number(kib),
+            number(threads),
+            number(1024.0 * 1024.0 / kib),
+            count(caps["polls"].as_u64()?),
             time(figure("last_answer_ms")?),
         ),
     })
 }
 
-fn above_websocket(rows: &Rows) -> Option<Claim> {
+fn slower_than_websocket(measured: &Measurements) -> Option<Claim> {
     let mut pairs = Vec::new();
-    for long in rows.of("long") {
-        pairs.push((long, rows.find(&long.workload, "websocket", long.clients)?));
+    for long in measured.of_method("long") {
+        pairs.push((long, measured.find(&long.workload, "websocket", long.clients)?));
     }
-    let told: Vec<String> = pairs
+    let medians: Vec<String> = pairs
         .iter()
         .map(|(long, socket)| {
-            format!("{} and {} ({})", time(long.median), time(socket.median), place(long))
+            format!(
+                "{} and {} ({})",
+                time(long.median_ms),
+                time(socket.median_ms),
+                workload_title(long)
+            )
         })
         .collect();
     (!pairs.is_empty()).then(|| Claim {
-        said: "latency above WebSocket",
-        verdict: Verdict::of(pairs.iter().map(|(long, ws)| long.median > ws.median * SAME)),
+        statement: "latency above WebSocket",
+        verdict: Verdict::from_cases(
+            pairs.iter().map(|(long, ws)| long.median_ms > ws.median_ms * EQUAL_WITHIN),
+        ),
         because: format!(
-            "medians of the two: {}. What comes while the next poll is on its way waits for it",
-            told.join(", ")
+            "medians of the two: {}. An event published while the next poll is on its way \
+             waits for that poll",
+            medians.join(", ")
         ),
     })
 }
 
-fn headers_for_each(rows: &Rows) -> Option<Claim> {
-    let count = rows.most_clients();
+fn headers_per_event(measured: &Measurements) -> Option<Claim> {
+    let most = measured.max_clients();
     let (long, socket) =
-        (rows.find("busy", "long", count)?, rows.find("busy", "websocket", count)?);
-    let bytes = |row: &Row| row.per_event(row.sent + row.received);
+        (measured.find("busy", "long", most)?, measured.find("busy", "websocket", most)?);
+    let bytes = |m: &Measurement| m.per_event(m.sent + m.received);
     Some(Claim {
-        said: "each event carries the headers of a request and an answer",
-        verdict: Verdict::of([bytes(long) > bytes(socket) * SAME]),
+        statement: "each event carries the headers of a request and an answer",
+        verdict: Verdict::from_cases([bytes(long) > bytes(socket) * EQUAL_WITHIN]),
         because: format!(
             "{} bytes per event instead of {} over WebSocket, with the fewest headers possible; \
              browsers send some hundred bytes more",
-            shown(bytes(long)),
-            shown(bytes(socket)),
+            number(bytes(long)),
+            number(bytes(socket)),
         ),
     })
 }

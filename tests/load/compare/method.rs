@@ -1,124 +1,138 @@
-//! The ways to learn of events, and how each asks.
+//! The delivery methods: how a client of each method requests events.
 
 use std::time::Duration;
 
+use crate::LoadResult;
 use crate::target::Target;
-use crate::wire::Outcome;
 
 pub const TOPIC: &str = "compare";
 
-/// How long a long poll is willing to be held: the server's own default.
-const WAIT: &str = "&wait=25";
-/// A short poll takes whatever there is.
-const SHORT: &str = "&wait=0&limit=1000";
+/// How long a long poll may be held: the server's default.
+const LONG_WAIT: &str = "&wait=25";
+/// A short poll returns immediately, with all events there are.
+const NO_WAIT: &str = "&wait=0&limit=1000";
 
 #[derive(Clone, Copy, PartialEq, Debug)]
-pub enum Method {
-    /// Asks again after so long, with its cursor.
-    Short(Duration),
-    /// Asks after so long for the latest event, and has no cursor.
-    NaiveShort(Duration),
-    Long,
+pub enum DeliveryMethod {
+    /// Polls at an interval, with a cursor.
+    ShortPoll(Duration),
+    /// Polls at an interval for the newest event, without a cursor.
+    ShortPollWithoutCursor(Duration),
+    LongPoll,
     /// A long poll that opens a connection for every request.
-    LongAnew,
-    /// Each long poll waits for what comes after it has arrived, and has no cursor.
-    NaiveLong,
-    /// Two long polls open at once; each answer is taken as it is, and its cursor is the next one.
-    TwoLoose,
-    /// The same, but of each answer only what is beyond the cursor is taken.
-    TwoStrict,
+    LongPollNewConnection,
+    /// Each long poll waits for events after its own arrival, without a cursor.
+    LongPollWithoutCursor,
+    /// Two long polls open at once; the client uses every event of each response.
+    TwoPollsUnfiltered,
+    /// Two long polls open at once; the client uses only events after its newest one.
+    TwoPollsFiltered,
     Sse,
     WebSocket,
 }
 
-impl Method {
-    /// `short-0.1` and `naive-short-1` have their interval in seconds; the others have a name only.
-    pub fn parse(name: &str) -> Outcome<Method> {
-        let every = |text: &str| match text.parse() {
+impl DeliveryMethod {
+    /// Parses `short-0.1` and `naive-short-1`, whose interval is in seconds, and the fixed names of
+    /// the other methods.
+    pub fn parse(name: &str) -> LoadResult<DeliveryMethod> {
+        let interval = |text: &str| match text.parse() {
             Ok(seconds) if (0.01..=60.0).contains(&seconds) => Ok(Duration::from_secs_f64(seconds)),
-            _ => Err(format!("'{text}' is not an interval from 0.01 to 60 seconds")),
+            _ => Err(format!("interval '{text}': expected 0.01 to 60 seconds")),
         };
         if let Some(text) = name.strip_prefix("short-") {
-            return Ok(Method::Short(every(text)?));
+            return Ok(DeliveryMethod::ShortPoll(interval(text)?));
         }
         if let Some(text) = name.strip_prefix("naive-short-") {
-            return Ok(Method::NaiveShort(every(text)?));
+            return Ok(DeliveryMethod::ShortPollWithoutCursor(interval(text)?));
         }
         Ok(match name {
-            "long" => Method::Long,
-            "long-anew" => Method::LongAnew,
-            "naive-long" => Method::NaiveLong,
-            "two-loose" => Method::TwoLoose,
-            "two-strict" => Method::TwoStrict,
-            "sse" => Method::Sse,
-            "websocket" => Method::WebSocket,
+            "long" => DeliveryMethod::LongPoll,
+            "long-anew" => DeliveryMethod::LongPollNewConnection,
+            "naive-long" => DeliveryMethod::LongPollWithoutCursor,
+            "two-loose" => DeliveryMethod::TwoPollsUnfiltered,
+            "two-strict" => DeliveryMethod::TwoPollsFiltered,
+            "sse" => DeliveryMethod::Sse,
+            "websocket" => DeliveryMethod::WebSocket,
             _ => return Err(format!("unknown method '{name}'").into()),
         })
     }
 
+    /// The name in the published tables.
     pub fn title(self) -> String {
         match self {
-            Method::Short(every) => format!("short polling, {} s", every.as_secs_f64()),
-            Method::NaiveShort(every) => {
-                format!("short polling, {} s, no cursor", every.as_secs_f64())
+            DeliveryMethod::ShortPoll(interval) => {
+                format!("short polling, {} s", interval.as_secs_f64())
             }
-            Method::Long => "long polling".into(),
-            Method::LongAnew => "long polling, new connections".into(),
-            Method::NaiveLong => "long polling, no cursor".into(),
-            Method::TwoLoose => "two long polls, careless".into(),
-            Method::TwoStrict => "two long polls, by the cursor".into(),
-            Method::Sse => "server-sent events".into(),
-            Method::WebSocket => "WebSocket".into(),
+            DeliveryMethod::ShortPollWithoutCursor(interval) => {
+                format!("short polling, {} s, no cursor", interval.as_secs_f64())
+            }
+            DeliveryMethod::LongPoll => "long polling".into(),
+            DeliveryMethod::LongPollNewConnection => "long polling, new connections".into(),
+            DeliveryMethod::LongPollWithoutCursor => "long polling, no cursor".into(),
+            DeliveryMethod::TwoPollsUnfiltered => "two long polls, careless".into(),
+            DeliveryMethod::TwoPollsFiltered => "two long polls, by the cursor".into(),
+            DeliveryMethod::Sse => "server-sent events".into(),
+            DeliveryMethod::WebSocket => "WebSocket".into(),
         }
     }
 
-    /// From one request to the next, where it is the client that waits.
-    pub fn every(self) -> Option<Duration> {
+    /// The time from one request to the next; `None` unless the client polls at an interval.
+    pub fn interval(self) -> Option<Duration> {
         match self {
-            Method::Short(every) | Method::NaiveShort(every) => Some(every),
+            DeliveryMethod::ShortPoll(interval)
+            | DeliveryMethod::ShortPollWithoutCursor(interval) => Some(interval),
             _ => None,
         }
     }
 
-    /// Whoever goes on from the cursor of the answer before gets each event once, in order. Whoever
-    /// does not can blame nobody.
-    pub fn promises_all(self) -> bool {
-        !matches!(self, Method::NaiveShort(_) | Method::NaiveLong | Method::TwoLoose)
+    /// Whether each client must receive every event once and in order. The server promises that to
+    /// a client that continues from the cursor of the previous response.
+    pub fn is_exactly_once(self) -> bool {
+        !matches!(
+            self,
+            DeliveryMethod::ShortPollWithoutCursor(_)
+                | DeliveryMethod::LongPollWithoutCursor
+                | DeliveryMethod::TwoPollsUnfiltered
+        )
     }
 
-    /// Whether the client itself has to look which events it has had. The others hand over all that
-    /// comes, so that what comes twice is seen.
-    pub fn takes_only_newer(self) -> bool {
-        matches!(self, Method::NaiveShort(_) | Method::TwoStrict)
+    /// Whether the client drops events that are not newer than its newest one. The others use all
+    /// events, so that duplicates show in the figures.
+    pub fn drops_known_events(self) -> bool {
+        matches!(self, DeliveryMethod::ShortPollWithoutCursor(_) | DeliveryMethod::TwoPollsFiltered)
     }
 
-    /// How many requests of one client are open at once.
-    pub fn width(self) -> usize {
-        if matches!(self, Method::TwoLoose | Method::TwoStrict) { 2 } else { 1 }
+    /// The number of requests that one client has open at once.
+    pub fn open_requests(self) -> usize {
+        match self {
+            DeliveryMethod::TwoPollsUnfiltered | DeliveryMethod::TwoPollsFiltered => 2,
+            _ => 1,
+        }
     }
 
-    pub fn closes(self) -> bool {
-        self == Method::LongAnew
+    /// Whether the client opens a connection for every request.
+    pub fn closes_connections(self) -> bool {
+        self == DeliveryMethod::LongPollNewConnection
     }
 
-    /// What a client asks for that knows everything up to `cursor`.
+    /// The request target of a client that has all events up to `cursor`.
     pub fn path(self, cursor: &str) -> String {
         let query = match self {
-            Method::Short(_) => format!("{cursor}{SHORT}"),
-            Method::NaiveShort(_) => format!("last:1{SHORT}"),
-            Method::NaiveLong => format!("now{WAIT}"),
-            Method::Sse | Method::WebSocket => cursor.into(),
-            _ => format!("{cursor}{WAIT}"),
+            DeliveryMethod::ShortPoll(_) => format!("{cursor}{NO_WAIT}"),
+            DeliveryMethod::ShortPollWithoutCursor(_) => format!("last:1{NO_WAIT}"),
+            DeliveryMethod::LongPollWithoutCursor => format!("now{LONG_WAIT}"),
+            DeliveryMethod::Sse | DeliveryMethod::WebSocket => cursor.into(),
+            _ => format!("{cursor}{LONG_WAIT}"),
         };
         format!("/topics/{TOPIC}?since={query}")
     }
 
     pub fn request(self, target: Target, cursor: &str) -> Vec<u8> {
-        let fields = match self {
-            Method::LongAnew => "Connection: close\r\n",
-            Method::Sse => "Accept: text/event-stream\r\n",
+        let headers = match self {
+            DeliveryMethod::LongPollNewConnection => "Connection: close\r\n",
+            DeliveryMethod::Sse => "Accept: text/event-stream\r\n",
             _ => "",
         };
-        target.get(&self.path(cursor), fields)
+        target.get_request(&self.path(cursor), headers)
     }
 }

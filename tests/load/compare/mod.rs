@@ -1,16 +1,17 @@
-//! The same events by every way that a client can learn of them: short polls, long polls,
-//! server-sent events, WebSocket; and what that costs. scripts/compare.sh drives this.
+//! Delivers the same events by every delivery method (short polls, long polls, server-sent events,
+//! WebSocket) and compares what each costs. scripts/compare.sh drives this.
 
 mod caps;
+mod chart;
 mod claims;
-mod lane;
-mod line;
+mod delivery_stats;
+mod format;
+mod measurement;
 mod method;
-mod picture;
 mod report;
-mod row;
-mod tally;
+mod scenario;
+mod subscriber_conn;
 
 pub use caps::run as caps;
-pub use lane::run as lane;
 pub use report::run as report;
+pub use scenario::run as scenario;

@@ -1,14 +1,15 @@
-//! From lines of figures to the tables, the verdicts, and the picture.
+//! The comparison's report: tables, verdicts and a chart from the scenarios' lines of figures.
 
 use std::fs;
 
 use serde_json::{Value, json};
 
+use super::chart;
 use super::claims::{Claim, claims};
-use super::picture;
-use super::row::{Row, Rows, grouped, shown, time};
+use super::format::{count, number, time};
+use super::measurement::{Measurement, Measurements};
+use crate::LoadResult;
 use crate::args::Args;
-use crate::wire::Outcome;
 
 const COLUMNS: [&str; 11] = [
     "clients",
@@ -24,8 +25,8 @@ const COLUMNS: [&str; 11] = [
     "events lost",
 ];
 
-/// The rows in short: with the most clients, both workloads in one cell.
-const IN_SHORT: [&str; 8] = [
+/// The columns of the summary: the most clients, with both workloads in one cell.
+const SUMMARY_COLUMNS: [&str; 8] = [
     "way",
     "requests / client-minute",
     "bytes / event, up and down",
@@ -36,62 +37,63 @@ const IN_SHORT: [&str; 8] = [
     "events lost",
 ];
 
-pub fn run(args: &mut Args) -> Outcome<()> {
-    let results = args.text("results").ok_or("--results is needed")?;
+pub fn run(args: &mut Args) -> LoadResult<()> {
+    let results = args.required("results")?;
     let about = args.text("about").unwrap_or_default();
     let (json_file, svg_file) = (args.text("json"), args.text("svg"));
     args.finish()?;
     let text = fs::read_to_string(&results)?;
     let lines: Vec<Value> = text.lines().map(serde_json::from_str).collect::<Result<_, _>>()?;
-    let (measured, caps): (Vec<Value>, Vec<Value>) =
-        lines.into_iter().partition(|line| line["load"] == "lane");
-    let rows = Rows(measured.iter().map(Row::parse).collect::<Outcome<_>>()?);
-    let late = rows.0.iter().map(|row| row.late).fold(0.0, f64::max);
+    let (scenarios, caps): (Vec<Value>, Vec<Value>) =
+        lines.into_iter().partition(|line| line["load"] == "scenario");
+    let measured =
+        Measurements(scenarios.iter().map(Measurement::parse).collect::<LoadResult<_>>()?);
+    let delay = measured.0.iter().map(|m| m.publish_delay_ms).fold(0.0, f64::max);
     let about = format!(
         "{about} The publisher was late by up to {} for 99 % of a row's events.",
-        time(late)
+        time(delay)
     );
     println!("{about}\n");
-    print_in_short(&rows);
-    let claims = claims(&rows, caps.first());
+    print_summary(&measured);
+    let claims = claims(&measured, caps.first());
     print_claims(&claims);
     for workload in ["quiet", "busy", "far"] {
-        print_rows(workload, &rows);
+        print_table(workload, &measured);
     }
     if let Some(file) = json_file {
         let verdicts: Vec<Value> = claims.iter().map(Claim::json).collect();
         let caps = caps.first();
         let report =
-            json!({ "about": about, "rows": measured, "caps": caps, "verdicts": verdicts });
+            json!({ "about": about, "rows": scenarios, "caps": caps, "verdicts": verdicts });
         fs::write(file, serde_json::to_string_pretty(&report)? + "\n")?;
     }
     if let Some(file) = svg_file {
-        fs::write(file, picture::svg(&rows))?;
+        fs::write(file, chart::svg(&measured))?;
     }
     Ok(())
 }
 
-fn print_head(columns: &[&str]) {
+fn print_table_head(columns: &[&str]) {
     println!("| {} |\n|{}", columns.join(" | "), " --- |".repeat(columns.len()));
 }
 
-fn print_in_short(rows: &Rows) {
-    let clients = rows.most_clients();
+fn print_summary(measured: &Measurements) {
+    let clients = measured.max_clients();
     println!("### In short: {clients} clients; of each pair the first is quiet, the second busy\n");
-    print_head(&IN_SHORT);
-    for busy in rows.table("busy", clients) {
-        let quiet = rows.find("quiet", &busy.method, clients);
-        let pair = |figure: &dyn Fn(&Row) -> String| {
+    print_table_head(&SUMMARY_COLUMNS);
+    for busy in measured.table("busy", clients) {
+        let quiet = measured.find("quiet", &busy.method, clients);
+        let pair = |figure: &dyn Fn(&Measurement) -> String| {
             format!("{}, {}", quiet.map_or_else(|| "–".into(), figure), figure(busy))
         };
         let cells = [
             busy.title.clone(),
-            pair(&|row| shown(row.per_minute(row.requests))),
-            pair(&|row| shown(row.per_event(row.sent + row.received))),
-            pair(&|row| shown(row.cpu)),
-            pair(&|row| time(row.median)),
-            pair(&|row| time(row.p99)),
-            pair(&|row| time(row.stalest)),
+            pair(&|m| number(m.per_client_minute(m.requests))),
+            pair(&|m| number(m.per_event(m.sent + m.received))),
+            pair(&|m| number(m.cpu)),
+            pair(&|m| time(m.median_ms)),
+            pair(&|m| time(m.p99_ms)),
+            pair(&|m| time(m.max_staleness_ms)),
             pair(&lost),
         ];
         println!("| {} |", cells.join(" | "));
@@ -99,62 +101,62 @@ fn print_in_short(rows: &Rows) {
     println!();
 }
 
-fn print_rows(workload: &str, rows: &Rows) {
-    let Some(row) = rows.0.iter().find(|row| row.workload == workload) else { return };
-    let often = match row.rate {
-        rate if rate < 1.0 => format!("an event every {} s", shown(1.0 / rate)),
-        rate => format!("{} events a second", shown(rate)),
+fn print_table(workload: &str, measured: &Measurements) {
+    let Some(m) = measured.0.iter().find(|m| m.workload == workload) else { return };
+    let frequency = match m.rate {
+        rate if rate < 1.0 => format!("an event every {} s", number(1.0 / rate)),
+        rate => format!("{} events a second", number(rate)),
     };
     let topic = match workload {
-        "far" => format!("busy topic, {} ms away, there and back", row.round_trip),
+        "far" => format!("busy topic, {} ms away, there and back", m.round_trip_ms),
         near => format!("{near} topic"),
     };
-    println!("### A {topic}: {often}, at random times\n");
-    print_head(&COLUMNS);
-    for clients in rows.sizes() {
-        rows.table(workload, clients).into_iter().for_each(|row| println!("{}", cells(row)));
+    println!("### A {topic}: {frequency}, at random times\n");
+    print_table_head(&COLUMNS);
+    for clients in measured.client_counts() {
+        measured.table(workload, clients).into_iter().for_each(|m| println!("{}", table_row(m)));
     }
     println!();
 }
 
-/// Of all that were due, and what came twice.
-fn lost(row: &Row) -> String {
-    let share = |count: u64| match count {
+/// The share of events that were lost, and of those that arrived twice.
+fn lost(m: &Measurement) -> String {
+    let share = |events: u64| match events {
         0 => "0".into(),
-        count => format!("{} %", shown(100.0 * count as f64 / (row.events * row.clients) as f64)),
+        events => format!("{} %", number(100.0 * events as f64 / m.expected_deliveries() as f64)),
     };
-    match row.repeated {
-        0 => share(row.lost),
-        repeated => format!("{}; {} twice", share(row.lost), share(repeated)),
+    match m.duplicates {
+        0 => share(m.lost),
+        duplicates => format!("{}; {} twice", share(m.lost), share(duplicates)),
     }
 }
 
-fn cells(row: &Row) -> String {
-    let both = |of: &dyn Fn(u64) -> f64| {
-        let [up, down] = [row.sent, row.received].map(|bytes| shown(of(bytes)));
+fn table_row(m: &Measurement) -> String {
+    let up_and_down = |figure: &dyn Fn(u64) -> f64| {
+        let [up, down] = [m.sent, m.received].map(|bytes| number(figure(bytes)));
         format!("{up}, {down}")
     };
     [
-        format!("| {}", row.clients),
-        row.title.clone(),
-        shown(row.per_minute(row.requests)),
-        grouped(row.connections),
-        both(&|bytes| row.per_event(bytes)),
-        both(&|bytes| row.per_minute(bytes)),
-        shown(row.cpu),
-        time(row.median),
-        time(row.p99),
-        time(row.stalest),
-        format!("{} |", lost(row)),
+        format!("| {}", m.clients),
+        m.title.clone(),
+        number(m.per_client_minute(m.requests)),
+        count(m.connections),
+        up_and_down(&|bytes| m.per_event(bytes)),
+        up_and_down(&|bytes| m.per_client_minute(bytes)),
+        number(m.cpu),
+        time(m.median_ms),
+        time(m.p99_ms),
+        time(m.max_staleness_ms),
+        format!("{} |", lost(m)),
     ]
     .join(" | ")
 }
 
 fn print_claims(claims: &[Claim]) {
-    println!("### What is said of long polling, and what these rows say\n");
-    print_head(&["claim", "verdict", "because"]);
-    for Claim { said, verdict, because } in claims {
-        println!("| {said} | **{}** | {because} |", verdict.word());
+    println!("### Common claims about long polling, and what these rows say\n");
+    print_table_head(&["claim", "verdict", "because"]);
+    for Claim { statement, verdict, because } in claims {
+        println!("| {statement} | **{}** | {because} |", verdict.word());
     }
     println!();
 }

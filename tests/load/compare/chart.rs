@@ -1,21 +1,23 @@
-//! Latency against requests, as an SVG that can be read in light and dark.
+//! The chart of latency against requests, as an SVG for light and dark themes.
 
 use std::fmt::Write as _;
 
-use super::row::{Row, Rows, clients, shown, time};
+use super::format::{clients, number, time};
+use super::measurement::{Measurement, Measurements};
 
 const WIDTH: f64 = 920.0;
 const HEIGHT: f64 = 440.0;
-/// Of the plots.
-const TOP: f64 = 58.0;
-const BOTTOM: f64 = 372.0;
-const PLOT: f64 = 360.0;
-const LEFTS: [f64; 2] = [76.0, 528.0];
-/// From a plot's left edge to where no requests are; and to where the logarithmic axis begins.
-const NONE_AT: f64 = 22.0;
+/// The edges and the width of the two plots.
+const PLOT_TOP: f64 = 58.0;
+const PLOT_BOTTOM: f64 = 372.0;
+const PLOT_WIDTH: f64 = 360.0;
+const PLOT_LEFTS: [f64; 2] = [76.0, 528.0];
+/// From a plot's left edge to the position of "no requests", and to the start of the logarithmic
+/// axis.
+const ZERO_AT: f64 = 22.0;
 const LOG_FROM: f64 = 66.0;
 /// Between the baselines of two labels.
-const LINE: f64 = 16.0;
+const LINE_HEIGHT: f64 = 16.0;
 
 const STYLE: &str = "\
 svg { font: 13px system-ui, sans-serif; }
@@ -32,7 +34,7 @@ svg { font: 13px system-ui, sans-serif; }
 .label { stroke: none; }
 ";
 
-/// A logarithmic axis between two powers of ten.
+/// A logarithmic axis from 10^low to 10^high, drawn between two coordinates.
 struct Axis {
     low: i32,
     high: i32,
@@ -41,7 +43,7 @@ struct Axis {
 }
 
 impl Axis {
-    fn over(values: impl Iterator<Item = f64>, from: f64, to: f64) -> Axis {
+    fn for_values(values: impl Iterator<Item = f64>, from: f64, to: f64) -> Axis {
         let logs: Vec<f64> = values.filter(|v| *v > 0.0 && v.is_finite()).map(f64::log10).collect();
         let low = logs.iter().copied().fold(f64::INFINITY, f64::min);
         let high = logs.iter().copied().fold(f64::NEG_INFINITY, f64::max);
@@ -52,7 +54,7 @@ impl Axis {
         Axis { low, high: high.max(low + 1), from, to }
     }
 
-    fn at(&self, value: f64) -> f64 {
+    fn position(&self, value: f64) -> f64 {
         let share = (value.log10() - f64::from(self.low)) / f64::from(self.high - self.low);
         self.from + (self.to - self.from) * share
     }
@@ -67,46 +69,47 @@ struct Label {
     class: &'static str,
     x: f64,
     y: f64,
-    /// Where its baseline is in the end.
-    line: f64,
-    to_the_left: bool,
+    /// The y coordinate of the text, after overlaps are resolved.
+    baseline: f64,
+    is_left_of_mark: bool,
 }
 
-fn class(row: &Row) -> &'static str {
-    match &*row.method {
+fn class(m: &Measurement) -> &'static str {
+    match &*m.method {
         "sse" | "websocket" => "stream",
         "long" | "long-anew" => "long",
         _ => "short",
     }
 }
 
-/// Who loses events is not in the picture: there is no point in being quick then.
-fn shown_rows<'a>(rows: &'a Rows, workload: &str) -> Vec<&'a Row> {
-    let count = rows.most_clients();
-    let wanted = |row: &&Row| {
-        row.workload == workload
-            && row.clients == count
-            && !row.is_of("naive")
-            && !row.is_of("two")
-            && row.median.is_finite()
+/// The measurements in the chart. Methods that lose events are left out: their latency says
+/// nothing.
+fn plotted<'a>(measured: &'a Measurements, workload: &str) -> Vec<&'a Measurement> {
+    let most = measured.max_clients();
+    let is_plotted = |m: &&Measurement| {
+        m.workload == workload
+            && m.clients == most
+            && !m.is_in_family("naive")
+            && !m.is_in_family("two")
+            && m.median_ms.is_finite()
     };
-    rows.0.iter().filter(wanted).collect()
+    measured.0.iter().filter(is_plotted).collect()
 }
 
-pub fn svg(rows: &Rows) -> String {
-    let panels = ["quiet", "busy"].map(|workload| shown_rows(rows, workload));
+pub fn svg(measured: &Measurements) -> String {
+    let panels = ["quiet", "busy"].map(|workload| plotted(measured, workload));
     let both = || panels.iter().flatten().copied();
-    let times = both().flat_map(|row| [row.median, row.p99]);
-    let y = Axis::over(times, BOTTOM, TOP);
+    let times = both().flat_map(|m| [m.median_ms, m.p99_ms]);
+    let y = Axis::for_values(times, PLOT_BOTTOM, PLOT_TOP);
     let mut out = format!(
         "<svg xmlns=\"http://www.w3.org/2000/svg\" viewBox=\"0 0 {WIDTH} {HEIGHT}\" role=\"img\">\n\
          <title>Latency against requests, by every way to learn of events</title>\n\
          <style>\n{STYLE}</style>\n\
          <rect class=\"paper\" width=\"{WIDTH}\" height=\"{HEIGHT}\" rx=\"8\"/>\n"
     );
-    for (panel, left) in panels.iter().zip(LEFTS) {
-        let requests = both().map(|row| row.per_minute(row.requests));
-        let x = Axis::over(requests, left + LOG_FROM, left + PLOT);
+    for (panel, left) in panels.iter().zip(PLOT_LEFTS) {
+        let requests = both().map(|m| m.per_client_minute(m.requests));
+        let x = Axis::for_values(requests, left + LOG_FROM, left + PLOT_WIDTH);
         draw_panel(&mut out, panel, left, &x, &y);
     }
     let _ = writeln!(
@@ -120,94 +123,101 @@ pub fn svg(rows: &Rows) -> String {
     out
 }
 
-fn draw_panel(out: &mut String, rows: &[&Row], left: f64, x: &Axis, y: &Axis) {
-    let right = left + PLOT;
-    if let Some(row) = rows.first() {
+fn draw_panel(out: &mut String, measured: &[&Measurement], left: f64, x: &Axis, y: &Axis) {
+    let right = left + PLOT_WIDTH;
+    if let Some(m) = measured.first() {
         let _ = writeln!(
             out,
             "<text x=\"{left}\" y=\"30\" font-weight=\"600\">{} topic, {}, {} events a \
              minute</text>",
-            if row.workload == "quiet" { "Quiet" } else { "Busy" },
-            clients(row.clients),
-            shown(row.rate * 60.0)
+            if m.workload == "quiet" { "Quiet" } else { "Busy" },
+            clients(m.clients),
+            number(m.rate * 60.0)
         );
     }
     for tick in y.ticks() {
-        let at = y.at(tick);
+        let at = y.position(tick);
         let _ = writeln!(
             out,
             "<line class=\"grid\" x1=\"{left}\" x2=\"{right}\" y1=\"{at:.1}\" y2=\"{at:.1}\"/>\
              <text class=\"faint\" x=\"{:.1}\" y=\"{:.1}\" text-anchor=\"end\">{}</text>",
             left - 8.0,
             at + 4.0,
-            tick_time(tick)
+            tick_label(tick)
         );
     }
-    let none = (left + NONE_AT, "none".to_owned());
-    for (at, text) in x.ticks().map(|tick| (x.at(tick), shown(tick))).chain([none]) {
+    let none = (left + ZERO_AT, "none".to_owned());
+    for (at, text) in x.ticks().map(|tick| (x.position(tick), number(tick))).chain([none]) {
         let _ = writeln!(
             out,
-            "<line class=\"grid\" x1=\"{at:.1}\" x2=\"{at:.1}\" y1=\"{TOP}\" y2=\"{BOTTOM}\"/>\
+            "<line class=\"grid\" x1=\"{at:.1}\" x2=\"{at:.1}\" y1=\"{PLOT_TOP}\" y2=\"{PLOT_BOTTOM}\"/>\
              <text class=\"faint\" x=\"{at:.1}\" y=\"{}\" text-anchor=\"middle\">{text}</text>",
-            BOTTOM + 20.0
+            PLOT_BOTTOM + 20.0
         );
     }
-    let labels: Vec<Label> = rows.iter().map(|row| draw_mark(out, row, left, x, y)).collect();
-    for label in placed(labels) {
+    let labels: Vec<Label> = measured.iter().map(|m| draw_mark(out, m, left, x, y)).collect();
+    for label in resolve_overlaps(labels) {
         draw_label(out, &label);
     }
 }
 
-fn tick_time(ms: f64) -> String {
+fn tick_label(ms: f64) -> String {
     if ms >= 1e3 { format!("{} s", ms / 1e3) } else { format!("{ms} ms") }
 }
 
-fn draw_mark(out: &mut String, row: &Row, left: f64, x: &Axis, y: &Axis) -> Label {
-    let often = row.per_minute(row.requests);
-    let at = if often > 0.0 { x.at(often) } else { left + NONE_AT };
-    let (middle, tail, class) = (y.at(row.median), y.at(row.p99), class(row));
+fn draw_mark(out: &mut String, m: &Measurement, left: f64, x: &Axis, y: &Axis) -> Label {
+    let requests = m.per_client_minute(m.requests);
+    let at = if requests > 0.0 { x.position(requests) } else { left + ZERO_AT };
+    let (middle, tail, class) = (y.position(m.median_ms), y.position(m.p99_ms), class(m));
     let _ = writeln!(
         out,
         "<g class=\"{class}\"><title>{}: median {}, 99 % {}</title><circle cx=\"{at:.1}\" \
          cy=\"{middle:.1}\" r=\"5\"/><line class=\"whisker\" x1=\"{at:.1}\" x2=\"{at:.1}\" \
          y1=\"{middle:.1}\" y2=\"{tail:.1}\"/></g>",
-        row.title,
-        time(row.median),
-        time(row.p99)
+        m.title,
+        time(m.median_ms),
+        time(m.p99_ms)
     );
-    let to_the_left = at > left + PLOT * 0.55;
-    Label { text: row.title.clone(), class, x: at, y: middle, line: middle + 4.0, to_the_left }
+    let is_left_of_mark = at > left + PLOT_WIDTH * 0.55;
+    Label {
+        text: m.title.clone(),
+        class,
+        x: at,
+        y: middle,
+        baseline: middle + 4.0,
+        is_left_of_mark,
+    }
 }
 
-/// Labels on the same side of their marks are moved down until none is on another.
-fn placed(mut labels: Vec<Label>) -> Vec<Label> {
+/// Moves labels on the same side of their marks down until none overlaps another.
+fn resolve_overlaps(mut labels: Vec<Label>) -> Vec<Label> {
     labels.sort_by(|a, b| a.y.total_cmp(&b.y));
     for side in [true, false] {
-        let mut free = f64::NEG_INFINITY;
-        for label in labels.iter_mut().filter(|label| label.to_the_left == side) {
-            label.line = label.line.max(free);
-            free = label.line + LINE;
+        let mut next_free = f64::NEG_INFINITY;
+        for label in labels.iter_mut().filter(|label| label.is_left_of_mark == side) {
+            label.baseline = label.baseline.max(next_free);
+            next_free = label.baseline + LINE_HEIGHT;
         }
     }
     labels
 }
 
 fn draw_label(out: &mut String, label: &Label) {
-    let (away, anchor) = if label.to_the_left { (-14.0, "end") } else { (14.0, "start") };
-    let at = label.x + away;
-    if (label.line - 4.0 - label.y).abs() > 1.0 {
+    let (offset, anchor) = if label.is_left_of_mark { (-14.0, "end") } else { (14.0, "start") };
+    let at = label.x + offset;
+    if (label.baseline - 4.0 - label.y).abs() > 1.0 {
         let _ = writeln!(
             out,
             "<line class=\"lead\" x1=\"{:.1}\" y1=\"{:.1}\" x2=\"{:.1}\" y2=\"{:.1}\"/>",
-            label.x + away * 0.4,
+            label.x + offset * 0.4,
             label.y,
-            label.x + away * 0.85,
-            label.line - 4.0
+            label.x + offset * 0.85,
+            label.baseline - 4.0
         );
     }
     let _ = writeln!(
         out,
         "<text class=\"label {}\" x=\"{at:.1}\" y=\"{:.1}\" text-anchor=\"{anchor}\">{}</text>",
-        label.class, label.line, label.text
+        label.class, label.baseline, label.text
     );
 }
