@@ -160,7 +160,7 @@ end_group() {
 
 declare -A rates=([quiet]=0.5 [busy]=50 [far]=50) round_trips=([quiet]=0 [busy]=0 [far]=50)
 start_row() { # WORKLOAD METHOD CLIENTS SECONDS
-    start_load lane -- --method "$2" --clients "$3" --rate "${rates[$1]}" --seconds "$4" \
+    start_load scenario -- --method "$2" --clients "$3" --rate "${rates[$1]}" --seconds "$4" \
         --round-trip-ms "${round_trips[$1]}" --tag "workload=$1"
 }
 

@@ -89,8 +89,7 @@ fn run(command: &str, args: Args) -> LoadResult<ExitCode> {
         "poll" => throughput::poll(target, &mut args)?,
         "roundtrip" => sequential::round_trip(target, &mut args)?,
         "sequence" => sequential::sequence(target, &mut args)?,
-        // `lane` is the command's former name.
-        "scenario" | "lane" => compare::scenario(target, &mut args)?,
+        "scenario" => compare::scenario(target, &mut args)?,
         "caps" => compare::caps(target, &mut args)?,
         "start" => sequential::start(target, &mut args)?,
         "pages" => sequential::pages(target, &mut args)?,
