@@ -186,7 +186,7 @@ impl Head {
         let http10 = head.version == Some(0);
         let mut facts = FramingHeaders::default();
         for field in &*head.headers {
-            if let Some(known) = HeaderName::named(field.name) {
+            if let Some(known) = HeaderName::named(field.name.as_bytes()) {
                 facts.note(known, field.value).map_err(|problem| told(&problem))?;
             }
         }

@@ -12,7 +12,7 @@ mod lingering_close;
 pub mod listener;
 mod pool;
 mod request;
-mod scan;
+mod head_scanner;
 #[cfg(feature = "websocket")]
 mod websocket;
 #[cfg(feature = "streams")]
