@@ -6,15 +6,10 @@ use std::net::SocketAddr;
 use std::os::fd::OwnedFd;
 use std::os::unix::net::UnixStream;
 use std::process::Command;
-use std::sync::Arc;
 use std::time::Duration;
 
-use longpoll::access::Access;
-use longpoll::api::LogHandle;
 use longpoll::config::{Config, ListenAddress, LogLevel};
-use longpoll::logger;
-use longpoll::metrics::Metrics;
-use longpoll::server::{Server as LongpollServer, listener};
+use longpoll::server::{Server as LongpollServer, listen};
 use longpoll::shutdown::Shutdown;
 
 use crate::support::{Client, Server, program, until};
@@ -180,25 +175,22 @@ fn the_server_survives_a_table_of_descriptors_that_is_full() {
 /// with a panic: at a jitter of more than the whole wait where overflow is checked, and at a time
 /// that no clock can show.
 fn panicking(body_timeout: Duration) -> (LongpollServer, Shutdown, SocketAddr) {
-    let listen = vec![ListenAddress::Tcp("127.0.0.1:0".into())];
-    let listeners = listener::open(&listen).unwrap();
+    let addresses = vec![ListenAddress::Tcp("127.0.0.1:0".into())];
+    let listeners = listen(&addresses).unwrap();
     let address = listeners[0].to_string().strip_prefix("http://").unwrap().parse().unwrap();
     let mut config = Config::default();
     (config.max_connections, config.wait_jitter) = (4, u32::MAX);
     config.body_timeout = body_timeout;
-    let (metrics, shutdown) = (Arc::new(Metrics::default()), Shutdown::new().unwrap());
-    let (diag, _) = logger::start(LogLevel::Error, Arc::clone(&metrics)).unwrap();
-    let log = LogHandle::open(&config, &metrics, &diag).unwrap();
-    let access = Access::open(&config).unwrap();
-    let door =
-        LongpollServer::open(config, listeners, access, log, &metrics, diag, &shutdown).unwrap();
-    (door, shutdown, address)
+    config.log = LogLevel::Error;
+    let shutdown = Shutdown::new().unwrap();
+    let server = LongpollServer::start(listeners, config, &shutdown).unwrap();
+    (server, shutdown, address)
 }
 
 #[test]
 #[cfg_attr(not(debug_assertions), ignore = "the panic comes from a check of overflow")]
 fn a_panic_in_a_handler_costs_one_500_and_no_worker() {
-    let (door, shutdown, address) = panicking(Duration::from_secs(30));
+    let (server, shutdown, address) = panicking(Duration::from_secs(30));
     let mut clients: Vec<_> = (0..4).map(|_| Client::connect(address)).collect();
     for turn in 0..20 {
         let client = &mut clients[turn % 4];
@@ -216,12 +208,12 @@ fn a_panic_in_a_handler_costs_one_500_and_no_worker() {
         assert!(page.text().contains(&format!("\nlongpoll_{metric}\n")), "{}", page.text());
     }
     shutdown.trigger();
-    door.drain();
+    server.drain();
 }
 
 #[test]
-fn a_panic_in_the_door_itself_costs_one_connection_and_no_worker() {
-    let (door, shutdown, address) = panicking(Duration::MAX);
+fn a_panic_in_the_server_module_itself_costs_one_connection_and_no_worker() {
+    let (server, shutdown, address) = panicking(Duration::MAX);
     for _ in 0..20 {
         let mut client = Client::connect(address);
         client
@@ -241,5 +233,5 @@ fn a_panic_in_the_door_itself_costs_one_connection_and_no_worker() {
     }
     assert!(shows(&mut clients[0], 4));
     shutdown.trigger();
-    door.drain();
+    server.drain();
 }

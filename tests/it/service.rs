@@ -11,12 +11,10 @@ use std::path::Path;
 use std::process::{Command, Output, Stdio};
 use std::sync::Arc;
 
-use longpoll::access::Access;
-use longpoll::api::LogHandle;
 use longpoll::config::{Config, ListenAddress, LogLevel};
 use longpoll::logger::{self, Logger};
 use longpoll::metrics::Metrics;
-use longpoll::server::{Server as LongpollServer, listener};
+use longpoll::server::{Server as LongpollServer, listen};
 use longpoll::shutdown::Shutdown;
 use longpoll::systemd::ServiceManager;
 
@@ -145,11 +143,8 @@ fn the_watchdog_hears_again_and_again_that_the_server_lives() {
     assert_eq!(server.wait().0.code(), Some(0));
 }
 
-/// Where lines of a server in this process go.
-fn nowhere() -> (Arc<Metrics>, Logger) {
-    let metrics = Arc::new(Metrics::default());
-    let (diag, _) = logger::start(LogLevel::Error, Arc::clone(&metrics)).unwrap();
-    (metrics, diag)
+fn quiet_logger() -> Logger {
+    logger::start(LogLevel::Error, Arc::new(Metrics::default())).unwrap().0
 }
 
 #[test]
@@ -160,7 +155,7 @@ fn the_watchdog_hears_nothing_while_the_server_is_not_seen_to_live() {
         "WATCHDOG_USEC" => Some("4000000".into()),
         _ => None,
     };
-    let manager = ServiceManager::from_env(env, nowhere().1).unwrap();
+    let manager = ServiceManager::from_env(env, quiet_logger()).unwrap();
     let (shutdown, looks) = (Shutdown::new().unwrap(), Cell::new(0));
     manager.attend(&shutdown, || {
         assert!(systemd.has_heard_nothing(), "after {} looks", looks.get());
@@ -176,32 +171,29 @@ fn the_watchdog_hears_nothing_while_the_server_is_not_seen_to_live() {
 
 #[test]
 fn a_server_lives_only_if_each_acceptor_has_turned_over_again() {
-    let listen = [(); 2].map(|()| ListenAddress::Tcp("127.0.0.1:0".into()));
-    let listeners = listener::open(&listen).unwrap();
+    let addresses = [(); 2].map(|()| ListenAddress::Tcp("127.0.0.1:0".into()));
+    let listeners = listen(&addresses).unwrap();
     let address = listeners[0].to_string().strip_prefix("http://").unwrap().parse().unwrap();
-    let (config, shutdown) = (Config::default(), Shutdown::new().unwrap());
-    let (metrics, diag) = nowhere();
-    let log = LogHandle::open(&config, &metrics, &diag).unwrap();
-    let access = Access::open(&config).unwrap();
-    let door =
-        LongpollServer::open(config, listeners, access, log, &metrics, diag, &shutdown).unwrap();
+    let (mut config, shutdown) = (Config::default(), Shutdown::new().unwrap());
+    config.log = LogLevel::Error;
+    let server = LongpollServer::start(listeners, config, &shutdown).unwrap();
     for _ in 0..2 {
-        until("it lives", || door.lives());
+        until("it lives", || server.is_alive());
     }
     // Only the first turns over: somebody has come. The other one has nothing to do for a second.
     until("it was not seen to live", || {
-        let _ = door.lives();
+        let _ = server.is_alive();
         // Whoever accepts the second one has turned over since the first.
         for _ in 0..2 {
             assert_eq!(Client::connect(address).get("/health").status, 200);
         }
-        !door.lives()
+        !server.is_alive()
     });
     shutdown.trigger();
     until("the acceptors have ended", || std::net::TcpStream::connect(address).is_err());
-    let _ = (door.lives(), door.lives());
-    assert!(!door.lives());
-    door.drain();
+    let _ = (server.is_alive(), server.is_alive());
+    assert!(!server.is_alive());
+    server.drain();
 }
 
 #[test]
@@ -280,7 +272,7 @@ fn the_journal_gets_priorities_and_others_get_times() {
     let log = journal(&place, true, serve);
     for (priority, part) in [
         (4, "warning: --max-connections 1000000 lowered"),
-        (4, "warning: whoever reaches"),
+        (4, "warning: any client that reaches"),
         (6, "refused"),
         (6, "/topics/no!"),
         (6, "stopped"),
@@ -294,7 +286,10 @@ fn the_journal_gets_priorities_and_others_get_times() {
     assert!(!log.contains(">20"), "times: {log}");
 
     let log = journal(&place, false, serve);
-    assert!(log.contains("Z warning: whoever reaches") && log.contains("Z stopped\n"), "{log}");
+    assert!(
+        log.contains("Z warning: any client that reaches") && log.contains("Z stopped\n"),
+        "{log}"
+    );
     assert!(!log.contains('<'), "{log}");
 
     let fail = |command: &mut Command| {
