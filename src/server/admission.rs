@@ -1,10 +1,10 @@
 //! What happens when all connections are taken: the accept queue and its eviction policy.
 //!
-//! New connections queue here and not in the kernel, where those that have sent a request cannot be
-//! told from those that only occupy a slot. The decisions, each in one function:
+//! New connections queue here and not in the kernel, because the server can peek at what they have
+//! sent, and prefer those with a request. The decisions, each in one function:
 //!
 //! - *Which queued connection gets the next permit*: the one that has sent most of its request, the
-//!   oldest among equals ([`AdmissionQueue::pop_next`]). So a well-behaved client gets past a crowd
+//!   oldest among equals ([`AdmissionQueue::pop_next`]). So a well-behaved client passes any number
 //!   of silent ones.
 //! - *Without a permit* ([`Admission::wait_for_permit`]): the connection that has waited longest
 //!   for its next request, and for at least [`GIVE_WAY`], is evicted, one at a time. If none is
@@ -297,10 +297,10 @@ impl Admission {
         }
     }
 
-    /// Frees a descriptor: that of a queued connection, which is closed without a response, or else
-    /// that of an idle one. False if only the latter was tried, which takes a moment.
+    /// Frees a descriptor: closes a queued connection or, if none may be closed, evicts an idle one.
+    /// True in the first case: the descriptor is free at once.
     pub fn free_descriptor(&mut self) -> bool {
-        // No response: the connection would keep its descriptor while it lingers.
+        // Without a response: the connection would keep its descriptor while it lingers.
         if self.queue.pop_worst(Instant::now()).is_some() {
             return true;
         }
@@ -323,5 +323,59 @@ impl Admission {
         // It fits into the empty buffer of a new socket.
         let _ = conn.send_now(&Response::from(problem).encode(options));
         self.lingering.close(Arc::new(conn));
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::RequestProgress::{Complete, Nothing, Partial};
+    use super::*;
+    use crate::config::Config;
+    use std::io::Write as _;
+    use std::os::unix::net::UnixStream;
+
+    /// A queue of clients that have sent these bytes, oldest first, a millisecond apart.
+    fn queue(sent: &[&[u8]], oldest: Instant) -> (AdmissionQueue, Vec<UnixStream>) {
+        let limiter = ClientLimiter::new(&Config::default());
+        let (mut queue, mut clients) = (AdmissionQueue::default(), Vec::new());
+        for (arrived, sent) in (0..).map(|ms| oldest + Duration::from_millis(ms)).zip(sent) {
+            let (server_end, mut client) = UnixStream::pair().unwrap();
+            client.write_all(sent).unwrap();
+            let conn = Conn::accepted(server_end.into(), None, Duration::from_secs(60)).unwrap();
+            let client_permit = limiter.connected(None).unwrap();
+            let peeked = (0, Nothing);
+            queue.conns.push_back(QueuedConn { conn, client_permit, arrived, peeked });
+            clients.push(client);
+        }
+        (queue, clients)
+    }
+
+    const REQUEST: &[u8] = b"GET /health HTTP/1.1\r\nHost: localhost\r\n\r\n";
+    const BEGINNING: &[u8] =
+        b"POST /topics/a HTTP/1.1\r\nHost: localhost\r\nContent-Length: 9\r\n\r\n";
+
+    #[test]
+    fn complete_requests_are_admitted_before_partial_and_silent_ones() {
+        let (mut queue, _clients) =
+            queue(&[b"", BEGINNING, REQUEST, b"no HTTP\r\n", BEGINNING], Instant::now());
+        let mut admitted = Vec::new();
+        while let Some(mut queued) = queue.pop_next() {
+            admitted.push(queued.progress(&mut Vec::new()));
+        }
+        assert_eq!(admitted, [Complete, Complete, Partial, Partial, Nothing]);
+    }
+
+    #[test]
+    fn silent_clients_are_refused_first_and_complete_or_new_ones_never() {
+        let oldest = Instant::now();
+        let now = oldest + Duration::from_secs(1);
+        let (mut queue, _clients) = queue(&[REQUEST, BEGINNING, b"", b""], oldest);
+        queue.conns[3].arrived = now;
+        let mut refused = Vec::new();
+        while let Some(mut queued) = queue.pop_worst(now) {
+            refused.push(queued.progress(&mut Vec::new()));
+        }
+        assert_eq!(refused, [Nothing, Partial]);
+        assert_eq!(queue.conns.len(), 2);
     }
 }

@@ -1,7 +1,7 @@
 //! From the bytes of a request's head to what it asks for, and how its body is framed.
 //!
-//! The [`HeadScanner`] decides what is HTTP at all; this module interprets a complete head. It
-//! refuses what a front proxy might read differently (RFC 9112): contradicting lengths, two hosts.
+//! `head_scanner.rs` decides what is HTTP at all; this module interprets a complete head. It refuses
+//! what a front proxy might read differently (RFC 9112): contradicting lengths, two hosts.
 
 use super::head_scanner::HeadScanner;
 use super::target::{RequestTarget, settle_host};

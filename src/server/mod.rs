@@ -5,8 +5,6 @@
 //!
 //! The modules are listed in reading order; each uses only those before it. For what happens when
 //! all connections are taken, see `admission.rs`.
-//!
-//! *Locks.* None here; `pool.rs` and `websocket.rs` name theirs.
 
 mod rlimits;
 mod lingering_close;

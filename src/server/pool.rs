@@ -186,7 +186,7 @@ impl WorkerPool {
         if let Err(error) = self.ensure_enough_workers() {
             return Err((admitted, error));
         }
-        // The queue is never full: it has a slot for each permit.
+        // The queue is never full: its capacity is the number of permits.
         let queued = self.sender.try_send(admitted);
         queued.map_err(|e| (e.into_inner(), io::ErrorKind::WouldBlock.into()))
     }
