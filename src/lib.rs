@@ -110,5 +110,7 @@ pub mod server;
 #[cfg(feature = "client")]
 pub mod client;
 
+pub use server::serve;
+
 /// The version, as `--version` and `/health` say it.
 pub const VERSION: &str = env!("CARGO_PKG_VERSION");

@@ -1,10 +1,11 @@
-//! Starting threads, and handing them what they work on.
+//! Starting threads, and queues to them.
 //!
-//! Every thread has the same small stack, because a held poll is a thread and thousands are held. A
-//! [`Mailbox`] is bounded, like everything that one side fills and the other empties: who posts
-//! into a full one is told, and never waits.
+//! Every thread has the same small stack, because each held poll occupies a thread, and thousands
+//! are held. A [`Mailbox`] is bounded, like every queue here: posting into a full one fails and
+//! never blocks.
 //!
-//! *Lock.* A mailbox has one, held for a push or a pop; nothing is locked under it.
+//! *Lock.* `Shared::state` guards the items of a mailbox and whether it is closed. It is held for a
+//! push or a pop; nothing is locked under it.
 
 use std::collections::VecDeque;
 use std::io;
@@ -16,25 +17,30 @@ use parking_lot::{Condvar, Mutex};
 
 use crate::limits::THREAD_STACK;
 
-/// Starts a thread. It takes a box, because each kind of closure that is handed to std itself
-/// puts another kilobyte and a half into the binary.
+/// Starts a thread. The work is boxed because each type of closure that std's function takes adds a
+/// kilobyte and a half to the binary.
 ///
 /// # Errors
-/// When the operating system refuses it.
+/// When the operating system refuses the thread.
 pub fn start(name: &str, work: Box<dyn FnOnce() + Send>) -> io::Result<JoinHandle<()>> {
     Builder::new().name(name.into()).stack_size(THREAD_STACK).spawn(work)
 }
 
+/// The error of a program that cannot start because a thread was refused.
+pub fn too_few(error: &io::Error) -> io::Error {
+    io::Error::other(format!("the system allows too few threads: {error}"))
+}
+
 /// A bounded queue to a thread. Cheap to clone.
 ///
-/// It is here beside the channel that leads to the workers because that one comes with three
-/// others inside, and puts ten kilobytes into the binary for each type that it carries.
+/// It exists beside `crossbeam_channel` because that crate adds ten kilobytes to the binary for each
+/// type of item.
 pub struct Mailbox<T>(Arc<Shared<T>>);
 
 struct Shared<T> {
     state: Mutex<State<T>>,
     changed: Condvar,
-    most: usize,
+    capacity: usize,
 }
 
 struct State<T> {
@@ -50,17 +56,17 @@ impl<T> Clone for Mailbox<T> {
 }
 
 impl<T> Mailbox<T> {
-    /// An empty one, for at most so many items.
+    /// An empty mailbox for at most `capacity` items.
     #[must_use]
-    pub fn new(most: usize) -> Mailbox<T> {
+    pub fn new(capacity: usize) -> Mailbox<T> {
         let state = Mutex::new(State { items: VecDeque::new(), closed: false });
-        Mailbox(Arc::new(Shared { state, changed: Condvar::new(), most }))
+        Mailbox(Arc::new(Shared { state, changed: Condvar::new(), capacity }))
     }
 
-    /// Hands an item over, never waiting. False: it is full or closed, and the item is dropped.
+    /// Adds an item without blocking. False: the mailbox is full or closed, and the item is dropped.
     pub fn post(&self, item: T) -> bool {
         let mut state = self.0.state.lock();
-        if state.closed || state.items.len() >= self.0.most {
+        if state.closed || state.items.len() >= self.0.capacity {
             return false;
         }
         state.items.push_back(item);
@@ -69,18 +75,18 @@ impl<T> Mailbox<T> {
         true
     }
 
-    /// Closes it: what is in it can still be taken, and nothing more be posted.
+    /// Closes the mailbox: its items can still be taken, but none be posted.
     pub fn close(&self) {
         self.0.state.lock().closed = true;
         self.0.changed.notify_all();
     }
 
-    /// The oldest item, if there is one.
+    /// Takes the oldest item, if there is one.
     pub fn try_take(&self) -> Option<T> {
         self.0.state.lock().items.pop_front()
     }
 
-    /// Waits for an item; none comes any more once it is closed and empty.
+    /// Takes the oldest item, waiting for one. `None` once the mailbox is closed and empty.
     pub fn take(&self) -> Option<T> {
         let mut state = self.0.state.lock();
         while state.items.is_empty() && !state.closed {
@@ -89,7 +95,7 @@ impl<T> Mailbox<T> {
         state.items.pop_front()
     }
 
-    /// The same, but until `deadline` at the latest.
+    /// As [`take`](Self::take), but waits until `deadline` at most.
     pub fn take_by(&self, deadline: Instant) -> Option<T> {
         let mut state = self.0.state.lock();
         let mut late = false;
@@ -105,19 +111,19 @@ mod tests {
     use super::*;
 
     #[test]
-    fn what_is_posted_is_taken_in_order_up_to_the_bound() {
+    fn items_are_taken_in_order_and_a_full_mailbox_refuses_more() {
         let mailbox = Mailbox::new(2);
         assert!(mailbox.post('a') && mailbox.post('b'));
-        assert!(!mailbox.post('c'), "it is full");
+        assert!(!mailbox.post('c'), "the mailbox is full");
         assert_eq!(
             (mailbox.take(), mailbox.try_take(), mailbox.try_take()),
             (Some('a'), Some('b'), None)
         );
-        assert!(mailbox.post('d'), "there is room again");
+        assert!(mailbox.post('d'), "there is space again");
     }
 
     #[test]
-    fn what_is_in_a_closed_mailbox_is_still_taken() {
+    fn items_of_a_closed_mailbox_are_still_taken() {
         let mailbox = Mailbox::new(2);
         assert!(mailbox.post('a'));
         mailbox.close();
@@ -127,7 +133,7 @@ mod tests {
     }
 
     #[test]
-    fn a_thread_that_waits_hears_of_an_item_and_of_the_end() {
+    fn waiting_thread_is_woken_by_an_item_and_by_closing() {
         let (there, back) = (Mailbox::new(1), Mailbox::new(1));
         let (taken, answered) = (there.clone(), back.clone());
         let echo = move || {
@@ -144,12 +150,12 @@ mod tests {
         }
         there.close();
         assert_eq!(back.take_by(deadline), None);
-        assert!(Instant::now() < deadline, "the end was not heard of");
+        assert!(Instant::now() < deadline, "closing did not wake the thread");
         thread.join().unwrap();
     }
 
     #[test]
-    fn who_waits_until_a_deadline_gets_nothing_then() {
+    fn take_by_returns_nothing_at_its_deadline() {
         let mailbox = Mailbox::<()>::new(1);
         assert_eq!(mailbox.take_by(Instant::now()), None);
         assert!(mailbox.post(()));

@@ -193,7 +193,7 @@ impl ResponseHead {
         let http10 = head.version == Some(0);
         let mut framing_fields = FramingHeaders::default();
         for field in &*head.headers {
-            if let Some(name) = HeaderName::named(field.name) {
+            if let Some(name) = HeaderName::named(field.name.as_bytes()) {
                 framing_fields.note(name, field.value).map_err(|problem| describe(&problem))?;
             }
         }

@@ -70,11 +70,12 @@ impl HeaderName {
 
     /// The field of this name.
     #[must_use]
-    pub fn named(name: &str) -> Option<HeaderName> {
+    pub fn named(name: &[u8]) -> Option<HeaderName> {
         let mut candidates = HeaderName::WITH_LENGTH.get(name.len()).copied()?;
         while candidates != 0 {
             let (known, field) = HeaderName::NAMES[candidates.trailing_zeros() as usize];
             // Most clients write it as it is written here.
+            let known = known.as_bytes();
             if known == name || known.eq_ignore_ascii_case(name) {
                 return Some(field);
             }
@@ -97,7 +98,7 @@ impl HeaderName {
 }
 
 /// A character of a method or of a field's name (RFC 9110, section 5.6.2).
-pub fn is_token(byte: u8) -> bool {
+pub const fn is_token(byte: u8) -> bool {
     let marks =
         matches!(byte, b'!' | b'#'..=b'\'' | b'*' | b'+' | b'-' | b'.' | b'^'..=b'`' | b'|' | b'~');
     marks || byte.is_ascii_alphanumeric()

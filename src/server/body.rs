@@ -1,9 +1,9 @@
-//! A request's body while it arrives, and the room that is set aside for it.
+//! A request's body while it arrives, and the memory budget that all bodies share.
 //!
-//! All bodies together have a fixed room, and each takes of it only what has really come, not what
-//! it has announced: so nobody reserves memory by talking big. When the room is full, a body that
-//! has been arriving for long gives way to those that want it; a slow sender cannot keep publishers
-//! out.
+//! A body takes from the budget what has arrived, not what it has announced, so a client cannot
+//! reserve memory by announcing a large body. When the budget is used up, a body that has been
+//! arriving for at least [`GIVE_WAY`] is refused in favour of new ones: a slow sender cannot keep
+//! publishers out.
 
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
@@ -13,50 +13,55 @@ use crate::limits::{CLOSING, GIVE_WAY, SMALL_BODY_BYTES};
 use crate::problem::{Cause, Problem};
 use crate::semaphore::{Permit, Semaphore};
 
-/// Room for all bodies together. When it is full, one that has been arriving for long gives way.
+/// The memory budget of all request bodies together.
 pub struct BodyBudget {
     bytes: Semaphore,
-    wanted: AtomicBool,
+    /// Whether a body waits for memory that others hold.
+    is_contended: AtomicBool,
 }
 
 impl BodyBudget {
-    /// Room for so many bytes.
+    /// A budget of `bytes`.
     #[must_use]
     pub fn new(bytes: usize) -> BodyBudget {
-        BodyBudget { bytes: Semaphore::new(bytes), wanted: AtomicBool::new(false) }
+        BodyBudget { bytes: Semaphore::new(bytes), is_contended: AtomicBool::new(false) }
     }
 }
 
-/// A body, and the room it takes while it exists.
+/// A body, with the memory that it holds of the budget.
 pub struct RequestBody<'a> {
     pub bytes: Vec<u8>,
-    /// Small ones take none: they are part of what a connection costs anyway.
-    room: Option<Permit>,
-    shared: &'a BodyBudget,
+    /// `None` for a small body, which is part of the connection's own overhead.
+    permit: Option<Permit>,
+    budget: &'a BodyBudget,
 }
 
-/// Between two looks for room: those who have it look as seldom as that at who wants it.
-const LOOK: Duration = Duration::from_millis(5);
+/// Time between two attempts to get memory. The bodies that hold it check for contention far less
+/// often, each [`GIVE_WAY`].
+const RETRY: Duration = Duration::from_millis(5);
 
 impl<'a> RequestBody<'a> {
     #[must_use]
-    pub fn new(shared: &'a BodyBudget) -> RequestBody<'a> {
-        RequestBody { bytes: Vec::new(), room: None, shared }
+    pub fn new(budget: &'a BodyBudget) -> RequestBody<'a> {
+        RequestBody { bytes: Vec::new(), permit: None, budget }
     }
 
-    /// The body, and its room, which is to be kept for as long as it is in memory.
+    /// The body and its permit, which has to live as long as the bytes.
     #[must_use]
     pub fn into_parts(self) -> (Vec<u8>, Option<Permit>) {
-        (self.bytes, self.room)
+        (self.bytes, self.permit)
     }
 
-    /// Sets room aside for `more` bytes, as they come.
+    /// Reserves memory for `more` bytes, waiting for other bodies to release theirs if needed.
+    ///
+    /// # Errors
+    /// `503` when there is no memory within [`GIVE_WAY`] plus [`CLOSING`].
     pub(super) fn reserve(&mut self, more: usize) -> Result<(), Problem> {
         let before = self.bytes.capacity();
         self.bytes.reserve(more);
         let after = self.bytes.capacity();
         let counted = after - before.max(SMALL_BODY_BYTES).min(after);
-        if counted > 0 && !self.grow(counted) && !self.wait_for(counted) {
+        if counted > 0 && !self.try_grow(counted) && !self.grow_by_contending(counted) {
             return Err(Problem::new(
                 Cause::BodyMemory,
                 "too many large bodies are being received at once; try again",
@@ -65,44 +70,48 @@ impl<'a> RequestBody<'a> {
         Ok(())
     }
 
-    fn grow(&mut self, more: usize) -> bool {
-        match &mut self.room {
-            Some(room) => room.grow(more),
+    fn try_grow(&mut self, more: usize) -> bool {
+        match &mut self.permit {
+            Some(permit) => permit.grow(more),
             none => {
-                *none = self.shared.bytes.try_acquire(more);
+                *none = self.budget.bytes.try_acquire(more);
                 none.is_some()
             }
         }
     }
 
-    /// Has others give way.
-    fn wait_for(&mut self, counted: usize) -> bool {
-        let until = Instant::now() + GIVE_WAY + CLOSING;
-        while Instant::now() < until {
-            self.shared.wanted.store(true, Ordering::Relaxed);
-            // It is seldom and short: not worth a condition variable.
-            std::thread::sleep(LOOK);
-            if self.grow(counted) {
+    /// Signals contention, so that a body which has been arriving for long releases its memory.
+    fn grow_by_contending(&mut self, counted: usize) -> bool {
+        let deadline = Instant::now() + GIVE_WAY + CLOSING;
+        while Instant::now() < deadline {
+            self.budget.is_contended.store(true, Ordering::Relaxed);
+            // Contention is rare and short: not worth a condition variable.
+            std::thread::sleep(RETRY);
+            if self.try_grow(counted) {
                 return true;
             }
         }
         false
     }
 
-    /// Until when its reader, who waits since `begun`, may wait for more of it; less than
-    /// `deadline` while it has room that others may want.
+    /// Until when the next read of a body that has been arriving since `started` may wait: at most
+    /// `deadline`, and less while the body holds memory that others may need.
     ///
     /// # Errors
-    /// When it has to give way now.
-    pub(super) fn wait_until(&self, begun: Instant, deadline: Instant) -> Result<Instant, Problem> {
-        if self.room.is_none() {
+    /// `503` when this body has to release its memory now.
+    pub(super) fn read_deadline(
+        &self,
+        started: Instant,
+        deadline: Instant,
+    ) -> Result<Instant, Problem> {
+        if self.permit.is_none() {
             return Ok(deadline);
         }
         let now = Instant::now();
-        if now >= begun + GIVE_WAY && self.shared.wanted.swap(false, Ordering::Relaxed) {
+        if now >= started + GIVE_WAY && self.budget.is_contended.swap(false, Ordering::Relaxed) {
             return Err(Problem::new(
                 Cause::BodyMemory,
-                "this body took long to arrive, and others needed its room; try again",
+                "this body took long to arrive, and others needed its memory; try again",
             ));
         }
         Ok(deadline.min(now + GIVE_WAY))

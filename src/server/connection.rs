@@ -1,140 +1,83 @@
-//! A connection's life: request, answer, request, answer, until one side has had enough.
+//! The life of a connection: request, response, request, response, until one side ends it.
 //!
-//! One thread has one connection from its first byte to its last, and what it does can be read from
-//! top to bottom. Each request is read whole, done, and answered before the next one is looked at.
-//! A panic in what it does costs one `500`, not the server; and whatever ends a connection early
-//! still sees its answer arrive, as the [lingerer](LingeringClose) takes care of the rest.
+//! One thread serves a connection from its first byte to its last, so the code reads from top to
+//! bottom. Each request is read completely, performed, and answered before the next one is read. A
+//! panic in a handler costs one `500`, not the server. When a connection ends early, its client can
+//! still read the response: see [`LingeringClose`](super::lingering_close::LingeringClose).
 
 use std::ops::Range;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
 use std::time::Instant;
 
-use super::body::{BodyBudget, RequestBody};
+use super::body::RequestBody;
+use super::exchange::{Exchange, Handler, Persistence};
 use super::head::ParsedHead;
-use super::lingering_close::LingeringClose;
 use super::pool::WorkerSlot;
 use super::request::{BodyLimits, HeadLimits, InputBuffer, RequestEnd, read_body, read_head};
 use crate::access::Grant;
-use crate::api::{Api, Caller, Delivery, Operation, Outcome, RenderedPage, Reply, Routed};
-use crate::client_limit::ClientLimiter;
-use crate::config::Config;
+use crate::api::{Caller, Delivery, Operation, Outcome, RenderedPage, Reply, Routed};
 use crate::conn::Conn;
-use crate::http::{BodyFraming, EncodeOptions, RequestHead, Response, closing};
-use crate::limits::{BODIES_BYTES, SMALL_ANSWER};
-use crate::logger::Logger;
-use crate::metrics::Metrics;
+use crate::http::{BodyFraming, Response, closing};
+use crate::limits::SMALL_ANSWER;
 use crate::problem::{Cause, Problem};
 use crate::semaphore::Permit;
-use crate::shutdown::Shutdown;
 
-/// What every connection needs.
-pub struct Handler {
-    pub api: Arc<Api>,
-    pub config: Config,
-    pub clients: ClientLimiter,
-    pub metrics: Arc<Metrics>,
-    pub logger: Logger,
-    pub shutdown: Shutdown,
-    pub lingerer: LingeringClose,
-    pub bodies: BodyBudget,
-}
-
-/// Whether the connection goes on after an answer.
-#[derive(PartialEq, Eq, Clone, Copy)]
-pub(super) enum Persistence {
-    KeepAlive,
-    Close,
-}
-
-/// Whom an answer goes to, and what is known of the request.
-pub(super) struct Exchange<'a> {
-    pub conn: &'a Arc<Conn>,
-    /// None when it could not be read.
-    head: Option<&'a RequestHead>,
-    /// Whether it asked for no body; that can be known of a request that could not be read.
-    is_head: bool,
-    pub grant: Grant,
-}
-
-impl Exchange<'_> {
-    pub(super) fn frame(&self, after: Persistence) -> EncodeOptions<'_> {
-        EncodeOptions {
-            has_body: !self.is_head,
-            closes: after == Persistence::Close,
-            cors: self.grant.cors.as_deref(),
-        }
-    }
-}
-
-/// A request, read whole. One that makes no sense is answered all the same, and the connection
-/// goes on.
+/// A request that was read completely. A refused one without a body is read, too: the connection
+/// continues after the refusal.
 struct CompleteRequest<'a> {
     operation: Result<Operation, Problem>,
     body: RequestBody<'a>,
-    after: Persistence,
+    persistence: Persistence,
 }
 
 impl Handler {
-    pub fn new(
-        api: Arc<Api>,
-        config: Config,
-        clients: ClientLimiter,
-        logger: Logger,
-        shutdown: Shutdown,
-        lingerer: LingeringClose,
-    ) -> Handler {
-        let metrics = Arc::clone(api.metrics());
-        let bodies = BodyBudget::new(BODIES_BYTES);
-        Handler { api, config, clients, metrics, logger, shutdown, lingerer, bodies }
-    }
-
     /// Serves a connection until it ends.
     pub fn serve(&self, conn: &Arc<Conn>, slot: &WorkerSlot) {
         let mut input = InputBuffer::new();
-        while self.serve_one(conn, slot, &mut input) == Persistence::KeepAlive {}
+        while self.serve_request(conn, slot, &mut input) == Persistence::KeepAlive {}
     }
 
-    fn serve_one(
+    fn serve_request(
         &self,
         conn: &Arc<Conn>,
         slot: &WorkerSlot,
         input: &mut InputBuffer,
     ) -> Persistence {
-        slot.wait_begins();
+        slot.set_idle();
         let limits = HeadLimits { bytes: self.config.max_head, time: self.config.head_timeout };
-        let mut to = Exchange { conn, head: None, is_head: false, grant: Grant::default() };
-        let parsed = match read_head(conn, input, &limits, || slot.request_begins()) {
+        let mut exchange = Exchange { conn, head: None, is_head: false, grant: Grant::default() };
+        let parsed = match read_head(conn, input, &limits, || slot.set_partial_request()) {
             Ok(parsed) => parsed,
-            Err(ended) => {
-                to.is_head = input.asks_for_head();
-                return self.refuse(&to, ended);
+            Err(end) => {
+                exchange.is_head = input.starts_with_head_request();
+                return self.refuse(&exchange, end);
             }
         };
-        to.head = Some(&parsed.head);
-        to.is_head = parsed.head.is_head();
+        exchange.head = Some(&parsed.head);
+        exchange.is_head = parsed.head.is_head();
         let Routed { mut operation, grant } = self.api.route(&parsed.head, conn);
-        to.grant = grant;
-        // Its place among those of its client, until the answer is out.
-        let share = self.clients.asked(conn.peer(), &parsed.head);
-        let _share = share.map_err(|problem| operation = Err(problem));
-        let mut asked = match self.read_rest(conn, input, &parsed, operation) {
-            Ok(asked) => asked,
-            Err(ended) => return self.refuse(&to, ended),
+        exchange.grant = grant;
+        // Held until the response is written.
+        let client_permit = self.clients.asked(conn.peer(), &parsed.head);
+        let _client_permit = client_permit.map_err(|problem| operation = Err(problem));
+        let mut request = match self.read_rest(conn, input, &parsed, operation) {
+            Ok(request) => request,
+            Err(end) => return self.refuse(&exchange, end),
         };
-        if !slot.request_is_whole() {
+        if !slot.set_busy() {
             return Persistence::Close;
         }
         self.metrics.requests.add(1);
-        if slot.is_wanted() {
-            asked.after = Persistence::Close;
+        if slot.is_under_pressure() {
+            request.persistence = Persistence::Close;
         }
-        self.answer(&to, asked, input)
+        self.answer(&exchange, request, input)
     }
 
-    /// Reads the body, if what is asked for makes sense.
-    // This, `answer` and `message` are not inlined: in one frame with what calls them they took four
-    // kilobytes more of each held poll.
+    /// Reads the body, unless the request is refused for its head.
+    // This, `answer` and `encode` are not inlined: in one stack frame with their caller they took
+    // four kilobytes more of each held poll.
     #[inline(never)]
     fn read_rest(
         &self,
@@ -159,29 +102,30 @@ impl Handler {
                 .map_err(|_| RequestEnd::Quietly)?;
         }
         let time = self.config.body_timeout;
-        let limits = BodyLimits { bytes: limit, time, room: &self.bodies };
+        let limits = BodyLimits { bytes: limit, time, budget: &self.bodies };
         let body = read_body(conn, input, parsed.framing, &limits)?;
-        let after = if parsed.keep_alive { Persistence::KeepAlive } else { Persistence::Close };
-        Ok(CompleteRequest { operation, body, after })
+        let persistence =
+            if parsed.keep_alive { Persistence::KeepAlive } else { Persistence::Close };
+        Ok(CompleteRequest { operation, body, persistence })
     }
 
     #[inline(never)]
     fn answer(
         &self,
-        to: &Exchange<'_>,
-        asked: CompleteRequest<'_>,
+        exchange: &Exchange<'_>,
+        request: CompleteRequest<'_>,
         input: &mut InputBuffer,
     ) -> Persistence {
-        let begun = self.logger.logs_requests().then(Instant::now);
-        let CompleteRequest { operation, body, after } = asked;
-        // Its room is kept until the answer is out.
-        let (body, _room) = body.into_parts();
-        let conn = to.conn;
+        let started = self.logger.logs_requests().then(Instant::now);
+        let CompleteRequest { operation, body, persistence } = request;
+        // Held until the response is written.
+        let (body, _body_permit) = body.into_parts();
+        let conn = exchange.conn;
         #[cfg(feature = "streams")]
         let operation = match operation {
-            Ok(Operation::Stream(query)) if !to.is_head => {
-                match self.stream(to, query, input, begun) {
-                    Ok(after) => return after,
+            Ok(Operation::Stream(query)) if !exchange.is_head => {
+                match self.stream(exchange, query, input, started) {
+                    Ok(persistence) => return persistence,
                     Err(problem) => Err(problem),
                 }
             }
@@ -189,150 +133,102 @@ impl Handler {
         };
         let reply = match operation {
             Err(problem) => Reply::Refused(problem),
-            // A panic leaves no lock behind that matters: see `log`.
+            // A panic leaves no lock poisoned and no data half changed: see `log`.
             Ok(operation) => {
-                let takes_shared_page = after == Persistence::KeepAlive && !to.is_head;
-                let caller = Caller { conn, takes_shared_page, grant: &to.grant };
-                let done = AssertUnwindSafe(|| match self.api.perform(operation, body, &caller) {
+                let takes_shared_page = persistence == Persistence::KeepAlive && !exchange.is_head;
+                let caller = Caller { conn, takes_shared_page, grant: &exchange.grant };
+                let perform = || match self.api.perform(operation, body, &caller) {
                     Outcome::Reply(reply) => reply,
                     Outcome::Hold(held) => {
                         input.release();
                         self.api.hold(*held, &caller).unwrap_or_else(Reply::Refused)
                     }
-                });
-                catch_unwind(done).unwrap_or_else(|_| Reply::Refused(failed()))
+                };
+                catch_unwind(AssertUnwindSafe(perform))
+                    .unwrap_or_else(|_| Reply::Refused(internal_error()))
             }
         };
-        let after = match reply {
-            // It is out, and has said that the connection goes on.
-            Reply::Delivered(_) => after,
+        let persistence = match reply {
+            // The response is written already, and has announced that the connection continues.
+            Reply::Delivered(_) => persistence,
             _ if self.shutdown.is_triggered() => Persistence::Close,
-            _ => after,
+            _ => persistence,
         };
-        let message = self.message(reply, to, after);
-        let Some((status, message)) = message else { return Persistence::Close };
-        self.tell(to, status, message.length(), begun);
-        if self.write(conn, &message.opening).is_err() || self.write(conn, message.rest()).is_err()
-        {
+        let encoded = self.encode(reply, exchange, persistence);
+        let Some((status, message)) = encoded else { return Persistence::Close };
+        self.log_request(exchange, status, message.length(), started);
+        if self.write(conn, &message.own).is_err() || self.write(conn, message.rest()).is_err() {
             return Persistence::Close;
         }
-        if after == Persistence::Close {
+        if persistence == Persistence::Close {
             // Pipelined requests may be on their way.
-            self.lingerer.take(Arc::clone(conn));
+            self.lingering.close(Arc::clone(conn));
         }
-        after
+        persistence
     }
 
-    /// A reply as bytes; none for a client that has gone.
+    /// The status and the bytes of a reply; `None` for a client that is gone.
     #[inline(never)]
-    fn message(
+    fn encode(
         &self,
         reply: Reply,
-        to: &Exchange<'_>,
-        after: Persistence,
+        exchange: &Exchange<'_>,
+        persistence: Persistence,
     ) -> Option<(u16, OutgoingMessage)> {
-        let own = |answer: Response| {
-            let status = answer.status;
-            let opening = answer.encode(to.frame(after));
-            let counted =
-                (opening.len() > SMALL_ANSWER).then(|| self.api.count_response(opening.len()));
-            (status, OutgoingMessage { sent: 0, opening, shared: None, _counted: counted })
+        let from_response = |response: Response| {
+            let status = response.status;
+            let own = response.encode(exchange.encode_options(persistence));
+            let memory = (own.len() > SMALL_ANSWER).then(|| self.api.count_response(own.len()));
+            (status, OutgoingMessage { already_sent: 0, own, page: None, _memory: memory })
         };
-        let page = |page: Arc<RenderedPage>, opening: Vec<u8>, rest: Range<usize>| {
-            (200, OutgoingMessage { sent: 0, opening, shared: Some((page, rest)), _counted: None })
+        let from_page = |page: Arc<RenderedPage>, own: Vec<u8>, rest: Range<usize>| {
+            let page = Some((page, rest));
+            (200, OutgoingMessage { already_sent: 0, own, page, _memory: None })
         };
         Some(match reply {
             Reply::HungUp => return None,
-            Reply::Delivered(Delivery { page: delivered, sent }) => {
-                let rest = sent..delivered.bytes().len();
-                let (status, message) = page(delivered, Vec::new(), rest);
-                (status, OutgoingMessage { sent, ..message })
+            Reply::Delivered(Delivery { page, sent }) => {
+                let rest = sent..page.bytes().len();
+                let (status, message) = from_page(page, Vec::new(), rest);
+                (status, OutgoingMessage { already_sent: sent, ..message })
             }
-            Reply::Page(shared) => {
-                let (opening, from) = match after {
-                    Persistence::Close => closing(shared.bytes()),
+            Reply::Page(page) => {
+                let (own, from) = match persistence {
+                    Persistence::Close => closing(page.bytes()),
                     Persistence::KeepAlive => (Vec::new(), 0),
                 };
-                let whole = shared.bytes().len();
-                let end = if to.is_head { shared.head_length() } else { whole };
-                page(shared, opening, from..end)
+                let whole = page.bytes().len();
+                let end = if exchange.is_head { page.head_length() } else { whole };
+                from_page(page, own, from..end)
             }
-            Reply::Response(answer) => own(answer),
-            Reply::Refused(problem) => own(self.refused(to, &problem)),
+            Reply::Response(response) => from_response(response),
+            Reply::Refused(problem) => from_response(self.refusal(exchange, &problem)),
         })
-    }
-
-    /// Answers a request that was not read whole, and ends the connection.
-    pub(super) fn refuse(&self, to: &Exchange<'_>, ended: RequestEnd) -> Persistence {
-        if let RequestEnd::With(problem) = ended {
-            let answer = self.refused(to, &problem);
-            let status = answer.status;
-            let bytes = answer.encode(to.frame(Persistence::Close));
-            self.tell(to, status, bytes.len(), None);
-            if self.write(to.conn, &bytes).is_ok() {
-                self.lingerer.take(Arc::clone(to.conn));
-            }
-        }
-        Persistence::Close
-    }
-
-    /// Counts a refusal and tells it.
-    fn refused(&self, to: &Exchange<'_>, problem: &Problem) -> Response {
-        self.metrics.refused(problem.cause());
-        let conn = to.conn;
-        let client = to.head.and_then(|head| self.clients.forwarded(conn.peer(), head));
-        match client {
-            Some(client) => self.logger.refused(format_args!("{client} by {conn}"), problem),
-            None => self.logger.refused(conn, problem),
-        }
-        Response::from(problem)
-    }
-
-    pub(super) fn write(&self, conn: &Conn, bytes: &[u8]) -> std::io::Result<()> {
-        conn.send_within(bytes, self.config.write_timeout)
-    }
-
-    /// Writes a line about a request, if lines are asked for; `begun` is when it was read whole.
-    pub(super) fn tell(
-        &self,
-        to: &Exchange<'_>,
-        status: u16,
-        bytes: usize,
-        begun: Option<Instant>,
-    ) {
-        if !self.logger.logs_requests() {
-            return;
-        }
-        let conn = to.conn;
-        let (method, path) =
-            to.head.map_or((String::from("-"), "-"), |head| (head.method.to_string(), head.path()));
-        let ms = begun.map_or(0, |begun| begun.elapsed().as_millis() as u64);
-        // Debug escapes what could forge a line.
-        self.logger.request(format_args!("{conn} {method} {path:?} {status} {bytes}B {ms}ms"));
     }
 }
 
-/// What goes out: bytes of its own, then a part of a page, which it keeps alive and so counted.
+/// The bytes of a response: bytes of its own, then a part of a shared page.
 struct OutgoingMessage {
-    /// Bytes that the publisher has written already.
-    sent: usize,
-    opening: Vec<u8>,
-    shared: Option<(Arc<RenderedPage>, Range<usize>)>,
-    _counted: Option<Permit>,
+    /// The number of bytes that the publisher has already written.
+    already_sent: usize,
+    own: Vec<u8>,
+    page: Option<(Arc<RenderedPage>, Range<usize>)>,
+    /// What `own` takes of the memory for answers; a page has a permit itself.
+    _memory: Option<Permit>,
 }
 
 impl OutgoingMessage {
     fn rest(&self) -> &[u8] {
-        self.shared.as_ref().map_or(&[], |(page, rest)| &page.bytes()[rest.clone()])
+        self.page.as_ref().map_or(&[], |(page, rest)| &page.bytes()[rest.clone()])
     }
 
     fn length(&self) -> usize {
-        self.sent + self.opening.len() + self.rest().len()
+        self.already_sent + self.own.len() + self.rest().len()
     }
 }
 
-fn failed() -> Problem {
-    Problem::new(Cause::Internal, "the server failed at this request; its stderr says more")
+fn internal_error() -> Problem {
+    Problem::new(Cause::Internal, "the server failed at this request; its stderr has the details")
 }
 
 fn too_large(length: u64, limit: usize) -> Problem {

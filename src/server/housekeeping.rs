@@ -1,13 +1,13 @@
-//! Four times a second: the file of tokens is looked at. Once a second: held polls whose clients
-//! have hung up give their places back, and the log lets go of what is too old.
+//! Periodic work on a thread of its own: the token file is checked four times a second; once a
+//! second, held polls whose clients have disconnected are cancelled and expired events are trimmed.
 //!
-//! One poll(2) call looks at all held sockets at once. 5,000 of them take a few milliseconds, and
-//! no held thread is woken but those whose client has gone.
+//! One poll(2) call checks all held sockets at once: 5,000 of them take a few milliseconds, and no
+//! held thread is woken except those whose client is gone.
 
 use std::sync::Arc;
 use std::thread::JoinHandle;
-use std::time::Instant;
 
+use crossbeam_channel::{Receiver, RecvTimeoutError, Sender, bounded};
 use rustix::event::{PollFd, PollFlags, poll};
 
 use crate::access::TokenReload;
@@ -15,49 +15,48 @@ use crate::api::Api;
 use crate::conn::timespec;
 use crate::limits::{TOKENS_WATCH, WATCH};
 use crate::logger::Logger;
-use crate::threads::{self, Mailbox};
+use crate::threads;
 
-/// The thread.
+/// The thread that does the periodic work.
 pub struct Housekeeper {
-    stop: Mailbox<()>,
+    /// Dropped to stop the thread.
+    stop: Sender<()>,
     thread: JoinHandle<()>,
 }
 
 impl Housekeeper {
-    /// Starts it.
     pub fn start(api: Arc<Api>, logger: Logger) -> std::io::Result<Housekeeper> {
-        let stop = Mailbox::new(1);
-        let stopped = stop.clone();
+        let (stop, stopped) = bounded(0);
         let thread = threads::start("watch", Box::new(move || run(&api, &logger, &stopped)))?;
         Ok(Housekeeper { stop, thread })
     }
 
     pub fn finish(self) {
-        let _ = self.stop.post(());
+        drop(self.stop);
         let _ = self.thread.join();
     }
 }
 
-/// Looks at the file of tokens for each look at the held polls.
-const LOOKS_PER_WATCH: u128 = WATCH.as_millis() / TOKENS_WATCH.as_millis();
+/// Checks of the token file per check of the held polls.
+const CHECKS_PER_WATCH: u128 = WATCH.as_millis() / TOKENS_WATCH.as_millis();
 
-fn run(api: &Api, logger: &Logger, stopped: &Mailbox<()>) {
-    let mut looks = 0;
-    // Rounds that could not be, such as those of a machine that was frozen, are not made up for.
-    while stopped.take_by(Instant::now() + TOKENS_WATCH).is_none() {
+fn run(api: &Api, logger: &Logger, stopped: &Receiver<()>) {
+    let mut checks = 0;
+    // Rounds that were missed, as on a machine that was suspended, are not repeated.
+    while stopped.recv_timeout(TOKENS_WATCH) == Err(RecvTimeoutError::Timeout) {
         match api.refresh_tokens() {
             None => {}
             Some(TokenReload::Known(count)) => {
                 logger.info(format_args!("tokens: {count} are known now"));
             }
             Some(TokenReload::Wrong(why, known)) => logger.error(format_args!(
-                "tokens: NOT read again: {why}; the {known} known before stay in force, also \
-                 those that were taken out"
+                "tokens: NOT reloaded: {why}; the {known} known before stay in force, including \
+                 those that were removed"
             )),
         }
         logger.tell_untold();
-        looks += 1;
-        if looks % LOOKS_PER_WATCH == 0 {
+        checks += 1;
+        if checks % CHECKS_PER_WATCH == 0 {
             cancel_disconnected(api);
             api.expire();
         }
@@ -68,15 +67,15 @@ fn cancel_disconnected(api: &Api) {
     let handles = api.held_polls();
     let mut polled: Vec<_> = handles
         .iter()
-        // The end of input is a hang-up too: whoever waits for an answer keeps its half open.
+        // A client that closes only its sending side counts as disconnected, too.
         .map(|handle| PollFd::new(&*handle.payload.conn, PollFlags::RDHUP))
         .collect();
     let now = timespec(std::time::Duration::ZERO);
     if !matches!(poll(&mut polled, Some(&now)), Ok(ready) if ready > 0) {
         return;
     }
-    let left = polled.iter().map(|conn| !conn.revents().is_empty());
-    for (handle, _) in handles.iter().zip(left).filter(|(_, left)| *left) {
+    let disconnected = polled.iter().map(|conn| !conn.revents().is_empty());
+    for (handle, _) in handles.iter().zip(disconnected).filter(|(_, is_gone)| *is_gone) {
         handle.cancel();
     }
 }

@@ -1,8 +1,8 @@
-//! Connections that were answered before their request was read whole.
+//! Closing a connection whose request was answered before it was read completely.
 //!
-//! Closing such a socket at once would send a reset, and a reset can destroy the answer before
-//! the client has read it (RFC 9112, section 9.6). So one thread keeps a few of them for a moment
-//! with their sending half closed, and discards what still arrives.
+//! Closing such a socket at once sends a reset, which can destroy the response before the client
+//! has read it (RFC 9112, section 9.6). So one thread keeps up to [`LINGERING`] such connections
+//! for [`LINGER`], with the sending side closed, and discards what still arrives.
 
 use std::collections::VecDeque;
 use std::io::ErrorKind;
@@ -10,90 +10,88 @@ use std::sync::Arc;
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
+use crossbeam_channel::{Receiver, Sender, bounded};
 use rustix::event::{PollFd, PollFlags, poll};
 
 use crate::conn::{Conn, timespec};
 use crate::limits::{LINGER, LINGER_BYTES, LINGERING};
-use crate::threads::{self, Mailbox};
+use crate::threads;
 
-/// How long a newcomer may go unread while the others are waited for.
-const LOOK: Duration = Duration::from_millis(50);
+/// How long a queued connection may go unread while the thread polls the others.
+const POLL_INTERVAL: Duration = Duration::from_millis(50);
 
-/// Where such connections go. Cheap to clone.
+/// Hands connections to the thread that closes them. Cheap to clone.
 #[derive(Clone)]
-pub struct LingeringClose(Mailbox<Arc<Conn>>);
+pub struct LingeringClose(Sender<Arc<Conn>>);
 
-/// The thread.
-pub struct LingerThread {
-    newcomers: Mailbox<Arc<Conn>>,
-    thread: JoinHandle<()>,
-}
+/// The thread that discards input and closes.
+pub struct LingerThread(JoinHandle<()>);
 
 impl LingerThread {
-    /// Waits until the last connection's time is over; newcomers are closed at once.
+    /// Waits until the time of the last connection is over. To be called when every
+    /// [`LingeringClose`] is dropped: that ends the thread.
     pub fn finish(self) {
-        self.newcomers.close();
-        let _ = self.thread.join();
+        let _ = self.0.join();
     }
 }
 
-struct Lingering {
+struct LingeringConn {
     conn: Arc<Conn>,
-    until: Instant,
-    bytes: usize,
+    deadline: Instant,
+    discarded: usize,
 }
 
 /// Starts the thread.
 pub fn start() -> std::io::Result<(LingeringClose, LingerThread)> {
-    let newcomers = Mailbox::new(LINGERING);
-    let lingerer = LingeringClose(newcomers.clone());
-    let mine = newcomers.clone();
-    let thread = threads::start("linger", Box::new(move || run(&mine)))?;
-    Ok((lingerer, LingerThread { newcomers, thread }))
+    let (sender, receiver) = bounded(LINGERING);
+    let thread = threads::start("linger", Box::new(move || run(&receiver)))?;
+    Ok((LingeringClose(sender), LingerThread(thread)))
 }
 
 impl LingeringClose {
-    /// Takes a connection over. When there are too many it is closed at once.
-    pub fn take(&self, conn: Arc<Conn>) {
+    /// Closes a connection after its client has had time to read the response; at once when too
+    /// many are queued.
+    pub fn close(&self, conn: Arc<Conn>) {
         conn.close_write();
-        let _ = self.0.post(conn);
+        let _ = self.0.try_send(conn);
     }
 }
 
-fn run(newcomers: &Mailbox<Arc<Conn>>) {
-    let mut kept: VecDeque<Lingering> = VecDeque::new();
+fn run(queue: &Receiver<Arc<Conn>>) {
+    let mut lingering: VecDeque<LingeringConn> = VecDeque::new();
     let mut scratch = Vec::with_capacity(16 << 10);
     loop {
-        let newcomer = if kept.is_empty() { newcomers.take() } else { newcomers.try_take() };
-        match newcomer {
+        let queued = if lingering.is_empty() { queue.recv().ok() } else { queue.try_recv().ok() };
+        match queued {
             Some(conn) => {
-                if kept.len() == LINGERING {
-                    kept.pop_front();
+                if lingering.len() == LINGERING {
+                    lingering.pop_front();
                 }
-                kept.push_back(Lingering { conn, until: Instant::now() + LINGER, bytes: 0 });
+                let deadline = Instant::now() + LINGER;
+                lingering.push_back(LingeringConn { conn, deadline, discarded: 0 });
                 continue;
             }
-            None if kept.is_empty() => return,
+            None if lingering.is_empty() => return,
             None => {}
         }
-        let conns = kept.iter();
-        let mut polled: Vec<_> = conns.map(|k| PollFd::new(&*k.conn, PollFlags::IN)).collect();
-        let _ = poll(&mut polled, Some(&timespec(LOOK)));
+        let conns = lingering.iter();
+        let mut polled: Vec<_> = conns.map(|l| PollFd::new(&*l.conn, PollFlags::IN)).collect();
+        let _ = poll(&mut polled, Some(&timespec(POLL_INTERVAL)));
         drop(polled);
         let now = Instant::now();
-        kept.retain_mut(|lingering| now < lingering.until && discard(lingering, &mut scratch));
+        lingering.retain_mut(|conn| now < conn.deadline && discard_input(conn, &mut scratch));
     }
 }
 
-/// Discards what is there; false when that was the end, or enough.
-fn discard(lingering: &mut Lingering, scratch: &mut Vec<u8>) -> bool {
+/// Discards the input that has arrived. False at its end, or after [`LINGER_BYTES`].
+fn discard_input(lingering: &mut LingeringConn, scratch: &mut Vec<u8>) -> bool {
     scratch.clear();
-    // Only what is there already.
+    // A deadline of now reads without waiting.
     match lingering.conn.recv_until(scratch, Instant::now()) {
         Ok(0) => false,
-        Ok(got) => {
-            lingering.bytes += got;
-            lingering.bytes < LINGER_BYTES
+        Ok(received) => {
+            lingering.discarded += received;
+            lingering.discarded < LINGER_BYTES
         }
         Err(e) => e.kind() == ErrorKind::TimedOut,
     }

@@ -1,24 +1,33 @@
-//! The door: from a listening socket to requests, and from answers to bytes.
+//! The server: from listening sockets to requests, and from replies to bytes.
 //!
-//! One acceptor for each listener, a bounded channel, and a fixed pool of workers with one
+//! One acceptor thread for each listener, a bounded channel, and a pool of worker threads with one
 //! connection each. `tiny_http::Server` is not used: see the crate's page for why.
+//!
+//! The modules are listed in reading order; each uses only those before it. For what happens when
+//! all connections are taken, see `admission.rs`.
 
-mod acceptor;
-pub mod body;
-mod connection;
 mod rlimits;
-pub mod head;
 mod lingering_close;
-pub mod listener;
-mod pool;
+mod target;
+mod head_scanner;
+pub mod head;
+pub mod body;
 mod request;
-mod scan;
+pub mod listener;
+#[cfg_attr(not(feature = "systemd"), path = "no_service.rs")]
+mod service;
+mod bind;
+mod pool;
+mod admission;
+mod acceptor;
+mod exchange;
 #[cfg(feature = "websocket")]
 mod websocket;
 #[cfg(feature = "streams")]
 mod stream;
-mod target;
+mod connection;
 mod housekeeping;
+mod announcement;
 
 use std::io;
 use std::sync::Arc;
@@ -32,129 +41,209 @@ use crate::client_limit::ClientLimiter;
 use crate::config::Config;
 use crate::conn::Conn;
 use crate::limits::{DRAIN, DRAIN_PARTIAL};
-use crate::logger::{Logger, RateLimited};
+use crate::logger::{self, Logger, LoggerThread, RateLimited};
 use crate::metrics::Metrics;
 use crate::semaphore::Semaphore;
 use crate::shutdown::Shutdown;
 use crate::threads;
-use acceptor::{Acceptor, AdmissionQueue};
-use connection::Handler;
+use acceptor::Acceptor;
+use admission::Admission;
+use announcement::Announcement;
+pub use bind::listen;
+use exchange::Handler;
 use housekeeping::Housekeeper;
 use lingering_close::LingerThread;
 use listener::Listener;
-use pool::{ServeFn, WorkerPool};
+use pool::{ServeFn, WorkerPool, WorkerSlot};
+use service::Service;
 
-/// A server that is running.
+/// Runs a server on these listeners until the shutdown is triggered, then drains it.
+///
+/// Prints a line `listening on …` for each listener on stdout once it accepts connections, logs to
+/// stderr, and notifies systemd if the environment asks for that.
+///
+/// # Errors
+/// When the token file, the environment or the store cannot be used, or when the operating system
+/// refuses a thread or a descriptor; nothing was served then.
+pub fn serve(listeners: Vec<Listener>, config: Config, shutdown: &Shutdown) -> io::Result<()> {
+    Server::start(listeners, config, shutdown)?.run();
+    Ok(())
+}
+
+/// A running server.
 pub struct Server {
     api: Arc<Api>,
     pool: Arc<WorkerPool>,
     acceptors: Vec<JoinHandle<()>>,
-    /// Set by each acceptor when it turns over.
-    turns: Vec<Arc<AtomicBool>>,
+    /// Each acceptor sets its own in every round of its loop.
+    heartbeats: Vec<Arc<AtomicBool>>,
     housekeeper: Housekeeper,
-    linger: LingerThread,
+    linger_thread: LingerThread,
     logger: Logger,
+    logger_thread: LoggerThread,
+    shutdown: Shutdown,
+    service: Service,
+    announcement: Announcement,
 }
 
 impl Server {
-    /// Starts serving on these listeners.
+    /// Starts to serve; announces nothing. Most callers need [`serve`].
     ///
     /// # Errors
-    /// When the operating system refuses a thread.
-    pub fn open(
-        mut config: Config,
+    /// As [`serve`]. What can be wrong is checked in the order in which it stands here.
+    pub fn start(
         listeners: Vec<Listener>,
-        access: Access,
-        log: LogHandle,
-        metrics: &Arc<Metrics>,
-        logger: Logger,
+        config: Config,
         shutdown: &Shutdown,
     ) -> io::Result<Server> {
+        let access = Access::open(&config)?;
+        let metrics = Arc::new(Metrics::default());
+        let (logger, logger_thread) =
+            logger::start(config.log, Arc::clone(&metrics)).map_err(|e| threads::too_few(&e))?;
+        let service = Service::from_env(&logger)?;
+        let announcement = Announcement::new(&listeners, &config, &access, &logger);
+        if !config.listen.is_empty() && listeners.iter().any(Listener::is_passed) {
+            logger.warning("--listen is not used: systemd has passed the sockets");
+        }
+        let log = LogHandle::open(&config, &metrics, &logger)?;
+        let parts = Parts { access, log, metrics, logger, logger_thread, service, announcement };
+        parts.start_threads(listeners, config, shutdown).map_err(|e| threads::too_few(&e))
+    }
+
+    /// Announces the server, serves until the shutdown is triggered, and drains.
+    pub fn run(self) {
+        self.announcement.publish(&self.logger);
+        self.service.notify_ready(&self.announcement.names);
+        self.service.wait(&self.shutdown, || self.is_alive());
+        self.drain();
+    }
+
+    /// Whether each acceptor has completed a round since the last call. Blocks while one of the
+    /// locks that every request needs is stuck. A slow disk, or a pool of busy workers, does not
+    /// count: a restart would not change that.
+    #[must_use]
+    pub fn is_alive(&self) -> bool {
+        self.api.probe_locks();
+        let is_alive = self.heartbeats.iter().all(|beat| beat.load(Ordering::Relaxed));
+        if is_alive {
+            self.heartbeats.iter().for_each(|beat| beat.store(false, Ordering::Relaxed));
+        }
+        is_alive
+    }
+
+    /// Answers every held poll, lets requests that have begun finish, and ends all threads. To be
+    /// called after the shutdown is triggered.
+    pub fn drain(self) {
+        let logger = self.logger.clone();
+        logger.info("draining");
+        // Held polls first: queued connections may wait for their permits.
+        self.api.drain();
+        for acceptor in self.acceptors {
+            let _ = acceptor.join();
+        }
+        self.pool.close_idle();
+        let started = Instant::now();
+        while self.pool.open_connections() > 0 && started.elapsed() < DRAIN {
+            // Once in the life of a process, and for moments: not worth a condition variable.
+            std::thread::sleep(Duration::from_millis(2));
+            if started.elapsed() > DRAIN_PARTIAL {
+                // Repeatedly: a worker may only just have received its connection.
+                self.pool.close_all_idle();
+            }
+        }
+        let open = self.pool.open_connections();
+        // A publish on a connection that is still open is refused from here on.
+        self.api.close();
+        if open > 0 {
+            logger.error(format_args!("{open} connections did not end in time; closing them"));
+        } else {
+            self.housekeeper.finish();
+            if let Ok(pool) = Arc::try_unwrap(self.pool) {
+                // The handler in it has the last sender to the linger thread.
+                pool.finish();
+                self.linger_thread.finish();
+            }
+        }
+        logger.info("stopped");
+        self.logger_thread.finish();
+    }
+}
+
+/// What is open before the threads of a server start.
+struct Parts {
+    access: Access,
+    log: LogHandle,
+    metrics: Arc<Metrics>,
+    logger: Logger,
+    logger_thread: LoggerThread,
+    service: Service,
+    announcement: Announcement,
+}
+
+impl Parts {
+    fn start_threads(
+        self,
+        listeners: Vec<Listener>,
+        mut config: Config,
+        shutdown: &Shutdown,
+    ) -> io::Result<Server> {
+        let Parts { access, log, metrics, logger, logger_thread, service, announcement } = self;
         rlimits::clamp_to_rlimits(&mut config, &logger);
-        let places = Semaphore::new(config.max_connections);
+        let permits = Semaphore::new(config.max_connections);
         let api =
-            Api::new(&config, access, log, places.clone(), Arc::clone(metrics), shutdown.clone());
+            Api::new(&config, access, log, permits.clone(), Arc::clone(&metrics), shutdown.clone());
         let api = Arc::new(api);
-        let (lingerer, linger) = lingering_close::start()?;
+        let (lingering, linger_thread) = lingering_close::start()?;
         let housekeeper = Housekeeper::start(Arc::clone(&api), logger.clone())?;
         let idle_timeout = config.idle_timeout;
         let clients = ClientLimiter::new(&config);
-        let desk = Handler::new(
+        let handler = Handler::new(
             Arc::clone(&api),
             config,
             clients.clone(),
             logger.clone(),
             shutdown.clone(),
-            lingerer.clone(),
+            lingering.clone(),
         );
         let serve: ServeFn =
-            Arc::new(move |conn: &Arc<Conn>, slot: &pool::WorkerSlot| desk.serve(conn, slot));
-        let pool = Arc::new(WorkerPool::new(places, serve)?);
-        let (mut acceptors, mut turns) = (Vec::new(), Vec::new());
+            Arc::new(move |conn: &Arc<Conn>, slot: &WorkerSlot| handler.serve(conn, slot));
+        let pool = Arc::new(WorkerPool::new(permits, serve)?);
+        let (mut acceptors, mut heartbeats) = (Vec::new(), Vec::new());
         for listener in listeners {
-            let turned = Arc::default();
-            turns.push(Arc::clone(&turned));
+            let heartbeat = Arc::default();
+            heartbeats.push(Arc::clone(&heartbeat));
+            let admission = Admission::new(
+                Arc::clone(&pool),
+                clients.clone(),
+                Arc::clone(&metrics),
+                logger.clone(),
+                lingering.clone(),
+                idle_timeout,
+            );
             let acceptor = Acceptor {
                 listener,
-                pool: Arc::clone(&pool),
-                metrics: Arc::clone(metrics),
+                admission,
+                metrics: Arc::clone(&metrics),
                 logger: logger.clone(),
                 shutdown: shutdown.clone(),
-                lingerer: lingerer.clone(),
-                clients: clients.clone(),
-                idle_timeout,
                 failures: RateLimited::default(),
-                turned,
-                queue: AdmissionQueue::default(),
-                crowd: None,
+                heartbeat,
             };
             acceptors.push(threads::start("accept", Box::new(move || acceptor.run()))?);
         }
-        Ok(Server { api, pool, acceptors, turns, housekeeper, linger, logger })
-    }
-
-    /// Whether each acceptor has turned over since the last time that it was said; and it does not
-    /// come back while one of the locks is stuck that every request needs. A disk may be slow, and
-    /// all workers busy, for as long as they like: another start would not change that.
-    #[must_use]
-    pub fn lives(&self) -> bool {
-        self.api.probe_locks();
-        let live = self.turns.iter().all(|turned| turned.load(Ordering::Relaxed));
-        if live {
-            self.turns.iter().for_each(|turned| turned.store(false, Ordering::Relaxed));
-        }
-        live
-    }
-
-    /// Drains: answers every held poll, lets what is being answered finish, and ends. To be
-    /// called after the shutdown is given.
-    pub fn drain(self) {
-        // First those who wait; an acceptor may be queueing for a place.
-        self.api.drain();
-        for acceptor in self.acceptors {
-            let _ = acceptor.join();
-        }
-        self.pool.end_idle();
-        let begun = Instant::now();
-        while self.pool.open() > 0 && begun.elapsed() < DRAIN {
-            // Once in a process's life, and for moments: not worth a condition variable.
-            std::thread::sleep(Duration::from_millis(2));
-            if begun.elapsed() > DRAIN_PARTIAL {
-                // Again and again: a worker may only just have got its connection.
-                self.pool.end_all_waiting();
-            }
-        }
-        let open = self.pool.open();
-        // Whoever publishes in what little is left is told that it was not taken.
-        self.api.close();
-        if open > 0 {
-            self.logger.error(format_args!("{open} connections did not end in time; closing them"));
-            return;
-        }
-        if let Ok(pool) = Arc::try_unwrap(self.pool) {
-            pool.finish();
-        }
-        self.housekeeper.finish();
-        self.linger.finish();
+        let shutdown = shutdown.clone();
+        Ok(Server {
+            api,
+            pool,
+            acceptors,
+            heartbeats,
+            housekeeper,
+            linger_thread,
+            logger,
+            logger_thread,
+            shutdown,
+            service,
+            announcement,
+        })
     }
 }

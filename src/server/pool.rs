@@ -1,8 +1,9 @@
-//! The fixed pool: at most one worker for each connection that may be open, started when first
-//! needed and then kept; and what the acceptor does when all are taken.
+//! The worker pool: at most one worker thread for each connection that may be open, started when
+//! first needed and then kept.
 //!
-//! *Locks.* `WorkerPool::workers` guards the list of workers, `WorkerSlot::line` the connection that one of
-//! them has. The list comes first. Both are held for a few instructions.
+//! *Locks.* [`WorkerPool::workers`] guards the list of workers, `WorkerSlot::conn` the connection
+//! that one worker serves. The list's lock may be held when a slot's is taken; nothing is locked
+//! under a slot's. Both are held for a few instructions, the list's also while a thread starts.
 
 use std::io;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
@@ -22,12 +23,11 @@ use crate::limits::{DRAIN_PARTIAL, GIVE_WAY};
 use crate::semaphore::{Permit, Semaphore};
 use crate::threads;
 
-/// A connection that was let in, and its places among those that may be.
+/// A connection with its permits: the client's own, and one of `--max-connections`.
 pub struct AdmittedConn {
     pub conn: Conn,
-    /// Its place among those of its client.
-    pub share: ClientPermit,
-    pub place: Permit,
+    pub client_permit: ClientPermit,
+    pub permit: Permit,
 }
 
 /// What a worker does with a connection.
@@ -35,13 +35,13 @@ pub type ServeFn = Arc<dyn Fn(&Arc<Conn>, &WorkerSlot) + Send + Sync>;
 
 /// The workers and the queue to them.
 pub struct WorkerPool {
-    queue: Sender<AdmittedConn>,
-    waiting: Receiver<AdmittedConn>,
-    /// Readable when a place was given back since somebody looked.
-    given_back: Arc<OwnedFd>,
-    places: Semaphore,
-    /// Acceptors at which newcomers wait.
-    crowds: Semaphore,
+    sender: Sender<AdmittedConn>,
+    receiver: Receiver<AdmittedConn>,
+    /// Readable after a permit was released, until it is reset.
+    permit_released: Arc<OwnedFd>,
+    permits: Semaphore,
+    /// Counts the acceptors that have queued connections: the admission pressure.
+    pressure: Semaphore,
     workers: Mutex<Vec<Worker>>,
     started: Instant,
     serve: ServeFn,
@@ -52,236 +52,239 @@ struct Worker {
     thread: JoinHandle<()>,
 }
 
-/// What others may know about a worker's connection. They look again and again, and what they see
-/// may be a moment old; so no store here waits until every core knows of it.
+/// What other threads may know about a worker's connection. They read it repeatedly and may see a
+/// state that is a moment old, so no store here waits until every core knows of it.
 pub struct WorkerSlot {
     conn: Mutex<Option<Arc<Conn>>>,
-    /// Since when it waits for its next complete request: milliseconds after the pool's start,
-    /// plus one. [`BUSY`] or [`GAVE_WAY`] otherwise.
-    waiting: AtomicU64,
-    /// Some of that request has arrived.
-    partial: AtomicBool,
-    crowds: Semaphore,
+    /// Since when the connection waits for its next complete request: milliseconds after the
+    /// pool's start, plus one. [`BUSY`] or [`EVICTED`] otherwise.
+    idle_since: AtomicU64,
+    /// Whether a part of that request has arrived.
+    has_partial_request: AtomicBool,
+    pressure: Semaphore,
     pool_started: Instant,
 }
 
 const BUSY: u64 = 0;
-const GAVE_WAY: u64 = u64::MAX;
+const EVICTED: u64 = u64::MAX;
 
-/// Whether there was something to make room with.
+/// The result of an attempt to evict an idle connection.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum Eviction {
-    /// A connection gives way; its place will be free in a moment.
-    Yes,
-    /// One may, but only after so long.
-    In(Duration),
-    /// All are held or being answered.
-    No,
+    /// A connection was closed; its permit is released in a moment.
+    Closed,
+    /// The connection that has been idle longest may be evicted after this time.
+    PossibleIn(Duration),
+    /// All connections are held or being answered.
+    NoneIdle,
 }
 
 impl WorkerSlot {
-    /// The wait for the next request begins.
-    pub fn wait_begins(&self) {
-        self.partial.store(false, Ordering::Release);
+    /// The connection starts to wait for its next request.
+    pub fn set_idle(&self) {
+        self.has_partial_request.store(false, Ordering::Release);
         let since = self.pool_started.elapsed().as_millis() as u64 + 1;
-        self.waiting.store(since, Ordering::Release);
+        self.idle_since.store(since, Ordering::Release);
     }
 
-    /// Some of it is there.
-    pub fn request_begins(&self) {
-        self.partial.store(true, Ordering::Release);
+    /// The first bytes of the request have arrived.
+    pub fn set_partial_request(&self) {
+        self.has_partial_request.store(true, Ordering::Release);
     }
 
-    /// Whether others wait for a place. Then nobody keeps one from request to request: whoever asks
-    /// often enough would never have to give way.
-    pub fn is_wanted(&self) -> bool {
-        self.crowds.in_use() > 0
-    }
-
-    /// All of it is there. False: the connection gave way before, and may not be served.
+    /// The request is complete. False: the connection was evicted before, and must not be served.
     #[must_use]
-    pub fn request_is_whole(&self) -> bool {
-        self.waiting.swap(BUSY, Ordering::AcqRel) != GAVE_WAY
+    pub fn set_busy(&self) -> bool {
+        self.idle_since.swap(BUSY, Ordering::AcqRel) != EVICTED
     }
 
-    fn waiting_since(&self) -> Option<u64> {
-        Some(self.waiting.load(Ordering::Acquire))
-            .filter(|since| !matches!(*since, BUSY | GAVE_WAY))
+    /// Whether other connections wait for a permit. Then each connection closes after one response:
+    /// a client that sends requests often enough would never become idle.
+    pub fn is_under_pressure(&self) -> bool {
+        self.pressure.in_use() > 0
     }
 
-    /// Closes the connection if it still waits since then.
-    fn give_way(&self, since: u64) -> bool {
-        // Under the lock, so that the connection that is closed is the one that waits.
+    fn idle_since(&self) -> Option<u64> {
+        Some(self.idle_since.load(Ordering::Acquire))
+            .filter(|since| !matches!(*since, BUSY | EVICTED))
+    }
+
+    /// Closes the connection if it has been idle since then without a break.
+    fn evict(&self, since: u64) -> bool {
+        // Under the lock, so that the connection that is closed is the one that is idle.
         let conn = self.conn.lock();
-        let won = self
-            .waiting
-            .compare_exchange(since, GAVE_WAY, Ordering::AcqRel, Ordering::Acquire)
+        let was_idle = self
+            .idle_since
+            .compare_exchange(since, EVICTED, Ordering::AcqRel, Ordering::Acquire)
             .is_ok();
-        if let Some(conn) = conn.as_ref().filter(|_| won) {
+        if let Some(conn) = conn.as_ref().filter(|_| was_idle) {
             conn.close();
         }
-        won
+        was_idle
     }
 
-    /// Whether a request may be on its way: a part of it is here, or the wait for it has just begun.
-    fn may_be_asking(&self) -> bool {
-        let waits_from = |since| Duration::from_millis(since) + DRAIN_PARTIAL;
+    /// Whether a request may be on its way: a part of it has arrived, or the connection has just
+    /// become idle.
+    fn may_receive_request(&self) -> bool {
+        let expected_until = |since| Duration::from_millis(since) + DRAIN_PARTIAL;
         let now = self.pool_started.elapsed();
-        self.partial.load(Ordering::Acquire)
-            || self.waiting_since().is_some_and(|since| waits_from(since) > now)
+        self.has_partial_request.load(Ordering::Acquire)
+            || self.idle_since().is_some_and(|since| expected_until(since) > now)
     }
 
-    /// Lets a connection that waits for a request see the end of its input.
-    fn close_read(&self) {
+    /// Ends the input of a connection that is idle.
+    fn close_idle(&self) {
         let conn = self.conn.lock();
-        if let Some(conn) = conn.as_ref().filter(|_| self.waiting_since().is_some()) {
+        if let Some(conn) = conn.as_ref().filter(|_| self.idle_since().is_some()) {
             conn.close_read();
         }
     }
 }
 
 impl WorkerPool {
-    /// A pool with so many places, and no worker yet.
+    /// A pool for as many connections as there are permits, without workers yet.
     ///
     /// # Errors
     /// When there is no descriptor left for it.
-    pub fn new(places: Semaphore, serve: ServeFn) -> io::Result<WorkerPool> {
-        let (queue, waiting) = bounded(places.capacity());
-        let given_back = eventfd(0, EventfdFlags::CLOEXEC | EventfdFlags::NONBLOCK)?;
+    pub fn new(permits: Semaphore, serve: ServeFn) -> io::Result<WorkerPool> {
+        let (sender, receiver) = bounded(permits.capacity());
+        let permit_released = eventfd(0, EventfdFlags::CLOEXEC | EventfdFlags::NONBLOCK)?;
         Ok(WorkerPool {
-            queue,
-            waiting,
-            given_back: Arc::new(given_back),
-            places,
-            crowds: Semaphore::new(usize::MAX),
+            sender,
+            receiver,
+            permit_released: Arc::new(permit_released),
+            permits,
+            pressure: Semaphore::new(usize::MAX),
             workers: Mutex::new(Vec::new()),
             started: Instant::now(),
             serve,
         })
     }
 
-    /// A place for one more connection, if there is one.
-    pub fn place(&self) -> Option<Permit> {
-        self.places.try_acquire(1)
+    /// A permit for one more connection, if there is one.
+    pub fn try_acquire(&self) -> Option<Permit> {
+        self.permits.try_acquire(1)
     }
 
-    /// Becomes readable when a place is given back, and stays so until it is hushed.
-    pub fn given_back(&self) -> BorrowedFd<'_> {
-        self.given_back.as_fd()
+    /// Becomes readable when a permit is released, and stays so until it is reset.
+    pub fn permit_released(&self) -> BorrowedFd<'_> {
+        self.permit_released.as_fd()
     }
 
-    /// Forgets what has been given back until now; to be done before a last look for a place.
-    pub fn hush(&self) {
-        // It fails when there was nothing.
-        let _ = rustix::io::read(&self.given_back, &mut [0; 8]);
+    /// Makes [`permit_released`](Self::permit_released) unreadable. A caller that waits for it
+    /// resets first, then tries to acquire: no release in between is missed.
+    pub fn reset_permit_released(&self) {
+        // It fails if no permit was released.
+        let _ = rustix::io::read(&self.permit_released, &mut [0; 8]);
     }
 
-    /// Hands a connection to a worker, starting one if all are taken. Gives the connection back
-    /// when that cannot be done.
+    /// Hands a connection to a worker, starting one if all are busy.
+    ///
+    /// # Errors
+    /// When no thread can be started; the connection is returned.
     pub fn admit(&self, admitted: AdmittedConn) -> Result<(), (AdmittedConn, io::Error)> {
-        if let Err(error) = self.have_enough_workers() {
+        if let Err(error) = self.ensure_enough_workers() {
             return Err((admitted, error));
         }
-        // The queue has room for as many as there are places.
-        let queued = self.queue.try_send(admitted);
+        // The queue is never full: its capacity is the number of permits.
+        let queued = self.sender.try_send(admitted);
         queued.map_err(|e| (e.into_inner(), io::ErrorKind::WouldBlock.into()))
     }
 
-    fn have_enough_workers(&self) -> io::Result<()> {
+    fn ensure_enough_workers(&self) -> io::Result<()> {
         let mut workers = self.workers.lock();
-        if workers.len() >= self.places.in_use() {
+        if workers.len() >= self.permits.in_use() {
             return Ok(());
         }
         let slot = Arc::new(WorkerSlot {
             conn: Mutex::new(None),
-            waiting: AtomicU64::new(BUSY),
-            partial: AtomicBool::new(false),
-            crowds: self.crowds.clone(),
+            idle_since: AtomicU64::new(BUSY),
+            has_partial_request: AtomicBool::new(false),
+            pressure: self.pressure.clone(),
             pool_started: self.started,
         });
-        let (waiting, serve) = (self.waiting.clone(), Arc::clone(&self.serve));
-        let (mine, given_back) = (Arc::clone(&slot), Arc::clone(&self.given_back));
-        let thread =
-            threads::start("worker", Box::new(move || work(&waiting, &mine, &serve, &given_back)))?;
+        let (receiver, serve) = (self.receiver.clone(), Arc::clone(&self.serve));
+        let (own_slot, released) = (Arc::clone(&slot), Arc::clone(&self.permit_released));
+        let run = move || run_worker(&receiver, &own_slot, &serve, &released);
+        let thread = threads::start("worker", Box::new(run))?;
         workers.push(Worker { slot, thread });
         Ok(())
     }
 
     /// Closes the connection that has waited longest for its next complete request, if it has
-    /// waited long enough.
+    /// waited for [`GIVE_WAY`].
     pub fn evict_idle(&self) -> Eviction {
         loop {
             let workers = self.workers.lock();
-            let waiting = workers
-                .iter()
-                .filter_map(|worker| Some((worker.slot.waiting_since()?, &worker.slot)));
-            let Some((since, slot)) = waiting.min_by_key(|(since, _)| *since) else {
-                return Eviction::No;
+            let idle =
+                workers.iter().filter_map(|worker| Some((worker.slot.idle_since()?, &worker.slot)));
+            let Some((since, slot)) = idle.min_by_key(|(since, _)| *since) else {
+                return Eviction::NoneIdle;
             };
-            let until = Duration::from_millis(since) + GIVE_WAY;
-            match until.checked_sub(self.started.elapsed()) {
-                Some(left) if !left.is_zero() => return Eviction::In(left),
-                _ if slot.give_way(since) => return Eviction::Yes,
-                // It has just got its request: look for another.
+            let evictable_at = Duration::from_millis(since) + GIVE_WAY;
+            match evictable_at.checked_sub(self.started.elapsed()) {
+                Some(left) if !left.is_zero() => return Eviction::PossibleIn(left),
+                _ if slot.evict(since) => return Eviction::Closed,
+                // Its request has just arrived: look for another connection.
                 _ => {}
             }
         }
     }
 
-    /// Ends the connections that wait for a request, for a drain: those on which none may be on its
-    /// way.
-    pub fn end_idle(&self) {
+    /// For a drain: ends the input of the idle connections on which no request may be on its way.
+    pub fn close_idle(&self) {
         let workers = self.workers.lock();
-        let idle = workers.iter().filter(|worker| !worker.slot.may_be_asking());
-        idle.for_each(|worker| worker.slot.close_read());
+        let idle = workers.iter().filter(|worker| !worker.slot.may_receive_request());
+        idle.for_each(|worker| worker.slot.close_idle());
     }
 
-    /// The same, for the others too.
-    pub fn end_all_waiting(&self) {
-        self.workers.lock().iter().for_each(|worker| worker.slot.close_read());
+    /// For a drain: ends the input of all idle connections, also of those with a partial request.
+    pub fn close_all_idle(&self) {
+        self.workers.lock().iter().for_each(|worker| worker.slot.close_idle());
     }
 
-    /// Of which an acceptor takes one while newcomers wait.
-    pub fn crowds(&self) -> &Semaphore {
-        &self.crowds
+    /// An acceptor holds one permit of this while it has queued connections.
+    pub fn pressure(&self) -> &Semaphore {
+        &self.pressure
     }
 
-    /// Connections that are open.
-    pub fn open(&self) -> usize {
-        self.places.in_use()
+    /// The number of open connections.
+    pub fn open_connections(&self) -> usize {
+        self.permits.in_use()
     }
 
-    /// Ends the workers, which have to be without a connection.
+    /// Ends the workers. To be called when no connection is open.
     pub fn finish(self) {
-        drop(self.queue);
+        drop(self.sender);
         for worker in self.workers.into_inner() {
             let _ = worker.thread.join();
         }
     }
 }
 
-/// A worker's life: one connection after the other.
-fn work(
-    waiting: &Receiver<AdmittedConn>,
+/// Serves one connection after the other.
+fn run_worker(
+    receiver: &Receiver<AdmittedConn>,
     slot: &WorkerSlot,
     serve: &ServeFn,
-    given_back: &OwnedFd,
+    permit_released: &OwnedFd,
 ) {
-    for AdmittedConn { conn, share, place } in waiting {
+    for AdmittedConn { conn, client_permit, permit } in receiver {
         let conn = Arc::new(conn);
         *slot.conn.lock() = Some(Arc::clone(&conn));
-        // What panics in here is at fault in the door itself; the worker lives on.
+        // A panic in a handler was caught before; one that arrives here is a fault of the server
+        // module, and costs the connection, not the worker.
         if catch_unwind(AssertUnwindSafe(|| serve(&conn, slot))).is_err() {
-            // Another thread may have the line, too, as a WebSocket's has.
+            // Dropping it may not close it: a WebSocket's reader shares the connection.
             conn.close();
         }
         *slot.conn.lock() = None;
-        slot.waiting.store(BUSY, Ordering::Release);
+        slot.idle_since.store(BUSY, Ordering::Release);
         drop(conn);
-        // After the descriptor was closed, so that places count descriptors too.
-        drop((share, place));
-        // It fails only when it was given back so often that it is readable anyway.
-        let _ = rustix::io::write(given_back, &1u64.to_ne_bytes());
+        // After the descriptor is closed, so that permits count descriptors, too.
+        drop((client_permit, permit));
+        // It fails only if the counter is full: then it is readable anyway.
+        let _ = rustix::io::write(permit_released, &1u64.to_ne_bytes());
     }
 }
 
@@ -292,28 +295,27 @@ mod tests {
     use std::os::unix::net::UnixStream;
 
     #[test]
-    fn a_worker_that_panics_ends_its_connection_whoever_else_has_it_and_lives_on() {
+    fn worker_survives_a_panic_and_closes_the_connection_even_if_shared() {
         let conns = Arc::new(Mutex::new(Vec::new()));
-        let others = Arc::clone(&conns);
+        let shared = Arc::clone(&conns);
         let serve: ServeFn = Arc::new(move |conn, _| {
-            others.lock().push(Arc::clone(conn));
+            shared.lock().push(Arc::clone(conn));
             std::panic::panic_any(());
         });
-        let places = Semaphore::new(1);
-        let pool = WorkerPool::new(places.clone(), serve).unwrap();
+        let pool = WorkerPool::new(Semaphore::new(1), serve).unwrap();
         let clients = crate::client_limit::ClientLimiter::new(&crate::config::Config::default());
         for round in 1..=3 {
-            let (ours, mut theirs) = UnixStream::pair().unwrap();
-            let conn = Conn::accepted(ours.into(), None, Duration::from_secs(60)).unwrap();
-            let place = loop {
-                if let Some(place) = pool.place() {
-                    break place;
+            let (server_end, mut client_end) = UnixStream::pair().unwrap();
+            let conn = Conn::accepted(server_end.into(), None, Duration::from_secs(60)).unwrap();
+            let permit = loop {
+                if let Some(permit) = pool.try_acquire() {
+                    break permit;
                 }
             };
-            let share = clients.connected(None).unwrap();
-            assert!(pool.admit(AdmittedConn { conn, share, place }).is_ok());
-            theirs.set_read_timeout(Some(Duration::from_secs(60))).unwrap();
-            assert_eq!(theirs.read(&mut [0]).unwrap(), 0, "the end");
+            let client_permit = clients.connected(None).unwrap();
+            assert!(pool.admit(AdmittedConn { conn, client_permit, permit }).is_ok());
+            client_end.set_read_timeout(Some(Duration::from_secs(60))).unwrap();
+            assert_eq!(client_end.read(&mut [0]).unwrap(), 0, "the connection is closed");
             assert_eq!(conns.lock().len(), round);
         }
         pool.finish();

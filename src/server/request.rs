@@ -1,7 +1,7 @@
 //! Reading one request within its limits: the head, then the body.
 //!
-//! Each phase has one deadline for the whole of it. Nothing is set aside for what was announced
-//! but has not arrived.
+//! Each of the two has one deadline for the whole of it. No memory is reserved for bytes that were
+//! announced but have not arrived.
 
 use std::io::ErrorKind;
 use std::time::{Duration, Instant};
@@ -15,12 +15,12 @@ use crate::limits::{INPUT_BYTES, SMALL_BODY_BYTES};
 use crate::problem::{Cause, Problem};
 use crate::time::Seconds;
 
-/// Why there is no request.
+/// Why reading ended without a request.
 #[derive(Debug)]
 pub enum RequestEnd {
-    /// The client closed, vanished or stayed silent: nobody waits for an answer.
+    /// The client closed, vanished or sent nothing: no response is sent.
     Quietly,
-    /// The client gets this, and the connection ends.
+    /// The client gets this response, and the connection ends.
     With(Problem),
 }
 
@@ -30,136 +30,134 @@ impl From<Problem> for RequestEnd {
     }
 }
 
-/// What has arrived on a line and was not used yet.
+/// Bytes that have arrived on a connection and were not consumed yet.
 pub struct InputBuffer {
     buffer: Vec<u8>,
-    used: usize,
+    consumed: usize,
 }
 
 impl InputBuffer {
     pub fn new() -> InputBuffer {
-        InputBuffer { buffer: Vec::with_capacity(INPUT_BYTES), used: 0 }
+        InputBuffer { buffer: Vec::with_capacity(INPUT_BYTES), consumed: 0 }
     }
 
     pub fn unused(&self) -> &[u8] {
-        &self.buffer[self.used..]
+        &self.buffer[self.consumed..]
     }
 
     pub fn is_empty(&self) -> bool {
         self.unused().is_empty()
     }
 
-    /// Whether a HEAD request begins here, be the rest of it as it may: no body may answer that.
-    pub fn asks_for_head(&self) -> bool {
+    /// Whether the buffer begins with a HEAD request, even a malformed one: its response must not
+    /// have a body.
+    pub fn starts_with_head_request(&self) -> bool {
         let bytes = self.unused();
         bytes.strip_prefix(b"\r\n").unwrap_or(bytes).starts_with(b"HEAD ")
     }
 
     pub fn consume(&mut self, count: usize) {
-        self.used += count;
+        self.consumed += count;
         if self.is_empty() {
             self.buffer.clear();
-            // A large head was an exception, and its room is not kept.
+            // Large heads are rare: return to the small size.
             self.buffer.shrink_to(INPUT_BYTES);
-            self.used = 0;
+            self.consumed = 0;
         }
     }
 
-    /// Gives an empty buffer back, for as long as nothing is read.
+    /// Frees the memory of an empty buffer, until the next read.
     pub fn release(&mut self) {
         if self.is_empty() {
             self.buffer = Vec::new();
-            self.used = 0;
+            self.consumed = 0;
         }
     }
 
-    /// Takes what was not used.
-    #[cfg(feature = "streams")]
-    pub fn take(&mut self) -> Vec<u8> {
-        let mut rest = std::mem::take(&mut self.buffer);
-        rest.drain(..std::mem::take(&mut self.used));
-        rest
-    }
-
-    /// Makes room at the end; the buffer never holds more than one head and one read.
-    fn make_room(&mut self) {
+    /// Makes space at the end. The buffer never holds more than one head and one read.
+    fn reserve(&mut self) {
         if self.buffer.len() == self.buffer.capacity() {
-            self.buffer.drain(..self.used);
-            self.used = 0;
+            self.buffer.drain(..self.consumed);
+            self.consumed = 0;
             self.buffer.reserve(INPUT_BYTES);
         }
     }
 
-    /// Waits for more until `deadline`.
-    pub fn more_by(&mut self, conn: &Conn, deadline: Instant) -> std::io::Result<usize> {
-        self.make_room();
+    /// Reads more, waiting until `deadline`. Returns the number of bytes, zero at the end of input.
+    pub fn fill_until(&mut self, conn: &Conn, deadline: Instant) -> std::io::Result<usize> {
+        self.reserve();
         conn.recv_until(&mut self.buffer, deadline)
     }
 
-    /// Waits for a request's first bytes, for the idle time.
-    fn first(&mut self, conn: &Conn) -> std::io::Result<usize> {
-        self.make_room();
+    /// Reads the first bytes of a request, waiting for the connection's idle time.
+    fn fill_idle(&mut self, conn: &Conn) -> std::io::Result<usize> {
+        self.reserve();
         conn.recv(&mut self.buffer)
     }
 }
 
-/// Limits of the head.
+/// Limits of a head.
 pub struct HeadLimits {
     pub bytes: usize,
     pub time: Duration,
 }
 
-/// Reads a head, in a stack frame of its own. Its time begins with its first byte, which `begun` is told of.
+/// Reads a head. Its time starts with its first byte, when `on_first_byte` is called.
+// Not inlined, so that the parser's stack is gone while a poll is held.
 #[inline(never)]
 pub fn read_head(
     conn: &Conn,
     input: &mut InputBuffer,
     limits: &HeadLimits,
-    begun: impl FnOnce(),
+    on_first_byte: impl FnOnce(),
 ) -> Result<ParsedHead, RequestEnd> {
     if input.is_empty() {
-        match input.first(conn) {
-            Ok(got) if got > 0 => {}
+        match input.fill_idle(conn) {
+            Ok(received) if received > 0 => {}
             _ => return Err(RequestEnd::Quietly),
         }
     }
-    begun();
-    let mut head = HeadParser::default();
-    // Nearly every head is there at once, and needs no clock.
+    on_first_byte();
+    let mut parser = HeadParser::default();
+    // Nearly every head arrives at once: read the clock only if it does not.
     let mut deadline = None;
     loop {
-        if let Some(parsed) = head.read(input.unused(), limits.bytes)? {
+        if let Some(parsed) = parser.read(input.unused(), limits.bytes)? {
             input.consume(parsed.length);
             return Ok(parsed);
         }
-        let what = "the request's head";
         let deadline = *deadline.get_or_insert_with(|| Instant::now() + limits.time);
-        more(what, limits.time, input.more_by(conn, deadline))?;
+        received("the request's head", limits.time, input.fill_until(conn, deadline))?;
     }
 }
 
-/// A read that has to bring something.
-fn more(what: &str, time: Duration, got: std::io::Result<usize>) -> Result<usize, RequestEnd> {
-    match got {
+/// The result of a read that has to bring bytes before `limit` is over.
+fn received(
+    what: &str,
+    limit: Duration,
+    result: std::io::Result<usize>,
+) -> Result<usize, RequestEnd> {
+    match result {
         Ok(0) => Err(RequestEnd::Quietly),
-        Ok(got) => Ok(got),
+        Ok(received) => Ok(received),
         Err(e) if e.kind() == ErrorKind::TimedOut => Err(RequestEnd::With(Problem::new(
             Cause::Timeout,
-            format!("{what} did not arrive within {} s", Seconds(time)),
+            format!("{what} did not arrive within {} s", Seconds(limit)),
         ))),
         Err(_) => Err(RequestEnd::Quietly),
     }
 }
 
-/// The same of a body; when it is only to look at who wants its room, nothing may come.
-fn more_of_body(
+/// The result of a read of a body. It may bring nothing if it ends before the body's deadline, in
+/// order to check whether other bodies need memory.
+fn received_of_body(
     limits: &BodyLimits<'_>,
-    got: std::io::Result<usize>,
-    looks: bool,
+    result: std::io::Result<usize>,
+    ends_early: bool,
 ) -> Result<usize, RequestEnd> {
-    match got {
-        Err(e) if looks && e.kind() == ErrorKind::TimedOut => Ok(0),
-        got => more("the body", limits.time, got),
+    match result {
+        Err(e) if ends_early && e.kind() == ErrorKind::TimedOut => Ok(0),
+        result => received("the body", limits.time, result),
     }
 }
 
@@ -167,11 +165,11 @@ fn more_of_body(
 pub struct BodyLimits<'a> {
     pub bytes: usize,
     pub time: Duration,
-    /// Room for all bodies together.
-    pub room: &'a BodyBudget,
+    pub budget: &'a BodyBudget,
 }
 
-/// Reads a body, in a stack frame of its own.
+/// Reads a body.
+// Not inlined, for the same reason as `read_head`.
 #[inline(never)]
 pub fn read_body<'a>(
     conn: &Conn,
@@ -179,12 +177,12 @@ pub fn read_body<'a>(
     framing: BodyFraming,
     limits: &BodyLimits<'a>,
 ) -> Result<RequestBody<'a>, RequestEnd> {
-    let mut body = RequestBody::new(limits.room);
+    let mut body = RequestBody::new(limits.budget);
     if framing == BodyFraming::Sized(0) {
         return Ok(body);
     }
     if let BodyFraming::Sized(length) = framing {
-        // It was compared with the limit before, so it fits.
+        // The caller has compared the length with the limit, so it fits a usize.
         let here = input.unused().len().min(length as usize);
         body.add(&input.unused()[..here])?;
         input.consume(here);
@@ -192,9 +190,9 @@ pub fn read_body<'a>(
             return Ok(body);
         }
     }
-    // Nearly every body is there at once, and needs no clock.
-    let begun = Instant::now();
-    let deadline = begun + limits.time;
+    // Nearly every body arrives at once: read the clock only from here on.
+    let started = Instant::now();
+    let deadline = started + limits.time;
     match framing {
         BodyFraming::Sized(length) => {
             let length = length as usize;
@@ -202,13 +200,13 @@ pub fn read_body<'a>(
                 let here = body.bytes.len();
                 let step = (length - here).min(here.max(SMALL_BODY_BYTES));
                 body.reserve(step)?;
-                // No byte more than the body's: the next request's are not ours to keep.
-                let until = body.wait_until(begun, deadline)?;
+                // Not a byte more than the body: the rest belongs to the next request.
+                let until = body.read_deadline(started, deadline)?;
                 body.bytes.resize(here + step, 0);
-                let got = conn.recv_into(&mut body.bytes[here..], until);
-                let got = more_of_body(limits, got, until < deadline);
-                body.bytes.truncate(here + got.as_ref().map_or(0, |got| *got));
-                got?;
+                let result = conn.recv_into(&mut body.bytes[here..], until);
+                let result = received_of_body(limits, result, until < deadline);
+                body.bytes.truncate(here + result.as_ref().map_or(0, |received| *received));
+                result?;
             }
         }
         BodyFraming::Chunked => {
@@ -219,8 +217,8 @@ pub fn read_body<'a>(
                 if chunks.done() {
                     break;
                 }
-                let until = body.wait_until(begun, deadline)?;
-                more_of_body(limits, input.more_by(conn, until), until < deadline)?;
+                let until = body.read_deadline(started, deadline)?;
+                received_of_body(limits, input.fill_until(conn, until), until < deadline)?;
             }
         }
     }

@@ -1,9 +1,9 @@
-//! Fitting the connection cap to what the machine allows.
+//! Lowers `--max-connections` to what the operating system allows.
 //!
-//! A cap that cannot be kept is worse than a lower one: without descriptors nobody can be let in or
-//! even refused, and when a new thread finds no memory map for its signal stack, std ends the
-//! process. So what the kernel, the user and the control groups allow is looked up before the first
-//! connection comes, and a lowered cap is told.
+//! A cap that cannot be kept is worse than a lower one: without descriptors no connection can be
+//! accepted or even refused, and std aborts the process when a new thread finds no memory map for
+//! its signal stack. So the limits of the kernel, the user and the control groups are read before
+//! the first connection, and a lowered cap is logged.
 
 use std::fs::{read_dir, read_to_string};
 use std::os::unix::fs::MetadataExt as _;
@@ -14,7 +14,7 @@ use crate::config::Config;
 use crate::limits::{SPARE_DESCRIPTORS, SPARE_THREADS};
 use crate::logger::Logger;
 
-/// Raises the descriptor limit as far as it may be, and lowers the connection cap, with a
+/// Raises the soft limit of descriptors to the hard one, and lowers the connection cap, with a
 /// warning, to what descriptors, threads and memory maps allow.
 pub fn clamp_to_rlimits(config: &mut Config, logger: &Logger) {
     let caps = [
@@ -38,32 +38,32 @@ pub fn clamp_to_rlimits(config: &mut Config, logger: &Logger) {
 
 fn descriptors() -> Option<u64> {
     let Rlimit { maximum, .. } = getrlimit(Resource::Nofile);
-    // Raising the soft limit to the hard one is always allowed; if it fails all the same, the
-    // soft one counts.
+    // Raising the soft limit to the hard one is always allowed; if it still fails, the soft limit
+    // holds.
     let _ = setrlimit(Resource::Nofile, Rlimit { current: maximum, maximum });
     let current = getrlimit(Resource::Nofile).current?;
     Some(current.saturating_sub(SPARE_DESCRIPTORS))
 }
 
-/// Threads that the limit of this user leaves: all that they run counts. It does not bind root.
+/// Threads that the limit of this user leaves: all processes of the user count. The limit does not
+/// bind root.
 fn threads_of_user() -> Option<u64> {
     let user = getuid();
-    let most = getrlimit(Resource::Nproc).current.filter(|_| !user.is_root())?;
+    let limit = getrlimit(Resource::Nproc).current.filter(|_| !user.is_root())?;
     let processes = read_dir("/proc").ok()?.flatten();
-    // Not those that only point to one, such as /proc/self.
+    // Without links such as /proc/self.
     let processes = processes.filter(|entry| entry.file_type().is_ok_and(|kind| kind.is_dir()));
     let tasks = processes.filter_map(|process| process.path().join("task").metadata().ok());
     let of_user = tasks.filter(|tasks| tasks.uid() == user.as_raw());
-    // A directory has two links, and one more for each that is in it.
+    // A directory has two links, and one more for each directory in it.
     let running: u64 = of_user.map(|tasks| tasks.nlink().saturating_sub(2)).sum();
-    Some(most.saturating_sub(running + SPARE_THREADS))
+    Some(limit.saturating_sub(running + SPARE_THREADS))
 }
 
-/// Threads that the control groups leave in which this process is: containers and systemd set
-/// such limits.
+/// Threads that the control groups of this process leave: containers and systemd set such limits.
 fn threads_of_groups(root: &str) -> Option<u64> {
     let groups = read_to_string(format!("{root}/proc/self/cgroup")).ok()?;
-    // Lines are NUMBER:CONTROLLERS:/PATH; the second version of control groups names no controllers.
+    // Lines are NUMBER:CONTROLLERS:/PATH; version 2 of control groups names no controllers.
     let left = groups.lines().filter_map(|line| {
         let (controllers, path) = line.split_once(':')?.1.split_once(':')?;
         let mount = match controllers {
@@ -71,7 +71,7 @@ fn threads_of_groups(root: &str) -> Option<u64> {
             "pids" => "sys/fs/cgroup/pids",
             _ => return None,
         };
-        // From the group that is named up to the highest.
+        // From the named group up to the root.
         let groups = std::iter::successors(Some(path.trim_end_matches('/')), |group| {
             group.rfind('/').map(|end| &group[..end])
         });
@@ -81,14 +81,14 @@ fn threads_of_groups(root: &str) -> Option<u64> {
 }
 
 fn threads_of_group(group: &str) -> Option<u64> {
-    // Where there is no limit the file says `max`.
-    let most = number_in(&format!("{group}/pids.max"))?;
+    // Without a limit the file says `max`.
+    let limit = number_in(&format!("{group}/pids.max"))?;
     let running = number_in(&format!("{group}/pids.current"))?;
-    Some(most.saturating_sub(running + SPARE_THREADS))
+    Some(limit.saturating_sub(running + SPARE_THREADS))
 }
 
-/// A thread maps its stack, its guard page, and its signal stack with another guard page; std
-/// aborts the process when the latter cannot be had.
+/// Threads that `vm.max_map_count` allows: each maps its stack, a guard page, and its signal stack
+/// with another guard page. std aborts the process if the signal stack cannot be mapped.
 fn memory_maps() -> Option<u64> {
     Some(number_in("/proc/sys/vm/max_map_count")?.saturating_sub(1_000) / 4)
 }
@@ -101,12 +101,12 @@ fn number_in(path: &str) -> Option<u64> {
 mod tests {
     use super::*;
 
-    /// What a machine says about control groups.
+    /// A directory with the files in which a machine describes its control groups.
     struct Machine(String);
 
     impl Machine {
         fn new(name: &str, groups: &str) -> Machine {
-            let name = format!("longpoll-fit-{}-{name}", std::process::id());
+            let name = format!("longpoll-rlimits-{}-{name}", std::process::id());
             let machine = Machine(std::env::temp_dir().join(name).display().to_string());
             machine.file("proc/self/cgroup", groups);
             machine
@@ -126,7 +126,7 @@ mod tests {
     }
 
     #[test]
-    fn the_tightest_of_all_control_groups_above_decides() {
+    fn tightest_control_group_up_to_the_root_decides() {
         let machine = Machine::new("v2", "0::/system.slice/longpoll.service\n");
         assert_eq!(threads_of_groups(&machine.0), None);
         machine.file("sys/fs/cgroup/system.slice/longpoll.service/pids.max", "max\n");
@@ -141,9 +141,9 @@ mod tests {
     }
 
     #[test]
-    fn the_first_version_of_control_groups_counts_too() {
+    fn version_1_control_groups_count_too() {
         let machine = Machine::new("v1", "9:cpu,cpuacct:/a\n8:pids:/docker/x:y\n0::/\n");
-        // Seen from inside of a container, the path that is told is not there.
+        // In a container the named path does not exist.
         machine.file("sys/fs/cgroup/pids/pids.max", "100\n");
         machine.file("sys/fs/cgroup/pids/pids.current", "99\n");
         assert_eq!(threads_of_groups(&machine.0), Some(0));

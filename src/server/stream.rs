@@ -1,75 +1,77 @@
-//! Writing a stream: piece by piece, until one side ends it.
+//! Writing a stream: part after part, until one side ends it.
 //!
-//! The api says what comes next and the door writes it, as with every answer; only that there is a
-//! next one. A write that does not get done in time ends the stream: its client can go on by its
-//! last id, and meanwhile holds up nobody but this thread.
+//! The API decides what comes next, and this module writes it, as it does with every response. A
+//! write that takes longer than `--write-timeout` ends the stream: its client can resume from its
+//! last id, and until then it blocks no thread but its own.
 
 use std::sync::Arc;
 use std::time::Instant;
 
-use super::connection::{Exchange, Handler, Persistence};
+use super::exchange::{Exchange, Handler, Persistence};
 use super::request::InputBuffer;
 use crate::api::{Caller, EventStream, StartedStream, StreamPart, StreamQuery};
 use crate::http::Response;
 use crate::problem::Problem;
 
 impl Handler {
-    /// Begins a stream, and writes it to its end.
-    // Not inlined, as a request's other steps: a poll that is held has no use for its stack.
+    /// Starts a stream, and writes it to its end. `started` is when its request was complete.
+    // Not inlined, like the other steps of a request: a held poll does not need its stack.
     #[inline(never)]
-    pub(super) fn stream(
+    pub fn stream(
         &self,
-        to: &Exchange<'_>,
+        exchange: &Exchange<'_>,
         query: StreamQuery,
         input: &mut InputBuffer,
-        begun: Option<Instant>,
+        started: Option<Instant>,
     ) -> Result<Persistence, Problem> {
-        let caller = Caller { conn: to.conn, takes_shared_page: true, grant: &to.grant };
+        let caller =
+            Caller { conn: exchange.conn, takes_shared_page: true, grant: &exchange.grant };
         let stream = self.api.open_stream(query, &caller)?;
-        // It has no deadline as a poll has; what it says when it is silent shows who has gone.
-        to.conn.set_user_timeout(self.config.write_timeout);
-        // The buffer can go. It is empty, unless a WebSocket's client has begun to speak.
-        let early = input.take();
+        // A stream has no deadline as a poll has: its keep-alives detect a client that is gone.
+        exchange.conn.set_user_timeout(self.config.write_timeout);
+        // Free the input buffer. It is empty, unless a WebSocket's client has sent frames early.
+        let early = input.unused().to_vec();
+        input.consume(early.len());
+        input.release();
         Ok(match stream {
             StartedStream::Events(opening, stream) => {
                 drop(early);
-                self.send_events(to, opening, stream, begun)
+                self.send_events(exchange, opening, stream, started)
             }
             #[cfg(feature = "websocket")]
-            StartedStream::WebSocket(opening, stream, place) => {
-                self.converse(to, opening, stream, place, early, begun)
+            StartedStream::WebSocket(opening, stream, permit) => {
+                self.converse(exchange, opening, stream, permit, early, started)
             }
         })
     }
 
-    /// Writes what comes, as it comes. The connection ends with the stream; `begun` is when its
-    /// request was read whole.
+    /// Writes the parts of a stream of server-sent events. The connection ends with the stream.
     fn send_events(
         &self,
-        to: &Exchange<'_>,
+        exchange: &Exchange<'_>,
         opening: Response,
         mut stream: EventStream<'_>,
-        begun: Option<Instant>,
+        started: Option<Instant>,
     ) -> Persistence {
-        let opening = opening.encode(to.frame(Persistence::Close));
+        let opening = opening.encode(exchange.encode_options(Persistence::Close));
         let mut bytes = opening.len();
-        let mut written = self.write(to.conn, &opening);
-        let in_order = loop {
+        let mut written = self.write(exchange.conn, &opening);
+        let is_complete = loop {
             if let Err(error) = written {
                 stream.write_failed(&error);
                 break false;
             }
-            let piece = stream.next_part();
-            bytes += piece.length();
-            written = self.write(to.conn, piece.unsent());
-            if matches!(piece, StreamPart::End(_)) {
+            let part = stream.next_part();
+            bytes += part.length();
+            written = self.write(exchange.conn, part.unsent());
+            if matches!(part, StreamPart::End(_)) {
                 break written.is_ok();
             }
         };
-        self.tell(to, 200, bytes, begun);
-        if in_order {
-            // What its client may have sent meanwhile is not to eat its end.
-            self.lingerer.take(Arc::clone(to.conn));
+        self.log_request(exchange, 200, bytes, started);
+        if is_complete {
+            // Input that the client may have sent must not destroy the stream's end.
+            self.lingering.close(Arc::clone(exchange.conn));
         }
         Persistence::Close
     }

@@ -1,35 +1,34 @@
-//! What a request is aimed at: its target in each of the four forms (RFC 9112, section 3.2), and
-//! its host.
+//! The request target in each of its four forms (RFC 9112, section 3.2), and the host of a request.
 //!
-//! Which host is meant is decided once and the same way as a front proxy has to, because the guard
-//! against DNS rebinding (see [`crate::access`]) is worth nothing if the two can be made to differ.
+//! The host is decided once, by the rules that also bind a front proxy: the guard against DNS
+//! rebinding (see [`crate::access`]) is worth nothing if the two can be made to differ.
 
 use std::net::Ipv6Addr;
 
 use crate::http::{HeaderName, Method, RequestHead, split_port};
 use crate::problem::{Cause, Problem};
 
-/// A request target, taken apart.
+/// The parts of a request target.
 pub struct RequestTarget<'a> {
     /// A path, or the asterisk of `OPTIONS *`.
     pub path: &'a str,
-    /// Whatever follows the question mark.
+    /// The part after the question mark.
     pub query: &'a str,
-    /// Host and port, when the target names them.
+    /// Host and port, if the target names them.
     pub authority: Option<&'a str>,
 }
 
 impl<'a> RequestTarget<'a> {
     pub fn read(method: &Method, target: &'a str) -> Result<RequestTarget<'a>, Problem> {
         if *method == Method::Connect {
-            // Whatever it names, it asks for a tunnel: no resource of this server allows that.
-            let detail = "this server is no proxy and does not take CONNECT";
+            // CONNECT asks for a tunnel, whatever its target: no resource of this server allows it.
+            let detail = "this server is no proxy and does not support CONNECT";
             return Err(Problem::new(Cause::MethodNotAllowed, detail)
                 .with_header("Allow", "GET, HEAD, POST, DELETE, OPTIONS"));
         }
         if target.as_bytes().contains(&b'#') {
             return Err(Problem::malformed(
-                "the request target has a fragment; that stays in the client",
+                "the request target has a fragment, which belongs to the client alone",
             ));
         }
         let (authority, origin) = if target.starts_with('/') {
@@ -47,7 +46,7 @@ impl<'a> RequestTarget<'a> {
             None => (origin, ""),
         };
         let path = match path {
-            // What the last proxy would make of it (RFC 9112, section 3.2.4).
+            // The last proxy on the way would send an asterisk (RFC 9112, section 3.2.4).
             "" if origin.is_empty() && *method == Method::Options => "*",
             "" => "/",
             _ => path,
@@ -56,7 +55,7 @@ impl<'a> RequestTarget<'a> {
     }
 }
 
-/// What follows the scheme, in which case does not matter.
+/// The target without this scheme, in upper or lower case.
 fn strip_scheme<'a>(target: &'a str, scheme: &str) -> Option<&'a str> {
     let (head, rest) = target.split_at_checked(scheme.len())?;
     head.eq_ignore_ascii_case(scheme).then_some(rest)
@@ -64,21 +63,24 @@ fn strip_scheme<'a>(target: &'a str, scheme: &str) -> Option<&'a str> {
 
 fn no_target(target: &str) -> Problem {
     Problem::malformed(if target == "*" {
-        "request target * is for OPTIONS alone".into()
+        "request target * is allowed for OPTIONS only".into()
     } else if strip_scheme(target, "https://").is_some() {
-        // RFC 9110, section 7.4: not to be served over a connection that is not secured.
+        // RFC 9110, section 7.4: https must not be served over a connection without TLS.
         format!("request target {target:?}: https needs TLS, and the server speaks plain HTTP")
     } else {
         format!("request target {target:?} does not begin with /")
     })
 }
 
-/// Leaves the one host that counts in the head: that of the target, if it names one, whatever
-/// the field says (RFC 9112, section 3.2.2).
+/// Leaves one host in the head: that of the target if it names one, even if the header field
+/// differs (RFC 9112, section 3.2.2).
+///
+/// # Errors
+/// `400` if the field is repeated, missing although required, or malformed.
 pub fn settle_host(
     head: &mut RequestHead,
     authority: Option<&str>,
-    must_be_there: bool,
+    is_required: bool,
 ) -> Result<(), Problem> {
     let first_two = {
         let mut hosts = head.all(HeaderName::Host);
@@ -86,11 +88,13 @@ pub fn settle_host(
     };
     match first_two {
         (_, Some(_)) => {
-            return Err(Problem::malformed("header Host is repeated; it may come once"));
+            return Err(Problem::malformed("header Host is repeated; expected exactly one"));
         }
         (Some(host), None) => check_host("header Host", host)?,
-        (None, None) if must_be_there => {
-            return Err(Problem::malformed("header Host is missing; HTTP/1.1 needs it once"));
+        (None, None) if is_required => {
+            return Err(Problem::malformed(
+                "header Host is missing; HTTP/1.1 requires exactly one",
+            ));
         }
         (None, None) => {}
     }
@@ -101,31 +105,31 @@ pub fn settle_host(
     Ok(())
 }
 
-/// Whether this is a host and perhaps a port. Not whether it is one of this server's: that is the
-/// api's to say.
-fn check_host(whose: &str, text: &str) -> Result<(), Problem> {
+/// Checks the syntax of a host with an optional port. Whether this server serves that host is for
+/// [`crate::access`] to decide.
+fn check_host(source: &str, text: &str) -> Result<(), Problem> {
     let plain = text.bytes().position(|b| !PLAIN[usize::from(b)]).unwrap_or(text.len());
     if plain == text.len() && plain > 0 {
         return Ok(());
     }
     let (host, port) = split_port(text);
-    let host_fits = match host.strip_prefix('[').and_then(|host| host.strip_suffix(']')) {
+    let host_is_valid = match host.strip_prefix('[').and_then(|host| host.strip_suffix(']')) {
         Some(address) => address.parse::<Ipv6Addr>().is_ok(),
         None => plain == host.len() && plain > 0 || is_name(host),
     };
-    // It may be empty (RFC 3986, section 3.2.3).
+    // A port may be empty (RFC 3986, section 3.2.3).
     let port = port.unwrap_or_default();
     let digits = port.bytes().all(|b| b.is_ascii_digit());
-    let port_fits = digits && (port.len() < 5 || port.parse::<u16>().is_ok());
-    if host_fits && port_fits {
+    let port_is_valid = digits && (port.len() < 5 || port.parse::<u16>().is_ok());
+    if host_is_valid && port_is_valid {
         return Ok(());
     }
     Err(Problem::malformed(format!(
-        "{whose} is {text:?}; right is a name or an address, and perhaps a colon and a port"
+        "{source} is {text:?}; expected a name or an address, optionally with a colon and a port"
     )))
 }
 
-/// The bytes of a name that mean themselves.
+/// The bytes of a name that are not percent-encoded.
 const PLAIN: [bool; 256] = {
     let (mut plain, mut byte) = ([false; 256], 0);
     while byte < 256 {
@@ -143,8 +147,8 @@ fn is_name(host: &str) -> bool {
         let digits = part.as_bytes().get(..2);
         digits.is_some_and(|digits| digits.iter().all(u8::is_ascii_hexdigit))
     };
-    let fits = |text: &str| text.bytes().all(|b| PLAIN[usize::from(b)]);
+    let is_plain = |text: &str| text.bytes().all(|b| PLAIN[usize::from(b)]);
     let mut parts = host.split('%');
-    let first_fits = parts.next().is_some_and(fits);
-    !host.is_empty() && first_fits && parts.all(|part| encoded(part) && fits(&part[2..]))
+    let first_is_plain = parts.next().is_some_and(is_plain);
+    !host.is_empty() && first_is_plain && parts.all(|part| encoded(part) && is_plain(&part[2..]))
 }

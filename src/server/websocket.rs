@@ -1,20 +1,23 @@
-//! A WebSocket's two halves. The worker writes what the stream brings, as it does for every stream;
-//! a second thread reads what the client says.
+//! The two threads of a WebSocket: the worker writes the parts of the stream, as for every stream; a
+//! second thread reads the frames of the client and publishes them.
 //!
-//! *Locks.* Both write, whole frames at a time, with the pen in hand. Nothing is locked under it; it
-//! is held while a frame is written, which takes `--write-timeout` at most. Who publishes has the
-//! turn until the answer is written, and so has who writes the last frame. The turn comes first.
+//! *Locks.* Both threads write frames. `FrameWriter::closed` guards the connection's output: it is
+//! held while one frame is written, which takes `--write-timeout` at most, and nothing is locked
+//! under it. `FrameWriter::publish` orders a publish and its answer against the last frame: it is
+//! held while the reader publishes, so all locks of a publish, and then `closed`, may be taken
+//! under it.
 
 use std::io::{self, ErrorKind, Read, Write};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use crossbeam_channel::{RecvTimeoutError, Sender, bounded};
 use parking_lot::Mutex;
 use tungstenite::protocol::frame::coding::CloseCode;
 use tungstenite::protocol::{Role, WebSocket, WebSocketConfig};
 use tungstenite::{Error as SocketError, Message};
 
-use super::connection::{Exchange, Handler, Persistence};
+use super::exchange::{Exchange, Handler, Persistence};
 use crate::access::Grant;
 use crate::api::{
     Api, Caller, Delivery, EventStream, HeldPoll, StreamPart, WebSocketPermit, websocket,
@@ -24,60 +27,64 @@ use crate::http::Response;
 use crate::limits::{LINGER, WEBSOCKET_INPUT_BYTES};
 use crate::names::TopicSet;
 use crate::problem::{Cause, Problem};
-use crate::threads::{self, Mailbox};
+use crate::threads;
 use crate::waiters::WaiterHandle;
 
-/// What writes to the client, whoever has something to say.
+/// Writes the frames of both threads.
 struct FrameWriter {
     conn: Arc<Conn>,
-    time: Duration,
-    turn: Mutex<()>,
-    /// Why nothing is written any more.
-    ended: Mutex<Option<ErrorKind>>,
+    timeout: Duration,
+    publish: Mutex<()>,
+    /// Why nothing may be written any more.
+    closed: Mutex<Option<ErrorKind>>,
 }
 
 impl FrameWriter {
+    fn new(conn: Arc<Conn>, timeout: Duration) -> FrameWriter {
+        FrameWriter { conn, timeout, publish: Mutex::default(), closed: Mutex::default() }
+    }
+
     fn write(&self, frames: &[u8]) -> io::Result<()> {
-        let mut ended = self.ended.lock();
-        if let Some(why) = *ended {
-            return Err(why.into());
+        let mut closed = self.closed.lock();
+        if let Some(reason) = *closed {
+            return Err(reason.into());
         }
-        let written = self.conn.send_within(frames, self.time);
-        // SocketHalf a frame may be out, which no other can follow.
-        *ended = written.as_ref().err().map(io::Error::kind);
+        let written = self.conn.send_within(frames, self.timeout);
+        // After an error, half a frame may be written: no other may follow.
+        *closed = written.as_ref().err().map(io::Error::kind);
         written
     }
 
-    /// Publishes and writes the answer, unless there has been a last frame: none comes in between.
+    /// Publishes and writes the answer, unless the last frame was written. The last frame is not
+    /// written between the two.
     fn write_answer(&self, publish: impl FnOnce() -> Vec<u8>) -> io::Result<()> {
-        let _turn = self.turn.lock();
-        let ended = *self.ended.lock();
-        match ended {
-            Some(why) => Err(why.into()),
+        let _publishing = self.publish.lock();
+        let closed = *self.closed.lock();
+        match closed {
+            Some(reason) => Err(reason.into()),
             None => self.write(&publish()),
         }
     }
 
-    /// Writes the last frame, unless there has been one.
+    /// Writes the last frame, unless there was one.
     fn write_last(&self, frame: &[u8]) {
-        let _turn = self.turn.lock();
-        let mut ended = self.ended.lock();
-        if ended.is_none() {
-            // It fails when the client has gone: then there is nobody to tell.
-            let _ = self.conn.send_within(frame, self.time);
-            *ended = Some(ErrorKind::BrokenPipe);
+        let _publishing = self.publish.lock();
+        let mut closed = self.closed.lock();
+        if closed.is_none() {
+            // It fails if the client is gone: then nobody reads the frame.
+            let _ = self.conn.send_within(frame, self.timeout);
+            *closed = Some(ErrorKind::BrokenPipe);
         }
     }
 }
 
-/// The socket as `tungstenite` sees it.
-struct SocketHalf(Arc<FrameWriter>);
+/// The connection as `tungstenite` reads and writes it.
+struct SocketAdapter(Arc<FrameWriter>);
 
-impl Read for SocketHalf {
+impl Read for SocketAdapter {
     fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
         loop {
-            // A client may say nothing for as long as it likes; whether it is there is found out
-            // by the pings.
+            // A client may send nothing for any time; the worker's pings detect one that is gone.
             match self.0.conn.recv_into(buffer, Instant::now() + Duration::from_secs(3_600)) {
                 Err(e) if e.kind() == ErrorKind::TimedOut => {}
                 got => return got,
@@ -86,8 +93,8 @@ impl Read for SocketHalf {
     }
 }
 
-impl Write for SocketHalf {
-    /// Pongs, whole.
+impl Write for SocketAdapter {
+    /// `tungstenite` writes pongs, each in one call.
     fn write(&mut self, frame: &[u8]) -> io::Result<usize> {
         self.0.write(frame).map(|()| frame.len())
     }
@@ -97,26 +104,26 @@ impl Write for SocketHalf {
     }
 }
 
-/// The thread that reads.
+/// Reads the client's frames, on a thread of its own.
 struct FrameReader {
-    socket: WebSocket<SocketHalf>,
-    pen: Arc<FrameWriter>,
+    socket: WebSocket<SocketAdapter>,
+    writer: Arc<FrameWriter>,
     api: Arc<Api>,
     topics: TopicSet,
     grant: Grant,
-    _ends: EndGuard,
+    _end: EndGuard,
 }
 
-/// However reading ends, the writing does too.
+/// Ends the stream when the reader thread ends, also by a panic.
 struct EndGuard {
     waiter: WaiterHandle<HeldPoll, Delivery>,
-    done: Mailbox<()>,
+    /// Dropped to report the end to the worker.
+    _done: Sender<()>,
 }
 
 impl Drop for EndGuard {
     fn drop(&mut self) {
         self.waiter.cancel();
-        self.done.close();
     }
 }
 
@@ -124,17 +131,17 @@ impl FrameReader {
     fn run(mut self) {
         let code = loop {
             match self.socket.read() {
-                Ok(Message::Text(said)) => {
-                    let conn = &self.pen.conn;
+                Ok(Message::Text(text)) => {
+                    let conn = &self.writer.conn;
                     let caller = Caller { conn, takes_shared_page: false, grant: &self.grant };
-                    let said = said.as_str().as_bytes().to_vec();
-                    let publish = || self.api.publish_message(&self.topics, said, &caller);
-                    if self.pen.write_answer(publish).is_err() {
+                    let text = text.as_str().as_bytes().to_vec();
+                    let publish = || self.api.publish_message(&self.topics, text, &caller);
+                    if self.writer.write_answer(publish).is_err() {
                         return;
                     }
                 }
                 Ok(Message::Binary(_)) => break CloseCode::Unsupported,
-                // Answered with the same.
+                // Answered with the same code.
                 Ok(Message::Close(frame)) => {
                     break frame.map_or(CloseCode::Normal, |frame| frame.code);
                 }
@@ -145,94 +152,100 @@ impl FrameReader {
                 Err(_) => return,
             }
         };
-        self.pen.write_last(&websocket::close_frame(code));
+        self.writer.write_last(&websocket::close_frame(code));
     }
 }
 
 impl Handler {
-    /// Writes what comes and publishes what is said, until one side ends it.
-    pub(super) fn converse(
+    /// Writes the stream and publishes the client's frames, until one side ends it.
+    pub fn converse(
         &self,
-        to: &Exchange<'_>,
+        exchange: &Exchange<'_>,
         opening: Response,
         mut stream: EventStream<'_>,
-        _place: WebSocketPermit,
+        _permit: WebSocketPermit,
         early: Vec<u8>,
-        begun: Option<Instant>,
+        started: Option<Instant>,
     ) -> Persistence {
-        let opening = opening.encode(to.frame(Persistence::KeepAlive));
+        let opening = opening.encode(exchange.encode_options(Persistence::KeepAlive));
         let mut bytes = opening.len();
-        let time = self.config.write_timeout;
-        let (conn, turn, ended) = (Arc::clone(to.conn), Mutex::new(()), Mutex::new(None));
-        let pen = Arc::new(FrameWriter { conn, time, turn, ended });
-        let done = Mailbox::new(1);
-        // Nothing is said before the opening, and no opening is sent that could not be kept to.
-        let writing = pen.ended.lock();
-        let listening = stream.waiter().ok_or(ErrorKind::NotFound.into()).and_then(|waiter| {
-            let ends = EndGuard { waiter, done: done.clone() };
-            self.listen(to, &pen, stream.topics(), ends, early)
+        let timeout = self.config.write_timeout;
+        let writer = Arc::new(FrameWriter::new(Arc::clone(exchange.conn), timeout));
+        let (done, reader_ended) = bounded(0);
+        let (opened, wait_for_opening) = bounded(1);
+        // The thread starts before the opening is written, which could not be taken back, and reads
+        // nothing before that: no frame may precede the opening.
+        let reader = stream.waiter().ok_or(ErrorKind::NotFound.into()).and_then(|waiter| {
+            let end = EndGuard { waiter, _done: done };
+            let reader = self.reader(exchange, &writer, stream.topics(), end, early);
+            let run = move || {
+                if wait_for_opening.recv().is_ok() {
+                    reader.run();
+                }
+            };
+            threads::start("listen", Box::new(run))
         });
-        let listener = match listening {
-            Ok(listener) => listener,
+        let reader = match reader {
+            Ok(reader) => reader,
             Err(error) => {
                 let detail = format!("no thread is left for a WebSocket: {error}");
-                return self.refuse(to, Problem::new(Cause::PollCap, detail).into());
+                return self.refuse(exchange, Problem::new(Cause::PollCap, detail).into());
             }
         };
-        let mut written = to.conn.send_within(&opening, time);
-        drop(writing);
+        let mut written = writer.write(&opening);
+        if written.is_ok() {
+            let _ = opened.send(());
+        }
+        drop(opened);
         loop {
             if let Err(error) = written {
                 stream.write_failed(&error);
-                to.conn.close();
+                exchange.conn.close();
                 break;
             }
-            let piece = stream.next_part();
-            bytes += piece.length();
-            if matches!(piece, StreamPart::End(_)) {
-                pen.write_last(piece.unsent());
+            let part = stream.next_part();
+            bytes += part.length();
+            if matches!(part, StreamPart::End(_)) {
+                writer.write_last(part.unsent());
                 break;
             }
-            written = pen.write(piece.unsent());
+            written = writer.write(part.unsent());
         }
-        self.tell(to, 101, bytes, begun);
-        // The client is to see the end, and may say that it has; then the listener hears its own.
-        to.conn.close_write();
-        let until = Instant::now() + LINGER;
-        done.take_by(until);
-        if Instant::now() >= until {
-            to.conn.close();
+        self.log_request(exchange, 101, bytes, started);
+        // The client sees the end, and may answer it; that ends the reader.
+        exchange.conn.close_write();
+        if reader_ended.recv_timeout(LINGER) == Err(RecvTimeoutError::Timeout) {
+            exchange.conn.close();
         }
-        let _ = listener.join();
-        // One that was cut short in what it said is not to lose the reason by that.
-        self.lingerer.take(Arc::clone(to.conn));
+        let _ = reader.join();
+        // A client that was interrupted while it sent must still be able to read the reason.
+        self.lingering.close(Arc::clone(exchange.conn));
         Persistence::Close
     }
 
-    fn listen(
+    fn reader(
         &self,
-        to: &Exchange<'_>,
-        pen: &Arc<FrameWriter>,
+        exchange: &Exchange<'_>,
+        writer: &Arc<FrameWriter>,
         topics: &TopicSet,
-        ends: EndGuard,
+        end: EndGuard,
         early: Vec<u8>,
-    ) -> io::Result<std::thread::JoinHandle<()>> {
-        let most = Some(self.config.max_event);
+    ) -> FrameReader {
+        let max_size = Some(self.config.max_event);
         let config = WebSocketConfig::default()
             .read_buffer_size(WEBSOCKET_INPUT_BYTES)
             .write_buffer_size(0)
-            .max_message_size(most)
-            .max_frame_size(most);
-        let half = SocketHalf(Arc::clone(pen));
-        let listener = FrameReader {
-            socket: WebSocket::from_partially_read(half, early, Role::Server, Some(config)),
-            pen: Arc::clone(pen),
+            .max_message_size(max_size)
+            .max_frame_size(max_size);
+        let adapter = SocketAdapter(Arc::clone(writer));
+        FrameReader {
+            socket: WebSocket::from_partially_read(adapter, early, Role::Server, Some(config)),
+            writer: Arc::clone(writer),
             api: Arc::clone(&self.api),
             topics: topics.clone(),
-            grant: to.grant.clone(),
-            _ends: ends,
-        };
-        threads::start("listen", Box::new(move || listener.run()))
+            grant: exchange.grant.clone(),
+            _end: end,
+        }
     }
 }
 
@@ -242,26 +255,25 @@ mod tests {
     use std::os::unix::net::UnixStream;
 
     #[test]
-    fn nothing_follows_what_was_broken_off() {
-        let (ours, mut theirs) = UnixStream::pair().unwrap();
-        theirs.set_nonblocking(true).unwrap();
-        let conn = Conn::accepted(ours.into(), None, Duration::from_secs(60)).unwrap();
-        let (turn, ended) = (Mutex::new(()), Mutex::new(None));
-        let pen = FrameWriter { conn: Arc::new(conn), time: Duration::ZERO, turn, ended };
+    fn nothing_is_written_after_a_write_timed_out() {
+        let (server_end, mut client_end) = UnixStream::pair().unwrap();
+        client_end.set_nonblocking(true).unwrap();
+        let conn = Conn::accepted(server_end.into(), None, Duration::from_secs(60)).unwrap();
+        let writer = FrameWriter::new(Arc::new(conn), Duration::ZERO);
         let failed = loop {
-            if let Err(error) = pen.write(&[1; 10_000]) {
+            if let Err(error) = writer.write(&[1; 10_000]) {
                 break error.kind();
             }
         };
-        let arrives = |theirs: &mut UnixStream| {
-            std::iter::from_fn(|| theirs.read(&mut [0; 9_000]).ok()).sum::<usize>()
+        let received = |client_end: &mut UnixStream| {
+            std::iter::from_fn(|| client_end.read(&mut [0; 9_000]).ok()).sum::<usize>()
         };
-        assert_eq!((failed, arrives(&mut theirs) > 0), (ErrorKind::TimedOut, true));
-        // There is room again.
-        assert_eq!(pen.write(b"next").unwrap_err().kind(), ErrorKind::TimedOut);
-        let answer = pen.write_answer(|| unreachable!("it is not published either"));
+        assert_eq!((failed, received(&mut client_end) > 0), (ErrorKind::TimedOut, true));
+        // The socket's buffer has space again.
+        assert_eq!(writer.write(b"next").unwrap_err().kind(), ErrorKind::TimedOut);
+        let answer = writer.write_answer(|| unreachable!("nothing is published either"));
         assert_eq!(answer.unwrap_err().kind(), ErrorKind::TimedOut);
-        pen.write_last(b"last");
-        assert_eq!(arrives(&mut theirs), 0);
+        writer.write_last(b"last");
+        assert_eq!(received(&mut client_end), 0);
     }
 }

@@ -7,7 +7,7 @@ use longpoll::http::chunked::{BodySink as _, ChunkedDecoder};
 use longpoll::http::{BodyFraming, HeaderName, Method};
 use longpoll::problem::{Cause, Problem};
 use longpoll::server::body::{BodyBudget, RequestBody};
-use longpoll::server::head::{HeadParser, NOT_SPLIT, ParsedHead};
+use longpoll::server::head::{HeadParser, ParsedHead};
 
 /// Small limits, so that inputs of the fuzzer's size reach them.
 const HEAD_LIMIT: usize = 1_000;
@@ -146,7 +146,7 @@ pub fn check(bytes: &[u8]) {
         let problem: serde_json::Value = serde_json::from_str(body).expect("JSON");
         let detail = problem["detail"].as_str().unwrap_or_default();
         assert!([400, 405, 413, 414, 417, 431, 501, 505].contains(status), "{body}");
-        assert!(!detail.is_empty() && detail != NOT_SPLIT, "{body}");
+        assert!(!detail.is_empty(), "{body}");
     }
     let mut begin = 0;
     for request in &whole.requests {

@@ -6,15 +6,10 @@ use std::net::SocketAddr;
 use std::os::fd::OwnedFd;
 use std::os::unix::net::UnixStream;
 use std::process::Command;
-use std::sync::Arc;
 use std::time::Duration;
 
-use longpoll::access::Access;
-use longpoll::api::LogHandle;
 use longpoll::config::{Config, ListenAddress, LogLevel};
-use longpoll::logger;
-use longpoll::metrics::Metrics;
-use longpoll::server::{Server as LongpollServer, listener};
+use longpoll::server::{Server as LongpollServer, listen};
 use longpoll::shutdown::Shutdown;
 
 use crate::support::{Client, Server, program, wait_until};
@@ -188,18 +183,15 @@ fn server_survives_a_full_descriptor_table() {
 /// jitter above the whole wait overflows where overflow is checked, and a body time-out beyond the
 /// range of the clock overflows everywhere.
 fn panicking_server(body_timeout: Duration) -> (LongpollServer, Shutdown, SocketAddr) {
-    let listen = vec![ListenAddress::Tcp("127.0.0.1:0".into())];
-    let listeners = listener::open(&listen).unwrap();
+    let addresses = vec![ListenAddress::Tcp("127.0.0.1:0".into())];
+    let listeners = listen(&addresses).unwrap();
     let address = listeners[0].to_string().strip_prefix("http://").unwrap().parse().unwrap();
     let mut config = Config::default();
     (config.max_connections, config.wait_jitter) = (4, u32::MAX);
     config.body_timeout = body_timeout;
-    let (metrics, shutdown) = (Arc::new(Metrics::default()), Shutdown::new().unwrap());
-    let (diag, _) = logger::start(LogLevel::Error, Arc::clone(&metrics)).unwrap();
-    let log = LogHandle::open(&config, &metrics, &diag).unwrap();
-    let access = Access::open(&config).unwrap();
-    let server =
-        LongpollServer::open(config, listeners, access, log, &metrics, diag, &shutdown).unwrap();
+    config.log = LogLevel::Error;
+    let shutdown = Shutdown::new().unwrap();
+    let server = LongpollServer::start(listeners, config, &shutdown).unwrap();
     (server, shutdown, address)
 }
 

@@ -12,12 +12,10 @@ use std::path::Path;
 use std::process::{Command, Output, Stdio};
 use std::sync::Arc;
 
-use longpoll::access::Access;
-use longpoll::api::LogHandle;
 use longpoll::config::{Config, ListenAddress, LogLevel};
 use longpoll::logger::{self, Logger};
 use longpoll::metrics::Metrics;
-use longpoll::server::{Server as LongpollServer, listener};
+use longpoll::server::{Server as LongpollServer, listen};
 use longpoll::shutdown::Shutdown;
 use longpoll::systemd::ServiceManager;
 
@@ -148,11 +146,8 @@ fn watchdog_gets_pings_while_the_server_is_healthy() {
     assert_eq!(server.wait().0.code(), Some(0));
 }
 
-/// Metrics and a logger for a server in this process.
-fn test_logger() -> (Arc<Metrics>, Logger) {
-    let metrics = Arc::new(Metrics::default());
-    let (diag, _) = logger::start(LogLevel::Error, Arc::clone(&metrics)).unwrap();
-    (metrics, diag)
+fn quiet_logger() -> Logger {
+    logger::start(LogLevel::Error, Arc::new(Metrics::default())).unwrap().0
 }
 
 #[test]
@@ -163,7 +158,7 @@ fn watchdog_gets_no_ping_while_the_server_is_unhealthy() {
         "WATCHDOG_USEC" => Some("4000000".into()),
         _ => None,
     };
-    let manager = ServiceManager::from_env(env, test_logger().1).unwrap();
+    let manager = ServiceManager::from_env(env, quiet_logger()).unwrap();
     let (shutdown, checks) = (Shutdown::new().unwrap(), Cell::new(0));
     manager.attend(&shutdown, || {
         assert!(systemd.has_received_nothing(), "after {} looks", checks.get());
@@ -179,32 +174,29 @@ fn watchdog_gets_no_ping_while_the_server_is_unhealthy() {
 
 #[test]
 fn server_is_healthy_only_if_each_acceptor_has_made_progress() {
-    let listen = [(); 2].map(|()| ListenAddress::Tcp("127.0.0.1:0".into()));
-    let listeners = listener::open(&listen).unwrap();
+    let addresses = [(); 2].map(|()| ListenAddress::Tcp("127.0.0.1:0".into()));
+    let listeners = listen(&addresses).unwrap();
     let address = listeners[0].to_string().strip_prefix("http://").unwrap().parse().unwrap();
-    let (config, shutdown) = (Config::default(), Shutdown::new().unwrap());
-    let (metrics, diag) = test_logger();
-    let log = LogHandle::open(&config, &metrics, &diag).unwrap();
-    let access = Access::open(&config).unwrap();
-    let server =
-        LongpollServer::open(config, listeners, access, log, &metrics, diag, &shutdown).unwrap();
+    let (mut config, shutdown) = (Config::default(), Shutdown::new().unwrap());
+    config.log = LogLevel::Error;
+    let server = LongpollServer::start(listeners, config, &shutdown).unwrap();
     for _ in 0..2 {
-        wait_until("the server is healthy", || server.lives());
+        wait_until("the server is healthy", || server.is_alive());
     }
     // Only the first acceptor makes progress, because of a connection. The other one sleeps for up
     // to a second.
     wait_until("the server is reported unhealthy", || {
-        let _ = server.lives();
+        let _ = server.is_alive();
         // The acceptor of the second connection has made progress since the first one.
         for _ in 0..2 {
             assert_eq!(Client::connect(address).get("/health").status, 200);
         }
-        !server.lives()
+        !server.is_alive()
     });
     shutdown.trigger();
     wait_until("the acceptors have ended", || std::net::TcpStream::connect(address).is_err());
-    let _ = (server.lives(), server.lives());
-    assert!(!server.lives());
+    let _ = (server.is_alive(), server.is_alive());
+    assert!(!server.is_alive());
     server.drain();
 }
 
@@ -284,7 +276,7 @@ fn journal_lines_have_priorities_and_other_lines_have_times() {
     let log = journal(&path, true, serve);
     for (priority, part) in [
         (4, "warning: --max-connections 1000000 lowered"),
-        (4, "warning: whoever reaches"),
+        (4, "warning: any client that reaches"),
         (6, "refused"),
         (6, "/topics/no!"),
         (6, "stopped"),
@@ -298,7 +290,10 @@ fn journal_lines_have_priorities_and_other_lines_have_times() {
     assert!(!log.contains(">20"), "times: {log}");
 
     let log = journal(&path, false, serve);
-    assert!(log.contains("Z warning: whoever reaches") && log.contains("Z stopped\n"), "{log}");
+    assert!(
+        log.contains("Z warning: any client that reaches") && log.contains("Z stopped\n"),
+        "{log}"
+    );
     assert!(!log.contains('<'), "{log}");
 
     let fail = |command: &mut Command| {
