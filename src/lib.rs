@@ -1,85 +1,100 @@
-//! A small long-polling server: it holds a request open until there is news, or until its
-//! deadline, and loses nothing in between.
+//! A small long-polling server: it holds a request until there is an event or a deadline passes,
+//! and tells each client exactly where to continue.
 //!
-//! # What it promises
+//! - **No event is lost between two polls.** A client has a [cursor], not a time. Its next response
+//!   has every event published after that cursor, in order, once.
+//! - **A loss is reported.** If events were trimmed before a client read them, its next response
+//!   says so, and how many; never a silent gap.
+//! - **The host is protected.** Every queue, buffer, table and time has a [limit](limits), and each
+//!   limit says what happens when it is reached.
 //!
-//! - **Nothing falls between two polls.** A client holds a [cursor], not a time. Whatever
-//!   was published after it is in the next answer, in order, once.
-//! - **What it cannot deliver, it says.** If events were trimmed before a reader came for them,
-//!   the reader is told exactly that, and how many; never a silent hole.
-//! - **It guards its host.** Every queue, buffer, table and time has a [limit](limits), and each
-//!   limit says what happens at it.
+//! # What chapter zero lacks, in order
 //!
-//! # What it is not
+//! `scripts/lessons/00-whole-server.rs` is the same idea in 200 lines, with the same five crates.
+//! Read it first: each module below exists because that file lacks something. The list is also the
+//! order to read in: a module uses only modules listed before it.
 //!
-//! Not persistent unless it has `--data` (cargo feature `store`): without, a restart is a new epoch, and every old cursor is
-//! told so. No cluster: one process, one directory. No TLS: that is
-//! a proxy's. No async runtime: a connection is a thread, and can be read from top to bottom.
+//! 1. *Its limits are five constants.* [sync], [limits], [time], [json], [names]: every limit with
+//!    its reason, checked names, and mutexes whose order is checked in debug builds.
+//! 2. *A restarted server takes an old cursor for one of its own.* [cursor]: an epoch beside the
+//!    seq, and a type for each number. [problem]: one table of the errors that a client can get.
+//! 3. *It cannot be observed, configured or stopped in stages.* [metrics], [semaphore], [shutdown],
+//!    [threads], [config], [logger], [systemd].
+//! 4. *`tiny_http` reads and writes without deadlines.* [conn]: a socket with a deadline for every
+//!    operation. [mod@http]: messages, read strictly.
+//! 5. *Every client may do everything, and one client may take every thread.* [access]: tokens,
+//!    `Origin` and `Host`. [`client_limit`]: connections per client.
+//! 6. *One topic list, no exact gap, retries that publish twice.* [log]: topics with their own
+//!    history under one seq, the gap test, idempotency keys.
+//! 7. *A restart forgets everything.* [store]: the log in a directory, crash-safe.
+//! 8. *One condition variable wakes every poll for every event.* [waiters]: a wait queue for each
+//!    topic and prefix. The race of lesson 5 is explained there.
+//! 9. *Each poll renders its own response, and its own thread writes it.* [web], [api]: what each
+//!    request means; one rendering for all equal polls, written by the publisher's thread.
+//! 10. *A burst of connections goes unanswered, and a client that hangs up keeps its thread.*
+//!     [server]: acceptors, admission, the worker pool, connections, housekeeping, drain.
 //!
-//! # The way of a request
+//! `client`, a cargo feature, is the other end of the wire: `longpoll follow` and `longpoll publish`,
+//! and the same for Rust programs.
+//!
+//! # The path of a request
 //!
 //! ```text
-//!   bytes ──► door ──► api ──► log        publish: append, then ring
-//!             │          │      │
-//!             │          └──► bell         poll: sit, look, wait, look
-//!   bytes ◄── door ◄── api ◄── log
+//!  bytes ─► server ─► api ─► log       publish: append, unlock, notify the topic's wait queues
+//!                      │
+//!                      └──► waiters    poll: register, read the log, wait, read the log again
+//!  bytes ◄─ server ◄─ api ◄─ log
 //! ```
 //!
-//! Data goes one way, down to the log and back. Nothing below calls up. There is one sideways step:
-//! a publish writes the answers of the polls that it releases, and wakes them. A stream is a poll
-//! that goes back to its seat: the door asks the api for one piece after the other.
+//! Data goes one way and nothing below calls up. There is one step sideways: the thread of a
+//! publisher writes the responses of the polls that it releases, and then wakes their threads.
 //!
-//! # The chapters
+//! # Glossary
 //!
-//! Each module uses only those before it, and this is also the order to read them in; each begins
-//! with what it promises and why it is built so.
+//! | term | meaning |
+//! | --- | --- |
+//! | topic | a named event log, created by its first publish |
+//! | event | one published body with its seq, topic, time and optional type |
+//! | seq | position of an event in the whole log, over all topics; never reused within an epoch |
+//! | epoch | identity of one life of the log: 64 random bits, new whenever seqs could repeat |
+//! | cursor | `epoch.seq`: "I have every event up to here"; opaque to clients |
+//! | poll | a request for the events after a cursor |
+//! | wait | how long a poll may be held, in seconds |
+//! | hold | keep a poll without a response until there is an event; a held poll is a *waiter* |
+//! | deadline | the instant at which a held poll is answered without an event |
+//! | trim | remove the oldest events, by count, age or bytes |
+//! | gap | events after a cursor were trimmed: the client cannot have them |
+//! | drain | shut down: answer every held poll, accept no new request |
 //!
-//! 1. Words and bounds: [limits], [time], [json], [names], [cursor], [error].
-//! 2. What all threads share: [metrics], [permits], [shutdown], [threads], [config], [diag],
-//!    [service].
-//! 3. A socket and HTTP, without an opinion: [mod@line], [http].
-//! 4. Who asks: [access], [clients].
-//! 5. What happened: [log]; and what is left of it after a crash: [store].
-//! 6. Waiting for it: [bell].
-//! 7. What a request means: [web], [api].
-//! 8. From sockets to requests, and back: [door].
+//! # Locks, in the order in which they are taken
 //!
-//! Beside the server stands `client`, the loops at the other end of the wire; a cargo feature. It
-//! shares only the small modules at the top of the list and, of [http], how a message is framed;
-//! and has no locks.
+//! A thread that holds a lock takes only locks of later rows. Debug builds check this: see [sync].
 //!
-//! With half an hour only, read [cursor], [log], [bell], and in [api] how a poll and a publish meet.
-//! `scripts/lessons` shows all of it from outside, one idea at a time; each lesson names the
-//! functions that do what it shows.
-//!
-//! # The locks, and the order in which they are taken
-//!
-//! | lock | guards | taken before |
+//! | lock | guards | taken while it is held |
 //! | --- | --- | --- |
-//! | a WebSocket's turn | that a publish is answered before the last frame | all that follow |
-//! | an idempotency key's outcome | what its first publish was answered with | all that follow |
-//! | the [log]'s | events, topics, trims, keys | |
-//! | the [bell] room's map | which bells hang where | a bell |
-//! | a [bell]'s | who sits at it, and the last seq rung | |
-//! | a held poll's permit | its place under `--max-polls` | |
-//! | a slot of the shared pages | one rendered page | |
-//! | what is wrong with the disk of a store | that, for who asks after its health | |
-//! | the tokens, and what their file held | which are known | |
-//! | the counts of the [clients] | how many connections each has | |
-//! | a cause's turn in [diag] | when it was told last | |
-//! | the [door]'s list of workers | the list | a worker's line |
-//! | a worker's line | which connection it has | |
-//! | a WebSocket's pen | who writes to its client, and that nothing is written after its end | |
-//! | a mailbox of [threads] | what waits for a thread | |
+//! | a WebSocket's publish lock | that a publish is answered before the close frame | all below |
+//! | the outcome of an idempotency key | the response of the first publish with the key | all below |
+//! | the [log]'s | events, topics, trims, keys | none |
+//! | the index of [waiters] | which wait queues exist | a wait queue |
+//! | a wait queue | its waiters, and the last seq that it was notified of | none |
+//! | a slot of the page cache | one rendered page | none |
+//! | the failure of a [store] | the disk's last error, for `/health` | none |
+//! | the token file's content | what was last read of it | the known tokens |
+//! | the known tokens | the tokens in force | none |
+//! | the counts of [`client_limit`] | connections per client | none |
+//! | a rate-limited log line | when it was last written | none |
+//! | the worker list | the workers of the pool | a worker's connection |
+//! | a worker's connection | which connection the worker serves | none |
+//! | a WebSocket's frame writer | that frames are written whole, and none after the last | none |
 //!
-//! No input or output is done and nothing is rendered while the log's or a bell's is held, and the
-//! two are never held together. Who wakes others unlocks first.
+//! While the log's lock or a wait queue's is held, nothing is read, written or rendered; the two
+//! are never held together. A thread unlocks before it notifies.
 //!
-//! # The door is our own; the vocabulary is `tiny_http`'s
+//! # Why the HTTP server is our own
 //!
-//! `tiny_http` gives the HTTP vocabulary: methods, and what status codes mean. Its `Server` is not
-//! used, because it leaves connections of a burst unanswered, has no caps and no time-outs, and
-//! does not notice who hangs up. The README has the measurements.
+//! Of `tiny_http` only the vocabulary is used: methods and status codes. Its `Server` leaves
+//! connections of a burst unanswered, has neither limits nor time-outs, and does not notice a client
+//! that hangs up; lesson 0 shows it. `tests/load/README.md` has the measurements.
 
 pub mod sync;
 pub mod limits;
@@ -112,5 +127,5 @@ pub mod client;
 
 pub use server::serve;
 
-/// The version, as `--version` and `/health` say it.
+/// The version, as `--version` and `/health` report it.
 pub const VERSION: &str = env!("CARGO_PKG_VERSION");

@@ -8,7 +8,7 @@
 #
 # Run:     scripts/lessons/06-same-events-same-order.sh
 # See:     two answers that are equal byte for byte, and two lists of seqs that are the same.
-# Where:   src/log/mod.rs: LogState::append (self.head),
+# Where:   src/log/state.rs: LogState::append (self.head),
 #          src/api/page_cache.rs: PageCache::get (version), src/api/deliver.rs: deliver (page_for)
 # Without: two readers disagree about what happened; a thousand readers cost a thousand renderings.
 set -euo pipefail

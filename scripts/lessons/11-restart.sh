@@ -7,7 +7,7 @@
 #
 # Run:     scripts/lessons/11-restart.sh
 # See:     the same epoch, the part of a cursor before the dot, on both sides of a `kill -9`.
-# Where:   src/store/commit.rs: Store::group_commit (write), src/store/recovery.rs: open (settle)
+# Where:   src/store/commit.rs: Store::group_commit (write), src/store/recovery.rs: open (replay)
 # Without: a crash undoes events that clients have seen, and gives their seqs to other events.
 set -euo pipefail
 # shellcheck source=/dev/null

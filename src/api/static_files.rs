@@ -6,12 +6,12 @@
 use super::query_params::QueryParams;
 use crate::http::{HeaderName, RequestHead, Response};
 use crate::problem::{Cause, Problem};
-use crate::web::{self, WebFile};
+use crate::web::{self, StaticFile};
 
 /// A request for a file.
 #[derive(Debug)]
 pub struct FileRequest {
-    file: &'static WebFile,
+    file: &'static StaticFile,
     /// Whether the browser has the current version.
     is_cached: bool,
 }
@@ -40,7 +40,7 @@ impl FileRequest {
 
     fn parse(
         head: &RequestHead,
-        file: Result<&'static WebFile, &str>,
+        file: Result<&'static StaticFile, &str>,
     ) -> Result<FileRequest, Problem> {
         let file = file.map_err(|detail| Problem::new(Cause::NotFound, detail))?;
         QueryParams::parse(head.query(), &[])?;
@@ -52,7 +52,7 @@ impl FileRequest {
 
     /// The file, or a `304`.
     pub fn response(&self) -> Response {
-        let WebFile { content_type, text, etag, policy } = self.file;
+        let StaticFile { content_type, text, etag, policy } = self.file;
         let response = if self.is_cached {
             Response::not_modified()
         } else {

@@ -1,5 +1,5 @@
 //! The client side of long polling: a follower that loses no event and a publisher that publishes
-//! each event once, whatever happens to the connection.
+//! each event once, also when connections break.
 //!
 //! ```no_run
 //! use longpoll::client::{Follow, Message, Publisher, Subscription};

@@ -215,7 +215,7 @@ impl ResponseHead {
 
     fn body_end(&self) -> Result<BodyEnd, String> {
         match self.framing {
-            // These have no body, whatever their fields say (RFC 9112, section 6.3).
+            // These have no body, even with a Content-Length (RFC 9112, section 6.3).
             _ if matches!(self.status, 204 | 304) => Ok(BodyEnd::Remaining(0)),
             Some(BodyFraming::Sized(length)) if length > ANSWER_BYTES as u64 => Err(too_large()),
             Some(BodyFraming::Sized(length)) => Ok(BodyEnd::Remaining(length as usize)),

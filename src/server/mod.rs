@@ -106,7 +106,8 @@ impl Server {
             logger.warning("--listen is not used: systemd has passed the sockets");
         }
         let log = LogHandle::open(&config, &metrics, &logger)?;
-        let parts = Parts { access, log, metrics, logger, logger_thread, service, announcement };
+        let parts =
+            ServerParts { access, log, metrics, logger, logger_thread, service, announcement };
         parts.start_threads(listeners, config, shutdown).map_err(|e| threads::too_few(&e))
     }
 
@@ -170,7 +171,7 @@ impl Server {
 }
 
 /// What is open before the threads of a server start.
-struct Parts {
+struct ServerParts {
     access: Access,
     log: LogHandle,
     metrics: Arc<Metrics>,
@@ -180,14 +181,15 @@ struct Parts {
     announcement: Announcement,
 }
 
-impl Parts {
+impl ServerParts {
     fn start_threads(
         self,
         listeners: Vec<Listener>,
         mut config: Config,
         shutdown: &Shutdown,
     ) -> io::Result<Server> {
-        let Parts { access, log, metrics, logger, logger_thread, service, announcement } = self;
+        let ServerParts { access, log, metrics, logger, logger_thread, service, announcement } =
+            self;
         rlimits::clamp_to_rlimits(&mut config, &logger);
         let permits = Semaphore::new(config.max_connections);
         let api =

@@ -12,12 +12,14 @@ pub fn passed_listeners() -> io::Result<Vec<Listener>> {
     Ok(Vec::new())
 }
 
-pub struct Service;
+pub use self::NoService as Service;
 
-impl Service {
+pub struct NoService;
+
+impl NoService {
     #[expect(clippy::unnecessary_wraps, reason = "service.rs can fail")]
-    pub fn from_env(_: &Logger) -> io::Result<Service> {
-        Ok(Service)
+    pub fn from_env(_: &Logger) -> io::Result<NoService> {
+        Ok(NoService)
     }
 
     #[expect(clippy::unused_self, reason = "service.rs has a connection to the service manager")]

@@ -21,7 +21,7 @@ pub struct RequestTarget<'a> {
 impl<'a> RequestTarget<'a> {
     pub fn read(method: &Method, target: &'a str) -> Result<RequestTarget<'a>, Problem> {
         if *method == Method::Connect {
-            // CONNECT asks for a tunnel, whatever its target: no resource of this server allows it.
+            // CONNECT asks for a tunnel, with any target: no resource of this server allows it.
             let detail = "this server is no proxy and does not support CONNECT";
             return Err(Problem::new(Cause::MethodNotAllowed, detail)
                 .with_header("Allow", "GET, HEAD, POST, DELETE, OPTIONS"));

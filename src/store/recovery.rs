@@ -31,7 +31,7 @@ pub struct OpenSettings {
     pub sync_policy: SyncPolicy,
     /// The identity of the lock file.
     pub identity: String,
-    /// Why a new epoch has to begin whatever the store contains.
+    /// A reason to begin a new epoch in any case, such as a repair.
     pub new_epoch: Option<&'static str>,
 }
 

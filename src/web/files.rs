@@ -10,7 +10,7 @@ use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD as BASE64;
 use hmac_sha256::Hash;
 
-use super::WebFile;
+use super::static_file::StaticFile;
 
 const PAGE: &str = concat!(
     "<!doctype html>\n<html lang=\"en\">\n<style>",
@@ -23,13 +23,18 @@ const PAGE: &str = concat!(
 );
 
 /// The client module, `/longpoll.js`.
-pub static MODULE: LazyLock<WebFile> = LazyLock::new(|| {
+static MODULE: LazyLock<StaticFile> = LazyLock::new(|| {
     let text = include_str!("longpoll.js");
-    WebFile { content_type: "text/javascript; charset=utf-8", text, etag: etag(text), policy: None }
+    StaticFile {
+        content_type: "text/javascript; charset=utf-8",
+        text,
+        etag: etag(text),
+        policy: None,
+    }
 });
 
 /// The console page, `/`.
-pub static CONSOLE: LazyLock<WebFile> = LazyLock::new(|| WebFile {
+static CONSOLE: LazyLock<StaticFile> = LazyLock::new(|| StaticFile {
     content_type: "text/html; charset=utf-8",
     text: PAGE,
     etag: etag(PAGE),
@@ -55,4 +60,16 @@ fn etag(text: &str) -> String {
 /// The SHA-256 of a text, in Base64.
 fn sha256(text: &str) -> String {
     BASE64.encode(Hash::hash(text.as_bytes()))
+}
+
+/// `/longpoll.js`; `None` in a build without the console.
+#[must_use]
+pub fn module() -> Option<&'static StaticFile> {
+    Some(&MODULE)
+}
+
+/// The console page; `None` in a build without it.
+#[must_use]
+pub fn console() -> Option<&'static StaticFile> {
+    Some(&CONSOLE)
 }

@@ -78,8 +78,8 @@ fn the_help_fits_one_screen() {
 }
 
 #[test]
-fn the_chart_in_the_readme_is_well_formed_and_has_a_dark_theme() {
-    assert!(read("README.md").contains("](scripts/compare.svg)"));
+fn the_chart_is_shown_well_formed_and_has_a_dark_theme() {
+    assert!(read("tests/load/README.md").contains("](../../scripts/compare.svg)"));
     let chart = read("scripts/compare.svg");
     let mut open = Vec::new();
     for tag in chart.split('<').skip(1) {

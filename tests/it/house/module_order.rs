@@ -37,7 +37,8 @@ fn the_crate_documentation_lists_every_module_in_order() {
     let modules = map.lines().filter_map(|line| line.strip_prefix("pub mod ")?.strip_suffix(';'));
     let list = map.split_once("//! 1. ").unwrap().1.split("//!\n").next().unwrap();
     let listed = list.split('[').skip(1).filter_map(|name| name.split(']').next());
-    let listed: Vec<&str> = listed.map(|name| name.trim_start_matches("mod@")).collect();
+    let listed: Vec<&str> =
+        listed.map(|name| name.trim_matches('`').trim_start_matches("mod@")).collect();
     assert_eq!(listed, modules.filter(|module| *module != "client").collect::<Vec<_>>());
 }
 

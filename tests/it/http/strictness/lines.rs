@@ -14,7 +14,11 @@ pub const GROUPS: &[Group] = &[
 const METHODS: &[Row] = &[
     ("a plain request line", b"GET /health HTTP/1.1", Fine(200)),
     ("a method has a case", b"get /health HTTP/1.1", Declined(405, "get")),
-    ("any token is a method", b"!#$%&'*+-.^_`|~9 /health HTTP/1.1", Declined(405, "does not accept")),
+    (
+        "any token is a method",
+        b"!#$%&'*+-.^_`|~9 /health HTTP/1.1",
+        Declined(405, "does not accept"),
+    ),
     ("TRACE is not echoed", b"TRACE /health HTTP/1.1", Declined(405, "TRACE")),
     ("the path of * is for OPTIONS", b"OPTIONS * HTTP/1.1", Fine(204)),
     ("* in absolute form, from a proxy", b"OPTIONS http://localhost HTTP/1.1", Fine(204)),
