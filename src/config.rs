@@ -17,7 +17,7 @@ use std::time::Duration;
 pub use flags::{DEFAULT_LISTEN, FLAGS, Flag, help};
 pub use proxies::TrustedProxies;
 
-use crate::limits::EVENT_OVERHEAD;
+use crate::limits::EVENT_OVERHEAD_BYTES;
 use crate::names::{NAME_RULE, Name};
 
 /// Where to listen.
@@ -184,7 +184,7 @@ impl Config {
                 self.max_connections
             )));
         }
-        let smallest = (self.max_event + EVENT_OVERHEAD) as u64;
+        let smallest = (self.max_event + EVENT_OVERHEAD_BYTES) as u64;
         if self.retain_bytes < smallest {
             return Err(UsageError(format!(
                 "--retain-bytes {}: one event of --max-event ({}) needs {}",

@@ -10,7 +10,7 @@ use std::time::SystemTime;
 
 use serde::de::{DeserializeSeed, Deserializer, MapAccess, SeqAccess, Visitor};
 
-use crate::limits::JSON_DEPTH;
+use crate::limits::MAX_JSON_DEPTH;
 use crate::time::push_rfc3339;
 
 /// An object being written to the end of `out`.
@@ -124,7 +124,7 @@ pub fn push_number(out: &mut Vec<u8>, value: u64) {
 }
 
 /// Checks that the text is one JSON value that any reader can take: RFC 8259, nested at most
-/// [`JSON_DEPTH`] deep, numbers within a double's range, no lone surrogates.
+/// [`MAX_JSON_DEPTH`] deep, numbers within a double's range, no lone surrogates.
 ///
 /// # Errors
 /// What is wrong with it and where.
@@ -136,8 +136,8 @@ pub fn check(text: &[u8]) -> Result<(), String> {
     let whole = value.and_then(|()| deserializer.end());
     // Not for the visitor to refuse: `serde_json`, which stops at a depth of its own, writes
     // errors of others' with two kilobytes of code.
-    if deepest.get() > JSON_DEPTH {
-        return Err(format!("nested more than {JSON_DEPTH} deep"));
+    if deepest.get() > MAX_JSON_DEPTH {
+        return Err(format!("nested more than {MAX_JSON_DEPTH} deep"));
     }
     whole.map_err(|e| e.to_string())
 }
@@ -232,8 +232,8 @@ mod tests {
     #[test]
     fn nesting_has_a_bound() {
         let nested = |depth: usize| format!("{}{}", "[".repeat(depth), "]".repeat(depth));
-        assert!(check(nested(JSON_DEPTH).as_bytes()).is_ok());
-        for depth in [JSON_DEPTH + 1, 60_000] {
+        assert!(check(nested(MAX_JSON_DEPTH).as_bytes()).is_ok());
+        for depth in [MAX_JSON_DEPTH + 1, 60_000] {
             assert_eq!(check(nested(depth).as_bytes()), Err("nested more than 120 deep".into()));
         }
     }

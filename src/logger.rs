@@ -11,7 +11,7 @@ use std::time::{Duration, Instant, SystemTime};
 use parking_lot::Mutex;
 
 use crate::config::LogLevel;
-use crate::limits::{LOG_LINE_CHARS, LOG_LINES, TOLD_AGAIN};
+use crate::limits::{LOG_LINE_CHARS, LOG_QUEUE_LINES, LOG_REPEAT_INTERVAL};
 use crate::metrics::Metrics;
 use crate::problem::{Cause, Problem, TABLE};
 use crate::threads::{self, Mailbox};
@@ -58,7 +58,7 @@ impl RateLimited {
     fn overdue(&self, now: Instant) -> Option<u64> {
         let mut state = self.0.lock();
         let (last, untold) = &mut *state;
-        if *untold == 0 || last.is_some_and(|last| now < last + TOLD_AGAIN) {
+        if *untold == 0 || last.is_some_and(|last| now < last + LOG_REPEAT_INTERVAL) {
             return None;
         }
         *last = Some(now);
@@ -69,7 +69,7 @@ impl RateLimited {
     pub fn untold(&self, now: Instant) -> Option<u64> {
         let mut state = self.0.lock();
         let (last, untold) = &mut *state;
-        if last.is_some_and(|last| now < last + TOLD_AGAIN) {
+        if last.is_some_and(|last| now < last + LOG_REPEAT_INTERVAL) {
             *untold += 1;
             return None;
         }
@@ -101,7 +101,7 @@ impl LoggerThread {
 /// # Errors
 /// When the operating system refuses it.
 pub fn start(level: LogLevel, metrics: Arc<Metrics>) -> std::io::Result<(Logger, LoggerThread)> {
-    let thread = LoggerThread { lines: Mailbox::new(LOG_LINES), done: Mailbox::new(0) };
+    let thread = LoggerThread { lines: Mailbox::new(LOG_QUEUE_LINES), done: Mailbox::new(0) };
     let (lines, done) = (thread.lines.clone(), thread.done.clone());
     let write = move || {
         while let Some(line) = lines.take() {
@@ -207,13 +207,13 @@ mod tests {
         let seldom = RateLimited::default();
         let begun = Instant::now();
         assert_eq!(seldom.untold(begun), Some(0));
-        assert_eq!(seldom.overdue(begun + TOLD_AGAIN), None, "there is nothing more");
+        assert_eq!(seldom.overdue(begun + LOG_REPEAT_INTERVAL), None, "there is nothing more");
         for _ in 0..5 {
-            assert_eq!(seldom.untold(begun + TOLD_AGAIN / 2), None);
+            assert_eq!(seldom.untold(begun + LOG_REPEAT_INTERVAL / 2), None);
         }
-        assert_eq!(seldom.overdue(begun + TOLD_AGAIN / 2), None, "it is too soon");
-        assert_eq!(seldom.overdue(begun + TOLD_AGAIN), Some(5));
-        assert_eq!(seldom.untold(begun + TOLD_AGAIN + TOLD_AGAIN / 2), None);
-        assert_eq!(seldom.untold(begun + TOLD_AGAIN * 2), Some(1));
+        assert_eq!(seldom.overdue(begun + LOG_REPEAT_INTERVAL / 2), None, "it is too soon");
+        assert_eq!(seldom.overdue(begun + LOG_REPEAT_INTERVAL), Some(5));
+        assert_eq!(seldom.untold(begun + LOG_REPEAT_INTERVAL + LOG_REPEAT_INTERVAL / 2), None);
+        assert_eq!(seldom.untold(begun + LOG_REPEAT_INTERVAL * 2), Some(1));
     }
 }

@@ -7,7 +7,7 @@
 //! to come back together.
 
 use crate::json::JsonObject;
-use crate::limits::RETRY_AFTER;
+use crate::limits::RETRY_AFTER_SECONDS;
 
 /// Why a request is not served. One row of [`TABLE`] each.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -93,7 +93,7 @@ impl Cause {
 /// Seconds after which to come back, at random.
 #[must_use]
 pub fn retry_after() -> String {
-    fastrand::u64(RETRY_AFTER).to_string()
+    fastrand::u64(RETRY_AFTER_SECONDS).to_string()
 }
 
 /// A refusal on its way to the client.

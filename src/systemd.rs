@@ -17,7 +17,7 @@ use std::os::unix::net::{SocketAddr, UnixDatagram};
 use std::time::{Duration, Instant};
 
 use crate::config::units::whole;
-use crate::limits::{NOTIFY, TURN, WATCHDOG_LEAST};
+use crate::limits::{ACCEPT_WAKE_INTERVAL, MIN_WATCHDOG_TIMEOUT, NOTIFY_TIMEOUT};
 use crate::logger::{Logger, RateLimited};
 use crate::shutdown::Shutdown;
 
@@ -69,7 +69,8 @@ impl ServiceManager {
         let mut pause = beat;
         while !shutdown.wait_until(Instant::now() + pause) {
             // If it was not seen, or not taken, again soon: half of the time is left.
-            pause = if lives() && self.tell("WATCHDOG=1") { beat } else { TURN / 4 };
+            pause =
+                if lives() && self.tell("WATCHDOG=1") { beat } else { ACCEPT_WAKE_INTERVAL / 4 };
         }
     }
 }
@@ -85,7 +86,7 @@ fn socket(name: &[u8]) -> io::Result<(UnixDatagram, SocketAddr)> {
         _ => return Err(io::Error::other("allowed is a path from the root, or @ and a name")),
     };
     let socket = UnixDatagram::unbound()?;
-    socket.set_write_timeout(Some(NOTIFY))?;
+    socket.set_write_timeout(Some(NOTIFY_TIMEOUT))?;
     Ok((socket, address))
 }
 
@@ -103,11 +104,11 @@ fn beat(env: impl Fn(&str) -> Option<OsString>) -> io::Result<Option<Duration>> 
         return Ok(None);
     };
     let time = Duration::from_micros(micros);
-    if time < WATCHDOG_LEAST {
+    if time < MIN_WATCHDOG_TIMEOUT {
         let why = format!(
             "the server looks at itself every {} s; allowed is a WatchdogSec of at least {} s",
-            TURN.as_secs(),
-            WATCHDOG_LEAST.as_secs()
+            ACCEPT_WAKE_INTERVAL.as_secs(),
+            MIN_WATCHDOG_TIMEOUT.as_secs()
         );
         return Err(wrong("WATCHDOG_USEC", &micros, &why));
     }

@@ -14,7 +14,7 @@ use std::time::Instant;
 
 use parking_lot::{Condvar, Mutex};
 
-use crate::limits::THREAD_STACK;
+use crate::limits::THREAD_STACK_BYTES;
 
 /// Starts a thread. It takes a box, because each kind of closure that is handed to std itself
 /// puts another kilobyte and a half into the binary.
@@ -22,7 +22,7 @@ use crate::limits::THREAD_STACK;
 /// # Errors
 /// When the operating system refuses it.
 pub fn start(name: &str, work: Box<dyn FnOnce() + Send>) -> io::Result<JoinHandle<()>> {
-    Builder::new().name(name.into()).stack_size(THREAD_STACK).spawn(work)
+    Builder::new().name(name.into()).stack_size(THREAD_STACK_BYTES).spawn(work)
 }
 
 /// A bounded queue to a thread. Cheap to clone.

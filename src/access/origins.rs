@@ -12,7 +12,7 @@ use std::sync::Arc;
 use crate::config::Config;
 use crate::conn::Conn;
 use crate::http::{HeaderName, Method, RequestHead, Response, split_port};
-use crate::limits::PREFLIGHT_AGE;
+use crate::limits::PREFLIGHT_MAX_AGE_SECONDS;
 use crate::problem::{Cause, Problem};
 
 /// Whose page may read an answer: what `Access-Control-Allow-Origin` says.
@@ -138,7 +138,7 @@ pub fn preflight() -> Response {
             "Access-Control-Allow-Headers",
             "Authorization, Content-Type, Event-Type, Idempotency-Key, Last-Event-ID, Prefer",
         )
-        .with("Access-Control-Max-Age", &PREFLIGHT_AGE.to_string())
+        .with("Access-Control-Max-Age", &PREFLIGHT_MAX_AGE_SECONDS.to_string())
 }
 
 #[cfg(test)]

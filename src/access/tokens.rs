@@ -17,7 +17,7 @@ use super::RequiredRight;
 use super::digest::TokenDigest;
 use crate::config::TokenRequest;
 use crate::http::{HeaderName, RequestHead};
-use crate::limits::{TOKENS, TOKENS_BYTES};
+use crate::limits::{MAX_TOKENS, TOKENS_FILE_BYTES};
 use crate::names::{NAME_RULE, Name, TopicSet};
 use crate::problem::{Cause, Problem};
 
@@ -228,9 +228,9 @@ fn read(path: &Path) -> io::Result<Vec<u8>> {
     if !std::fs::metadata(path)?.is_file() {
         return Err(Error::new(ErrorKind::InvalidInput, "this is no regular file"));
     }
-    std::fs::File::open(path)?.take(TOKENS_BYTES + 1).read_to_end(&mut text)?;
-    if text.len() as u64 > TOKENS_BYTES {
-        let why = format!("the file is larger than {TOKENS_BYTES} bytes");
+    std::fs::File::open(path)?.take(TOKENS_FILE_BYTES + 1).read_to_end(&mut text)?;
+    if text.len() as u64 > TOKENS_FILE_BYTES {
+        let why = format!("the file is larger than {TOKENS_FILE_BYTES} bytes");
         return Err(Error::new(ErrorKind::InvalidData, why));
     }
     Ok(text)
@@ -254,8 +254,8 @@ fn parse(text: &[u8]) -> io::Result<Arc<[Arc<Token>]>> {
         if tokens.iter().any(|known| known.digest.equals(&token.digest)) {
             return Err(at("this hash is there already, under another name".into()));
         }
-        if tokens.len() == TOKENS {
-            return Err(at(format!("there may be {TOKENS} tokens at most")));
+        if tokens.len() == MAX_TOKENS {
+            return Err(at(format!("there may be {MAX_TOKENS} tokens at most")));
         }
         tokens.push(Arc::new(token));
     }

@@ -181,7 +181,7 @@ impl Api {
             shutdown,
             held: Semaphore::new(config.max_polls()),
             #[cfg(feature = "websocket")]
-            sockets: Semaphore::new(crate::limits::WEBSOCKETS),
+            sockets: Semaphore::new(crate::limits::MAX_WEBSOCKETS),
             connections,
             max_wait: config.max_wait,
             wait_jitter: config.wait_jitter,

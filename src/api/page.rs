@@ -16,7 +16,7 @@ use crate::access::AllowedOrigin;
 #[cfg(feature = "streams")]
 use crate::cursor::Cursor;
 use crate::cursor::Since;
-use crate::limits::{ANSWERS_BYTES, PAGE_BYTES, SHARED_PAGE_BYTES, SHARED_PAGES};
+use crate::limits::{CACHED_PAGE_BYTES, CACHED_PAGES, PAGE_BYTES, RESPONSE_MEMORY_BYTES};
 use crate::log::{GapPolicy, GapReason, LogSlice};
 use crate::names::{TopicSet, TypeFilter};
 use crate::semaphore::{Permit, Semaphore};
@@ -111,7 +111,7 @@ impl RenderedPage {
 
 /// `PageCache` that were rendered lately.
 pub struct PageCache {
-    slots: [Mutex<Option<CachedPage>>; SHARED_PAGES],
+    slots: [Mutex<Option<CachedPage>>; CACHED_PAGES],
     /// Room for rendered answers.
     room: Semaphore,
 }
@@ -169,7 +169,7 @@ impl Default for PageCache {
     fn default() -> PageCache {
         PageCache {
             slots: std::array::from_fn(|_| Mutex::new(None)),
-            room: Semaphore::new(ANSWERS_BYTES),
+            room: Semaphore::new(RESPONSE_MEMORY_BYTES),
         }
     }
 }
@@ -178,7 +178,7 @@ impl PageCache {
     fn slot(&self, key: &PageKey) -> &Mutex<Option<CachedPage>> {
         let mut slot = SlotHasher::default();
         key.hash(&mut slot);
-        &self.slots[(slot.finish() >> 32) as usize % SHARED_PAGES]
+        &self.slots[(slot.finish() >> 32) as usize % CACHED_PAGES]
     }
 
     /// What was found for this key at this version, if that is known.
@@ -207,7 +207,7 @@ impl PageCache {
 
     /// Keeps what was found for the next equal poll, unless it is large.
     pub fn keep(&self, key: &PageKey, version: u64, found: &Lookup) {
-        if matches!(found, Lookup::Data(page) if page.bytes.len() > SHARED_PAGE_BYTES) {
+        if matches!(found, Lookup::Data(page) if page.bytes.len() > CACHED_PAGE_BYTES) {
             return;
         }
         let found = found.clone();

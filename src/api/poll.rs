@@ -19,7 +19,7 @@ use super::{Api, Caller, HeldPoll, Outcome, Reply};
 use crate::access::{RequiredRight, Right};
 use crate::cursor::Since;
 use crate::http::{HeaderName, RequestHead};
-use crate::limits::{PAGE_EVENTS, PAGE_EVENTS_DEFAULT};
+use crate::limits::{DEFAULT_PAGE_EVENTS, MAX_PAGE_EVENTS};
 use crate::log::{Gap, GapPolicy, GapReason, LogSlice, ReadRequest};
 use crate::names::{TopicSet, TypeFilter};
 use crate::problem::{Cause, Problem};
@@ -56,7 +56,7 @@ impl PollQuery {
             _ => Err("allowed are json, ndjson and raw".into()),
         })?;
         let limit =
-            params.parsed("limit", PAGE_EVENTS_DEFAULT, |text| whole(text, 1, PAGE_EVENTS))?;
+            params.parsed("limit", DEFAULT_PAGE_EVENTS, |text| whole(text, 1, MAX_PAGE_EVENTS))?;
         // The query wins over the header.
         let preferred = match params.get("wait") {
             Some(_) => None,

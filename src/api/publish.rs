@@ -15,7 +15,7 @@ use crate::config::Config;
 use crate::cursor::Cursor;
 use crate::http::{HeaderName, RequestHead, Response};
 use crate::json::{self, JsonObject};
-use crate::limits::{BATCH_BYTES, BATCH_EVENTS, CONTENT_TYPE_CHARS, KEY_CHARS};
+use crate::limits::{BATCH_BYTES, BATCH_EVENTS, CONTENT_TYPE_CHARS, IDEMPOTENCY_KEY_CHARS};
 use crate::log::{
     AppendError, AppendRequest, Appended, BodyKind, EventContent, Fingerprinter, IdempotencyKey,
     SharedOutcome, Timestamp, WriteError,
@@ -186,11 +186,11 @@ impl PublishRequest {
 }
 
 fn key(text: &str) -> Result<String, Problem> {
-    let ok =
-        (1..=KEY_CHARS).contains(&text.len()) && text.bytes().all(|b| (b' '..=b'~').contains(&b));
+    let ok = (1..=IDEMPOTENCY_KEY_CHARS).contains(&text.len())
+        && text.bytes().all(|b| (b' '..=b'~').contains(&b));
     ok.then(|| text.to_owned()).ok_or_else(|| {
         Problem::bad(format!(
-            "header Idempotency-Key has to be 1 to {KEY_CHARS} printable ASCII characters"
+            "header Idempotency-Key has to be 1 to {IDEMPOTENCY_KEY_CHARS} printable ASCII characters"
         ))
     })
 }

@@ -7,7 +7,7 @@
 use super::render::{push_event, push_events, push_gap};
 use crate::cursor::Cursor;
 use crate::json::push_number;
-use crate::limits::RETRY_AFTER;
+use crate::limits::RETRY_AFTER_SECONDS;
 use crate::log::LogSlice;
 
 /// A gap if one was found, then events: at most `room`, or one; and how many.
@@ -44,7 +44,10 @@ pub fn cursor(cursor: Cursor) -> Vec<u8> {
 /// When to come back, at random: a browser would otherwise do so at once, as all others do.
 pub fn retry() -> Vec<u8> {
     let mut text = b"retry: ".to_vec();
-    push_number(&mut text, fastrand::u64(RETRY_AFTER.start() * 1_000..=RETRY_AFTER.end() * 1_000));
+    push_number(
+        &mut text,
+        fastrand::u64(RETRY_AFTER_SECONDS.start() * 1_000..=RETRY_AFTER_SECONDS.end() * 1_000),
+    );
     text.extend_from_slice(END);
     text
 }

@@ -22,7 +22,9 @@ use crate::access::{Grant, RequiredRight};
 use crate::conn::Conn;
 use crate::cursor::{Cursor, Since};
 use crate::http::{HeaderName, HttpVersion, LAST_CHUNK, RequestHead, Response, chunk};
-use crate::limits::{PAGE_EVENTS_DEFAULT, STREAM_SILENCE, STREAM_SILENCE_LEAST};
+use crate::limits::{
+    DEFAULT_PAGE_EVENTS, MIN_STREAM_HEARTBEAT_INTERVAL, STREAM_HEARTBEAT_INTERVAL,
+};
 use crate::log::{GapPolicy, LogSlice};
 use crate::metrics::Counter;
 use crate::names::{TopicSet, TypeFilter};
@@ -93,7 +95,7 @@ impl StreamQuery {
             topics,
             since: last.transpose()?.unwrap_or(asked),
             types: params.parsed("type", TypeFilter::default(), TypeFilter::parse)?,
-            limit: PAGE_EVENTS_DEFAULT,
+            limit: DEFAULT_PAGE_EVENTS,
             shape: PageShape::Part(wire),
             on_gap: GapPolicy::Skip,
             preferred: None,
@@ -244,7 +246,9 @@ impl Api {
             key,
             wire,
             grant: caller.grant.clone(),
-            silence: STREAM_SILENCE.min(self.max_wait).max(STREAM_SILENCE_LEAST),
+            silence: STREAM_HEARTBEAT_INTERVAL
+                .min(self.max_wait)
+                .max(MIN_STREAM_HEARTBEAT_INTERVAL),
             // A reader without events has a cursor from the beginning.
             silent_until: Instant::now(),
             permit: Some(permit),

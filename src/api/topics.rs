@@ -8,7 +8,7 @@ use super::params::{QueryParams, whole};
 use super::{Api, Reply};
 use crate::http::{RequestHead, Response};
 use crate::json::{JsonObject, push_number};
-use crate::limits::LISTED_TOPICS;
+use crate::limits::MAX_LISTED_TOPICS;
 use crate::log::TopicStatus;
 use crate::names::Pattern;
 use crate::problem::Problem;
@@ -32,7 +32,8 @@ impl TopicListQuery {
         Ok(TopicListQuery {
             prefix: text("prefix"),
             after: text("after"),
-            limit: params.parsed("limit", LISTED_TOPICS, |text| whole(text, 1, LISTED_TOPICS))?,
+            limit: params
+                .parsed("limit", MAX_LISTED_TOPICS, |text| whole(text, 1, MAX_LISTED_TOPICS))?,
         })
     }
 }

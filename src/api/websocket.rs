@@ -22,7 +22,7 @@ use crate::semaphore::Permit;
 /// The only version that there is.
 const VERSION: &str = "13";
 /// Characters of the handshake's key: 16 bytes as base64.
-const KEY_CHARS: usize = 24;
+const IDEMPOTENCY_KEY_CHARS: usize = 24;
 
 /// The answer to a handshake.
 ///
@@ -36,7 +36,8 @@ pub fn opening(head: &RequestHead) -> Result<Response, Problem> {
             .with_header("Upgrade", "websocket")
             .with_header("Connection", "Upgrade"));
     }
-    let key = head.one(HeaderName::SecWebSocketKey)?.filter(|key| key.len() == KEY_CHARS);
+    let key =
+        head.one(HeaderName::SecWebSocketKey)?.filter(|key| key.len() == IDEMPOTENCY_KEY_CHARS);
     let key = key.ok_or_else(|| {
         Problem::bad("header Sec-WebSocket-Key has to be 16 random bytes in base64")
     })?;

@@ -16,7 +16,9 @@ use super::event::{Members, member};
 use super::trouble::{Error, plain};
 use crate::http::chunked::ChunkedDecoder;
 use crate::http::{BodyFraming, FramingHeaders, HeaderName};
-use crate::limits::{ANSWER_BYTES, ANSWER_FIELDS, ANSWER_HEAD_BYTES, INTERIM_ANSWERS};
+use crate::limits::{
+    MAX_INTERIM_RESPONSES, MAX_RESPONSE_FIELDS, RESPONSE_BODY_BYTES, RESPONSE_HEAD_BYTES,
+};
 use crate::problem::{Cause, Problem};
 
 /// What came back, whatever its status.
@@ -65,7 +67,7 @@ enum End {
 impl Arriving {
     /// Nothing yet.
     pub fn new() -> Arriving {
-        Arriving { input: Vec::with_capacity(ANSWER_HEAD_BYTES), next: Next::Head, interim: 0 }
+        Arriving { input: Vec::with_capacity(RESPONSE_HEAD_BYTES), next: Next::Head, interim: 0 }
     }
 
     /// Where to put what arrives; there is room left as long as [`Arriving::read`] gives nothing.
@@ -98,7 +100,7 @@ impl Arriving {
             }
             // Nobody asked for one, but RFC 9110, section 15.2, lets servers send them.
             self.interim += 1;
-            if head.status == 101 || self.interim > INTERIM_ANSWERS {
+            if head.status == 101 || self.interim > MAX_INTERIM_RESPONSES {
                 return Err(format!("answers {} and not what it was asked", head.status));
             }
         }
@@ -115,7 +117,7 @@ impl Arriving {
                 here
             }
             End::Chunked(chunks) => {
-                let taken = chunks.take(&self.input, &mut answer.body, ANSWER_BYTES);
+                let taken = chunks.take(&self.input, &mut answer.body, RESPONSE_BODY_BYTES);
                 taken.map_err(|problem| told(&problem))?
             }
             End::WithConnection => {
@@ -123,7 +125,7 @@ impl Arriving {
                 self.input.len()
             }
         };
-        if answer.body.len() > ANSWER_BYTES {
+        if answer.body.len() > RESPONSE_BODY_BYTES {
             return Err(too_large());
         }
         self.input.drain(..used);
@@ -168,14 +170,16 @@ struct Head {
 impl Head {
     /// Reads the head that `bytes` begin with; nothing when it goes on.
     fn read(bytes: &[u8]) -> Result<Option<Head>, String> {
-        let bytes = &bytes[..bytes.len().min(ANSWER_HEAD_BYTES)];
-        let mut fields = [httparse::EMPTY_HEADER; ANSWER_FIELDS];
+        let bytes = &bytes[..bytes.len().min(RESPONSE_HEAD_BYTES)];
+        let mut fields = [httparse::EMPTY_HEADER; MAX_RESPONSE_FIELDS];
         let mut head = httparse::Response::new(&mut fields);
         let length = match head.parse(bytes) {
             Ok(Status::Complete(length)) => length,
-            Ok(Status::Partial) if bytes.len() < ANSWER_HEAD_BYTES => return Ok(None),
+            Ok(Status::Partial) if bytes.len() < RESPONSE_HEAD_BYTES => return Ok(None),
             Ok(Status::Partial) => {
-                return Err(format!("answers with a head of more than {ANSWER_HEAD_BYTES} bytes"));
+                return Err(format!(
+                    "answers with a head of more than {RESPONSE_HEAD_BYTES} bytes"
+                ));
             }
             Err(error) => return Err(no_http(error, bytes)),
         };
@@ -210,7 +214,9 @@ impl Head {
         match self.framing {
             // They have none, whatever their fields say (RFC 9112, section 6.3).
             _ if matches!(self.status, 204 | 304) => Ok(End::After(0)),
-            Some(BodyFraming::Sized(length)) if length > ANSWER_BYTES as u64 => Err(too_large()),
+            Some(BodyFraming::Sized(length)) if length > RESPONSE_BODY_BYTES as u64 => {
+                Err(too_large())
+            }
             Some(BodyFraming::Sized(length)) => Ok(End::After(length as usize)),
             Some(BodyFraming::Chunked) => Ok(End::Chunked(ChunkedDecoder::default())),
             // Without a length, an answer that was cut off looks like one that ended. Of a refusal
@@ -232,7 +238,7 @@ impl Head {
 fn no_http(error: httparse::Error, bytes: &[u8]) -> String {
     match (error, bytes) {
         (httparse::Error::TooManyHeaders, _) => {
-            format!("answers with more than {ANSWER_FIELDS} header fields")
+            format!("answers with more than {MAX_RESPONSE_FIELDS} header fields")
         }
         // An alert is all that a TLS server has to say to plain HTTP.
         (_, [0x15, ..]) => "speaks TLS there, and that belongs to a proxy".into(),
@@ -249,7 +255,7 @@ fn told(problem: &Problem) -> String {
 }
 
 fn too_large() -> String {
-    format!("answers with more than {ANSWER_BYTES} bytes; is that a longpoll server?")
+    format!("answers with more than {RESPONSE_BODY_BYTES} bytes; is that a longpoll server?")
 }
 
 fn is_json(content_type: &str) -> bool {

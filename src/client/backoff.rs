@@ -5,7 +5,7 @@
 
 use std::time::Duration;
 
-use crate::limits::{BACKOFF_FIRST, BACKOFF_MOST, RETRY_AFTER_MOST};
+use crate::limits::{BACKOFF_BASE, BACKOFF_MAX, RETRY_AFTER_MAX};
 
 /// The pauses between tries that fail one after another.
 #[derive(Debug, Default)]
@@ -19,7 +19,7 @@ impl Backoff {
         let bound = self.bound();
         self.failures += 1;
         let jitter = Duration::from_micros(fastrand::u64(0..=bound.as_micros() as u64));
-        at_least.min(RETRY_AFTER_MOST) + jitter
+        at_least.min(RETRY_AFTER_MAX) + jitter
     }
 
     /// A try has succeeded.
@@ -28,8 +28,8 @@ impl Backoff {
     }
 
     fn bound(&self) -> Duration {
-        let doubled = 2u32.checked_pow(self.failures).map(|n| BACKOFF_FIRST.saturating_mul(n));
-        doubled.unwrap_or(BACKOFF_MOST).min(BACKOFF_MOST)
+        let doubled = 2u32.checked_pow(self.failures).map(|n| BACKOFF_BASE.saturating_mul(n));
+        doubled.unwrap_or(BACKOFF_MAX).min(BACKOFF_MAX)
     }
 }
 
@@ -59,9 +59,9 @@ mod tests {
     fn the_server_decides_how_long_at_least_within_reason() {
         let mut backoff = Backoff::default();
         let asked = Duration::from_secs(3);
-        assert!((asked..=asked + BACKOFF_FIRST).contains(&backoff.next(asked)));
-        assert!(backoff.next(Duration::MAX) <= RETRY_AFTER_MOST + BACKOFF_MOST);
+        assert!((asked..=asked + BACKOFF_BASE).contains(&backoff.next(asked)));
+        assert!(backoff.next(Duration::MAX) <= RETRY_AFTER_MAX + BACKOFF_MAX);
         backoff.reset();
-        assert!(backoff.next(Duration::ZERO) <= BACKOFF_FIRST);
+        assert!(backoff.next(Duration::ZERO) <= BACKOFF_BASE);
     }
 }

@@ -13,7 +13,9 @@ use super::link::{Dialer, Link, deadline};
 use super::trouble::Error;
 use super::url::Url;
 use crate::VERSION;
-use crate::limits::{CONNECT, KEPT, SEND, SILENCE, TOKEN_BYTES};
+use crate::limits::{
+    CONNECT_TIMEOUT, CONNECTION_REUSE_MAX, RESPONSE_TIMEOUT, SEND_TIMEOUT, TOKEN_FILE_BYTES,
+};
 use crate::shutdown::Shutdown;
 
 /// Asks one server.
@@ -34,7 +36,7 @@ struct Kept {
 
 impl Kept {
     fn is_usable(&self, now: Instant) -> bool {
-        now < self.since + KEPT && self.link.is_quiet()
+        now < self.since + CONNECTION_REUSE_MAX && self.link.is_quiet()
     }
 }
 
@@ -123,14 +125,14 @@ impl Asker {
                 done => return done.map_err(|failure| self.error(failure)),
             }
         }
-        let link = self.dialer.dial(CONNECT).map_err(Failure::Line);
+        let link = self.dialer.dial(CONNECT_TIMEOUT).map_err(Failure::Line);
         let done = link.and_then(|link| self.exchange(link, request));
         done.map_err(|failure| self.error(failure))
     }
 
     /// Sends a request and reads the answer.
     fn exchange(&mut self, link: Link, request: &[u8]) -> Result<Answer, Failure> {
-        let was_sent = match link.send(request, SEND) {
+        let was_sent = match link.send(request, SEND_TIMEOUT) {
             Ok(()) => true,
             // Whoever refuses a large request may do so before it is read, and hang up: then the
             // answer is there all the same.
@@ -146,7 +148,7 @@ impl Asker {
                 }
                 return Ok(whole.answer);
             }
-            let silence = self.patience.max(SILENCE);
+            let silence = self.patience.max(RESPONSE_TIMEOUT);
             let until = if arriving.has_head() { deadline(silence) } else { begins_by };
             match link.read(arriving.room(), until) {
                 Ok(1..) => {}
@@ -185,7 +187,7 @@ fn is_end(error: &IoError) -> bool {
 
 fn read_token(path: &Path) -> Result<String, String> {
     let name = path.display();
-    let text = read_small(path, TOKEN_BYTES).map_err(|e| format!("token file {name}: {e}"))?;
+    let text = read_small(path, TOKEN_FILE_BYTES).map_err(|e| format!("token file {name}: {e}"))?;
     let token = text.trim();
     if token.is_empty() || !token.bytes().all(|b| b.is_ascii_graphic()) {
         return Err(format!("token file {name}: has to hold one word of printable ASCII"));
@@ -215,8 +217,8 @@ mod tests {
         let link = Link::new(client.into(), Shutdown::new().unwrap());
         let since = Instant::now();
         let kept = Kept { link, since };
-        assert!(kept.is_usable(since) && kept.is_usable(since + KEPT / 2));
-        assert!(!kept.is_usable(since + KEPT));
+        assert!(kept.is_usable(since) && kept.is_usable(since + CONNECTION_REUSE_MAX / 2));
+        assert!(!kept.is_usable(since + CONNECTION_REUSE_MAX));
         std::io::Write::write_all(&mut &server, b"x").unwrap();
         assert!(!kept.is_usable(since));
         kept.link.read(&mut Vec::with_capacity(8), since).unwrap();

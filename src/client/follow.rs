@@ -16,7 +16,7 @@ use super::event::{Event, Page, is_cursor};
 use super::exchange::Asker;
 use super::trouble::{Error, Gap, OnTrouble};
 use super::url::Url;
-use crate::limits::{PACE, PAGE_EVENTS, SILENCE};
+use crate::limits::{MAX_PAGE_EVENTS, MIN_POLL_INTERVAL, RESPONSE_TIMEOUT};
 use crate::names::{TopicSet, TypeFilter};
 use crate::shutdown::Shutdown;
 use crate::time::Seconds;
@@ -52,7 +52,7 @@ impl Subscription {
             types: TypeFilter::default(),
             since: "start".into(),
             wait: Duration::from_secs(25),
-            limit: PAGE_EVENTS,
+            limit: MAX_PAGE_EVENTS,
             token_file: None,
             stop: None,
         })
@@ -93,7 +93,7 @@ impl Follow {
         }
         let stop = wanted.stop.clone().map_or_else(Shutdown::new, Ok).map_err(Error::System)?;
         // The server answers within the wait: whatever takes longer has got lost on the way.
-        let patience = wanted.wait.saturating_add(SILENCE);
+        let patience = wanted.wait.saturating_add(RESPONSE_TIMEOUT);
         Ok(Follow {
             asker: Asker::new(&wanted.url, wanted.token_file.clone(), patience, stop.clone())?,
             before: wanted.since.clone(),
@@ -214,7 +214,7 @@ impl Follow {
         if page.events.is_empty() {
             self.ended = self.wanted.wait.is_zero();
             if waited {
-                self.next_at = asked + PACE;
+                self.next_at = asked + MIN_POLL_INTERVAL;
             }
         }
     }

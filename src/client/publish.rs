@@ -12,7 +12,7 @@ use super::event::{Members, member};
 use super::exchange::Asker;
 use super::trouble::{Error, OnTrouble};
 use super::url::Url;
-use crate::limits::{KEY_CHARS, PUBLISH_ANSWER, RETRY_FOR_MOST};
+use crate::limits::{IDEMPOTENCY_KEY_CHARS, PUBLISH_TIMEOUT, RETRY_FOR_MAX};
 use crate::names::{NAME_RULE, Name};
 use crate::shutdown::Shutdown;
 
@@ -68,7 +68,7 @@ pub struct Receipt {
 pub struct Publisher {
     asker: Asker,
     url: Url,
-    /// For how long a publish is tried again; at most [`RETRY_FOR_MOST`].
+    /// For how long a publish is tried again; at most [`RETRY_FOR_MAX`].
     retry_for: Duration,
     stop: Shutdown,
     on_trouble: OnTrouble,
@@ -92,7 +92,7 @@ impl Publisher {
         // What was sent is waited for even when told to stop: better late than unknown.
         let never = Shutdown::new().map_err(Error::System)?;
         Ok(Publisher {
-            asker: Asker::new(url, token_file, PUBLISH_ANSWER, never)?,
+            asker: Asker::new(url, token_file, PUBLISH_TIMEOUT, never)?,
             url: url.clone(),
             retry_for: Duration::from_secs(60),
             stop,
@@ -101,10 +101,10 @@ impl Publisher {
     }
 
     /// For how long what may pass is tried again, if not for a minute; at most
-    /// [`RETRY_FOR_MOST`], because a key is not remembered for ever.
+    /// [`RETRY_FOR_MAX`], because a key is not remembered for ever.
     #[must_use]
     pub fn retry_for(mut self, time: Duration) -> Publisher {
-        self.retry_for = time.min(RETRY_FOR_MOST);
+        self.retry_for = time.min(RETRY_FOR_MAX);
         self
     }
 
@@ -196,8 +196,9 @@ impl Receipt {
 fn check_key(key: &str) -> Result<&str, Error> {
     let printable = key.bytes().all(|b| (b' '..=b'~').contains(&b));
     // A field's value has no spaces at its ends.
-    let ok = (1..=KEY_CHARS).contains(&key.len()) && printable && key.trim() == key;
-    let rule = || format!("key {key:?} is not 1 to {KEY_CHARS} printable ASCII characters");
+    let ok = (1..=IDEMPOTENCY_KEY_CHARS).contains(&key.len()) && printable && key.trim() == key;
+    let rule =
+        || format!("key {key:?} is not 1 to {IDEMPOTENCY_KEY_CHARS} printable ASCII characters");
     ok.then_some(key).ok_or_else(|| Error::Invalid(rule()))
 }
 

@@ -8,7 +8,7 @@ use std::collections::BTreeMap;
 use std::fmt;
 use std::time::Duration;
 
-use crate::limits::SHOWN_CHARS;
+use crate::limits::SERVER_TEXT_CHARS;
 
 /// Why there is no answer.
 #[derive(Debug)]
@@ -117,6 +117,6 @@ pub type OnTrouble = Box<dyn FnMut(&Error, Duration) + Send>;
 
 /// A text from elsewhere, such that a terminal shows it and does nothing else.
 pub fn plain(text: &str) -> String {
-    let shown = text.trim().chars().take(SHOWN_CHARS);
+    let shown = text.trim().chars().take(SERVER_TEXT_CHARS);
     shown.map(|c| if c.is_control() { ' ' } else { c }).collect()
 }

@@ -15,7 +15,7 @@ use parking_lot::Mutex;
 use siphasher::sip128::{Hasher128 as _, SipHasher24};
 
 use crate::cursor::random_bytes;
-use crate::limits::{KEY_AGE, KEYS};
+use crate::limits::{IDEMPOTENCY_KEY_TTL, MAX_IDEMPOTENCY_KEYS};
 
 /// What a publish was answered with. Empty until that is known; the publisher holds the lock until
 /// its answer is complete, so a repeat that locks it waits for that.
@@ -76,7 +76,7 @@ pub enum KeyLookup<T> {
     Conflict,
 }
 
-/// The keys of the last ten minutes, at most [`KEYS`].
+/// The keys of the last ten minutes, at most [`MAX_IDEMPOTENCY_KEYS`].
 pub struct IdempotencyTable<T> {
     known: HashMap<u128, (u128, SharedOutcome<T>)>,
     /// Oldest first.
@@ -112,7 +112,7 @@ impl<T> IdempotencyTable<T> {
 
     /// Takes a key that is not known.
     pub fn take(&mut self, claim: &IdempotencyKey<T>, now: Instant) {
-        if self.known.len() >= KEYS {
+        if self.known.len() >= MAX_IDEMPOTENCY_KEYS {
             self.evicted += 1;
             self.drop_oldest();
         }
@@ -123,7 +123,11 @@ impl<T> IdempotencyTable<T> {
 
     /// Forgets what is older than ten minutes.
     pub fn expire(&mut self, now: Instant) {
-        while self.order.front().is_some_and(|(at, _)| now.duration_since(*at) >= KEY_AGE) {
+        while self
+            .order
+            .front()
+            .is_some_and(|(at, _)| now.duration_since(*at) >= IDEMPOTENCY_KEY_TTL)
+        {
             self.drop_oldest();
         }
     }

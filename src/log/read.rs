@@ -16,7 +16,7 @@ use super::event::Event;
 use super::topic::Topic;
 use super::trims::LastTrim;
 use crate::cursor::{Cursor, Epoch, Since};
-use crate::limits::{COUNTED_TOPICS, PAGE_EVENTS};
+use crate::limits::{GAP_COUNTED_TOPICS, MAX_PAGE_EVENTS};
 use crate::names::{Name, Pattern, TopicSet, TypeFilter};
 
 /// What a reader asks for.
@@ -237,11 +237,11 @@ impl LogState {
             .iter()
             .filter(|topic| topic.last_trim.is_gap(seq, position.trims_seen))
             .map(|topic| &*topic.meta)
-            .take(COUNTED_TOPICS + 1)
+            .take(GAP_COUNTED_TOPICS + 1)
             .collect();
         let countable = why == GapReason::Trimmed
             && !forgotten.is_gap(seq, position.trims_seen)
-            && metas.len() <= COUNTED_TOPICS;
+            && metas.len() <= GAP_COUNTED_TOPICS;
         let lost = countable.then(|| self.index.trims.lost(&metas, seq, position.trims_seen));
         let trimmed_through = trimmed_through(asked, forgotten);
         let cursor = |seq| Cursor {
@@ -307,7 +307,7 @@ fn collect(asked: &[&Topic], seq: u64, ask: &ReadRequest<'_>) -> (Vec<Arc<Event>
             };
         }
     }
-    let mut events = Vec::with_capacity(ahead.min(ask.limit).min(PAGE_EVENTS));
+    let mut events = Vec::with_capacity(ahead.min(ask.limit).min(MAX_PAGE_EVENTS));
     let mut bytes = 0;
     while events.len() < ahead.min(ask.limit) && bytes < ask.bytes {
         let Some(Reverse((_, index, at))) = nearest.pop() else { break };

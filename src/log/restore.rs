@@ -15,7 +15,7 @@ use super::topic::Topic;
 use super::trims::{LastTrim, TopicMeta, TrimHistory};
 use super::{Log, LogState, Retention};
 use crate::cursor::{Cursor, Epoch};
-use crate::limits::COUNTED_TRIMS;
+use crate::limits::TRIM_HISTORY_EVENTS;
 use crate::names::Name;
 
 /// What the log knows beside its kept events and its keys.
@@ -199,7 +199,7 @@ impl LogState {
             state.topics.insert(topic.clone(), Topic::new(meta, *last));
         }
         let mut recent = VecDeque::new();
-        let beyond = snapshot.recent.len().saturating_sub(COUNTED_TRIMS);
+        let beyond = snapshot.recent.len().saturating_sub(TRIM_HISTORY_EVENTS);
         for (seq, topic) in &snapshot.recent[beyond..] {
             // Nobody asks for the trail of a topic that was forgotten since.
             let known = state.topics.get(topic).map(|topic| Arc::clone(&topic.meta));

@@ -9,7 +9,7 @@ use std::collections::VecDeque;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
-use crate::limits::COUNTED_TRIMS;
+use crate::limits::TRIM_HISTORY_EVENTS;
 use crate::names::{Name, insert_sorted};
 
 /// A topic's name, and how far its trims can no longer be counted. Events and remembered trims
@@ -57,7 +57,7 @@ impl LastTrim {
     }
 }
 
-/// The last [`COUNTED_TRIMS`] trims of the whole log, oldest first.
+/// The last [`TRIM_HISTORY_EVENTS`] trims of the whole log, oldest first.
 #[derive(Default)]
 pub struct TrimHistory {
     /// Events ever trimmed. The newest entry of `recent` has this number, the one before it one less.
@@ -74,7 +74,7 @@ impl TrimHistory {
     /// Remembers that this event was trimmed.
     pub fn note(&mut self, seq: u64, meta: &Arc<TopicMeta>) -> LastTrim {
         self.total += 1;
-        if self.recent.len() == COUNTED_TRIMS {
+        if self.recent.len() == TRIM_HISTORY_EVENTS {
             if let Some((seq, meta)) = self.recent.pop_front() {
                 meta.uncount_through(seq);
             }
@@ -129,7 +129,7 @@ mod tests {
         let mut trims = TrimHistory::default();
         trims.note(1, &quiet);
         trims.note(2, &quiet);
-        for seq in 3..=COUNTED_TRIMS as u64 + 1 {
+        for seq in 3..=TRIM_HISTORY_EVENTS as u64 + 1 {
             trims.note(seq, &busy);
         }
         // One trim too many to remember: the first of the quiet topic's two.
@@ -137,10 +137,10 @@ mod tests {
         let lost = |seq, trims_seen| {
             trims.lost(&both, seq, trims_seen).into_iter().map(|(_, n)| n).collect::<Vec<_>>()
         };
-        let busy = Some(COUNTED_TRIMS as u64 - 1);
+        let busy = Some(TRIM_HISTORY_EVENTS as u64 - 1);
         assert_eq!(lost(0, 0), [busy, None]);
         assert_eq!(lost(0, 1), [busy, Some(1)]);
         assert_eq!(lost(1, 0), [busy, Some(1)]);
-        assert_eq!(lost(10, 20), [Some(COUNTED_TRIMS as u64 - 19), Some(0)]);
+        assert_eq!(lost(10, 20), [Some(TRIM_HISTORY_EVENTS as u64 - 19), Some(0)]);
     }
 }

@@ -20,7 +20,7 @@ use super::pool::{AdmittedConn, Eviction, WorkerPool};
 use crate::client_limit::{ClientLimiter, ClientPermit};
 use crate::conn::Conn;
 use crate::http::{BodyFraming, EncodeOptions, Response};
-use crate::limits::{CLOSING, GIVE_WAY, NEWCOMERS, TURN};
+use crate::limits::{ACCEPT_WAKE_INTERVAL, EVICTION_GRACE, IDLE_EVICTION_AGE, QUEUED_CONNECTIONS};
 use crate::logger::{Logger, RateLimited};
 use crate::metrics::Metrics;
 use crate::problem::{Cause, Problem};
@@ -85,7 +85,7 @@ const ARRIVING: Duration = Duration::from_millis(20);
 /// As much of a newcomer's request is looked at. A longer one counts as a part.
 const LOOKED_AT: usize = 4 << 10;
 /// So long a newcomer queues.
-const QUEUE: Duration = GIVE_WAY.saturating_add(CLOSING);
+const QUEUE: Duration = IDLE_EVICTION_AGE.saturating_add(EVICTION_GRACE);
 const ALL_TAKEN: &str = "all connections are held or being answered; try again later";
 
 impl QueuedConn {
@@ -151,7 +151,7 @@ impl AdmissionQueue {
     }
 
     fn is_full(&self) -> bool {
-        self.newcomers.len() >= NEWCOMERS
+        self.newcomers.len() >= QUEUED_CONNECTIONS
     }
 
     /// Takes out whoever is to make room for others: of those who have sent the least, the one who
@@ -192,7 +192,9 @@ impl Acceptor {
                 }
                 Some(until) => self.listener.accept(&self.shutdown, (given_back, until)),
                 // Nobody waits for what may be given back.
-                None => self.listener.accept(&self.shutdown, (self.shutdown.as_fd(), now + TURN)),
+                None => self
+                    .listener
+                    .accept(&self.shutdown, (self.shutdown.as_fd(), now + ACCEPT_WAKE_INTERVAL)),
             };
             match accepted {
                 Accepted::Shutdown => break,
@@ -281,7 +283,7 @@ impl Acceptor {
         let look = match self.queue.closing_until.filter(|until| now < *until) {
             Some(until) => until,
             None => match self.evict_idle() {
-                Eviction::Yes => *self.queue.closing_until.insert(now + CLOSING),
+                Eviction::Yes => *self.queue.closing_until.insert(now + EVICTION_GRACE),
                 Eviction::In(time) => now + time,
                 Eviction::No => {
                     let jammed = self.queue.jammed_until.get_or_insert(now + QUEUE);
@@ -289,7 +291,7 @@ impl Acceptor {
                         refused_until = now + QUEUE;
                     }
                     // Whoever comes to rest meanwhile need not give way before.
-                    now + GIVE_WAY
+                    now + IDLE_EVICTION_AGE
                 }
             },
         };

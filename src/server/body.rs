@@ -9,7 +9,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
 use crate::http::chunked::BodySink;
-use crate::limits::{CLOSING, GIVE_WAY, SMALL_BODY_BYTES};
+use crate::limits::{EVICTION_GRACE, IDLE_EVICTION_AGE, SMALL_BODY_BYTES};
 use crate::problem::{Cause, Problem};
 use crate::semaphore::{Permit, Semaphore};
 
@@ -77,7 +77,7 @@ impl<'a> RequestBody<'a> {
 
     /// Has others give way.
     fn wait_for(&mut self, counted: usize) -> bool {
-        let until = Instant::now() + GIVE_WAY + CLOSING;
+        let until = Instant::now() + IDLE_EVICTION_AGE + EVICTION_GRACE;
         while Instant::now() < until {
             self.shared.wanted.store(true, Ordering::Relaxed);
             // It is seldom and short: not worth a condition variable.
@@ -99,13 +99,13 @@ impl<'a> RequestBody<'a> {
             return Ok(deadline);
         }
         let now = Instant::now();
-        if now >= begun + GIVE_WAY && self.shared.wanted.swap(false, Ordering::Relaxed) {
+        if now >= begun + IDLE_EVICTION_AGE && self.shared.wanted.swap(false, Ordering::Relaxed) {
             return Err(Problem::new(
                 Cause::BodyMemory,
                 "this body took long to arrive, and others needed its room; try again",
             ));
         }
-        Ok(deadline.min(now + GIVE_WAY))
+        Ok(deadline.min(now + IDLE_EVICTION_AGE))
     }
 }
 

@@ -21,7 +21,7 @@ use crate::client_limit::ClientLimiter;
 use crate::config::Config;
 use crate::conn::Conn;
 use crate::http::{BodyFraming, EncodeOptions, RequestHead, Response, closing};
-use crate::limits::{BODIES_BYTES, SMALL_ANSWER};
+use crate::limits::{BODY_MEMORY_BYTES, SMALL_RESPONSE_BYTES};
 use crate::logger::Logger;
 use crate::metrics::Metrics;
 use crate::problem::{Cause, Problem};
@@ -85,7 +85,7 @@ impl Handler {
         lingerer: LingeringClose,
     ) -> Handler {
         let metrics = Arc::clone(api.metrics());
-        let bodies = BodyBudget::new(BODIES_BYTES);
+        let bodies = BodyBudget::new(BODY_MEMORY_BYTES);
         Handler { api, config, clients, metrics, logger, shutdown, lingerer, bodies }
     }
 
@@ -234,8 +234,8 @@ impl Handler {
         let own = |answer: Response| {
             let status = answer.status;
             let opening = answer.encode(to.frame(after));
-            let counted =
-                (opening.len() > SMALL_ANSWER).then(|| self.api.count_answer(opening.len()));
+            let counted = (opening.len() > SMALL_RESPONSE_BYTES)
+                .then(|| self.api.count_answer(opening.len()));
             (status, OutgoingMessage { sent: 0, opening, shared: None, _counted: counted })
         };
         let page = |page: Arc<RenderedPage>, opening: Vec<u8>, rest: Range<usize>| {

@@ -10,7 +10,7 @@ use httparse::Status;
 use super::scan::HeadScan;
 use super::target::{RequestTarget, settle_host};
 use crate::http::{BodyFraming, FramingHeaders, HeaderName, HttpVersion, Method, RequestHead};
-use crate::limits::HEADER_FIELDS;
+use crate::limits::MAX_HEADER_FIELDS;
 use crate::problem::{Cause, Problem};
 
 /// A head that has arrived whole.
@@ -73,7 +73,7 @@ pub const NOT_SPLIT: &str = "this is not an HTTP request";
 // Not inlined, as other steps of a request's way: its stack is to be gone while a poll is held.
 #[inline(never)]
 fn whole(bytes: &[u8]) -> Option<Result<ParsedHead, Problem>> {
-    let mut fields = [const { MaybeUninit::uninit() }; HEADER_FIELDS];
+    let mut fields = [const { MaybeUninit::uninit() }; MAX_HEADER_FIELDS];
     let mut request = httparse::Request::new(&mut []);
     let Ok(Status::Complete(length)) = request.parse_with_uninit_headers(bytes, &mut fields) else {
         return None;

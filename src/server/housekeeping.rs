@@ -13,7 +13,7 @@ use rustix::event::{PollFd, PollFlags, poll};
 use crate::access::TokenReload;
 use crate::api::Api;
 use crate::conn::timespec;
-use crate::limits::{TOKENS_WATCH, WATCH};
+use crate::limits::{HANGUP_CHECK_INTERVAL, TOKEN_FILE_CHECK_INTERVAL};
 use crate::logger::Logger;
 use crate::threads::{self, Mailbox};
 
@@ -39,12 +39,13 @@ impl Housekeeper {
 }
 
 /// Looks at the file of tokens for each look at the held polls.
-const LOOKS_PER_WATCH: u128 = WATCH.as_millis() / TOKENS_WATCH.as_millis();
+const LOOKS_PER_WATCH: u128 =
+    HANGUP_CHECK_INTERVAL.as_millis() / TOKEN_FILE_CHECK_INTERVAL.as_millis();
 
 fn run(api: &Api, logger: &Logger, stopped: &Mailbox<()>) {
     let mut looks = 0;
     // Rounds that could not be, such as those of a machine that was frozen, are not made up for.
-    while stopped.take_by(Instant::now() + TOKENS_WATCH).is_none() {
+    while stopped.take_by(Instant::now() + TOKEN_FILE_CHECK_INTERVAL).is_none() {
         match api.refresh_tokens() {
             None => {}
             Some(TokenReload::Known(count)) => {

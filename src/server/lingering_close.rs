@@ -13,7 +13,7 @@ use std::time::{Duration, Instant};
 use rustix::event::{PollFd, PollFlags, poll};
 
 use crate::conn::{Conn, timespec};
-use crate::limits::{LINGER, LINGER_BYTES, LINGERING};
+use crate::limits::{LINGERING_CLOSE_BYTES, LINGERING_CLOSE_CONNECTIONS, LINGERING_CLOSE_TIMEOUT};
 use crate::threads::{self, Mailbox};
 
 /// How long a newcomer may go unread while the others are waited for.
@@ -45,7 +45,7 @@ struct Lingering {
 
 /// Starts the thread.
 pub fn start() -> std::io::Result<(LingeringClose, LingerThread)> {
-    let newcomers = Mailbox::new(LINGERING);
+    let newcomers = Mailbox::new(LINGERING_CLOSE_CONNECTIONS);
     let lingerer = LingeringClose(newcomers.clone());
     let mine = newcomers.clone();
     let thread = threads::start("linger", Box::new(move || run(&mine)))?;
@@ -67,10 +67,14 @@ fn run(newcomers: &Mailbox<Arc<Conn>>) {
         let newcomer = if kept.is_empty() { newcomers.take() } else { newcomers.try_take() };
         match newcomer {
             Some(conn) => {
-                if kept.len() == LINGERING {
+                if kept.len() == LINGERING_CLOSE_CONNECTIONS {
                     kept.pop_front();
                 }
-                kept.push_back(Lingering { conn, until: Instant::now() + LINGER, bytes: 0 });
+                kept.push_back(Lingering {
+                    conn,
+                    until: Instant::now() + LINGERING_CLOSE_TIMEOUT,
+                    bytes: 0,
+                });
                 continue;
             }
             None if kept.is_empty() => return,
@@ -93,7 +97,7 @@ fn discard(lingering: &mut Lingering, scratch: &mut Vec<u8>) -> bool {
         Ok(0) => false,
         Ok(got) => {
             lingering.bytes += got;
-            lingering.bytes < LINGER_BYTES
+            lingering.bytes < LINGERING_CLOSE_BYTES
         }
         Err(e) => e.kind() == ErrorKind::TimedOut,
     }

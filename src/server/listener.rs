@@ -20,7 +20,7 @@ use rustix::net::{SocketAddrAny, SocketFlags, acceptfrom_with};
 
 use crate::config::{DEFAULT_LISTEN, ListenAddress};
 use crate::conn::timespec;
-use crate::limits::BACKLOG;
+use crate::limits::LISTEN_BACKLOG;
 use crate::shutdown::Shutdown;
 
 /// A socket that accepts connections.
@@ -148,7 +148,7 @@ fn new(socket: OwnedFd, name: String, origin: SocketSource) -> io::Result<Listen
     // Non-blocking, because a connection may be gone between poll(2) and accept(2).
     rustix::io::ioctl_fionbio(&socket, true)?;
     // std's own backlog of 128 is less than what reconnects at once after a blip.
-    rustix::net::listen(&socket, BACKLOG)?;
+    rustix::net::listen(&socket, LISTEN_BACKLOG)?;
     Ok(Listener { socket, name, origin })
 }
 

@@ -31,7 +31,7 @@ use crate::api::{Api, LogHandle};
 use crate::client_limit::ClientLimiter;
 use crate::config::Config;
 use crate::conn::Conn;
-use crate::limits::{DRAIN, DRAIN_PARTIAL};
+use crate::limits::{DRAIN_READ_TIMEOUT, DRAIN_WRITE_TIMEOUT};
 use crate::logger::{Logger, RateLimited};
 use crate::metrics::Metrics;
 use crate::semaphore::Semaphore;
@@ -136,10 +136,10 @@ impl Server {
         }
         self.pool.end_idle();
         let begun = Instant::now();
-        while self.pool.open() > 0 && begun.elapsed() < DRAIN {
+        while self.pool.open() > 0 && begun.elapsed() < DRAIN_WRITE_TIMEOUT {
             // Once in a process's life, and for moments: not worth a condition variable.
             std::thread::sleep(Duration::from_millis(2));
-            if begun.elapsed() > DRAIN_PARTIAL {
+            if begun.elapsed() > DRAIN_READ_TIMEOUT {
                 // Again and again: a worker may only just have got its connection.
                 self.pool.end_all_waiting();
             }

@@ -18,7 +18,7 @@ use rustix::event::{EventfdFlags, eventfd};
 
 use crate::client_limit::ClientPermit;
 use crate::conn::Conn;
-use crate::limits::{DRAIN_PARTIAL, GIVE_WAY};
+use crate::limits::{DRAIN_READ_TIMEOUT, IDLE_EVICTION_AGE};
 use crate::semaphore::{Permit, Semaphore};
 use crate::threads;
 
@@ -125,7 +125,7 @@ impl WorkerSlot {
 
     /// Whether a request may be on its way: a part of it is here, or the wait for it has just begun.
     fn may_be_asking(&self) -> bool {
-        let waits_from = |since| Duration::from_millis(since) + DRAIN_PARTIAL;
+        let waits_from = |since| Duration::from_millis(since) + DRAIN_READ_TIMEOUT;
         let now = self.pool_started.elapsed();
         self.partial.load(Ordering::Acquire)
             || self.waiting_since().is_some_and(|since| waits_from(since) > now)
@@ -218,7 +218,7 @@ impl WorkerPool {
             let Some((since, slot)) = waiting.min_by_key(|(since, _)| *since) else {
                 return Eviction::No;
             };
-            let until = Duration::from_millis(since) + GIVE_WAY;
+            let until = Duration::from_millis(since) + IDLE_EVICTION_AGE;
             match until.checked_sub(self.started.elapsed()) {
                 Some(left) if !left.is_zero() => return Eviction::In(left),
                 _ if slot.give_way(since) => return Eviction::Yes,

@@ -11,7 +11,7 @@ use super::head::{HeadParser, ParsedHead};
 use crate::conn::Conn;
 use crate::http::BodyFraming;
 use crate::http::chunked::{BodySink as _, ChunkedDecoder};
-use crate::limits::{INPUT_BYTES, SMALL_BODY_BYTES};
+use crate::limits::{INPUT_BUFFER_BYTES, SMALL_BODY_BYTES};
 use crate::problem::{Cause, Problem};
 use crate::time::Seconds;
 
@@ -38,7 +38,7 @@ pub struct InputBuffer {
 
 impl InputBuffer {
     pub fn new() -> InputBuffer {
-        InputBuffer { buffer: Vec::with_capacity(INPUT_BYTES), used: 0 }
+        InputBuffer { buffer: Vec::with_capacity(INPUT_BUFFER_BYTES), used: 0 }
     }
 
     pub fn unused(&self) -> &[u8] {
@@ -60,7 +60,7 @@ impl InputBuffer {
         if self.is_empty() {
             self.buffer.clear();
             // A large head was an exception, and its room is not kept.
-            self.buffer.shrink_to(INPUT_BYTES);
+            self.buffer.shrink_to(INPUT_BUFFER_BYTES);
             self.used = 0;
         }
     }
@@ -86,7 +86,7 @@ impl InputBuffer {
         if self.buffer.len() == self.buffer.capacity() {
             self.buffer.drain(..self.used);
             self.used = 0;
-            self.buffer.reserve(INPUT_BYTES);
+            self.buffer.reserve(INPUT_BUFFER_BYTES);
         }
     }
 

@@ -6,7 +6,7 @@
 //! 3 and 5, without what it lets servers tolerate.
 
 use crate::http::is_token;
-use crate::limits::HEADER_FIELDS;
+use crate::limits::MAX_HEADER_FIELDS;
 use crate::problem::{Cause, Problem};
 
 /// How far a head was gone over.
@@ -64,8 +64,8 @@ impl HeadScan {
         for &byte in &bytes[self.at..] {
             if self.next == ScanState::FieldStart && is_token(byte) {
                 self.fields += 1;
-                if self.fields > HEADER_FIELDS {
-                    let detail = format!("more than {HEADER_FIELDS} header fields");
+                if self.fields > MAX_HEADER_FIELDS {
+                    let detail = format!("more than {MAX_HEADER_FIELDS} header fields");
                     return Err(Problem::new(Cause::HeadTooLarge, detail));
                 }
             }

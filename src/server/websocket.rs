@@ -19,7 +19,7 @@ use crate::access::Grant;
 use crate::api::{Api, Caller, Delivery, EventStream, HeldPoll, StreamPart, websocket};
 use crate::conn::Conn;
 use crate::http::Response;
-use crate::limits::{LINGER, WEBSOCKET_INPUT_BYTES};
+use crate::limits::{LINGERING_CLOSE_TIMEOUT, WEBSOCKET_BUFFER_BYTES};
 use crate::names::TopicSet;
 use crate::problem::{Cause, Problem};
 use crate::semaphore::Permit;
@@ -197,7 +197,7 @@ impl Handler {
         self.tell(to, 101, bytes, begun);
         // The client is to see the end, and may say that it has; then the listener hears its own.
         to.conn.close_write();
-        let until = Instant::now() + LINGER;
+        let until = Instant::now() + LINGERING_CLOSE_TIMEOUT;
         done.take_by(until);
         if Instant::now() >= until {
             to.conn.close();
@@ -218,7 +218,7 @@ impl Handler {
     ) -> io::Result<std::thread::JoinHandle<()>> {
         let most = Some(self.config.max_event);
         let config = WebSocketConfig::default()
-            .read_buffer_size(WEBSOCKET_INPUT_BYTES)
+            .read_buffer_size(WEBSOCKET_BUFFER_BYTES)
             .write_buffer_size(0)
             .max_message_size(most)
             .max_frame_size(most);

@@ -20,7 +20,7 @@ use super::scan::{CommitReader, NextCommit};
 use super::segments::{Segment, SegmentList};
 use super::storage::{Storage, StorageFile};
 use crate::config::SyncPolicy;
-use crate::limits::STORE_RETRY;
+use crate::limits::STORE_RETRY_INTERVAL;
 use crate::log::{Log, LogSnapshot};
 use crate::metrics::StoreMetrics;
 
@@ -193,7 +193,7 @@ impl Journal {
 
     fn refuse(&mut self, failure: StoreError, now: Instant, metrics: &StoreMetrics) -> StoreError {
         metrics.failures.add(1);
-        self.refused = Some((now + STORE_RETRY, failure.to_string()));
+        self.refused = Some((now + STORE_RETRY_INTERVAL, failure.to_string()));
         failure
     }
 
@@ -266,7 +266,7 @@ impl Journal {
         now: Instant,
         metrics: &StoreMetrics,
     ) -> Result<Option<CompactionJob>, StoreError> {
-        self.rotate_after = Some(now + STORE_RETRY);
+        self.rotate_after = Some(now + STORE_RETRY_INTERVAL);
         self.sync(now, metrics)?;
         let snapshot = log.snapshot();
         let mut kept = SegmentList(self.segments.0.clone());

@@ -19,7 +19,7 @@ use super::scan::{CommitReader, NextCommit, read_sealed};
 use super::segments::{Segment, SegmentList};
 use super::storage::{Storage, StorageFile};
 use crate::cursor::Cursor;
-use crate::limits::{KEY_AGE, KEYS};
+use crate::limits::{IDEMPOTENCY_KEY_TTL, MAX_IDEMPOTENCY_KEYS};
 use crate::log::{Appended, IdempotencyKey, Log, LogSnapshot, Timestamp, event_cost};
 
 /// What was read.
@@ -204,9 +204,9 @@ impl<T> Replayed<T> {
 
     fn key(&mut self, stamp: KeyStamp, seq: u64, time: SystemTime) {
         let age = self.ages.now.wall.duration_since(time).unwrap_or_default();
-        if age < KEY_AGE {
+        if age < IDEMPOTENCY_KEY_TTL {
             self.keys.push_back((stamp, seq, time));
-            if self.keys.len() > KEYS {
+            if self.keys.len() > MAX_IDEMPOTENCY_KEYS {
                 self.keys.pop_front();
             }
         }

@@ -12,7 +12,7 @@ use super::header::{SegmentHeader, check_first_line, file_name};
 use super::lines::{CommitMark, parse};
 use super::storage::{Storage, StorageFile};
 use super::{header, record::Record};
-use crate::limits::LINE_BYTES;
+use crate::limits::STORE_LINE_BYTES;
 
 /// The lines of a file.
 pub struct LineReader<'a> {
@@ -53,7 +53,7 @@ impl<'a> LineReader<'a> {
                 break Some(seen + end);
             }
             seen = ahead.len();
-            if seen > LINE_BYTES {
+            if seen > STORE_LINE_BYTES {
                 skipped += seen as u64;
                 self.start += seen;
                 seen = 0;

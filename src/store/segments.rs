@@ -6,7 +6,7 @@
 use std::ops::Range;
 use std::time::Instant;
 
-use crate::limits::KEY_AGE;
+use crate::limits::IDEMPOTENCY_KEY_TTL;
 use crate::log::Event;
 
 /// One segment.
@@ -45,7 +45,7 @@ impl Segment {
     /// Counts a key that is in it.
     pub fn count_key(&mut self, at: Instant) {
         self.keys += 1;
-        self.keys_until = self.keys_until.max(at.checked_add(KEY_AGE));
+        self.keys_until = self.keys_until.max(at.checked_add(IDEMPOTENCY_KEY_TTL));
     }
 
     pub fn has_events(&self) -> bool {

@@ -7,7 +7,9 @@ use std::sync::{Arc, Mutex};
 use std::thread::JoinHandle;
 
 use longpoll::client::{Follow, Subscription};
-use longpoll::limits::{ANSWER_BYTES, ANSWER_FIELDS, ANSWER_HEAD_BYTES, INTERIM_ANSWERS};
+use longpoll::limits::{
+    MAX_INTERIM_RESPONSES, MAX_RESPONSE_FIELDS, RESPONSE_BODY_BYTES, RESPONSE_HEAD_BYTES,
+};
 use longpoll::shutdown::Shutdown;
 
 use crate::support::command::Fake;
@@ -216,19 +218,19 @@ fn at_the_limits() -> Vec<Case> {
         let filler = "y".repeat(length - good(LENGTH, "X: \r\n").len());
         good(&format!("X: {filler}\r\n{LENGTH}"), PAGE)
     };
-    let body = PAGE.to_owned() + &" ".repeat(ANSWER_BYTES - PAGE.len());
-    let full = format!("{ANSWER_BYTES:x}\r\n{body}\r\n");
+    let body = PAGE.to_owned() + &" ".repeat(RESPONSE_BODY_BYTES - PAGE.len());
+    let full = format!("{RESPONSE_BODY_BYTES:x}\r\n{body}\r\n");
     let extended = |count| format!("1;{}\r\n \r\n", "x".repeat(203)).repeat(count);
     let page = format!("42\r\n{PAGE}\r\n0\r\n\r\n");
     let longest = |more: usize| format!("42;{}\r\n{PAGE}\r\n0\r\n\r\n", "x".repeat(253 + more));
     let cases = [
-        ("interim answers", interim(INTERIM_ANSWERS), PAGE),
-        ("one too many", interim(INTERIM_ANSWERS + 1), "answers 103 and not"),
-        ("fields", fields(ANSWER_FIELDS), PAGE),
-        ("one field too many", fields(ANSWER_FIELDS + 1), "more than 128 header fields"),
-        ("a head", head(ANSWER_HEAD_BYTES), PAGE),
-        ("a head too long", head(ANSWER_HEAD_BYTES + 1), "head of more than 65536 bytes"),
-        ("empty lines", "\n".repeat(ANSWER_HEAD_BYTES), "head of more than 65536 bytes"),
+        ("interim answers", interim(MAX_INTERIM_RESPONSES), PAGE),
+        ("one too many", interim(MAX_INTERIM_RESPONSES + 1), "answers 103 and not"),
+        ("fields", fields(MAX_RESPONSE_FIELDS), PAGE),
+        ("one field too many", fields(MAX_RESPONSE_FIELDS + 1), "more than 128 header fields"),
+        ("a head", head(RESPONSE_HEAD_BYTES), PAGE),
+        ("a head too long", head(RESPONSE_HEAD_BYTES + 1), "head of more than 65536 bytes"),
+        ("empty lines", "\n".repeat(RESPONSE_HEAD_BYTES), "head of more than 65536 bytes"),
         ("a body", good("Content-Length: 8388608\r\n", &body), PAGE),
         ("a body in a chunk", good(CHUNKED, &format!("{full}0\r\n\r\n")), PAGE),
         ("one byte more", good(CHUNKED, &format!("{full}1\r\n")), "more than 8388608 bytes"),
@@ -253,7 +255,7 @@ fn every_answer_has_its_verdict_however_it_comes() {
         let whole = verdict(once(&*answer), then);
         assert!(whole.contains(says), "{name}: {whole}");
         // Of the largest ones, each byte would be a packet.
-        if answer.len() < 2 * ANSWER_HEAD_BYTES {
+        if answer.len() < 2 * RESPONSE_HEAD_BYTES {
             let told = verdict(answer.chunks(1), then);
             assert!(told.contains(says), "{name}, byte by byte: {told}");
         }

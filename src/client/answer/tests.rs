@@ -8,7 +8,7 @@ use super::*;
 fn read<'a>(pieces: impl Iterator<Item = &'a [u8]>) -> Result<Option<Whole>, String> {
     let mut arriving = Arriving::new();
     for piece in pieces {
-        for piece in piece.chunks(ANSWER_HEAD_BYTES / 2) {
+        for piece in piece.chunks(RESPONSE_HEAD_BYTES / 2) {
             arriving.room().extend_from_slice(piece);
             if let Some(whole) = arriving.read()? {
                 return Ok(Some(whole));

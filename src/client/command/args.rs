@@ -14,7 +14,7 @@ use super::Failure;
 use super::format::Format;
 use crate::client::{Subscription, Url};
 use crate::config::units::{DURATION_RULE, duration, whole};
-use crate::limits::{RETRY_FOR_MOST, WAIT_MOST};
+use crate::limits::{MAX_WAIT, RETRY_FOR_MAX};
 use crate::names::{NAME_RULE, Name, TypeFilter};
 
 /// What `longpoll follow --help` prints.
@@ -206,7 +206,7 @@ fn follow(parser: lexopt::Parser) -> Result<Asked, Failure> {
                     flags.value("count", |v| whole(v).filter(|n| *n > 0).ok_or_else(allowed))?,
                 );
             }
-            "wait" => wait = Some(flags.value("wait", |v| time(v, WAIT_MOST))?),
+            "wait" => wait = Some(flags.value("wait", |v| time(v, MAX_WAIT))?),
             "token-file" => token_file = Some(flags.os_value()?.into()),
             other => return flags.unknown(other),
         }
@@ -233,7 +233,7 @@ fn publish(parser: lexopt::Parser) -> Result<Asked, Failure> {
             "stdin" => stdin = Some(flags.value("stdin", stdin_kind)?),
             "type" => tag = Some(flags.value("type", name)?),
             "key" => key = Some(flags.value("key", |v| Ok(v.to_owned()))?),
-            "retry-for" => retry_for = flags.value("retry-for", |v| time(v, RETRY_FOR_MOST))?,
+            "retry-for" => retry_for = flags.value("retry-for", |v| time(v, RETRY_FOR_MAX))?,
             "token-file" => token_file = Some(flags.os_value()?.into()),
             other => return flags.unknown(other),
         }

@@ -12,7 +12,7 @@ use super::args::{FollowAsk, OnGap};
 use super::state::StateFile;
 use super::{Failure, exec, tell, tell_trouble};
 use crate::client::{Error, Follow, Page};
-use crate::limits::PAGE_EVENTS;
+use crate::limits::MAX_PAGE_EVENTS;
 use crate::shutdown::Shutdown;
 
 /// How a page was dealt with.
@@ -40,7 +40,7 @@ pub fn run(ask: &FollowAsk, stop: &Shutdown) -> Result<(), Failure> {
     while left > 0 {
         // The cursor that is kept is that of a whole answer. So an answer holds no more than what
         // is dealt with before it is kept: for a command that is one event.
-        let most = if ask.exec.is_some() { 1 } else { PAGE_EVENTS };
+        let most = if ask.exec.is_some() { 1 } else { MAX_PAGE_EVENTS };
         follow.set_limit(left.min(most as u64) as usize);
         let page = match follow.page() {
             Ok(Some(page)) => page,

@@ -12,7 +12,7 @@ use rustix::io::Errno;
 use super::Failure;
 use super::args::LineKind;
 use crate::json;
-use crate::limits::{BATCH_BYTES, BATCH_EVENTS, WHOLE_BYTES};
+use crate::limits::{BATCH_BYTES, BATCH_EVENTS, STDIN_EVENT_BYTES};
 use crate::shutdown::Shutdown;
 
 /// Lines that are published together.
@@ -50,9 +50,10 @@ impl Input {
     /// All of it.
     pub fn whole(mut self) -> Result<Vec<u8>, Failure> {
         while self.more()? {
-            if self.read.len() > WHOLE_BYTES {
-                let why =
-                    format!("stdin has more than {WHOLE_BYTES} bytes, too many for one event");
+            if self.read.len() > STDIN_EVENT_BYTES {
+                let why = format!(
+                    "stdin has more than {STDIN_EVENT_BYTES} bytes, too many for one event"
+                );
                 return Err(Failure::Stuck(why));
             }
         }

@@ -15,7 +15,7 @@ use crate::client::Subscription;
 use crate::client::event::{self, Members, is_cursor};
 use crate::client::exchange::read_small;
 use crate::json::JsonObject;
-use crate::limits::STATE_BYTES;
+use crate::limits::STATE_FILE_BYTES;
 
 /// A state file in use.
 pub struct StateFile {
@@ -50,7 +50,7 @@ impl StateFile {
     }
 
     fn read(&self) -> io::Result<Option<String>> {
-        let text = read_small(&self.path, STATE_BYTES)?;
+        let text = read_small(&self.path, STATE_FILE_BYTES)?;
         if text.is_empty() {
             return Ok(None);
         }
