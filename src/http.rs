@@ -110,9 +110,10 @@ impl RequestHead {
         let mut values = self.all(field);
         match (values.next(), values.next()) {
             (value, None) => Ok(value),
-            _ => {
-                Err(Problem::bad(format!("header {} is repeated; it may come once", field.name())))
-            }
+            _ => Err(Problem::bad_request(format!(
+                "header {} is repeated; it may come once",
+                field.name()
+            ))),
         }
     }
 
@@ -141,14 +142,16 @@ pub fn percent_decode(text: &str) -> Result<Cow<'_, str>, Problem> {
         }
         let digit = |at: usize| tail.get(at).and_then(|d| (*d as char).to_digit(16));
         let (Some(high), Some(low)) = (digit(0), digit(1)) else {
-            return Err(Problem::bad(format!("{text:?}: % has to be followed by two hex digits")));
+            return Err(Problem::bad_request(format!(
+                "{text:?}: % has to be followed by two hex digits"
+            )));
         };
         bytes.push((high * 16 + low) as u8);
         rest = &tail[2..];
     }
     String::from_utf8(bytes)
         .map(Cow::Owned)
-        .map_err(|_| Problem::bad(format!("{text:?} is not UTF-8 after percent-decoding")))
+        .map_err(|_| Problem::bad_request(format!("{text:?} is not UTF-8 after percent-decoding")))
 }
 
 /// Host and port; an IPv6 address keeps its brackets.

@@ -13,7 +13,7 @@ use parking_lot::Mutex;
 use crate::config::LogLevel;
 use crate::limits::{LOG_LINE_CHARS, LOG_QUEUE_LINES, LOG_REPEAT_INTERVAL};
 use crate::metrics::Metrics;
-use crate::problem::{Cause, Problem, TABLE};
+use crate::problem::{CAUSES, Cause, Problem};
 use crate::threads::{self, Mailbox};
 use crate::time::rfc3339;
 
@@ -46,7 +46,7 @@ pub struct Logger {
     is_journal: bool,
     lines: Mailbox<String>,
     metrics: Arc<Metrics>,
-    refusals: Arc<[RateLimited; TABLE.len()]>,
+    refusals: Arc<[RateLimited; CAUSES.len()]>,
 }
 
 /// Something that may happen as often as an attacker likes, and is told at once but then seldom.
@@ -157,7 +157,7 @@ impl Logger {
     /// Tells how many refusals were not told, where it is time. To be called now and then.
     pub fn tell_untold(&self) {
         let now = Instant::now();
-        for (cause, ..) in TABLE {
+        for (cause, ..) in CAUSES {
             if let Some(untold) = self.refusals[cause as usize].overdue(now) {
                 self.tell_more(cause, untold);
             }

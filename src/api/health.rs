@@ -15,7 +15,7 @@ impl Api {
     pub(super) fn health(&self) -> Reply {
         let draining = self.shutdown.is_triggered();
         let mut body = Vec::new();
-        let mut object = JsonObject::open(&mut body);
+        let mut object = JsonObject::begin(&mut body);
         if draining {
             object.string("status", "draining");
         } else {
@@ -24,14 +24,14 @@ impl Api {
         match self.writer.disk() {
             StorageStatus::None => {}
             StorageStatus::Ok => {
-                object.plain("store", "ok");
+                object.unescaped("store", "ok");
             }
             // Polls are served all the same.
             StorageStatus::Failing(why) => {
-                object.plain("store", "failing").string("store_failure", &why);
+                object.unescaped("store", "failing").string("store_failure", &why);
             }
         }
-        object.close();
+        object.end();
         body.push(b'\n');
         let status = if draining { 503 } else { 200 };
         let answer = Response::json(status, body);

@@ -93,7 +93,9 @@ impl Api {
                 Method::Delete => {
                     QueryParams::read(head.query(), &[])?;
                     let topic = Name::new(topics).ok_or_else(|| {
-                        Problem::bad(format!("topic {topics:?}: one topic is trimmed, {NAME_RULE}"))
+                        Problem::bad_request(format!(
+                            "topic {topics:?}: one topic is trimmed, {NAME_RULE}"
+                        ))
                     })?;
                     Ok(Operation::Trim(topic))
                 }

@@ -32,10 +32,10 @@ impl<'a> QueryParams<'a> {
                     [] => "none".into(),
                     _ => known.join(", "),
                 };
-                Problem::bad(format!("unknown parameter {name:?}; known here: {known}"))
+                Problem::bad_request(format!("unknown parameter {name:?}; known here: {known}"))
             })?;
             if params.iter().any(|(before, _)| before == name) {
-                return Err(Problem::bad(format!(
+                return Err(Problem::bad_request(format!(
                     "parameter {name} is repeated; it may come once"
                 )));
             }
@@ -62,9 +62,8 @@ impl<'a> QueryParams<'a> {
     ) -> Result<T, Problem> {
         match self.get(name) {
             None => Ok(default),
-            Some(value) => {
-                parse(value).map_err(|why| Problem::bad(format!("parameter {name}={value}: {why}")))
-            }
+            Some(value) => parse(value)
+                .map_err(|why| Problem::bad_request(format!("parameter {name}={value}: {why}"))),
         }
     }
 }

@@ -47,7 +47,7 @@ impl PollQuery {
         head: &RequestHead,
         max_wait: Duration,
     ) -> Result<PollQuery, Problem> {
-        let topics = TopicSet::parse(topics).map_err(Problem::bad)?;
+        let topics = TopicSet::parse(topics).map_err(Problem::bad_request)?;
         let params = QueryParams::read(head.query(), &KNOWN)?;
         let format = params.parsed("format", BodyFormat::Json, |text| match text {
             "json" => Ok(BodyFormat::Json),
@@ -227,7 +227,7 @@ impl Api {
             let most = self.held.capacity();
             Problem::new(Cause::PollCap, format!("{most} polls are held already; poll again later"))
         })?;
-        self.metrics.polls_held_peak.reach(self.held.in_use() as u64);
+        self.metrics.polls_held_peak.raise_to(self.held.in_use() as u64);
         Ok(permit)
     }
 

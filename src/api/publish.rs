@@ -61,7 +61,9 @@ impl PublishRequest {
     /// Names what is wrong, and what is allowed.
     pub fn read(topic: &str, head: &RequestHead) -> Result<PublishRequest, Problem> {
         let topic = Name::new(topic).ok_or_else(|| {
-            Problem::bad(format!("topic {topic:?}: a publish goes to one topic, {NAME_RULE}"))
+            Problem::bad_request(format!(
+                "topic {topic:?}: a publish goes to one topic, {NAME_RULE}"
+            ))
         })?;
         let params = QueryParams::read(head.query(), &["type"])?;
         let by_query = params.get("type");
@@ -69,12 +71,13 @@ impl PublishRequest {
         if let (Some(a), Some(b)) = (by_query, by_header) {
             if a != b {
                 let detail = format!("parameter type={a} and header Event-Type: {b} differ");
-                return Err(Problem::bad(detail));
+                return Err(Problem::bad_request(detail));
             }
         }
         let event_type = by_query.or(by_header).map(|text| {
-            Name::new(text)
-                .ok_or_else(|| Problem::bad(format!("event type {text:?} is not {NAME_RULE}")))
+            Name::new(text).ok_or_else(|| {
+                Problem::bad_request(format!("event type {text:?} is not {NAME_RULE}"))
+            })
         });
         match head.one(HeaderName::ContentEncoding)? {
             None | Some("identity") => {}
@@ -82,7 +85,7 @@ impl PublishRequest {
                 let detail = format!(
                     "Content-Encoding {coding:?} is not understood; send the body as it is"
                 );
-                return Err(Problem::bad(detail));
+                return Err(Problem::bad_request(detail));
             }
         }
         Ok(PublishRequest {
@@ -147,8 +150,8 @@ impl PublishRequest {
         match &self.media {
             MediaType::Ndjson => self.batch(&body, max_event),
             MediaType::Json(content_type) => {
-                json::check(&body)
-                    .map_err(|e| Problem::bad(format!("the body is not JSON: {e}")))?;
+                json::validate(&body)
+                    .map_err(|e| Problem::bad_request(format!("the body is not JSON: {e}")))?;
                 Ok(vec![self.content(BodyKind::Json, content_type.clone(), body)])
             }
             MediaType::Text(content_type) => {
@@ -174,12 +177,12 @@ impl PublishRequest {
                     format!("line {number} has {} bytes; allowed are {max_event}", line.len());
                 return Err(Problem::new(Cause::TooLarge, detail));
             }
-            json::check(line)
-                .map_err(|e| Problem::bad(format!("line {number} is not JSON: {e}")))?;
+            json::validate(line)
+                .map_err(|e| Problem::bad_request(format!("line {number} is not JSON: {e}")))?;
             events.push(self.content(BodyKind::Json, None, line.to_vec()));
         }
         if events.is_empty() {
-            return Err(Problem::bad("the batch has no event; send one JSON value a line"));
+            return Err(Problem::bad_request("the batch has no event; send one JSON value a line"));
         }
         Ok(events)
     }
@@ -189,7 +192,7 @@ fn key(text: &str) -> Result<String, Problem> {
     let ok = (1..=IDEMPOTENCY_KEY_CHARS).contains(&text.len())
         && text.bytes().all(|b| (b' '..=b'~').contains(&b));
     ok.then(|| text.to_owned()).ok_or_else(|| {
-        Problem::bad(format!(
+        Problem::bad_request(format!(
             "header Idempotency-Key has to be 1 to {IDEMPOTENCY_KEY_CHARS} printable ASCII characters"
         ))
     })
@@ -210,7 +213,7 @@ fn media(content_type: Option<&str>) -> Result<MediaType, Problem> {
         let detail = format!(
             "header Content-Type has to be at most {CONTENT_TYPE_CHARS} printable ASCII characters"
         );
-        return Err(Problem::bad(detail));
+        return Err(Problem::bad_request(detail));
     }
     let (essence, parameters) = text.split_once(';').unwrap_or((text, ""));
     let essence = essence.trim();
@@ -288,7 +291,7 @@ impl Api {
         if let Some(outcome) = &mut outcome {
             **outcome = Some(published.clone());
         }
-        let answers = |waiter: &HeldPoll| waiter.key.types.keeps(ask.event_type.as_ref());
+        let answers = |waiter: &HeldPoll| waiter.key.types.matches(ask.event_type.as_ref());
         let mut released = self.waiters.notify(&ask.topic, cursor.seq, answers);
         published.released = released.count() as u32;
         self.deliver(&mut released, cursor);
@@ -340,12 +343,12 @@ impl PublishReceipt {
 
     fn answer(&self, topic: &Name, status: u16, durable: bool) -> Reply {
         let mut body = Vec::with_capacity(256);
-        let mut object = JsonObject::open(&mut body);
+        let mut object = JsonObject::begin(&mut body);
         let cursor = self.cursor.text();
         object
-            .plain("topic", topic)
+            .unescaped("topic", topic)
             .number("seq", self.cursor.seq)
-            .plain("cursor", &cursor)
+            .unescaped("cursor", &cursor)
             .time("time", self.time)
             .number("released", self.released.into())
             .boolean("durable", durable);
@@ -355,7 +358,7 @@ impl PublishReceipt {
         if status == 200 {
             object.boolean("duplicate", true);
         }
-        object.close();
+        object.end();
         body.push(b'\n');
         Reply::Response(Response::json(status, body).with("Next-Cursor", &cursor))
     }

@@ -124,8 +124,8 @@ fn answer(
 fn json_body(slice: &LogSlice, reason: PollReason, room: usize) -> (Vec<u8>, usize) {
     let mut body = Vec::new();
     let mut taken = 0;
-    let mut object = JsonObject::open(&mut body);
-    object.nested("events", |out| {
+    let mut object = JsonObject::begin(&mut body);
+    object.with("events", |out| {
         out.push(b'[');
         taken = push_events(out, slice, room, &|out, place, event| {
             if place > 0 {
@@ -137,14 +137,14 @@ fn json_body(slice: &LogSlice, reason: PollReason, room: usize) -> (Vec<u8>, usi
     });
     let behind = slice.behind(taken);
     object
-        .plain("next", &slice.next(taken).text())
+        .unescaped("next", &slice.next(taken).text())
         .boolean("more", behind > 0)
         .number("behind", behind)
-        .plain("reason", reason.label());
+        .unescaped("reason", reason.label());
     if let Some(gap) = &slice.gap {
-        object.nested("gap", |out| push_gap(out, gap));
+        object.with("gap", |out| push_gap(out, gap));
     }
-    object.close();
+    object.end();
     body.push(b'\n');
     (body, taken)
 }
@@ -172,10 +172,10 @@ pub fn push_events(
 /// Appends an event as an object, on one line.
 pub fn push_event(out: &mut Vec<u8>, event: &Event) {
     let content = &event.content;
-    let mut object = JsonObject::open(out);
-    object.number("seq", event.seq).plain("topic", event.topic()).time("time", event.time);
+    let mut object = JsonObject::begin(out);
+    object.number("seq", event.seq).unescaped("topic", event.topic()).time("time", event.time);
     if let Some(event_type) = &content.event_type {
-        object.plain("type", event_type);
+        object.unescaped("type", event_type);
     }
     if let Some(content_type) =
         content.content_type.as_ref().filter(|_| content.kind != BodyKind::Json)
@@ -183,13 +183,13 @@ pub fn push_event(out: &mut Vec<u8>, event: &Event) {
         object.string("content_type", content_type);
     }
     match (content.kind, std::str::from_utf8(&content.body)) {
-        (BodyKind::Json, _) => object.checked("data", &content.body),
+        (BodyKind::Json, _) => object.raw("data", &content.body),
         (BodyKind::Text, Ok(text)) => object.string("data", text),
         (BodyKind::Binary | BodyKind::Text, _) => {
             object.string("data_base64", &BASE64.encode(&content.body))
         }
     };
-    object.close();
+    object.end();
 }
 
 fn raw_content_type(event: Option<&Arc<Event>>) -> &str {
@@ -211,22 +211,22 @@ pub fn lost_in_all(gap: &Gap) -> u64 {
 pub fn gap_members(gap: &Gap) -> [(&'static str, Vec<u8>); 4] {
     let lost = gap.lost.as_ref().map(|lost| {
         let mut out = Vec::new();
-        let mut object = JsonObject::open(&mut out);
+        let mut object = JsonObject::begin(&mut out);
         for (topic, count) in lost {
             match count {
                 Some(count) => object.number(topic, *count),
-                None => object.checked(topic, NULL),
+                None => object.raw(topic, NULL),
             };
         }
-        object.close();
+        object.end();
         out
     });
-    let oldest = gap.oldest.map(|oldest| json::string(&oldest.to_string()));
+    let oldest = gap.oldest.map(|oldest| json::encode_string(&oldest.to_string()));
     [
-        ("why", json::string(gap.why.label())),
+        ("why", json::encode_string(gap.why.label())),
         ("lost", lost.unwrap_or_else(|| NULL.to_vec())),
         ("oldest", oldest.unwrap_or_else(|| NULL.to_vec())),
-        ("resume", json::string(&gap.resume.to_string())),
+        ("resume", json::encode_string(&gap.resume.to_string())),
     ]
 }
 
@@ -238,11 +238,11 @@ pub fn push_gap(out: &mut Vec<u8>, gap: &Gap) {
 }
 
 fn push_members(out: &mut Vec<u8>, members: &[(&'static str, Vec<u8>)]) {
-    let mut object = JsonObject::open(out);
+    let mut object = JsonObject::begin(out);
     for (name, value) in members {
-        object.checked(name, value);
+        object.raw(name, value);
     }
-    object.close();
+    object.end();
 }
 
 /// The gap object on one line; without the counts where those would not fit into a header.

@@ -80,7 +80,7 @@ impl StreamQuery {
         topics: &str,
         head: &RequestHead,
     ) -> Result<StreamQuery, Problem> {
-        let topics = TopicSet::parse(topics).map_err(Problem::bad)?;
+        let topics = TopicSet::parse(topics).map_err(Problem::bad_request)?;
         let params = QueryParams::read(head.query(), &["since", "type"])?;
         let asked = params.parsed("since", Since::Start, since)?;
         let last = head.one(HeaderName::LastEventId)?.filter(|id| !id.is_empty());
@@ -88,7 +88,7 @@ impl StreamQuery {
             let cursor = id.parse().map(Since::After);
             cursor.map_err(|_| {
                 let detail = format!("header Last-Event-ID: {id:?} is no id that this server gave");
-                Problem::bad(detail)
+                Problem::bad_request(detail)
             })
         });
         let key = PageKey {

@@ -49,8 +49,8 @@ impl Api {
     pub(super) fn list_topics(&self, query: &TopicListQuery) -> Reply {
         let (topics, head) = self.log.topics(&query.prefix, &query.after, query.limit);
         let mut body = Vec::new();
-        let mut object = JsonObject::open(&mut body);
-        object.nested("topics", |out| {
+        let mut object = JsonObject::begin(&mut body);
+        object.with("topics", |out| {
             out.push(b'[');
             for (index, topic) in topics.iter().enumerate() {
                 if index > 0 {
@@ -61,7 +61,7 @@ impl Api {
             out.push(b']');
         });
         object.string("head", &head.to_string());
-        object.close();
+        object.end();
         body.push(b'\n');
         Reply::Response(Response::json(200, body))
     }
@@ -73,14 +73,14 @@ impl Api {
                 None => out.extend_from_slice(b"null"),
             }
         };
-        let mut object = JsonObject::open(out);
+        let mut object = JsonObject::begin(out);
         object
             .string("topic", &status.topic)
             .number("events", status.events)
             .number("bytes", status.bytes)
-            .nested("oldest", seq(status.oldest))
-            .nested("newest", seq(status.newest))
+            .with("oldest", seq(status.oldest))
+            .with("newest", seq(status.newest))
             .number("held", self.waiters.held_for(&status.topic) as u64);
-        object.close();
+        object.end();
     }
 }

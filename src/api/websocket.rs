@@ -39,7 +39,7 @@ pub fn opening(head: &RequestHead) -> Result<Response, Problem> {
     let key =
         head.one(HeaderName::SecWebSocketKey)?.filter(|key| key.len() == IDEMPOTENCY_KEY_CHARS);
     let key = key.ok_or_else(|| {
-        Problem::bad("header Sec-WebSocket-Key has to be 16 random bytes in base64")
+        Problem::bad_request("header Sec-WebSocket-Key has to be 16 random bytes in base64")
     })?;
     Ok(Response::bare(101)
         .with("Upgrade", "websocket")
@@ -52,9 +52,9 @@ pub fn part(slice: &LogSlice, room: usize) -> (Vec<u8>, usize) {
     let mut frames = Vec::new();
     if let Some(gap) = &slice.gap {
         let mut json = Vec::new();
-        let mut object = JsonObject::open(&mut json);
-        object.nested("gap", |out| push_gap(out, gap));
-        object.close();
+        let mut object = JsonObject::begin(&mut json);
+        object.with("gap", |out| push_gap(out, gap));
+        object.end();
         frames = text(json);
     }
     let taken = push_events(&mut frames, slice, room, &|out, place, event| {
@@ -110,14 +110,14 @@ impl Api {
         let (member, json) = match self.try_publish_said(topics, said, caller) {
             Ok(answer) => ("published", answer.text().to_vec()),
             Err(problem) => {
-                self.metrics.refused(problem.cause());
+                self.metrics.count_refusal(problem.cause());
                 ("error", problem.body().trim_ascii_end().to_vec())
             }
         };
         let mut out = Vec::new();
-        let mut object = JsonObject::open(&mut out);
-        object.checked(member, &json);
-        object.close();
+        let mut object = JsonObject::begin(&mut out);
+        object.raw(member, &json);
+        object.end();
         text(out)
     }
 
@@ -128,7 +128,7 @@ impl Api {
         caller: &Caller<'_>,
     ) -> Result<Response, Problem> {
         let [Pattern::Topic(topic)] = topics.patterns() else {
-            return Err(Problem::bad(
+            return Err(Problem::bad_request(
                 "a publish goes to one topic: only where the URL names a single one, without *",
             ));
         };

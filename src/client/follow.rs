@@ -173,7 +173,7 @@ impl Follow {
             Seconds(wait),
             (wanted.limit >> self.halvings).max(1)
         );
-        if !wanted.types.keeps_all() {
+        if !wanted.types.matches_all() {
             // Writing to a String cannot fail.
             let _ = write!(target, "&type={}", wanted.types);
         }

@@ -9,7 +9,7 @@ use tiny_http::StatusCode;
 
 use crate::json::push_number;
 use crate::problem::Problem;
-use crate::time::since_1970;
+use crate::time::since_unix_epoch;
 
 /// What an answer's bytes depend on beside the answer.
 #[derive(Clone, Copy, Default, Debug)]
@@ -161,7 +161,7 @@ fn usual_fields(now: SystemTime) -> [u8; USUAL_FIELDS.len()] {
     thread_local! {
         static LAST: Cell<(u64, [u8; USUAL_FIELDS.len()])> = const { Cell::new((0, *USUAL_FIELDS)) };
     }
-    let since = since_1970(now);
+    let since = since_unix_epoch(now);
     let (second, mut fields) = LAST.get();
     if second != since.as_secs() {
         let date = HttpDate::from(SystemTime::UNIX_EPOCH + since).to_string();

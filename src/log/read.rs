@@ -269,7 +269,7 @@ impl LogState {
         let mut last: BinaryHeap<Reverse<u64>> = BinaryHeap::new();
         for topic in asked {
             for event in
-                topic.starting_at(0).rev().filter(|e| types.keeps(e.content.event_type.as_ref()))
+                topic.starting_at(0).rev().filter(|e| types.matches(e.content.event_type.as_ref()))
             {
                 if (last.len() as u64) < n {
                     last.push(Reverse(event.seq));
@@ -292,7 +292,7 @@ fn trimmed_through(asked: &[&Topic], forgotten: LastTrim) -> u64 {
 
 /// The first matching events after `seq`, merged by seq, and how many more there are.
 fn collect(asked: &[&Topic], seq: u64, ask: &ReadRequest<'_>) -> (Vec<Arc<Event>>, u64) {
-    let wanted = |event: &&Arc<Event>| ask.types.keeps(event.content.event_type.as_ref());
+    let wanted = |event: &&Arc<Event>| ask.types.matches(event.content.event_type.as_ref());
     // The next event of each topic that has one, nearest first.
     let mut nearest = BinaryHeap::new();
     let mut ahead = 0;
@@ -300,7 +300,7 @@ fn collect(asked: &[&Topic], seq: u64, ask: &ReadRequest<'_>) -> (Vec<Arc<Event>
         let at = topic.index_after(seq);
         if let Some(event) = topic.get(at) {
             nearest.push(Reverse((event.seq, index, at)));
-            ahead += if ask.types.keeps_all() {
+            ahead += if ask.types.matches_all() {
                 topic.len() - at
             } else {
                 topic.starting_at(at).filter(wanted).count()

@@ -233,7 +233,7 @@ impl Acceptor {
     fn take_in(&mut self, socket: OwnedFd, peer: Option<SocketAddrAny>) {
         // A client that is gone already fails here; nobody is left to answer.
         let Ok(conn) = Conn::accepted(socket, peer, self.idle_timeout) else { return };
-        self.metrics.connections.add(1);
+        self.metrics.connections_accepted.add(1);
         match self.clients.connected(conn.peer()) {
             Ok(share) => {
                 let came = Instant::now();
@@ -253,7 +253,7 @@ impl Acceptor {
             match self.pool.admit(AdmittedConn { conn, share, place }) {
                 Ok(()) => {
                     (self.queue.closing_until, self.queue.jammed_until) = (None, None);
-                    self.metrics.connections_peak.reach(self.pool.open() as u64);
+                    self.metrics.connections_peak.raise_to(self.pool.open() as u64);
                 }
                 Err((AdmittedConn { conn, share, .. }, error)) => {
                     self.queue.put_back(QueuedConn { conn, share, came, seen });
@@ -305,13 +305,13 @@ impl Acceptor {
     fn evict_idle(&self) -> Eviction {
         let made = self.pool.evict_idle();
         if made == Eviction::Yes {
-            self.metrics.connections_gave_way.add(1);
+            self.metrics.connections_evicted.add(1);
         }
         made
     }
 
     fn refuse(&self, conn: Conn, problem: &Problem) {
-        self.metrics.refused(problem.cause());
+        self.metrics.count_refusal(problem.cause());
         self.logger.refused(&conn, problem);
         let frame = EncodeOptions { has_body: true, closes: true, cors: None };
         // A new socket's buffer has room for it.

@@ -67,7 +67,7 @@ impl<'a> RequestBody<'a> {
 
     fn grow(&mut self, more: usize) -> bool {
         match &mut self.room {
-            Some(room) => room.grow(more),
+            Some(room) => room.try_grow(more),
             none => {
                 *none = self.shared.bytes.try_acquire(more);
                 none.is_some()

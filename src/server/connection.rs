@@ -278,7 +278,7 @@ impl Handler {
 
     /// Counts a refusal and tells it.
     fn refused(&self, to: &Exchange<'_>, problem: &Problem) -> Response {
-        self.metrics.refused(problem.cause());
+        self.metrics.count_refusal(problem.cause());
         let conn = to.conn;
         let client = to.head.and_then(|head| self.clients.forwarded(conn.peer(), head));
         match client {

@@ -113,29 +113,29 @@ pub fn begin(begun: &FullHeader, snapshot: &LogSnapshot) -> Vec<u8> {
 }
 
 fn write_begun(out: &mut Vec<u8>, begun: &FullHeader) {
-    let mut object = JsonObject::open(out);
+    let mut object = JsonObject::begin(out);
     object
-        .plain("epoch", &begun.epoch.to_string())
+        .unescaped("epoch", &begun.epoch.to_string())
         .number("next", begun.next)
         .number("first", begun.first)
         .number("number", begun.number)
         .boolean("synced", begun.synced)
-        .plain("lock", &begun.identity)
-        .plain("secret", &hex(begun.secret))
+        .unescaped("lock", &begun.identity)
+        .unescaped("secret", &hex(begun.secret))
         .number("retain_events", begun.retain_events)
         .number("retain_bytes", begun.retain_bytes)
         .number("max_topics", begun.max_topics)
         .number("trims", begun.trims)
         .number("forgotten_through", begun.forgotten.seq)
         .number("forgotten_trim", begun.forgotten.number);
-    object.close();
+    object.end();
 }
 
 /// Writes the header of a compacted segment.
 pub fn write_compacted(out: &mut Vec<u8>, through: u64) {
-    let mut object = JsonObject::open(out);
+    let mut object = JsonObject::begin(out);
     object.number("compacted_through", through);
-    object.close();
+    object.end();
 }
 
 /// Reads a header.

@@ -82,9 +82,9 @@ impl SyncedMark {
     pub fn write(self, file: &dyn StorageFile) -> io::Result<()> {
         let mut commit = CommitBuffer::default();
         commit.push(|out| {
-            let mut object = JsonObject::open(out);
+            let mut object = JsonObject::begin(out);
             object.number("segment", self.number).number("from", self.from).number("to", self.to);
-            object.close();
+            object.end();
         });
         file.write_at(&commit.finish(true), 0)
     }

@@ -75,8 +75,8 @@ pub struct EventRecord<'a> {
 impl EventRecord<'_> {
     /// Writes it.
     pub fn write(&self, out: &mut Vec<u8>) {
-        let mut object = JsonObject::open(out);
-        object.number("seq", self.seq).plain("topic", self.topic).time("time", self.time);
+        let mut object = JsonObject::begin(out);
+        object.number("seq", self.seq).unescaped("topic", self.topic).time("time", self.time);
         if self.batch > 1 {
             object.number("batch", self.batch as u64);
         }
@@ -84,13 +84,13 @@ impl EventRecord<'_> {
             push_stamp(&mut object, stamp);
         }
         if let Some(event_type) = &self.content.event_type {
-            object.plain("type", event_type);
+            object.unescaped("type", event_type);
         }
         if let Some(content_type) = &self.content.content_type {
             object.string("content_type", content_type);
         }
         push_body(&mut object, self.content);
-        object.close();
+        object.end();
     }
 }
 
@@ -100,19 +100,19 @@ fn push_body(object: &mut JsonObject<'_>, content: &EventContent) {
     let body = &content.body;
     if content.kind == BodyKind::Json && !body.contains(&b'\n') {
         // Byte for byte: it is the last member, so that nothing has to be parsed to find its end.
-        object.nested("data", |out| out.extend_from_slice(body));
+        object.with("data", |out| out.extend_from_slice(body));
         return;
     }
-    let string = std::str::from_utf8(body).ok().map(crate::json::string);
+    let string = std::str::from_utf8(body).ok().map(crate::json::encode_string);
     let string =
         string.filter(|s| content.kind != BodyKind::Binary && s.len() <= body.len() / 3 * 4 + 6);
     let implied = if string.is_some() { BodyKind::Text } else { BodyKind::Binary };
     if content.kind != implied {
-        object.plain("form", if content.kind == BodyKind::Json { "json" } else { "text" });
+        object.unescaped("form", if content.kind == BodyKind::Json { "json" } else { "text" });
     }
     match string {
-        Some(string) => object.nested("text", |out| out.extend_from_slice(&string)),
-        None => object.plain("base64", &BASE64.encode(body)),
+        Some(string) => object.with("text", |out| out.extend_from_slice(&string)),
+        None => object.unescaped("base64", &BASE64.encode(body)),
     };
 }
 
@@ -123,7 +123,7 @@ pub fn hex(bits: u128) -> String {
 }
 
 fn push_stamp(object: &mut JsonObject<'_>, stamp: &KeyStamp) {
-    object.plain("key", &hex(stamp.id)).plain("print", &hex(stamp.fingerprint));
+    object.unescaped("key", &hex(stamp.id)).unescaped("print", &hex(stamp.fingerprint));
     if let Some(count) = stamp.count {
         object.number("count", count.into());
     }
@@ -132,56 +132,56 @@ fn push_stamp(object: &mut JsonObject<'_>, stamp: &KeyStamp) {
 impl KeyRecord {
     /// Writes it.
     pub fn write(&self, out: &mut Vec<u8>) {
-        let mut object = JsonObject::open(out);
-        object.number("used", self.seq).plain("topic", &self.topic).time("time", self.time);
+        let mut object = JsonObject::begin(out);
+        object.number("used", self.seq).unescaped("topic", &self.topic).time("time", self.time);
         push_stamp(&mut object, &self.stamp);
-        object.close();
+        object.end();
     }
 }
 
 /// Writes that a topic was trimmed.
 pub fn write_trim(out: &mut Vec<u8>, topic: &Name) {
-    let mut object = JsonObject::open(out);
-    object.plain("trim", topic);
-    object.close();
+    let mut object = JsonObject::begin(out);
+    object.unescaped("trim", topic);
+    object.end();
 }
 
 /// Writes that events have passed their age.
 pub fn write_expire(out: &mut Vec<u8>, through: u64) {
-    let mut object = JsonObject::open(out);
+    let mut object = JsonObject::begin(out);
     object.number("expire", through);
-    object.close();
+    object.end();
 }
 
 /// Writes that a run of the program begins or ends.
 pub fn write_word(out: &mut Vec<u8>, word: &str) {
-    let mut object = JsonObject::open(out);
+    let mut object = JsonObject::begin(out);
     object.boolean(word, true);
-    object.close();
+    object.end();
 }
 
 /// Writes a topic of a snapshot.
 pub fn write_topic(out: &mut Vec<u8>, topic: &TopicTrims) {
-    let mut object = JsonObject::open(out);
+    let mut object = JsonObject::begin(out);
     object
-        .plain("name", &topic.topic)
+        .unescaped("name", &topic.topic)
         .number("trimmed_through", topic.last.seq)
         .number("trim", topic.last.number)
         .number("uncounted_through", topic.uncounted_through);
-    object.close();
+    object.end();
 }
 
 /// Writes trims of a snapshot.
 pub fn write_trimmed(out: &mut Vec<u8>, topic: &Name, seqs: &[u64]) {
-    let mut object = JsonObject::open(out);
-    object.plain("trimmed", topic).nested("seqs", |out| {
+    let mut object = JsonObject::begin(out);
+    object.unescaped("trimmed", topic).with("seqs", |out| {
         for (place, seq) in seqs.iter().enumerate() {
             out.push(if place == 0 { b'[' } else { b',' });
             crate::json::push_number(out, *seq);
         }
         out.push(b']');
     });
-    object.close();
+    object.end();
 }
 
 impl Record {

@@ -44,7 +44,7 @@ impl<W, D> TopicIndex<W, D> {
     /// Where the bells of a pattern hang, and under which name.
     fn hook<'p>(&mut self, pattern: &'p Pattern) -> (&mut PatternMap<W, D>, &'p Arc<str>) {
         match pattern {
-            Pattern::Topic(name) => (&mut self.topics, name.text()),
+            Pattern::Topic(name) => (&mut self.topics, name.as_arc()),
             Pattern::Prefix(prefix) => (&mut self.prefixes, prefix),
         }
     }

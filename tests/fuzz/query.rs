@@ -129,11 +129,11 @@ fn check_types(list: &str) {
         Err(why) => assert!(!fits && !why.is_empty(), "{list:?}: {why}"),
         Ok(filter) => {
             assert!(fits, "{list:?}");
-            assert!(!filter.keeps_all() && !filter.keeps(None));
+            assert!(!filter.matches_all() && !filter.matches(None));
             let named = |part: &str| Name::new(part).expect("a name");
-            assert!(parts.iter().all(|part| filter.keeps(Some(&named(part)))));
+            assert!(parts.iter().all(|part| filter.matches(Some(&named(part)))));
             let other = "another-one";
-            assert_eq!(filter.keeps(Some(&named(other))), parts.contains(&other));
+            assert_eq!(filter.matches(Some(&named(other))), parts.contains(&other));
         }
     }
 }

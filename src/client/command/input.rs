@@ -125,14 +125,14 @@ impl Input {
                 let text = std::str::from_utf8(line).map_err(|_| {
                     "is not UTF-8; --stdin whole publishes bytes, as one event".to_owned()
                 })?;
-                json::string(text)
+                json::encode_string(text)
             }
         };
         if event.len() >= BATCH_BYTES {
             return Err(format!("has {} bytes; allowed are {}", event.len(), BATCH_BYTES - 1));
         }
         if kind == LineKind::Json && !event.is_empty() {
-            json::check(&event).map_err(|e| format!("is not JSON: {e}"))?;
+            json::validate(&event).map_err(|e| format!("is not JSON: {e}"))?;
         }
         Ok(event)
     }

@@ -91,9 +91,9 @@ impl StateFile {
 
     fn replace(&mut self, cursor: &str) -> io::Result<()> {
         let mut text = Vec::new();
-        let mut object = JsonObject::open(&mut text);
+        let mut object = JsonObject::begin(&mut text);
         object.string("topics", &self.topics).string("types", &self.types).string("cursor", cursor);
-        object.close();
+        object.end();
         text.push(b'\n');
         let mut aside = self.path.clone().into_os_string();
         aside.push(".new");
