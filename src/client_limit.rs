@@ -57,7 +57,7 @@ impl ClientLimiter {
     /// `429` when its client has as many as it may.
     pub fn connected(&self, peer: Option<SocketAddr>) -> Result<ClientPermit, Problem> {
         let peer = peer.map(|peer| peer.ip().to_canonical());
-        if self.0.proxies.trust(peer) {
+        if self.0.proxies.trusts(peer) {
             return Ok(ClientPermit(None));
         }
         self.take(peer)
@@ -86,7 +86,7 @@ impl ClientLimiter {
             return None;
         }
         let peer = peer.map(|peer| peer.ip().to_canonical());
-        if !self.0.proxies.trust(peer) {
+        if !self.0.proxies.trusts(peer) {
             return None;
         }
         let fields: Vec<&str> = head.all(HeaderName::XForwardedFor).collect();
@@ -96,7 +96,7 @@ impl ClientLimiter {
             // Whom nobody can name counts as the hop that said so.
             let Some(address) = address(hop.trim()) else { break };
             nearest = Some(address);
-            if !self.0.proxies.trust(nearest) {
+            if !self.0.proxies.trusts(nearest) {
                 break;
             }
         }

@@ -16,7 +16,7 @@ use std::os::unix::ffi::OsStrExt as _;
 use std::os::unix::net::{SocketAddr, UnixDatagram};
 use std::time::{Duration, Instant};
 
-use crate::config::units::whole;
+use crate::config::units::parse_integer;
 use crate::limits::{ACCEPT_WAKE_INTERVAL, MIN_WATCHDOG_TIMEOUT, NOTIFY_TIMEOUT};
 use crate::logger::{Logger, RateLimited};
 use crate::shutdown::Shutdown;
@@ -94,7 +94,7 @@ fn socket(name: &[u8]) -> io::Result<(UnixDatagram, SocketAddr)> {
 fn beat(env: impl Fn(&str) -> Option<OsString>) -> io::Result<Option<Duration>> {
     let number = |variable: &str| match env(variable) {
         None => Ok(None),
-        Some(value) => match value.to_str().and_then(whole) {
+        Some(value) => match value.to_str().and_then(parse_integer) {
             None => Err(wrong(variable, &value, &"allowed is a whole number")),
             number => Ok(number),
         },

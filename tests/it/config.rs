@@ -143,9 +143,9 @@ fn every_flag_is_taken_as_an_argument_and_from_the_environment() {
 #[test]
 fn a_bad_value_is_refused_with_the_flag_the_value_and_what_is_allowed() {
     for (flag, _, bad) in FLAGS {
-        refused(&run(&[&format!("--{flag}"), bad]), 2, &[&format!("--{flag}"), bad, "allowed"]);
+        refused(&run(&[&format!("--{flag}"), bad]), 2, &[&format!("--{flag}"), bad, "expected"]);
         let output = program().env(variable(flag), bad).output().unwrap();
-        refused(&output, 2, &[&variable(flag), bad, "allowed"]);
+        refused(&output, 2, &[&variable(flag), bad, "expected"]);
     }
 }
 

@@ -251,8 +251,8 @@ fn a_token_is_made_only_when_a_server_would_take_it() {
     assert_eq!(sum.split(' ').next().unwrap(), words[1]);
     assert_ne!(new_token("attic", "publish", "sensors.*").1, secret);
     for (args, word) in [
-        (&["token"][..], "words: 0"),
-        (&["token", "a", "read"], "words: 2"),
+        (&["token"][..], "0 arguments"),
+        (&["token", "a", "read"], "2 arguments"),
         (&["token", "a/b", "read", "*"], "name"),
         (&["token", "a", "write", "*"], "read, publish and admin"),
         (&["token", "a", "read", "a b"], "a token has four"),

@@ -13,7 +13,7 @@ use lexopt::Arg::{Long, Short, Value};
 use super::Failure;
 use super::format::Format;
 use crate::client::{Subscription, Url};
-use crate::config::units::{DURATION_RULE, duration, whole};
+use crate::config::units::{DURATION_RULE, parse_duration, parse_integer};
 use crate::limits::{MAX_WAIT, RETRY_FOR_MAX};
 use crate::names::{NAME_RULE, Name, TypeFilter};
 
@@ -202,9 +202,10 @@ fn follow(parser: lexopt::Parser) -> Result<Asked, Failure> {
             }
             "count" => {
                 let allowed = || "allowed is a whole number, at least 1".to_owned();
-                count = Some(
-                    flags.value("count", |v| whole(v).filter(|n| *n > 0).ok_or_else(allowed))?,
-                );
+                count =
+                    Some(flags.value("count", |v| {
+                        parse_integer(v).filter(|n| *n > 0).ok_or_else(allowed)
+                    })?);
             }
             "wait" => wait = Some(flags.value("wait", |v| time(v, MAX_WAIT))?),
             "token-file" => token_file = Some(flags.os_value()?.into()),
@@ -278,7 +279,7 @@ fn name(text: &str) -> Result<Name, String> {
 
 fn time(text: &str, most: Duration) -> Result<Duration, String> {
     let rule = || format!("allowed is {DURATION_RULE}, up to {} s", most.as_secs());
-    duration(text).filter(|time| *time <= most).ok_or_else(rule)
+    parse_duration(text).filter(|time| *time <= most).ok_or_else(rule)
 }
 
 fn stdin_kind(text: &str) -> Result<Source, String> {
