@@ -1,4 +1,5 @@
-//! JSON: an object writer that keeps the order of its members, and a validator for published bodies.
+//! JSON: an object writer that keeps the order of its members, and a validator for published
+//! bodies.
 //!
 //! `serde_json` formats strings and numbers. The writer exists because an event's JSON body is sent
 //! as it was received, with digits and member order unchanged, and without being parsed for each

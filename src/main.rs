@@ -124,9 +124,9 @@ fn serve(config: Config) -> std::io::Result<()> {
     }
     #[cfg(feature = "systemd")]
     {
-        manager.tell(&format!("READY=1\nSTATUS=listening on {}", names.join(", ")));
-        manager.attend(&shutdown, || server.lives());
-        manager.tell("STOPPING=1");
+        manager.notify(&format!("READY=1\nSTATUS=listening on {}", names.join(", ")));
+        manager.feed_watchdog(&shutdown, || server.lives());
+        manager.notify("STOPPING=1");
     }
     #[cfg(not(feature = "systemd"))]
     shutdown.wait();

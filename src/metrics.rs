@@ -52,8 +52,8 @@ impl Gauge {
     }
 }
 
-/// Upper bounds of the buckets in microseconds. Wake latencies range from tens, for one waiter on an
-/// idle machine, to hundreds of thousands, for ten thousand waiters.
+/// Upper bounds of the buckets in microseconds. Wake latencies range from tens, for one waiter on
+/// an idle machine, to hundreds of thousands, for ten thousand waiters.
 const BUCKET_BOUNDS: [u64; 14] = [
     50, 100, 200, 500, 1_000, 2_000, 5_000, 10_000, 20_000, 50_000, 100_000, 200_000, 500_000,
     1_000_000,

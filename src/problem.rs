@@ -1,9 +1,9 @@
 //! Error responses: one table of causes and one problem body (RFC 9457).
 //!
-//! One row of [`CAUSES`] holds the status, the title and the `/metrics` label of a [`Cause`], so that
-//! they cannot drift apart. The code that finds the fault writes the `detail`. Temporary errors
-//! (`429`, `503`) carry a random `Retry-After`, so that clients refused together do not return
-//! together.
+//! One row of [`CAUSES`] holds the status, the title and the `/metrics` label of a [`Cause`], so
+//! that they cannot drift apart. The code that finds the fault writes the `detail`. Temporary
+//! errors (`429`, `503`) carry a random `Retry-After`, so that clients refused together do not
+//! return together.
 
 use crate::json::JsonObject;
 use crate::limits::RETRY_AFTER_SECONDS;

@@ -170,7 +170,7 @@ pub static FLAGS: &[Flag] = &[
     Flag {
         name: "retain-bytes",
         value: "SIZE",
-        help: "size of all events; the oldest are trimmed first",
+        help: "size of all events; oldest are trimmed first",
         repeatable: false,
         default: |c| format_size(c.retain_bytes),
         set: |c, v| parse_bytes(v, 1, 1 << 50).map(|n| c.retain_bytes = n),

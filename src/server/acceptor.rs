@@ -202,7 +202,7 @@ impl Acceptor {
                 Accepted::Connection(socket, peer) => self.take_in(socket, peer),
                 Accepted::Failed(error) => {
                     self.metrics.accept_errors.add(1);
-                    if let Some(untold) = self.failures.untold(Instant::now()) {
+                    if let Some(untold) = self.failures.record(Instant::now()) {
                         let listener = &self.listener;
                         self.logger.error(format_args!(
                             "cannot accept on {listener}: {error} ({untold} times before untold)"
@@ -312,7 +312,7 @@ impl Acceptor {
 
     fn refuse(&self, conn: Conn, problem: &Problem) {
         self.metrics.count_refusal(problem.cause());
-        self.logger.refused(&conn, problem);
+        self.logger.refusal(&conn, problem);
         let frame = EncodeOptions { has_body: true, closes: true, cors: None };
         // A new socket's buffer has room for it.
         let _ = conn.send_now(&Response::from(problem).encode(frame));

@@ -282,8 +282,8 @@ impl Handler {
         let conn = to.conn;
         let client = to.head.and_then(|head| self.clients.forwarded(conn.peer(), head));
         match client {
-            Some(client) => self.logger.refused(format_args!("{client} by {conn}"), problem),
-            None => self.logger.refused(conn, problem),
+            Some(client) => self.logger.refusal(format_args!("{client} by {conn}"), problem),
+            None => self.logger.refusal(conn, problem),
         }
         Response::from(problem)
     }

@@ -56,7 +56,7 @@ fn run(api: &Api, logger: &Logger, stopped: &Mailbox<()>) {
                  those that were taken out"
             )),
         }
-        logger.tell_untold();
+        logger.flush_suppressed();
         looks += 1;
         if looks % LOOKS_PER_WATCH == 0 {
             cancel_disconnected(api);

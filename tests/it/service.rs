@@ -162,7 +162,7 @@ fn the_watchdog_hears_nothing_while_the_server_is_not_seen_to_live() {
     };
     let manager = ServiceManager::from_env(env, nowhere().1).unwrap();
     let (shutdown, looks) = (Shutdown::new().unwrap(), Cell::new(0));
-    manager.attend(&shutdown, || {
+    manager.feed_watchdog(&shutdown, || {
         assert!(systemd.has_heard_nothing(), "after {} looks", looks.get());
         looks.set(looks.get() + 1);
         if looks.get() == 4 {
@@ -249,7 +249,7 @@ fn a_systemd_that_does_not_listen_keeps_nobody_from_being_served() {
         server.signal(SIGTERM);
         assert_eq!(server.wait().0.code(), Some(0));
         let told = told(&mut server);
-        assert!(told.contains("cannot tell systemd \"READY=1"), "{told}");
+        assert!(told.contains("cannot notify systemd \"READY=1"), "{told}");
     }
 }
 
