@@ -89,7 +89,7 @@ impl ClientLimiter {
         if !self.0.proxies.trusts(peer) {
             return None;
         }
-        let fields: Vec<&str> = head.all(HeaderName::XForwardedFor).collect();
+        let fields: Vec<&str> = head.get_all(HeaderName::XForwardedFor).collect();
         let hops = fields.iter().rev().flat_map(|field| field.rsplit(','));
         let mut nearest = peer;
         for hop in hops {
@@ -161,7 +161,7 @@ mod tests {
     fn head(forwarded: &[&str]) -> RequestHead {
         let mut head = RequestHead::new(Method::Get, "/", "");
         for hops in forwarded {
-            head.push(HeaderName::XForwardedFor, hops);
+            head.append(HeaderName::XForwardedFor, hops);
         }
         head
     }

@@ -41,13 +41,13 @@ impl OriginPolicy {
     }
 
     pub fn check(&self, head: &RequestHead, conn: &Conn) -> Result<Option<AllowedOrigin>, Problem> {
-        let host = head.all(HeaderName::Host).next();
+        let host = head.get_all(HeaderName::Host).next();
         if let (Some(names), Some(host), false) = (&self.names, host, conn.is_unix()) {
             if !is_own_name(names, host) {
                 return Err(foreign_host(host));
             }
         }
-        let cors = match head.one(HeaderName::Origin)? {
+        let cors = match head.get(HeaderName::Origin)? {
             None => None,
             Some(origin) => match self.allow(origin) {
                 _ if host.is_some_and(|host| is_same(origin, host)) => None,
@@ -55,7 +55,8 @@ impl OriginPolicy {
                 None => return Err(foreign_origin(origin, host)),
             },
         };
-        let says = |field, word: &str| head.all(field).any(|said| said.eq_ignore_ascii_case(word));
+        let says =
+            |field, word: &str| head.get_all(field).any(|said| said.eq_ignore_ascii_case(word));
         let goes_home = head.method == Method::Get
             && head.path() == "/"
             && says(HeaderName::SecFetchMode, "navigate");
@@ -132,13 +133,13 @@ fn is_same(origin: &str, host: &str) -> bool {
 /// another site's page may use (Fetch standard, section 3.2.2).
 #[must_use]
 pub fn preflight() -> Response {
-    Response::empty()
-        .with("Access-Control-Allow-Methods", "GET, HEAD, POST, DELETE")
-        .with(
+    Response::no_content()
+        .with_header("Access-Control-Allow-Methods", "GET, HEAD, POST, DELETE")
+        .with_header(
             "Access-Control-Allow-Headers",
             "Authorization, Content-Type, Event-Type, Idempotency-Key, Last-Event-ID, Prefer",
         )
-        .with("Access-Control-Max-Age", &PREFLIGHT_MAX_AGE_SECONDS.to_string())
+        .with_header("Access-Control-Max-Age", &PREFLIGHT_MAX_AGE_SECONDS.to_string())
 }
 
 #[cfg(test)]

@@ -179,7 +179,7 @@ impl TokenFile {
         head: &RequestHead,
         need: &RequiredRight,
     ) -> Result<Arc<Token>, Problem> {
-        let field = head.one(HeaderName::Authorization)?.ok_or_else(|| {
+        let field = head.get(HeaderName::Authorization)?.ok_or_else(|| {
             unauthorized("this needs a token: header Authorization: Bearer TOKEN", "Bearer")
         })?;
         let secret = field

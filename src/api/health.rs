@@ -35,7 +35,11 @@ impl Api {
         body.push(b'\n');
         let status = if draining { 503 } else { 200 };
         let answer = Response::json(status, body);
-        Reply::Response(if draining { answer.with("Retry-After", &retry_after()) } else { answer })
+        Reply::Response(if draining {
+            answer.with_header("Retry-After", &retry_after())
+        } else {
+            answer
+        })
     }
 
     pub(super) fn metrics_page(&self) -> Reply {
@@ -73,6 +77,6 @@ impl Api {
         self.writer.render(&mut page);
         let text = page.finish().into_bytes();
         let answer = Response::new(200, "text/plain; version=0.0.4; charset=utf-8", text);
-        Reply::Response(answer.with("Cache-Control", "no-store"))
+        Reply::Response(answer.with_header("Cache-Control", "no-store"))
     }
 }

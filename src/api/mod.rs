@@ -222,7 +222,7 @@ impl Api {
             Operation::Trim(topic) => self
                 .writer
                 .trim(&topic)
-                .map(|()| Reply::Response(Response::empty()))
+                .map(|()| Reply::Response(Response::no_content()))
                 .map_err(|refusal| self.refuse_publish(&refusal)),
             #[cfg(feature = "streams")]
             Operation::Stream(query) => Ok(Reply::Response(query.opening)),
@@ -230,7 +230,7 @@ impl Api {
             Operation::Health => Ok(self.health()),
             Operation::Metrics => Ok(self.metrics_page()),
             Operation::Options(allowed) => {
-                Ok(Reply::Response(Response::empty().with("Allow", allowed)))
+                Ok(Reply::Response(Response::no_content().with_header("Allow", allowed)))
             }
             Operation::Preflight => Ok(Reply::Response(access::preflight())),
             Operation::File(ask) => Ok(ask.reply()),

@@ -129,7 +129,7 @@ const PAGE_METHODS: &str = "GET, HEAD, OPTIONS";
 /// author less than the refusal of what comes after it.
 fn options(head: &RequestHead, path: &str) -> Result<Operation, Problem> {
     let is_topic = path == "*" || path.starts_with("/topics/");
-    Ok(match head.one(HeaderName::AccessControlRequestMethod)? {
+    Ok(match head.get(HeaderName::AccessControlRequestMethod)? {
         Some(_) => Operation::Preflight,
         None => Operation::Options(if is_topic { TOPIC_METHODS } else { PAGE_METHODS }),
     })

@@ -61,15 +61,15 @@ impl PollQuery {
         let preferred = match params.get("wait") {
             Some(_) => None,
             // Nothing is honoured of a wait that is not done.
-            None if head.is_head() => None,
-            None => head.all(HeaderName::Prefer).find_map(preferred_wait),
+            None if head.is_head_request() => None,
+            None => head.get_all(HeaderName::Prefer).find_map(preferred_wait),
         };
         let asked = match preferred {
             Some(seconds) => Duration::from_secs(seconds),
             None => params.parsed("wait", DEFAULT_WAIT, wait)?,
         };
         Ok(PollQuery {
-            wait: if head.is_head() { Duration::ZERO } else { asked.min(max_wait) },
+            wait: if head.is_head_request() { Duration::ZERO } else { asked.min(max_wait) },
             key: PageKey {
                 topics,
                 since: params.parsed("since", Since::Start, since)?,

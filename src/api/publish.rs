@@ -67,7 +67,7 @@ impl PublishRequest {
         })?;
         let params = QueryParams::read(head.query(), &["type"])?;
         let by_query = params.get("type");
-        let by_header = head.one(HeaderName::EventType)?;
+        let by_header = head.get(HeaderName::EventType)?;
         if let (Some(a), Some(b)) = (by_query, by_header) {
             if a != b {
                 let detail = format!("parameter type={a} and header Event-Type: {b} differ");
@@ -79,7 +79,7 @@ impl PublishRequest {
                 Problem::bad_request(format!("event type {text:?} is not {NAME_RULE}"))
             })
         });
-        match head.one(HeaderName::ContentEncoding)? {
+        match head.get(HeaderName::ContentEncoding)? {
             None | Some("identity") => {}
             Some(coding) => {
                 let detail = format!(
@@ -91,8 +91,8 @@ impl PublishRequest {
         Ok(PublishRequest {
             topic,
             event_type: event_type.transpose()?,
-            media: media(head.one(HeaderName::ContentType)?)?,
-            key: head.one(HeaderName::IdempotencyKey)?.map(key).transpose()?,
+            media: media(head.get(HeaderName::ContentType)?)?,
+            key: head.get(HeaderName::IdempotencyKey)?.map(key).transpose()?,
         })
     }
 
@@ -360,6 +360,6 @@ impl PublishReceipt {
         }
         object.end();
         body.push(b'\n');
-        Reply::Response(Response::json(status, body).with("Next-Cursor", &cursor))
+        Reply::Response(Response::json(status, body).with_header("Next-Cursor", &cursor))
     }
 }

@@ -97,27 +97,28 @@ fn answer(
         }
     };
     let mut answer = Response::new(200, content_type, body)
-        .with("Next-Cursor", &slice.next(taken).text())
-        .with("Poll-Reason", reason.label())
-        .with("Cache-Control", "no-store, no-transform");
+        .with_header("Next-Cursor", &slice.next(taken).text())
+        .with_header("Poll-Reason", reason.label())
+        .with_header("Cache-Control", "no-store, no-transform");
     if let PollReason::Timeout(granted) = reason {
-        answer = answer.with("Poll-Wait", &Seconds(granted).to_string());
+        answer = answer.with_header("Poll-Wait", &Seconds(granted).to_string());
     }
     if format == BodyFormat::Raw {
         // What a publisher sent must not run in a reader's browser.
-        answer = answer.with("Content-Security-Policy", "sandbox");
+        answer = answer.with_header("Content-Security-Policy", "sandbox");
         if key.cors.is_none() {
             // Nor be shown or run by another site's page, which needs no leave to ask for it.
-            answer = answer.with("Cross-Origin-Resource-Policy", "same-origin");
+            answer = answer.with_header("Cross-Origin-Resource-Policy", "same-origin");
         }
     }
     if let Some(gap) = slice.gap.as_ref().filter(|_| format != BodyFormat::Json) {
-        answer = answer.with("Poll-Gap", &gap_header(gap));
+        answer = answer.with_header("Poll-Gap", &gap_header(gap));
     }
     if let Some(wait) = key.preferred {
-        answer = answer.with("Preference-Applied", &format!("wait={wait}"));
+        answer = answer.with_header("Preference-Applied", &format!("wait={wait}"));
     }
-    let frame = EncodeOptions { has_body: true, cors: key.cors.as_deref(), closes: false };
+    let frame =
+        EncodeOptions { include_body: true, allowed_origin: key.cors.as_deref(), close: false };
     (answer.encode(frame), taken)
 }
 

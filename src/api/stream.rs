@@ -21,7 +21,7 @@ use super::{Api, Caller, HeldPoll, sse};
 use crate::access::{Grant, RequiredRight};
 use crate::conn::Conn;
 use crate::cursor::{Cursor, Since};
-use crate::http::{HeaderName, HttpVersion, LAST_CHUNK, RequestHead, Response, chunk};
+use crate::http::{HeaderName, HttpVersion, LAST_CHUNK, RequestHead, Response, encode_chunk};
 use crate::limits::{
     DEFAULT_PAGE_EVENTS, MIN_STREAM_HEARTBEAT_INTERVAL, STREAM_HEARTBEAT_INTERVAL,
 };
@@ -60,15 +60,15 @@ impl StreamQuery {
     /// # Errors
     /// Names what is wrong, and what is allowed.
     pub fn read(topics: &str, head: &RequestHead) -> Result<StreamQuery, Problem> {
-        let opening = Response::bare(200)
-            .with("Content-Type", "text/event-stream")
-            .with("Cache-Control", "no-store, no-transform")
+        let opening = Response::without_body(200)
+            .with_header("Content-Type", "text/event-stream")
+            .with_header("Cache-Control", "no-store, no-transform")
             // nginx would otherwise wait for more than an event.
-            .with("X-Accel-Buffering", "no");
+            .with_header("X-Accel-Buffering", "no");
         let (wire, opening) = match head.version {
             HttpVersion::Http10 => (StreamFraming::Sse, opening),
             HttpVersion::Http11 => {
-                (StreamFraming::ChunkedSse, opening.with("Transfer-Encoding", "chunked"))
+                (StreamFraming::ChunkedSse, opening.with_header("Transfer-Encoding", "chunked"))
             }
         };
         StreamQuery::over(wire, opening, topics, head)
@@ -83,7 +83,7 @@ impl StreamQuery {
         let topics = TopicSet::parse(topics).map_err(Problem::bad_request)?;
         let params = QueryParams::read(head.query(), &["since", "type"])?;
         let asked = params.parsed("since", Since::Start, since)?;
-        let last = head.one(HeaderName::LastEventId)?.filter(|id| !id.is_empty());
+        let last = head.get(HeaderName::LastEventId)?.filter(|id| !id.is_empty());
         let last = last.map(|id| {
             let cursor = id.parse().map(Since::After);
             cursor.map_err(|_| {
@@ -153,7 +153,7 @@ impl StreamFraming {
     fn cursor(self, cursor: Cursor) -> Vec<u8> {
         match self {
             StreamFraming::Sse => sse::cursor(cursor),
-            StreamFraming::ChunkedSse => chunk(&sse::cursor(cursor)),
+            StreamFraming::ChunkedSse => encode_chunk(&sse::cursor(cursor)),
             #[cfg(feature = "websocket")]
             StreamFraming::WebSocket => super::websocket::ping(cursor),
         }
@@ -164,7 +164,7 @@ impl StreamFraming {
         match (self, ended) {
             (StreamFraming::Sse, StreamEnd::Drained) => sse::retry(),
             (StreamFraming::ChunkedSse, StreamEnd::Drained) => {
-                [&*chunk(&sse::retry()), LAST_CHUNK].concat()
+                [&*encode_chunk(&sse::retry()), LAST_CHUNK].concat()
             }
             (StreamFraming::Sse, _) => Vec::new(),
             (StreamFraming::ChunkedSse, _) => LAST_CHUNK.to_vec(),
@@ -267,7 +267,7 @@ pub fn part(wire: StreamFraming, slice: &LogSlice, room: usize) -> (Vec<u8>, usi
         StreamFraming::Sse => sse::part(slice, room),
         StreamFraming::ChunkedSse => {
             let (text, taken) = sse::part(slice, room);
-            (chunk(&text), taken)
+            (encode_chunk(&text), taken)
         }
         #[cfg(feature = "websocket")]
         StreamFraming::WebSocket => super::websocket::part(slice, room),

@@ -22,7 +22,7 @@ pub enum Transport {
 impl Transport {
     /// What a request asks for. Every `EventSource` asks for events, and nothing else by accident.
     pub fn of(head: &RequestHead) -> Transport {
-        let list = |field| head.all(field).flat_map(|value| value.split(','));
+        let list = |field| head.get_all(field).flat_map(|value| value.split(','));
         let is_websocket = |name: &str| name.trim().eq_ignore_ascii_case("websocket");
         if head.method == Method::Get && list(HeaderName::Upgrade).any(is_websocket) {
             return Transport::WebSocket;

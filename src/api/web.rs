@@ -45,7 +45,7 @@ impl FileRequest {
     ) -> Result<FileRequest, Problem> {
         let file = file.map_err(|detail| Problem::new(Cause::NotFound, detail))?;
         QueryParams::read(head.query(), &[])?;
-        let mut known = head.all(HeaderName::IfNoneMatch).flat_map(|list| list.split(','));
+        let mut known = head.get_all(HeaderName::IfNoneMatch).flat_map(|list| list.split(','));
         // RFC 9110, section 13.1.2: the weak comparison.
         let same = |tag: &str| tag == "*" || tag.strip_prefix("W/").unwrap_or(tag) == file.etag;
         Ok(FileRequest { file, has_it: known.any(|tag| same(tag.trim())) })
@@ -60,11 +60,12 @@ impl FileRequest {
             Response::new(200, content_type, text.as_bytes().to_vec())
         };
         // Kept, but asked about each time: after an update of the server no old page meets it.
-        let answer = answer.with("Cache-Control", "no-cache").with("ETag", etag.as_str());
+        let answer =
+            answer.with_header("Cache-Control", "no-cache").with_header("ETag", etag.as_str());
         Reply::Response(match policy {
             Some(policy) => answer
-                .with("Content-Security-Policy", policy.as_str())
-                .with("Referrer-Policy", "no-referrer"),
+                .with_header("Content-Security-Policy", policy.as_str())
+                .with_header("Referrer-Policy", "no-referrer"),
             None => answer,
         })
     }

@@ -29,7 +29,7 @@ const IDEMPOTENCY_KEY_CHARS: usize = 24;
 /// # Errors
 /// When it is none, or of another version.
 pub fn opening(head: &RequestHead) -> Result<Response, Problem> {
-    if head.one(HeaderName::SecWebSocketVersion)? != Some(VERSION) {
+    if head.get(HeaderName::SecWebSocketVersion)? != Some(VERSION) {
         let detail = "header Sec-WebSocket-Version has to be 13";
         return Err(Problem::new(Cause::UpgradeRequired, detail)
             .with_header("Sec-WebSocket-Version", VERSION)
@@ -37,14 +37,14 @@ pub fn opening(head: &RequestHead) -> Result<Response, Problem> {
             .with_header("Connection", "Upgrade"));
     }
     let key =
-        head.one(HeaderName::SecWebSocketKey)?.filter(|key| key.len() == IDEMPOTENCY_KEY_CHARS);
+        head.get(HeaderName::SecWebSocketKey)?.filter(|key| key.len() == IDEMPOTENCY_KEY_CHARS);
     let key = key.ok_or_else(|| {
         Problem::bad_request("header Sec-WebSocket-Key has to be 16 random bytes in base64")
     })?;
-    Ok(Response::bare(101)
-        .with("Upgrade", "websocket")
-        .with("Connection", "Upgrade")
-        .with("Sec-WebSocket-Accept", &derive_accept_key(key.as_bytes())))
+    Ok(Response::without_body(101)
+        .with_header("Upgrade", "websocket")
+        .with_header("Connection", "Upgrade")
+        .with_header("Sec-WebSocket-Accept", &derive_accept_key(key.as_bytes())))
 }
 
 /// A gap if one was found, then events, a frame each: at most `room`, or one; and how many.
@@ -108,7 +108,7 @@ impl Api {
     #[must_use]
     pub fn publish_said(&self, topics: &TopicSet, said: Vec<u8>, caller: &Caller<'_>) -> Vec<u8> {
         let (member, json) = match self.try_publish_said(topics, said, caller) {
-            Ok(answer) => ("published", answer.text().to_vec()),
+            Ok(answer) => ("published", answer.body_text().to_vec()),
             Err(problem) => {
                 self.metrics.count_refusal(problem.cause());
                 ("error", problem.body().trim_ascii_end().to_vec())

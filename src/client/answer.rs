@@ -117,7 +117,7 @@ impl Arriving {
                 here
             }
             End::Chunked(chunks) => {
-                let taken = chunks.take(&self.input, &mut answer.body, RESPONSE_BODY_BYTES);
+                let taken = chunks.decode(&self.input, &mut answer.body, RESPONSE_BODY_BYTES);
                 taken.map_err(|problem| told(&problem))?
             }
             End::WithConnection => {
@@ -131,7 +131,7 @@ impl Arriving {
         self.input.drain(..used);
         let is_whole = match end {
             End::After(left) => *left == 0,
-            End::Chunked(chunks) => chunks.done(),
+            End::Chunked(chunks) => chunks.is_done(),
             End::WithConnection => false,
         };
         Ok(if is_whole { self.take_whole() } else { None })
@@ -190,8 +190,8 @@ impl Head {
         let http10 = head.version == Some(0);
         let mut facts = FramingHeaders::default();
         for field in &*head.headers {
-            if let Some(known) = HeaderName::named(field.name) {
-                facts.note(known, field.value).map_err(|problem| told(&problem))?;
+            if let Some(known) = HeaderName::parse(field.name) {
+                facts.parse_field(known, field.value).map_err(|problem| told(&problem))?;
             }
         }
         let field = |name: &str| {

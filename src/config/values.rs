@@ -1,4 +1,5 @@
-//! The parsers of flag values. An error says what is expected; the caller adds the flag and the value.
+//! The parsers of flag values. An error says what is expected; the caller adds the flag and the
+//! value.
 
 use std::path::PathBuf;
 use std::time::Duration;

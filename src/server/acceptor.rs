@@ -313,7 +313,7 @@ impl Acceptor {
     fn refuse(&self, conn: Conn, problem: &Problem) {
         self.metrics.count_refusal(problem.cause());
         self.logger.refusal(&conn, problem);
-        let frame = EncodeOptions { has_body: true, closes: true, cors: None };
+        let frame = EncodeOptions { include_body: true, close: true, allowed_origin: None };
         // A new socket's buffer has room for it.
         let _ = conn.send_now(&Response::from(problem).encode(frame));
         self.lingerer.take(Arc::new(conn));

@@ -114,7 +114,7 @@ impl BodySink for RequestBody<'_> {
         self.bytes.len()
     }
 
-    fn add(&mut self, bytes: &[u8]) -> Result<(), Problem> {
+    fn push_bytes(&mut self, bytes: &[u8]) -> Result<(), Problem> {
         self.reserve(bytes.len())?;
         self.bytes.extend_from_slice(bytes);
         Ok(())

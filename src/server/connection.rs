@@ -20,7 +20,7 @@ use crate::api::{Api, Caller, Delivery, Operation, Outcome, RenderedPage, Reply,
 use crate::client_limit::ClientLimiter;
 use crate::config::Config;
 use crate::conn::Conn;
-use crate::http::{BodyFraming, EncodeOptions, RequestHead, Response, closing};
+use crate::http::{BodyFraming, EncodeOptions, RequestHead, Response, with_connection_close};
 use crate::limits::{BODY_MEMORY_BYTES, SMALL_RESPONSE_BYTES};
 use crate::logger::Logger;
 use crate::metrics::Metrics;
@@ -60,9 +60,9 @@ pub(super) struct Exchange<'a> {
 impl Exchange<'_> {
     pub(super) fn frame(&self, after: Persistence) -> EncodeOptions<'_> {
         EncodeOptions {
-            has_body: !self.is_head,
-            closes: after == Persistence::Close,
-            cors: self.grant.cors.as_deref(),
+            include_body: !self.is_head,
+            close: after == Persistence::Close,
+            allowed_origin: self.grant.cors.as_deref(),
         }
     }
 }
@@ -112,7 +112,7 @@ impl Handler {
             }
         };
         to.head = Some(&parsed.head);
-        to.is_head = parsed.head.is_head();
+        to.is_head = parsed.head.is_head_request();
         let Routed { mut operation, grant } = self.api.route(&parsed.head, conn);
         to.grant = grant;
         // Its place among those of its client, until the answer is out.
@@ -250,7 +250,7 @@ impl Handler {
             }
             Reply::Page(shared) => {
                 let (opening, from) = match after {
-                    Persistence::Close => closing(shared.bytes()),
+                    Persistence::Close => with_connection_close(shared.bytes()),
                     Persistence::KeepAlive => (Vec::new(), 0),
                 };
                 let whole = shared.bytes().len();

@@ -114,20 +114,20 @@ fn understand(
     let mut framing = FramingHeaders::default();
     let mut expects_continue = false;
     for field in fields {
-        let Some(known) = HeaderName::named(field.name) else { continue };
+        let Some(known) = HeaderName::parse(field.name) else { continue };
         if known == HeaderName::Expect {
             if !field.value.eq_ignore_ascii_case(b"100-continue") {
                 let detail = "Expect has to be 100-continue";
                 return Err(Problem::new(Cause::ExpectationFailed, detail));
             }
             expects_continue = true;
-        } else if !framing.note(known, field.value)? {
-            head.push(known, text(field)?);
+        } else if !framing.parse_field(known, field.value)? {
+            head.append(known, text(field)?);
         }
     }
     // Without that it may have been meant for somebody on the way (RFC 9110, section 7.8).
     if http10 || !framing.upgrades() {
-        head.forget(HeaderName::Upgrade);
+        head.remove(HeaderName::Upgrade);
     }
     settle_host(&mut head, authority, !http10)?;
     Ok(ParsedHead {

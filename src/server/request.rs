@@ -186,7 +186,7 @@ pub fn read_body<'a>(
     if let BodyFraming::Sized(length) = framing {
         // It was compared with the limit before, so it fits.
         let here = input.unused().len().min(length as usize);
-        body.add(&input.unused()[..here])?;
+        body.push_bytes(&input.unused()[..here])?;
         input.consume(here);
         if here as u64 == length {
             return Ok(body);
@@ -214,9 +214,9 @@ pub fn read_body<'a>(
         BodyFraming::Chunked => {
             let mut chunks = ChunkedDecoder::default();
             loop {
-                let used = chunks.take(input.unused(), &mut body, limits.bytes)?;
+                let used = chunks.decode(input.unused(), &mut body, limits.bytes)?;
                 input.consume(used);
-                if chunks.done() {
+                if chunks.is_done() {
                     break;
                 }
                 let until = body.wait_until(begun, deadline)?;

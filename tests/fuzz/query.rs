@@ -150,7 +150,7 @@ fn check_seconds(text: &str) {
 fn route(method: Method, path: &str, query: &str, prefer: &str) -> Result<String, (u16, String)> {
     let mut head = RequestHead::new(method, path, query);
     if !prefer.is_empty() {
-        head.push(HeaderName::Prefer, prefer);
+        head.append(HeaderName::Prefer, prefer);
     }
     match API.route(&head, &LINE).operation {
         Ok(task) => Ok(format!("{task:?}")),
