@@ -89,7 +89,7 @@ fn serve(config: Config) -> std::io::Result<()> {
     let manager = ServiceManager::from_env(|name| std::env::var_os(name), logger.clone())?;
     let names: Vec<_> = listeners.iter().map(ToString::to_string).collect();
     let hints = config.log >= LogLevel::Info && !logger.is_journal();
-    let tokens = access.tokens();
+    let tokens = access.token_status();
     let open_to_all = tokens.is_none();
     let exposed = listeners.iter().find(|l| open_to_all && l.is_beyond_loopback());
     let warning = exposed.map(|listener| {

@@ -165,23 +165,10 @@ impl Metrics {
                 ("hung_up", m.polls_hung_up.get()),
             ],
         );
-        #[cfg(feature = "streams")]
-        self.render_streams(text);
-        text.labelled_counter(
-            "gaps_total",
-            "Gaps reported to clients, by cause.",
-            "why",
-            [
-                ("trimmed", m.gaps_trimmed.get()),
-                ("epoch", m.gaps_epoch.get()),
-                ("future", m.gaps_future.get()),
-            ],
-        );
-        text.counter(
-            "gap_lost_events_total",
-            "Events lost to clients in gaps, as far as they could be counted.",
-            m.gap_lost_events.get(),
-        );
+        if cfg!(feature = "streams") {
+            self.render_streams(text);
+        }
+        self.render_gaps(text);
         text.labelled_counter(
             "refusals_total",
             "Requests refused, by cause.",
@@ -200,7 +187,25 @@ impl Metrics {
         );
     }
 
-    #[cfg(feature = "streams")]
+    fn render_gaps(&self, text: &mut MetricsText) {
+        let m = self;
+        text.labelled_counter(
+            "gaps_total",
+            "Gaps reported to clients, by cause.",
+            "why",
+            [
+                ("trimmed", m.gaps_trimmed.get()),
+                ("epoch", m.gaps_epoch.get()),
+                ("future", m.gaps_future.get()),
+            ],
+        );
+        text.counter(
+            "gap_lost_events_total",
+            "Events lost to clients in gaps, as far as they could be counted.",
+            m.gap_lost_events.get(),
+        );
+    }
+
     fn render_streams(&self, text: &mut MetricsText) {
         let m = self;
         text.counter("streams_begun_total", "Streams started.", m.streams_begun.get());

@@ -1,8 +1,9 @@
-//! Who may do what: other origins' pages by their origin, everybody by token.
+//! Access control: browser pages by their origin, clients by their token.
 //!
-//! Two attackers are meant. A page that some browser on this network shows may send requests to
-//! whatever that browser reaches, such as a server on localhost; [`Access::admit`] keeps it out. And
-//! whoever finds the port may try; by [tokens](Token) each may do what theirs says.
+//! There are two attackers. A web page can make a browser send requests to every address that the
+//! browser reaches, such as a server on localhost; [`Access::check_origin`] refuses them. And any
+//! client that reaches the port can try its luck; [`Access::authorize`] limits it to the rights of
+//! its [token](Token).
 
 mod digest;
 mod origins;
@@ -16,35 +17,35 @@ use crate::conn::Conn;
 use crate::http::RequestHead;
 use crate::names::Pattern;
 use crate::problem::Problem;
-pub use origins::{AllowedOrigin, preflight};
+pub use origins::{AllowedOrigin, preflight_response};
 pub use tokens::{Right, Rights, Token, TokenReload, new_token};
 
 use origins::OriginPolicy;
 use tokens::TokenFile;
 
-/// The rules of one server.
+/// The access rules of a server.
 pub struct Access {
     origins: OriginPolicy,
     tokens: Option<TokenFile>,
 }
 
-/// What a request was found to be allowed as.
+/// The result of the access checks for a request.
 #[derive(Default, Clone)]
 pub struct Grant {
-    /// By which token; none without `--tokens`, or where none is needed.
+    /// `None` without `--tokens`, or for a request that needs no token.
     pub token: Option<Arc<Token>>,
-    /// Whose page may read the answer.
-    pub cors: Option<AllowedOrigin>,
+    /// The origin whose pages may read the response (CORS).
+    pub allowed_origin: Option<AllowedOrigin>,
 }
 
-/// The right that a request needs, and for which topics.
+/// The right that a request needs, and the topics for which it needs it.
 pub type RequiredRight = (Right, Vec<Pattern>);
 
 impl Access {
-    /// Reads what the rules need.
+    /// Creates the rules of a configuration and reads its token file.
     ///
     /// # Errors
-    /// When the file of tokens cannot be read, or is wrong; names the line.
+    /// When the token file cannot be read or has an invalid line, which the error names.
     pub fn open(config: &Config) -> io::Result<Access> {
         Ok(Access {
             origins: OriginPolicy::new(config),
@@ -52,10 +53,11 @@ impl Access {
         })
     }
 
-    /// Whether the page that asks, if it is one, may: says whose page may read the answer.
+    /// Checks `Host`, `Origin` and `Sec-Fetch-Site`. Returns the origin whose pages may read the
+    /// response, if it is not the server's own.
     ///
     /// # Errors
-    /// A `403` that names the flag by which it would be let in.
+    /// `403`, naming the flag that would allow the request.
     pub fn check_origin(
         &self,
         head: &RequestHead,
@@ -64,50 +66,50 @@ impl Access {
         self.origins.check(head, conn)
     }
 
-    /// The token by which a request is allowed what it needs. Without `--tokens` everybody may do
-    /// everything.
+    /// Finds the token of a request and checks that it has the required right. Without `--tokens`
+    /// every request is allowed.
     ///
     /// # Errors
-    /// `401` without a token that is known, `403` when it does not have that right there.
+    /// `401` without a known token, `403` when the token lacks the right for one of the topics.
     pub fn authorize(
         &self,
         head: &RequestHead,
-        need: impl FnOnce() -> Option<RequiredRight>,
+        required: impl FnOnce() -> Option<RequiredRight>,
     ) -> Result<Option<Arc<Token>>, Problem> {
         match &self.tokens {
             None => Ok(None),
-            Some(tokens) => match need() {
+            Some(tokens) => match required() {
                 None => Ok(None),
-                Some(need) => tokens.authorize(head, &need).map(Some),
+                Some(required) => tokens.authorize(head, &required).map(Some),
             },
         }
     }
 
-    /// Whether what was granted before is still so.
+    /// Checks again that a token is still known and has the required right.
     ///
     /// # Errors
     /// As [`Access::authorize`].
     pub fn recheck(
         &self,
         grant: &Grant,
-        need: impl FnOnce() -> RequiredRight,
+        required: impl FnOnce() -> RequiredRight,
     ) -> Result<(), Problem> {
         match (&self.tokens, &grant.token) {
-            (Some(tokens), Some(token)) => tokens.recheck(token, &need()),
+            (Some(tokens), Some(token)) => tokens.recheck(token, &required()),
             _ => Ok(()),
         }
     }
 
-    /// How many tokens are known, and whether that is not what their file says now; nothing
-    /// without `--tokens`.
+    /// The number of known tokens, and whether they are outdated because the file's last change was
+    /// invalid; `None` without `--tokens`.
     #[must_use]
-    pub fn tokens(&self) -> Option<(usize, bool)> {
-        self.tokens.as_ref().map(TokenFile::state)
+    pub fn token_status(&self) -> Option<(usize, bool)> {
+        self.tokens.as_ref().map(TokenFile::status)
     }
 
-    /// Reads the file of tokens again if it has changed, and says what came of it.
+    /// Reloads the token file if it has changed; `None` if it has not.
     #[must_use]
-    pub fn refresh(&self) -> Option<TokenReload> {
-        self.tokens.as_ref().and_then(TokenFile::refresh)
+    pub fn reload_tokens(&self) -> Option<TokenReload> {
+        self.tokens.as_ref().and_then(TokenFile::reload)
     }
 }

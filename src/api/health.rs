@@ -65,7 +65,7 @@ impl Api {
             "Rendered poll answers, shared ones included.",
             self.pages.in_flight(),
         );
-        if let Some((known, outdated)) = self.access.tokens() {
+        if let Some((known, outdated)) = self.access.token_status() {
             page.gauge("tokens", "Tokens known.", known);
             page.gauge(
                 "tokens_outdated",

@@ -198,7 +198,7 @@ impl Api {
     pub fn route(&self, head: &RequestHead, conn: &Conn) -> Routed {
         let mut grant = Grant::default();
         let operation = self.access.check_origin(head, conn).and_then(|cors| {
-            grant.cors = cors;
+            grant.allowed_origin = cors;
             let operation = self.operation(head)?;
             grant.token = self.access.authorize(head, || operation.need())?;
             Ok(operation)
@@ -232,7 +232,7 @@ impl Api {
             Operation::Options(allowed) => {
                 Ok(Reply::Response(Response::no_content().with_header("Allow", allowed)))
             }
-            Operation::Preflight => Ok(Reply::Response(access::preflight())),
+            Operation::Preflight => Ok(Reply::Response(access::preflight_response())),
             Operation::File(ask) => Ok(ask.reply()),
         };
         Outcome::Reply(done.unwrap_or_else(Reply::Refused))
@@ -269,7 +269,7 @@ impl Api {
     /// not do so any more end.
     #[must_use]
     pub fn refresh_tokens(&self) -> Option<TokenReload> {
-        let changed = self.access.refresh()?;
+        let changed = self.access.reload_tokens()?;
         for handle in self.held_polls() {
             let poll = &handle.payload;
             if self.access.recheck(&poll.grant, || poll.key.need()).is_err() {

@@ -146,7 +146,7 @@ impl Api {
     /// Answers a poll if there is something to say, or it is not to wait.
     pub(super) fn poll(&self, query: PollQuery, caller: &Caller<'_>) -> Result<Outcome, Problem> {
         let PollQuery { mut key, wait } = query;
-        key.cors.clone_from(&caller.grant.cors);
+        key.cors.clone_from(&caller.grant.allowed_origin);
         let nothing = match self.look(&key).map_err(|gap| self.refuse_gap(&gap))? {
             Lookup::Data(page) => return Ok(Outcome::Reply(self.data(page))),
             Lookup::Nothing(slice) => slice,

@@ -234,7 +234,7 @@ impl Acceptor {
         // A client that is gone already fails here; nobody is left to answer.
         let Ok(conn) = Conn::accepted(socket, peer, self.idle_timeout) else { return };
         self.metrics.connections_accepted.add(1);
-        match self.clients.connected(conn.peer()) {
+        match self.clients.admit_connection(conn.peer()) {
             Ok(share) => {
                 let came = Instant::now();
                 let seen = (0, RequestProgress::Nothing);

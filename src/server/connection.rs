@@ -62,7 +62,7 @@ impl Exchange<'_> {
         EncodeOptions {
             include_body: !self.is_head,
             close: after == Persistence::Close,
-            allowed_origin: self.grant.cors.as_deref(),
+            allowed_origin: self.grant.allowed_origin.as_deref(),
         }
     }
 }
@@ -116,7 +116,7 @@ impl Handler {
         let Routed { mut operation, grant } = self.api.route(&parsed.head, conn);
         to.grant = grant;
         // Its place among those of its client, until the answer is out.
-        let share = self.clients.asked(conn.peer(), &parsed.head);
+        let share = self.clients.admit_request(conn.peer(), &parsed.head);
         let _share = share.map_err(|problem| operation = Err(problem));
         let mut asked = match self.read_rest(conn, input, &parsed, operation) {
             Ok(asked) => asked,
@@ -280,7 +280,7 @@ impl Handler {
     fn refused(&self, to: &Exchange<'_>, problem: &Problem) -> Response {
         self.metrics.count_refusal(problem.cause());
         let conn = to.conn;
-        let client = to.head.and_then(|head| self.clients.forwarded(conn.peer(), head));
+        let client = to.head.and_then(|head| self.clients.forwarded_client(conn.peer(), head));
         match client {
             Some(client) => self.logger.refusal(format_args!("{client} by {conn}"), problem),
             None => self.logger.refusal(conn, problem),

@@ -48,10 +48,10 @@ fn run(api: &Api, logger: &Logger, stopped: &Mailbox<()>) {
     while stopped.take_by(Instant::now() + TOKEN_FILE_CHECK_INTERVAL).is_none() {
         match api.refresh_tokens() {
             None => {}
-            Some(TokenReload::Known(count)) => {
+            Some(TokenReload::Loaded(count)) => {
                 logger.info(format_args!("tokens: {count} are known now"));
             }
-            Some(TokenReload::Wrong(why, known)) => logger.error(format_args!(
+            Some(TokenReload::Failed(why, known)) => logger.error(format_args!(
                 "tokens: NOT read again: {why}; the {known} known before stay in force, also \
                  those that were taken out"
             )),

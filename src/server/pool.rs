@@ -310,7 +310,7 @@ mod tests {
                     break place;
                 }
             };
-            let share = clients.connected(None).unwrap();
+            let share = clients.admit_connection(None).unwrap();
             assert!(pool.admit(AdmittedConn { conn, share, place }).is_ok());
             theirs.set_read_timeout(Some(Duration::from_secs(60))).unwrap();
             assert_eq!(theirs.read(&mut [0]).unwrap(), 0, "the end");
