@@ -13,12 +13,11 @@ use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use parking_lot::Mutex;
 use rustix::rand::{GetRandomFlags, getrandom};
 
-use super::RequiredRight;
 use super::digest::TokenDigest;
 use crate::config::TokenRequest;
 use crate::http::{HeaderName, RequestHead};
 use crate::limits::{MAX_TOKENS, TOKENS_FILE_BYTES};
-use crate::names::{NAME_RULE, Name, TopicSet};
+use crate::names::{NAME_RULE, Name, Pattern, TopicSet};
 use crate::problem::{Cause, Problem};
 
 /// A right that a token can have.
@@ -41,6 +40,9 @@ impl Display for Right {
         f.write_str(Right::ALL[*self as usize].1)
     }
 }
+
+/// The right that a request needs, and the topics for which it needs it.
+pub type RequiredRight = (Right, Vec<Pattern>);
 
 /// A list of rights.
 #[derive(Clone, PartialEq, Eq, Debug)]
