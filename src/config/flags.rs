@@ -291,7 +291,7 @@ pub fn help() -> String {
     text.push_str(
         "  -h, --help             print this\n  \
            -V, --version          print the version\n\n\
-         Dangerous: --allow-origin '*' lets every page in any user's browser publish here.\n\
+         Dangerous: --allow-origin '*' lets every page in a user's browser publish here.\n\
          TIME: a number with ms, s, m or h. SIZE: bytes, or with KiB, MiB or GiB.\n\
          Each flag is also an environment variable: --max-wait is LONGPOLL_MAX_WAIT.\n",
     );
