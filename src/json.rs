@@ -1,8 +1,9 @@
-//! Writing and checking JSON: an object writer that keeps the order of its members, and the test
-//! that a published body is one JSON value.
+//! JSON: an object writer that keeps the order of its members, and a validator for published
+//! bodies.
 //!
-//! Strings and numbers are `serde_json`'s. The writer exists because an event's JSON body goes out
-//! as it came in, digits and member order untouched, without being parsed again for each reader.
+//! `serde_json` formats strings and numbers. The writer exists because an event's JSON body is sent
+//! as it was received, with digits and member order unchanged, and without being parsed for each
+//! reader.
 
 use std::cell::Cell;
 use std::fmt;
@@ -10,28 +11,28 @@ use std::time::SystemTime;
 
 use serde::de::{DeserializeSeed, Deserializer, MapAccess, SeqAccess, Visitor};
 
-use crate::limits::JSON_DEPTH;
+use crate::limits::MAX_JSON_DEPTH;
 use crate::time::push_rfc3339;
 
-/// An object being written to the end of `out`.
+/// A JSON object that is appended to a buffer, member by member.
 pub struct JsonObject<'a> {
     out: &'a mut Vec<u8>,
-    empty: bool,
+    is_empty: bool,
 }
 
 impl<'a> JsonObject<'a> {
-    /// Opens the object.
-    pub fn open(out: &'a mut Vec<u8>) -> JsonObject<'a> {
+    /// Appends the opening brace.
+    pub fn begin(out: &'a mut Vec<u8>) -> JsonObject<'a> {
         out.push(b'{');
-        JsonObject { out, empty: true }
+        JsonObject { out, is_empty: true }
     }
 
-    /// Keys are words of the contract or topic names: there is nothing in them to escape.
+    /// Appends a key: a literal of the protocol or a topic name, neither of which needs escaping.
     fn key(&mut self, key: &str) -> &mut Vec<u8> {
         self.out.reserve(key.len() + 4);
-        // Single bytes are pushed: a call each, to append them as slices, was a tenth of what a
-        // publish costs.
-        if !std::mem::take(&mut self.empty) {
+        // Single bytes are pushed: appending them as slices, with one call each, was a tenth of the
+        // cost of a publish.
+        if !std::mem::take(&mut self.is_empty) {
             self.out.push(b',');
         }
         self.out.push(b'"');
@@ -41,14 +42,13 @@ impl<'a> JsonObject<'a> {
         self.out
     }
 
-    /// A number.
     pub fn number(&mut self, key: &str, value: u64) -> &mut Self {
         push_number(self.key(key), value);
         self
     }
 
-    /// A string in which there is nothing to escape: a name, a cursor, a time.
-    pub fn plain(&mut self, key: &str, value: &str) -> &mut Self {
+    /// Adds a string that needs no escaping: a name, a cursor, a time.
+    pub fn unescaped(&mut self, key: &str, value: &str) -> &mut Self {
         let out = self.key(key);
         out.reserve(value.len() + 2);
         out.push(b'"');
@@ -57,7 +57,7 @@ impl<'a> JsonObject<'a> {
         self
     }
 
-    /// A moment, as RFC 3339.
+    /// Adds a time in RFC 3339.
     pub fn time(&mut self, key: &str, value: SystemTime) -> &mut Self {
         let out = self.key(key);
         out.push(b'"');
@@ -66,22 +66,20 @@ impl<'a> JsonObject<'a> {
         self
     }
 
-    /// A string.
     pub fn string(&mut self, key: &str, value: &str) -> &mut Self {
         push_string(self.key(key), value);
         self
     }
 
-    /// `true` or `false`.
     pub fn boolean(&mut self, key: &str, value: bool) -> &mut Self {
         let text: &[u8] = if value { b"true" } else { b"false" };
         self.key(key).extend_from_slice(text);
         self
     }
 
-    /// JSON text that was checked when it came in, on one line: outside of strings, where alone a
-    /// line break can stand, it is as good as a space.
-    pub fn checked(&mut self, key: &str, json: &[u8]) -> &mut Self {
+    /// Adds validated JSON text, on one line: line breaks become spaces. They can only be between
+    /// tokens, as [`validate`] refuses them in strings.
+    pub fn raw(&mut self, key: &str, json: &[u8]) -> &mut Self {
         let out = self.key(key);
         let start = out.len();
         out.extend_from_slice(json);
@@ -93,21 +91,21 @@ impl<'a> JsonObject<'a> {
         self
     }
 
-    /// Whatever `write` puts there, which has to be one JSON value.
-    pub fn nested(&mut self, key: &str, write: impl FnOnce(&mut Vec<u8>)) -> &mut Self {
+    /// Adds the value that `write` appends, which has to be one JSON value.
+    pub fn with(&mut self, key: &str, write: impl FnOnce(&mut Vec<u8>)) -> &mut Self {
         write(self.key(key));
         self
     }
 
-    /// Closes the object.
-    pub fn close(self) {
+    /// Appends the closing brace.
+    pub fn end(self) {
         self.out.push(b'}');
     }
 }
 
-/// A string as JSON.
+/// Formats a string as JSON, with quotes.
 #[must_use]
-pub fn string(text: &str) -> Vec<u8> {
+pub fn encode_string(text: &str) -> Vec<u8> {
     let mut out = Vec::new();
     push_string(&mut out, text);
     out
@@ -118,31 +116,31 @@ fn push_string(out: &mut Vec<u8>, text: &str) {
     let _ = serde_json::to_writer(out, text);
 }
 
-/// Writes a number in decimal.
+/// Appends a number in decimal.
 pub fn push_number(out: &mut Vec<u8>, value: u64) {
     let _ = serde_json::to_writer(out, &value);
 }
 
-/// Checks that the text is one JSON value that any reader can take: RFC 8259, nested at most
-/// [`JSON_DEPTH`] deep, numbers within a double's range, no lone surrogates.
+/// Checks that the text is one JSON value that any client can parse: RFC 8259, at most
+/// [`MAX_JSON_DEPTH`] levels deep, numbers within a double's range, no lone surrogates.
 ///
 /// # Errors
-/// What is wrong with it and where.
-pub fn check(text: &[u8]) -> Result<(), String> {
+/// The first fault and its position.
+pub fn validate(text: &[u8]) -> Result<(), String> {
     let deepest = Cell::new(0);
     let mut deserializer = serde_json::Deserializer::from_slice(text);
-    // Visiting each part without keeping any: unlike `IgnoredAny` this checks strings and numbers.
+    // Visits each part and keeps none. Unlike `IgnoredAny`, this checks strings and numbers.
     let value = DepthChecker { depth: 0, deepest: &deepest }.deserialize(&mut deserializer);
-    let whole = value.and_then(|()| deserializer.end());
-    // Not for the visitor to refuse: `serde_json`, which stops at a depth of its own, writes
-    // errors of others' with two kilobytes of code.
-    if deepest.get() > JSON_DEPTH {
-        return Err(format!("nested more than {JSON_DEPTH} deep"));
+    let result = value.and_then(|()| deserializer.end());
+    // The visitor only records the depth: refusing there would add two kilobytes of code, by which
+    // `serde_json` formats custom errors. `serde_json` bounds the recursion at a depth of its own.
+    if deepest.get() > MAX_JSON_DEPTH {
+        return Err(format!("nested more than {MAX_JSON_DEPTH} levels deep"));
     }
-    whole.map_err(|e| e.to_string())
+    result.map_err(|e| e.to_string())
 }
 
-/// A value inside of so many arrays and objects.
+/// A visitor of a value at this depth, which records the greatest depth.
 #[derive(Clone, Copy)]
 struct DepthChecker<'a> {
     depth: usize,
@@ -150,7 +148,7 @@ struct DepthChecker<'a> {
 }
 
 impl DepthChecker<'_> {
-    fn inner(self) -> Self {
+    fn one_level_deeper(self) -> Self {
         let depth = self.depth + 1;
         self.deepest.set(self.deepest.get().max(depth));
         DepthChecker { depth, ..self }
@@ -190,12 +188,12 @@ impl<'de> Visitor<'de> for DepthChecker<'_> {
         Ok(())
     }
     fn visit_seq<A: SeqAccess<'de>>(self, mut seq: A) -> Result<(), A::Error> {
-        let inner = self.inner();
+        let inner = self.one_level_deeper();
         while seq.next_element_seed(inner)?.is_some() {}
         Ok(())
     }
     fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<(), A::Error> {
-        let inner = self.inner();
+        let inner = self.one_level_deeper();
         while map.next_entry_seed(inner, inner)?.is_some() {}
         Ok(())
     }
@@ -206,9 +204,9 @@ mod tests {
     use super::*;
 
     #[test]
-    fn one_value_and_nothing_else_passes() {
+    fn exactly_one_json_value_is_valid() {
         for good in ["0", " null ", "\"\\u00e9\"", "[1,2.5e3,{\"a\":[]}]", "-1", "\"\u{1f600}\""] {
-            assert!(check(good.as_bytes()).is_ok(), "{good}");
+            assert!(validate(good.as_bytes()).is_ok(), "{good}");
         }
         for bad in [
             "",
@@ -224,26 +222,29 @@ mod tests {
             "NaN",
             "\u{feff}1",
         ] {
-            assert!(check(bad.as_bytes()).is_err(), "{bad}");
+            assert!(validate(bad.as_bytes()).is_err(), "{bad}");
         }
-        assert!(check(b"\"\xff\"").is_err());
+        assert!(validate(b"\"\xff\"").is_err());
     }
 
     #[test]
-    fn nesting_has_a_bound() {
+    fn nesting_deeper_than_the_limit_is_refused() {
         let nested = |depth: usize| format!("{}{}", "[".repeat(depth), "]".repeat(depth));
-        assert!(check(nested(JSON_DEPTH).as_bytes()).is_ok());
-        for depth in [JSON_DEPTH + 1, 60_000] {
-            assert_eq!(check(nested(depth).as_bytes()), Err("nested more than 120 deep".into()));
+        assert!(validate(nested(MAX_JSON_DEPTH).as_bytes()).is_ok());
+        for depth in [MAX_JSON_DEPTH + 1, 60_000] {
+            assert_eq!(
+                validate(nested(depth).as_bytes()),
+                Err("nested more than 120 levels deep".into())
+            );
         }
     }
 
     #[test]
-    fn a_checked_value_goes_out_on_one_line() {
+    fn raw_json_is_written_on_one_line() {
         let mut out = Vec::new();
-        let mut object = JsonObject::open(&mut out);
-        object.number("n", 3).checked("data", b"{\n \"a\": 1.10}\r\n");
-        object.close();
+        let mut object = JsonObject::begin(&mut out);
+        object.number("n", 3).raw("data", b"{\n \"a\": 1.10}\r\n");
+        object.end();
         assert_eq!(out, b"{\"n\":3,\"data\":{  \"a\": 1.10}  }");
     }
 }

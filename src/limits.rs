@@ -1,231 +1,268 @@
-//! Every cap that a client can meet and that is not a flag: its value, its unit, why it is that
-//! and what happens at it.
+//! Every limit that is not a flag: its value and unit, the reason for it, and what happens when it
+//! is reached.
 //!
-//! The caps that people set are in [`crate::config`]; both together are all there is. Nothing in
-//! this server grows without one of them. Those of our own clients follow at the end.
+//! The limits that an operator sets are in [`crate::config`]. Everything that grows in this server
+//! is bounded by one of the two. The limits of the `longpoll` clients follow at the end.
 
 use std::time::Duration;
 
 const KIB: usize = 1 << 10;
 const MIB: usize = 1 << 20;
 
-/// Characters in a topic name, an event type or a prefix. Longer: `400`.
+// Names and keys.
+
+/// Characters in a topic name, an event type or a topic prefix. A longer one is answered `400`.
 pub const NAME_CHARS: usize = 128;
-/// Topics or prefixes that one poll may name, and event types that one filter may name. More: `400`.
+/// Topics and prefixes in one poll, and event types in one filter. More are answered `400`.
 pub const NAMES_PER_POLL: usize = 64;
-/// Characters in an `Idempotency-Key`. Longer: `400`.
-pub const KEY_CHARS: usize = 128;
-/// Characters in a publish's `Content-Type`: it is kept with the event. Longer: `400`.
+/// Characters in an `Idempotency-Key`. A longer one is answered `400`.
+pub const IDEMPOTENCY_KEY_CHARS: usize = 128;
+/// Characters in the `Content-Type` of a publish, which the log keeps with each event. A longer one
+/// is answered `400`.
 pub const CONTENT_TYPE_CHARS: usize = 256;
 
-/// Events in one page, and the largest `limit`. A larger `limit`: `400`.
-pub const PAGE_EVENTS: usize = 1_000;
-/// Events in a page when the poll does not say.
-pub const PAGE_EVENTS_DEFAULT: usize = 100;
-/// Bytes in one page's body. The page is cut before the event that would exceed it, never before
-/// its first.
+// Pages: the events in the answer to one poll.
+
+/// Events in one page, and the largest `limit`. A larger `limit` is answered `400`.
+pub const MAX_PAGE_EVENTS: usize = 1_000;
+/// Events in one page when the poll has no `limit`.
+pub const DEFAULT_PAGE_EVENTS: usize = 100;
+/// Bytes in the body of one page. A page ends before the event that would exceed it, but always
+/// holds at least one event.
 pub const PAGE_BYTES: usize = MIB;
-/// Bytes of rendered answers that exist at once. Beyond it pages are cut to what is left, down to
-/// one event each (as JSON up to six times its size): many readers far behind get smaller pages,
-/// not refusals.
-pub const ANSWERS_BYTES: usize = 16 * MIB;
-/// An answer up to this size is part of its connection's own overhead and is not counted above.
-pub const SMALL_ANSWER: usize = 4 * KIB;
-/// Rendered pages kept for the next equal request: together at most 1 MiB. Equal requests arrive
-/// within moments of each other, so a few are enough.
-pub const SHARED_PAGES: usize = 32;
-/// Bytes of the largest page that is kept for sharing; a larger one is rendered for each reader.
-pub const SHARED_PAGE_BYTES: usize = 32 * KIB;
+/// Bytes of all rendered responses in memory. Beyond it, pages shrink to what is left, down to one
+/// event each (as JSON, up to six times its size): many readers that lag get smaller pages instead
+/// of errors.
+pub const RESPONSE_MEMORY_BYTES: usize = 16 * MIB;
+/// Bytes up to which a response counts as overhead of its connection, and not against
+/// [`RESPONSE_MEMORY_BYTES`].
+pub const SMALL_RESPONSE_BYTES: usize = 4 * KIB;
+/// Rendered pages kept for the next equal request, together at most 1 MiB. Equal requests arrive
+/// within moments of each other, so a few pages are enough; a new page replaces an older one.
+pub const CACHED_PAGES: usize = 32;
+/// Bytes of the largest page that the cache keeps. A larger one is rendered for each reader.
+pub const CACHED_PAGE_BYTES: usize = 32 * KIB;
 
-/// A stream says its cursor when it has said nothing for so long, or for `--max-wait` if that is
-/// less: proxies cut what is silent, and a cursor that stays behind goes stale.
-pub const STREAM_SILENCE: Duration = Duration::from_secs(15);
-/// It says nothing more often than this, however short `--max-wait` is.
-pub const STREAM_SILENCE_LEAST: Duration = Duration::from_secs(1);
+// Streams.
 
-/// `WebSocket`s at once: each has a second thread, which the connection cap does not know. More:
-/// `503`.
-pub const WEBSOCKETS: usize = 128;
-/// First size of a WebSocket's input buffer; it grows up to `--max-event`.
-pub const WEBSOCKET_INPUT_BYTES: usize = 2 * KIB;
+/// A stream without events sends its cursor at this interval, or every `--max-wait` if that is
+/// shorter: proxies close silent connections, and a cursor that is not updated goes stale.
+pub const STREAM_HEARTBEAT_INTERVAL: Duration = Duration::from_secs(15);
+/// The shortest interval between two such cursors, however short `--max-wait` is.
+pub const MIN_STREAM_HEARTBEAT_INTERVAL: Duration = Duration::from_secs(1);
+/// Open `WebSocket`s. Each may use a second thread, which `--max-connections` does not count. One
+/// more is answered `503`.
+pub const MAX_WEBSOCKETS: usize = 128;
+/// Initial bytes of a WebSocket's input buffer, which grows up to `--max-event`.
+pub const WEBSOCKET_BUFFER_BYTES: usize = 2 * KIB;
 
-/// Events in one NDJSON batch. More: `413`.
+// Publishes.
+
+/// Events in one NDJSON batch. More are answered `413`.
 pub const BATCH_EVENTS: usize = 1_000;
-/// Bytes in one NDJSON batch. More: `413`.
+/// Bytes in one NDJSON batch. More are answered `413`.
 pub const BATCH_BYTES: usize = MIB;
-/// Bytes of request bodies being received at once. Beyond it one that has been arriving for at least
-/// [`GIVE_WAY`] gives way to a new one, which waits for that as a new connection does; else `503`
-/// with `Retry-After`.
-pub const BODIES_BYTES: usize = 32 * MIB;
-/// A body up to this size is part of its connection's own overhead and is not counted above.
+/// Bytes of all request bodies that are being received. Beyond it, a body that has been arriving
+/// for at least [`IDLE_EVICTION_AGE`] is given up for a new one, which waits for that as long as a
+/// new connection does; without such a body the new one is answered `503` with `Retry-After`.
+pub const BODY_MEMORY_BYTES: usize = 32 * MIB;
+/// Bytes up to which a request body counts as overhead of its connection, and not against
+/// [`BODY_MEMORY_BYTES`].
 pub const SMALL_BODY_BYTES: usize = 4 * KIB;
-/// Nesting of a published JSON value. Deeper: `400`. Common parsers stop at 128 (`serde_json`'s
-/// does), and a page puts three levels around it: no event may make a page unreadable.
-pub const JSON_DEPTH: usize = 120;
+/// Levels of nesting in a published JSON value. Deeper is answered `400`. Common parsers stop at
+/// 128 (`serde_json` does), and a page adds three levels: no event may make a page unreadable.
+pub const MAX_JSON_DEPTH: usize = 120;
 
-/// How long an `Idempotency-Key` is remembered.
-pub const KEY_AGE: Duration = Duration::from_secs(600);
-/// How many are remembered; the oldest go first and are counted in `/metrics`. Measured: 14.8 MB.
-pub const KEYS: usize = 65_536;
-/// `TrimHistory` remembered one by one, so that a gap can say how many events were lost. About 160 kB.
-pub const COUNTED_TRIMS: usize = 10_000;
-/// What an event costs beside its body, type and content type: its own fields and its places in
-/// the log. Counted against `--retain-bytes`.
-pub const EVENT_OVERHEAD: usize = 128;
-/// Topics for which one gap counts what was lost: as many as a poll may name one by one. Beyond
-/// it, which takes a prefix, `lost` is `null` as a whole.
-pub const COUNTED_TOPICS: usize = NAMES_PER_POLL;
-/// Bytes of a gap told in a header (`raw` and `ndjson`); a larger `lost` is told as `null` there.
+// The log.
+
+/// How long an `Idempotency-Key` is remembered. A later repeat is a new publish.
+pub const IDEMPOTENCY_KEY_TTL: Duration = Duration::from_secs(600);
+/// Idempotency keys in memory (measured: 14.8 MB). Beyond it, the oldest are forgotten and counted
+/// in `/metrics`.
+pub const MAX_IDEMPOTENCY_KEYS: usize = 65_536;
+/// Trimmed events remembered one by one (about 160 kB), so that a gap can say how many events were
+/// lost. A gap that reaches further back has `null` instead of a number.
+pub const TRIM_HISTORY_EVENTS: usize = 10_000;
+/// Bytes that an event costs beside its body, type and content type: its own fields and its entries
+/// in the index. Counted against `--retain-bytes`.
+pub const EVENT_OVERHEAD_BYTES: usize = 128;
+/// Topics for which one gap counts the lost events: as many as a poll can name one by one. A poll
+/// with a prefix can cover more; then `lost` is `null`.
+pub const GAP_COUNTED_TOPICS: usize = NAMES_PER_POLL;
+/// Bytes of the `Poll-Gap` header (`raw` and `ndjson`). A `lost` that would exceed it becomes
+/// `null`.
 pub const GAP_HEADER_BYTES: usize = 4 * KIB;
+/// Topics in one answer of `GET /topics`, and the default of its `limit`. A larger `limit` is
+/// answered `400`.
+pub const MAX_LISTED_TOPICS: usize = 1_000;
 
-/// Header fields in one request. More: `431`.
-pub const HEADER_FIELDS: usize = 64;
-/// First size of a connection's input buffer; it grows up to `--max-head`. It is given back while
-/// a poll is held.
-pub const INPUT_BYTES: usize = 2 * KIB;
-/// Bytes of one line of a chunked body: a chunk's size with its extensions, or a trailer. Longer:
-/// `400`.
+// Requests.
+
+/// Header fields in one request. More are answered `431`.
+pub const MAX_HEADER_FIELDS: usize = 64;
+/// Initial bytes of a connection's input buffer, which grows up to `--max-head`. The buffer is
+/// released while a poll is held.
+pub const INPUT_BUFFER_BYTES: usize = 2 * KIB;
+/// Bytes in one line of a chunked body: a chunk's size with its extensions, or a trailer field. A
+/// longer line is answered `400`.
 pub const CHUNK_LINE_BYTES: usize = 256;
-/// Bytes of chunk extensions and trailers in one body: they are of no use here, and without a cap
-/// each byte of a body could bring a line of them. More: `431`.
+/// Bytes of chunk extensions and trailer fields in one body. They are discarded, and without a
+/// limit each byte of a body could come with a line of them. More are answered `431`.
 pub const CHUNK_EXTRA_BYTES: usize = 4 * KIB;
 
-/// A connection may be closed in favour of a new one when it has waited this long for its next
-/// complete request; a new one queues so long for that, and [`CLOSING`] more. Then: `503`.
-pub const GIVE_WAY: Duration = Duration::from_millis(250);
-/// Connections that queue so at each listener. In a full queue, those that have sent nothing or
-/// only a part of their request are refused for newer ones, first those that came first; while all
-/// have sent their whole request, the next ones wait in the kernel.
-pub const NEWCOMERS: usize = 128;
-/// What a connection that gives way needs at most to be closed; in fact microseconds.
-pub const CLOSING: Duration = Duration::from_millis(100);
-/// Connections waiting in the kernel to be accepted. Beyond it the kernel lets them retry.
-pub const BACKLOG: i32 = 4_096;
-/// Stack of a thread: address space, of which a parked worker touches about two pages.
-/// JSON nested [`JSON_DEPTH`] deep is what needs the most: without optimisation 128 KiB did not
-/// do for 100 levels.
-pub const THREAD_STACK: usize = 256 * KIB;
-/// Descriptors kept back for listeners, standard streams and refusals when the connection cap is
-/// fitted to the descriptor limit.
-/// The queues of two listeners are among them.
-pub const SPARE_DESCRIPTORS: u64 = 32 + 2 * LINGERING as u64 + 2 * NEWCOMERS as u64;
-/// Threads kept back for all but workers when the connection cap is fitted to a limit of threads:
-/// one for each listener, and about half a dozen more.
-pub const SPARE_THREADS: u64 = 16;
-/// Connections that were answered before their request was read whole, being discarded; as many
-/// more may queue for that. Beyond it the oldest, or the newcomer, is closed at once.
-pub const LINGERING: usize = 64;
-/// How long such a connection's input is discarded; then it is closed.
-pub const LINGER: Duration = Duration::from_secs(1);
-/// Bytes discarded from such a connection; then it is closed.
-pub const LINGER_BYTES: usize = MIB;
-/// How often held polls are looked over for clients that hung up. A place is free again within
-/// twice this.
-pub const WATCH: Duration = Duration::from_secs(1);
-/// `--write-timeout` grows by a second for each so many bytes of an answer.
+// Connections.
+
+/// Age from which a connection that waits for its next complete request may be closed for a new
+/// one. With all connections in use, a new one queues this long, plus [`EVICTION_GRACE`], for such
+/// a place; then it is answered `503`.
+pub const IDLE_EVICTION_AGE: Duration = Duration::from_millis(250);
+/// Connections in that queue, for each listener. A full queue refuses connections that have sent
+/// nothing, or only part of a request, the oldest first; if all have sent a whole request, new
+/// connections wait in the kernel's backlog.
+pub const QUEUED_CONNECTIONS: usize = 128;
+/// Time allowed for closing an evicted connection; it takes microseconds. Then the new connection
+/// is answered `503`.
+pub const EVICTION_GRACE: Duration = Duration::from_millis(100);
+/// Connections in the kernel's backlog of one listener. Beyond it, clients retry their `SYN`.
+pub const LISTEN_BACKLOG: i32 = 4_096;
+/// Bytes of a thread's stack. This is address space: a parked worker touches about two pages of it.
+/// JSON nested [`MAX_JSON_DEPTH`] levels deep needs the most: without optimisation, 128 KiB were
+/// too few for 100 levels.
+pub const THREAD_STACK_BYTES: usize = 256 * KIB;
+/// File descriptors reserved for listeners, standard streams, lingering closes and the queues of
+/// two listeners when `--max-connections` is lowered to the descriptor limit.
+pub const RESERVED_DESCRIPTORS: u64 =
+    32 + 2 * LINGERING_CLOSE_CONNECTIONS as u64 + 2 * QUEUED_CONNECTIONS as u64;
+/// Threads reserved for everything but workers when `--max-connections` is lowered to a limit of
+/// threads: one for each listener, and about half a dozen others.
+pub const RESERVED_THREADS: u64 = 16;
+/// Connections in a lingering close: answered before their request was read whole, their input
+/// being discarded so that no reset destroys the answer. As many again may queue; beyond that, the
+/// oldest or the new one is closed at once.
+pub const LINGERING_CLOSE_CONNECTIONS: usize = 64;
+/// How long a lingering close discards input. Then the connection is closed.
+pub const LINGERING_CLOSE_TIMEOUT: Duration = Duration::from_secs(1);
+/// Bytes that a lingering close discards. Then the connection is closed.
+pub const LINGERING_CLOSE_BYTES: usize = MIB;
+/// How often held polls are checked for clients that hung up. Their slots are free again within
+/// twice this time.
+pub const HANGUP_CHECK_INTERVAL: Duration = Duration::from_secs(1);
+/// `--write-timeout` grows by one second for each of these bytes in a response.
 pub const WRITE_BYTES_PER_SECOND: usize = 16 * KIB;
-/// How long a drain waits for requests that are part-way in, and for those that may be on their way,
-/// before it closes their connections. One that has been silent for so long is closed at once.
-pub const DRAIN_PARTIAL: Duration = Duration::from_millis(500);
-/// How long a drain waits for answers that are being written.
-pub const DRAIN: Duration = Duration::from_secs(30);
-/// `Retry-After` is a random whole number of seconds in this range, so that refused clients do
+/// How long a drain waits for a request that is partly read, or that may be on its way. Then the
+/// connection is closed. A connection that has been silent for this long is closed at once.
+pub const DRAIN_READ_TIMEOUT: Duration = Duration::from_millis(500);
+/// How long a drain waits for responses that are being written. Then the server stops anyway.
+pub const DRAIN_WRITE_TIMEOUT: Duration = Duration::from_secs(30);
+/// Seconds in `Retry-After`: a random number from this range, so that clients refused together do
 /// not return together.
-pub const RETRY_AFTER: std::ops::RangeInclusive<u64> = 1..=5;
+pub const RETRY_AFTER_SECONDS: std::ops::RangeInclusive<u64> = 1..=5;
 
-/// How often an acceptor that nobody comes to turns over, which shows that it lives.
-pub const TURN: Duration = Duration::from_secs(1);
-/// The shortest `WatchdogSec`: half of it has to leave room for a turn that comes late. Less: the
-/// server does not start.
-pub const WATCHDOG_LEAST: Duration = Duration::from_secs(4);
-/// How long a word to systemd may take. Then the server goes on without it having been said.
-pub const NOTIFY: Duration = Duration::from_secs(1);
+// The service manager.
 
-/// Tokens in a file. More: the file is refused. Each request that needs one is compared with all.
-pub const TOKENS: usize = 1_000;
-/// Bytes of a file of tokens; larger ones are refused. It is read whole, four times a second.
-pub const TOKENS_BYTES: u64 = 512 << 10;
-/// How often the file of tokens is looked at. A change is followed at the second look that sees it:
-/// within a second, and not half written.
-pub const TOKENS_WATCH: Duration = Duration::from_millis(250);
-/// Seconds for which a browser may keep the answer to a preflight: Chromium keeps none longer.
-pub const PREFLIGHT_AGE: u64 = 7_200;
+/// How often an acceptor without connections wakes up, which shows the watchdog that it is alive.
+pub const ACCEPT_WAKE_INTERVAL: Duration = Duration::from_secs(1);
+/// The shortest `WatchdogSec`: half of it has to leave time for an acceptor that wakes late. With a
+/// shorter one the server does not start.
+pub const MIN_WATCHDOG_TIMEOUT: Duration = Duration::from_secs(4);
+/// How long sending a message to systemd may take. Then the server continues without it.
+pub const NOTIFY_TIMEOUT: Duration = Duration::from_secs(1);
 
-/// Lines waiting for a slow stderr. Beyond it they are dropped and counted.
-pub const LOG_LINES: usize = 1_024;
-/// Characters of one such line; the rest is cut off.
+// Tokens and origins.
+
+/// Tokens in the file of `--tokens`, which is refused with more. Each request that needs a token is
+/// compared with all of them.
+pub const MAX_TOKENS: usize = 1_000;
+/// Bytes of the file of `--tokens`, which is refused when larger. It is read whole, four times a
+/// second.
+pub const TOKENS_FILE_BYTES: u64 = 512 << 10;
+/// How often the file of `--tokens` is read. A change takes effect at the second read that sees it:
+/// within a second, and never half written.
+pub const TOKEN_FILE_CHECK_INTERVAL: Duration = Duration::from_millis(250);
+/// Seconds for which a browser may cache a preflight response. Chromium caches none longer.
+pub const PREFLIGHT_MAX_AGE_SECONDS: u64 = 7_200;
+
+// The program's own log.
+
+/// Lines that wait for a slow stderr. Beyond it, lines are dropped and counted in `/metrics`.
+pub const LOG_QUEUE_LINES: usize = 1_024;
+/// Characters in one log line. The rest is cut off.
 pub const LOG_LINE_CHARS: usize = 1_024;
-/// Refusals, and failures to accept, are told at once, and then so often for each cause, with how
-/// many there were: two lines in 10 s for each of two dozen causes is what an attack can write.
-pub const TOLD_AGAIN: Duration = Duration::from_secs(10);
-/// Topics in one answer of `GET /topics`, and its default.
-pub const LISTED_TOPICS: usize = 1_000;
+/// The first refusal or failed accept of a cause is logged at once, further ones at this interval
+/// with their number. An attacker can write two lines in 10 s for each of two dozen causes.
+pub const LOG_REPEAT_INTERVAL: Duration = Duration::from_secs(10);
 
-/// A store begins a new segment when the last one has this share of `--retain-bytes`, within
-/// [`SEGMENT_BYTES`]: what is dead leaves the disk a segment at a time, so smaller ones waste less.
+// The store.
+
+/// A segment is full at this fraction (one eighth) of `--retain-bytes`, within [`SEGMENT_BYTES`].
+/// Disk space is reclaimed a segment at a time, so smaller segments waste less.
 pub const SEGMENT_SHARE: u64 = 8;
-/// Bytes of a segment: at least so many that a disk is not asked to sync directories all the time,
-/// at most so many that rewriting one is done in a moment.
+/// Bytes of a full segment: at least enough that directories are not synced all the time, at most
+/// what can be rewritten in a moment.
 pub const SEGMENT_BYTES: std::ops::RangeInclusive<u64> = 256 * KIB as u64..=64 * MIB as u64;
-/// Bytes of one line in a store: a body of the largest `--max-event` with everything beside it.
-/// Longer: damage.
-pub const LINE_BYTES: usize = 2 * MIB;
-/// Bytes that one commit takes in before it is written; the publishes beyond it are in the next.
+/// Bytes of one line in a store: a body of the largest `--max-event` with everything beside it. A
+/// longer line is damage.
+pub const STORE_LINE_BYTES: usize = 2 * MIB;
+/// Bytes that one commit collects before it is written. Further publishes go into the next commit.
 pub const COMMIT_BYTES: usize = 4 * MIB;
-/// Publishes in one commit; few enough that they are looked through one by one. The rest as above.
+/// Publishes in one commit, few enough for a linear search. Further ones go into the next commit.
 pub const COMMIT_PUBLISHES: usize = 1_024;
 /// Commands in the flusher's queue: as many as one commit takes. Publishers beyond it wait to
 /// enqueue, as they wait for their commit anyway. Its slots are allocated at the start: 200 kB.
 pub const COMMIT_QUEUE: usize = COMMIT_PUBLISHES;
-/// How often a store that failed is looked over again. In between, publishes get `507` at once.
-pub const STORE_RETRY: Duration = Duration::from_secs(1);
+/// How often a store that failed is tried again. In between, publishes are answered `507` at once.
+pub const STORE_RETRY_INTERVAL: Duration = Duration::from_secs(1);
 
-// From here on: what bounds `longpoll follow` and `longpoll publish`, the clients.
+// The clients `longpoll follow` and `longpoll publish`.
 
-/// How long a client takes to connect, all addresses of a name together. Then it tries again.
-pub const CONNECT: Duration = Duration::from_secs(10);
-/// How long a client takes to send a request. Then it tries again.
-pub const SEND: Duration = Duration::from_secs(60);
-/// How long an answer may keep a client waiting beyond the wait that it asked for; a pause in the
-/// middle may be as long. Then the network is taken for dead, and the client tries again.
-pub const SILENCE: Duration = Duration::from_secs(10);
-/// How long a publish may take to be answered: it may have to wait for a disk. Then it is repeated.
-pub const PUBLISH_ANSWER: Duration = Duration::from_secs(30);
-/// How long a connection is kept for the next request; a later one makes its own, because what
-/// stands between may have forgotten it without a word.
-pub const KEPT: Duration = Duration::from_secs(15);
-/// Bytes of an answer's head that a client takes: proxies add to it, and cookies. Larger: it is not
-/// this server's, and the client tries again. As much room there is for what has arrived of an
-/// answer and was not taken yet.
-pub const ANSWER_HEAD_BYTES: usize = 64 * KIB;
-/// Header fields in an answer. More: as above.
-pub const ANSWER_FIELDS: usize = 128;
-/// Interim answers (`100` to `199`) before the last one. More: as above. Of chunks in an answer,
-/// [`CHUNK_LINE_BYTES`] and [`CHUNK_EXTRA_BYTES`] hold as well.
-pub const INTERIM_ANSWERS: usize = 16;
-/// Bytes of an answer's body that a client takes: one event of 1 MiB can become 6 MiB of JSON.
-/// Larger: it is not this server's, and the client tries again.
-pub const ANSWER_BYTES: usize = 8 * MIB;
-/// The longest `--wait`: servers clamp it anyway, to 55 s unless told otherwise.
-pub const WAIT_MOST: Duration = Duration::from_secs(3_600);
-/// Back-off with full jitter: the n-th pause is a random part of this, doubled n times, ...
-pub const BACKOFF_FIRST: Duration = Duration::from_millis(250);
-/// ... but at most of this.
-pub const BACKOFF_MOST: Duration = Duration::from_secs(30);
-/// A longer `Retry-After` is taken for this long.
-pub const RETRY_AFTER_MOST: Duration = Duration::from_secs(600);
-/// Polls that are answered with nothing follow each other no faster, whatever a server or a proxy
-/// makes of the wait.
-pub const PACE: Duration = Duration::from_secs(1);
-/// The longest `--retry-for`. With [`CONNECT`] and [`SEND`] it has to end before [`KEY_AGE`]: a
-/// publish that is repeated later could happen twice.
-pub const RETRY_FOR_MOST: Duration = Duration::from_secs(480);
-/// Bytes of one event that `publish --stdin whole` takes; what `--max-event` may be at most.
-pub const WHOLE_BYTES: usize = MIB;
-/// Bytes of a token file. Larger: it is refused.
-pub const TOKEN_BYTES: usize = 4 * KIB;
-/// Bytes of a state file: 64 topics and 64 types with the longest names, and a cursor. Larger: it
+/// How long a client tries to connect, all addresses of a name together. Then it retries.
+pub const CONNECT_TIMEOUT: Duration = Duration::from_secs(10);
+/// How long a client takes to send a request. Then it retries.
+pub const SEND_TIMEOUT: Duration = Duration::from_secs(60);
+/// How long a response may take beyond the wait of the poll; also the longest pause within a
+/// response. Then the client takes the network for dead and retries.
+pub const RESPONSE_TIMEOUT: Duration = Duration::from_secs(10);
+/// How long a client waits for the response to a publish, which may have to wait for a disk. Then
+/// it retries with the same key.
+pub const PUBLISH_TIMEOUT: Duration = Duration::from_secs(30);
+/// Idle time up to which a client reuses its connection. After that it opens a new one, because a
+/// middlebox may have forgotten the old one silently.
+pub const CONNECTION_REUSE_MAX: Duration = Duration::from_secs(15);
+/// Bytes in the head of a response, which proxies extend, also with cookies; and in the buffer for
+/// what was received and not yet read. A larger head does not come from this server: the client
+/// retries.
+pub const RESPONSE_HEAD_BYTES: usize = 64 * KIB;
+/// Header fields in a response. With more the client retries.
+pub const MAX_RESPONSE_FIELDS: usize = 128;
+/// Interim responses (`100` to `199`) before the final one. After more the client retries.
+/// [`CHUNK_LINE_BYTES`] and [`CHUNK_EXTRA_BYTES`] apply to the chunks of a response as well.
+pub const MAX_INTERIM_RESPONSES: usize = 16;
+/// Bytes in the body of a response: one event of 1 MiB can become 6 MiB of JSON. A larger body does
+/// not come from this server: the client retries.
+pub const RESPONSE_BODY_BYTES: usize = 8 * MIB;
+/// The longest `--wait`; a longer one is refused. Servers clamp it anyway, to 55 s by default.
+pub const MAX_WAIT: Duration = Duration::from_secs(3_600);
+/// Back-off with full jitter: the n-th pause is a random part of this time, doubled n times, up to
+/// [`BACKOFF_MAX`].
+pub const BACKOFF_BASE: Duration = Duration::from_millis(250);
+/// The longest pause of the back-off.
+pub const BACKOFF_MAX: Duration = Duration::from_secs(30);
+/// The longest `Retry-After` that a client obeys. A longer one counts as this.
+pub const RETRY_AFTER_MAX: Duration = Duration::from_secs(600);
+/// The shortest time between polls with empty answers, however a server or a proxy shortens the
+/// wait.
+pub const MIN_POLL_INTERVAL: Duration = Duration::from_secs(1);
+/// The longest `--retry-for`; a longer one is refused. With [`CONNECT_TIMEOUT`] and
+/// [`SEND_TIMEOUT`] it has to end before [`IDEMPOTENCY_KEY_TTL`]: a later retry could publish
+/// twice.
+pub const RETRY_FOR_MAX: Duration = Duration::from_secs(480);
+/// Bytes of one event that `publish --stdin whole` reads: the largest possible `--max-event`. More
+/// are refused.
+pub const STDIN_EVENT_BYTES: usize = MIB;
+/// Bytes of a client's token file. A larger one is refused.
+pub const TOKEN_FILE_BYTES: usize = 4 * KIB;
+/// Bytes of a state file: 64 topics and 64 types with the longest names, and a cursor. A larger one
 /// is refused.
-pub const STATE_BYTES: usize = 32 * KIB;
-/// Characters of a text from the server that an error message shows.
-pub const SHOWN_CHARS: usize = 500;
+pub const STATE_FILE_BYTES: usize = 32 * KIB;
+/// Characters of a server's text in an error message. The rest is cut off.
+pub const SERVER_TEXT_CHARS: usize = 500;

@@ -1,23 +1,25 @@
-//! Lines on stderr. A slow stderr never delays a request: lines queue, up to a bound, for a
-//! thread of their own, and beyond the bound they are dropped and counted.
+//! The program's log: lines on stderr.
 //!
-//! If stderr is the journal of systemd, which has a clock of its own, lines begin with their
-//! priority instead of a time: `journalctl -p warning` finds what matters.
+//! A slow stderr never delays a request: a thread writes the lines from a bounded queue. When the
+//! queue is full, lines are dropped and counted.
+//!
+//! If stderr is the systemd journal, which adds its own time stamps, a line begins with its
+//! priority instead of a time, for `journalctl -p warning`.
 
 use std::io::Write as _;
 use std::sync::Arc;
 use std::time::{Duration, Instant, SystemTime};
 
-use parking_lot::Mutex;
+use crate::sync::Mutex;
 
 use crate::config::LogLevel;
-use crate::limits::{LOG_LINE_CHARS, LOG_LINES, TOLD_AGAIN};
+use crate::limits::{LOG_LINE_CHARS, LOG_QUEUE_LINES, LOG_REPEAT_INTERVAL};
 use crate::metrics::Metrics;
-use crate::problem::{Cause, Problem, TABLE};
+use crate::problem::{CAUSES, Cause, Problem};
 use crate::threads::{self, Mailbox};
 use crate::time::rfc3339;
 
-/// How much a line matters, as syslog(3) numbers it.
+/// The priority of a line, in the numbers of syslog(3).
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 enum Priority {
     Error = 3,
@@ -25,159 +27,172 @@ enum Priority {
     Info = 6,
 }
 
-/// Whether stderr is systemd's journal: the variable says which file that would be.
+/// Whether stderr is the systemd journal: `JOURNAL_STREAM` has the device and inode of its socket.
 fn is_journal() -> bool {
-    let Some(stream) = std::env::var_os("JOURNAL_STREAM") else { return false };
+    let Some(journal) = std::env::var_os("JOURNAL_STREAM") else { return false };
     let stderr = rustix::fs::fstat(std::io::stderr());
-    stderr.is_ok_and(|file| stream == *format!("{}:{}", file.st_dev, file.st_ino))
+    stderr.is_ok_and(|file| journal == *format!("{}:{}", file.st_dev, file.st_ino))
 }
 
-/// What the program ends with when it cannot do its work.
+/// Formats the error with which the program exits.
 #[must_use]
 pub fn fatal_line(error: &dyn std::fmt::Display) -> String {
     let error = format!("longpoll: {error}\n");
     if is_journal() { format!("<{}>{error}", Priority::Error as u8) } else { error }
 }
 
-/// Where lines go. Cheap to clone.
+/// Writes lines to the log. Cheap to clone.
 #[derive(Clone)]
 pub struct Logger {
     level: LogLevel,
     is_journal: bool,
     lines: Mailbox<String>,
     metrics: Arc<Metrics>,
-    refusals: Arc<[RateLimited; TABLE.len()]>,
+    refusals: Arc<[RateLimited; CAUSES.len()]>,
 }
 
-/// Something that may happen as often as an attacker likes, and is told at once but then seldom.
+/// Limits the log lines about an event that an attacker can cause at will: the first is logged at
+/// once, then one line per [`LOG_REPEAT_INTERVAL`] with the number of events since.
 #[derive(Default)]
-pub struct RateLimited(Mutex<(Option<Instant>, u64)>);
+pub struct RateLimited(Mutex<RateState>);
+
+#[derive(Default)]
+struct RateState {
+    last_line: Option<Instant>,
+    suppressed: u64,
+}
+
+impl RateState {
+    fn is_line_due(&self, now: Instant) -> bool {
+        self.last_line.is_none_or(|last| now >= last + LOG_REPEAT_INTERVAL)
+    }
+
+    fn begin_line(&mut self, now: Instant) -> u64 {
+        self.last_line = Some(now);
+        std::mem::take(&mut self.suppressed)
+    }
+}
 
 impl RateLimited {
-    /// How often it happened untold, if it did and is to be told now.
-    fn overdue(&self, now: Instant) -> Option<u64> {
+    /// Counts an event. Returns `Some`, with the number of events suppressed before it, when a line
+    /// is due now.
+    pub fn record(&self, now: Instant) -> Option<u64> {
         let mut state = self.0.lock();
-        let (last, untold) = &mut *state;
-        if *untold == 0 || last.is_some_and(|last| now < last + TOLD_AGAIN) {
-            return None;
+        if state.is_line_due(now) {
+            return Some(state.begin_line(now));
         }
-        *last = Some(now);
-        Some(std::mem::take(untold))
+        state.suppressed += 1;
+        None
     }
 
-    /// Whether to tell it now, and then how often it happened untold.
-    pub fn untold(&self, now: Instant) -> Option<u64> {
+    /// Returns the number of suppressed events when there are some and a line is due now.
+    fn take_suppressed(&self, now: Instant) -> Option<u64> {
         let mut state = self.0.lock();
-        let (last, untold) = &mut *state;
-        if last.is_some_and(|last| now < last + TOLD_AGAIN) {
-            *untold += 1;
-            return None;
-        }
-        *last = Some(now);
-        Some(std::mem::take(untold))
+        (state.suppressed > 0 && state.is_line_due(now)).then(|| state.begin_line(now))
     }
 }
 
-/// The thread that writes.
+/// The thread that writes the queued lines.
 pub struct LoggerThread {
     lines: Mailbox<String>,
-    /// Closed when everything is written.
+    /// Closed when every line is written.
     done: Mailbox<()>,
 }
 
-/// How long a stop waits for a stderr that takes nothing.
-const PATIENCE: Duration = Duration::from_secs(1);
+/// How long a stop waits for a stderr that blocks.
+const FLUSH_TIMEOUT: Duration = Duration::from_secs(1);
 
 impl LoggerThread {
-    /// Waits until every line so far is written, or for a second.
+    /// Waits until the queued lines are written, but no longer than a second.
     pub fn finish(self) {
         self.lines.close();
-        let _ = self.done.take_by(Instant::now() + PATIENCE);
+        let _ = self.done.take_by(Instant::now() + FLUSH_TIMEOUT);
     }
 }
 
-/// Starts the thread.
+/// Starts the thread that writes.
 ///
 /// # Errors
 /// When the operating system refuses it.
 pub fn start(level: LogLevel, metrics: Arc<Metrics>) -> std::io::Result<(Logger, LoggerThread)> {
-    let thread = LoggerThread { lines: Mailbox::new(LOG_LINES), done: Mailbox::new(0) };
+    let thread = LoggerThread { lines: Mailbox::new(LOG_QUEUE_LINES), done: Mailbox::new(0) };
     let (lines, done) = (thread.lines.clone(), thread.done.clone());
     let write = move || {
         while let Some(line) = lines.take() {
-            // Nobody is left to tell when stderr is gone.
+            // There is nowhere to report a failure of stderr.
             let _ = std::io::stderr().write_all(line.as_bytes());
         }
         done.close();
     };
-    threads::start("diag", Box::new(write))?;
+    threads::start("logger", Box::new(write))?;
     let lines = thread.lines.clone();
     let refusals = Arc::new(std::array::from_fn(|_| RateLimited::default()));
     Ok((Logger { level, is_journal: is_journal(), lines, metrics, refusals }, thread))
 }
 
 impl Logger {
-    /// Whether what is told is kept for later, and nobody looks on.
+    /// Whether the log goes to the systemd journal instead of a terminal or a file.
     #[must_use]
     pub fn is_journal(&self) -> bool {
         self.is_journal
     }
 
-    /// What keeps the server from doing its work.
+    /// Logs a failure that keeps the server from its work.
     pub fn error(&self, text: impl std::fmt::Display) {
         self.line(LogLevel::Error, Priority::Error, &text);
     }
 
-    /// What somebody should look after when there is time.
+    /// Logs a fault that the operator should look into.
     pub fn warning(&self, text: impl std::fmt::Display) {
         self.line(LogLevel::Info, Priority::Warning, &format_args!("warning: {text}"));
     }
 
-    /// Starts, stops, refusals.
+    /// Logs a start, a stop or a refusal.
     pub fn info(&self, text: impl std::fmt::Display) {
         self.line(LogLevel::Info, Priority::Info, &text);
     }
 
-    /// A request or a connection that is refused.
-    pub fn refused(&self, client: impl std::fmt::Display, problem: &Problem) {
+    /// Logs a refused request or connection, rate limited for each cause.
+    pub fn refusal(&self, client: impl std::fmt::Display, problem: &Problem) {
         let cause = problem.cause();
-        // To be told of a gap is a reader's daily life.
+        // Gaps are normal for a reader that lags.
         if self.level < LogLevel::Info || cause == Cause::Gap {
             return;
         }
-        if let Some(untold) = self.refusals[cause as usize].untold(Instant::now()) {
+        if let Some(suppressed) = self.refusals[cause as usize].record(Instant::now()) {
             let (status, label) = (cause.status(), cause.label());
-            // Escaped: what a client chose could look like another line.
+            // Escaped, because text chosen by a client could look like another line.
             let detail = problem.detail().escape_debug();
             self.info(format_args!("refused {client}: {status} {label}: {detail}"));
-            self.tell_more(cause, untold);
+            self.suppressed_refusals(cause, suppressed);
         }
     }
 
-    /// Tells how many refusals were not told, where it is time. To be called now and then.
-    pub fn tell_untold(&self) {
+    /// Logs the number of suppressed refusals of each cause for which a line is due. The
+    /// housekeeping thread calls this regularly.
+    pub fn flush_suppressed(&self) {
         let now = Instant::now();
-        for (cause, ..) in TABLE {
-            if let Some(untold) = self.refusals[cause as usize].overdue(now) {
-                self.tell_more(cause, untold);
+        for (cause, ..) in CAUSES {
+            if let Some(suppressed) = self.refusals[cause as usize].take_suppressed(now) {
+                self.suppressed_refusals(cause, suppressed);
             }
         }
     }
 
-    fn tell_more(&self, cause: Cause, untold: u64) {
-        if untold > 0 {
+    fn suppressed_refusals(&self, cause: Cause, count: u64) {
+        if count > 0 {
             let (status, label) = (cause.status(), cause.label());
-            self.info(format_args!("refused {untold} more: {status} {label}"));
+            self.info(format_args!("refused {count} more: {status} {label}"));
         }
     }
 
-    /// Whether requests are to be written, one line each.
+    /// Whether each request is logged.
     #[must_use]
     pub fn logs_requests(&self) -> bool {
         self.level >= LogLevel::Requests
     }
 
-    /// One request.
+    /// Logs a request.
     pub fn request(&self, text: impl std::fmt::Display) {
         self.line(LogLevel::Requests, Priority::Info, &text);
     }
@@ -203,17 +218,17 @@ mod tests {
     use super::*;
 
     #[test]
-    fn what_happens_often_is_told_at_once_and_then_seldom_and_nothing_stays_untold() {
-        let seldom = RateLimited::default();
-        let begun = Instant::now();
-        assert_eq!(seldom.untold(begun), Some(0));
-        assert_eq!(seldom.overdue(begun + TOLD_AGAIN), None, "there is nothing more");
+    fn first_event_is_logged_at_once_and_later_ones_are_counted_per_interval() {
+        let limited = RateLimited::default();
+        let start = Instant::now();
+        assert_eq!(limited.record(start), Some(0));
+        assert_eq!(limited.take_suppressed(start + LOG_REPEAT_INTERVAL), None, "none suppressed");
         for _ in 0..5 {
-            assert_eq!(seldom.untold(begun + TOLD_AGAIN / 2), None);
+            assert_eq!(limited.record(start + LOG_REPEAT_INTERVAL / 2), None);
         }
-        assert_eq!(seldom.overdue(begun + TOLD_AGAIN / 2), None, "it is too soon");
-        assert_eq!(seldom.overdue(begun + TOLD_AGAIN), Some(5));
-        assert_eq!(seldom.untold(begun + TOLD_AGAIN + TOLD_AGAIN / 2), None);
-        assert_eq!(seldom.untold(begun + TOLD_AGAIN * 2), Some(1));
+        assert_eq!(limited.take_suppressed(start + LOG_REPEAT_INTERVAL / 2), None, "too early");
+        assert_eq!(limited.take_suppressed(start + LOG_REPEAT_INTERVAL), Some(5));
+        assert_eq!(limited.record(start + LOG_REPEAT_INTERVAL + LOG_REPEAT_INTERVAL / 2), None);
+        assert_eq!(limited.record(start + LOG_REPEAT_INTERVAL * 2), Some(1));
     }
 }

@@ -1,13 +1,13 @@
-//! Counters and gauges, and how Prometheus reads them.
+//! Counters, gauges and histograms, and their text format for Prometheus.
 //!
-//! Plain atomics: whoever does a thing counts it there and then. Names follow Prometheus'
-//! conventions: base units, `_total` on counters.
+//! Each is an atomic that the code updates where the event happens. Names follow the conventions of
+//! Prometheus: base units, and `_total` on counters.
 
 use std::fmt::{Display, Write as _};
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 use std::time::Duration;
 
-use crate::problem::{Cause, TABLE};
+use crate::problem::{CAUSES, Cause};
 use crate::time::Seconds;
 
 /// A number that only grows.
@@ -24,12 +24,12 @@ impl Counter {
     }
 }
 
-/// A number with a highest value.
+/// The highest value that a number has had.
 #[derive(Default)]
 pub struct Peak(AtomicU64);
 
 impl Peak {
-    pub fn reach(&self, n: u64) {
+    pub fn raise_to(&self, n: u64) {
         self.0.fetch_max(n, Relaxed);
     }
 
@@ -52,36 +52,36 @@ impl Gauge {
     }
 }
 
-/// Upper bounds of the wake latency's buckets, in microseconds: from a lone waiter on an idle
-/// machine (tens) to ten thousand of them (hundreds of thousands).
-const WAKE_BOUNDS: [u64; 14] = [
+/// Upper bounds of the buckets in microseconds. Wake latencies range from tens, for one waiter on
+/// an idle machine, to hundreds of thousands, for ten thousand waiters.
+const BUCKET_BOUNDS: [u64; 14] = [
     50, 100, 200, 500, 1_000, 2_000, 5_000, 10_000, 20_000, 50_000, 100_000, 200_000, 500_000,
     1_000_000,
 ];
 
-/// How long things took.
+/// A histogram of durations.
 #[derive(Default)]
 pub struct Histogram {
-    /// One for each bound, and one beyond the last.
-    buckets: [AtomicU64; WAKE_BOUNDS.len() + 1],
-    micros: AtomicU64,
+    /// One bucket for each bound, and one for longer durations.
+    buckets: [AtomicU64; BUCKET_BOUNDS.len() + 1],
+    total_micros: AtomicU64,
 }
 
 impl Histogram {
-    pub fn observe(&self, took: Duration) {
-        let micros = u64::try_from(took.as_micros()).unwrap_or(u64::MAX);
-        let bucket = WAKE_BOUNDS.partition_point(|bound| *bound < micros);
+    pub fn observe(&self, duration: Duration) {
+        let micros = u64::try_from(duration.as_micros()).unwrap_or(u64::MAX);
+        let bucket = BUCKET_BOUNDS.partition_point(|bound| *bound < micros);
         self.buckets[bucket].fetch_add(1, Relaxed);
-        self.micros.fetch_add(micros, Relaxed);
+        self.total_micros.fetch_add(micros, Relaxed);
     }
 }
 
-/// What happened so far. Each field is the metric of its name in [`Metrics::render`].
+/// The metrics of the server. [`Metrics::render`] has the name and meaning of each.
 #[derive(Default)]
 pub struct Metrics {
-    pub connections: Counter,
+    pub connections_accepted: Counter,
     pub connections_peak: Peak,
-    pub connections_gave_way: Counter,
+    pub connections_evicted: Counter,
     pub accept_errors: Counter,
     pub requests: Counter,
     pub publishes: Counter,
@@ -102,12 +102,12 @@ pub struct Metrics {
     pub gaps_future: Counter,
     pub gap_lost_events: Counter,
     pub wake: Histogram,
-    refusals: [Counter; TABLE.len()],
+    refusals: [Counter; CAUSES.len()],
     pub log_lines_dropped: Counter,
     pub store: StoreMetrics,
 }
 
-/// What the store did so far; shown when there is one.
+/// The metrics of the store, rendered only with `--data`.
 #[derive(Default)]
 pub struct StoreMetrics {
     pub fsync: Histogram,
@@ -121,32 +121,40 @@ pub struct StoreMetrics {
 }
 
 impl Metrics {
-    /// Counts a request that was not served.
-    pub fn refused(&self, cause: Cause) {
+    /// Counts a request that is answered with an error.
+    pub fn count_refusal(&self, cause: Cause) {
         self.refusals[cause as usize].add(1);
     }
 
-    /// Writes everything that is counted here.
-    pub fn render(&self, page: &mut MetricsText) {
+    /// Appends the metrics of the server.
+    pub fn render(&self, text: &mut MetricsText) {
         let m = self;
-        page.counter("connections_accepted_total", "Connections taken in.", m.connections.get());
-        page.gauge("connections_peak", "Most connections open at once.", m.connections_peak.get());
-        page.counter(
-            "connections_gave_way_total",
-            "Connections closed while waiting for a request, to make room.",
-            m.connections_gave_way.get(),
+        text.counter(
+            "connections_accepted_total",
+            "Connections accepted.",
+            m.connections_accepted.get(),
         );
-        page.counter("accept_errors_total", "Failed accepts.", m.accept_errors.get());
-        page.counter("requests_total", "Requests read.", m.requests.get());
-        page.counter("publishes_total", "Publishes acknowledged.", m.publishes.get());
-        page.counter(
+        text.gauge(
+            "connections_peak",
+            "Highest number of open connections.",
+            m.connections_peak.get(),
+        );
+        text.counter(
+            "connections_gave_way_total",
+            "Connections closed while waiting for a request, to make room for new ones.",
+            m.connections_evicted.get(),
+        );
+        text.counter("accept_errors_total", "Failed calls of accept.", m.accept_errors.get());
+        text.counter("requests_total", "Requests read.", m.requests.get());
+        text.counter("publishes_total", "Publishes acknowledged.", m.publishes.get());
+        text.counter(
             "publish_repeats_total",
-            "Publishes recognised by their idempotency key.",
+            "Publishes recognised as repeats by their idempotency key.",
             m.publish_repeats.get(),
         );
-        page.counter("events_published_total", "Events appended.", m.published_events.get());
-        page.gauge("polls_held_peak", "Most polls held at once.", m.polls_held_peak.get());
-        page.labelled(
+        text.counter("events_published_total", "Events appended.", m.published_events.get());
+        text.gauge("polls_held_peak", "Highest number of held polls.", m.polls_held_peak.get());
+        text.labelled_counter(
             "polls_total",
             "Polls ended, by reason.",
             "reason",
@@ -157,11 +165,33 @@ impl Metrics {
                 ("hung_up", m.polls_hung_up.get()),
             ],
         );
-        #[cfg(feature = "streams")]
-        self.render_streams(page);
-        page.labelled(
+        if cfg!(feature = "streams") {
+            self.render_streams(text);
+        }
+        self.render_gaps(text);
+        text.labelled_counter(
+            "refusals_total",
+            "Requests refused, by cause.",
+            "cause",
+            CAUSES.iter().map(|(cause, label, ..)| (*label, m.refusals[*cause as usize].get())),
+        );
+        text.counter(
+            "log_lines_dropped_total",
+            "Log lines dropped because stderr was slow.",
+            m.log_lines_dropped.get(),
+        );
+        text.histogram(
+            "wake_seconds",
+            "Time from an append to the answer of a held poll.",
+            &m.wake,
+        );
+    }
+
+    fn render_gaps(&self, text: &mut MetricsText) {
+        let m = self;
+        text.labelled_counter(
             "gaps_total",
-            "Gaps told to readers, by cause.",
+            "Gaps reported to clients, by cause.",
             "why",
             [
                 ("trimmed", m.gaps_trimmed.get()),
@@ -169,30 +199,17 @@ impl Metrics {
                 ("future", m.gaps_future.get()),
             ],
         );
-        page.counter(
+        text.counter(
             "gap_lost_events_total",
-            "Events lost to readers in gaps, as far as they could be counted.",
+            "Events lost to clients in gaps, as far as they could be counted.",
             m.gap_lost_events.get(),
         );
-        page.labelled(
-            "refusals_total",
-            "Requests refused, by cause.",
-            "cause",
-            TABLE.iter().map(|(cause, label, ..)| (*label, m.refusals[*cause as usize].get())),
-        );
-        page.counter(
-            "log_lines_dropped_total",
-            "Log lines dropped because stderr was slow.",
-            m.log_lines_dropped.get(),
-        );
-        page.histogram("wake_seconds", "From an append to the answer of a held poll.", &m.wake);
     }
 
-    #[cfg(feature = "streams")]
-    fn render_streams(&self, page: &mut MetricsText) {
+    fn render_streams(&self, text: &mut MetricsText) {
         let m = self;
-        page.counter("streams_begun_total", "Streams begun.", m.streams_begun.get());
-        page.labelled(
+        text.counter("streams_begun_total", "Streams started.", m.streams_begun.get());
+        text.labelled_counter(
             "streams_total",
             "Streams ended, by reason.",
             "reason",
@@ -207,78 +224,76 @@ impl Metrics {
 }
 
 impl StoreMetrics {
-    /// Writes what is counted here.
-    pub fn render(&self, page: &mut MetricsText) {
+    /// Appends the metrics of the store.
+    pub fn render(&self, text: &mut MetricsText) {
         let recovery = Seconds(Duration::from_micros(self.recovery_micros.get()));
-        page.histogram("store_fsync_seconds", "How long the disk took to sync.", &self.fsync);
-        page.counter("store_commits_total", "Commits written.", self.commits.get());
-        page.counter(
-            "store_failures_total",
-            "Writes and syncs that the disk refused.",
-            self.failures.get(),
-        );
-        page.counter(
+        text.histogram("store_fsync_seconds", "Duration of syncs to disk.", &self.fsync);
+        text.counter("store_commits_total", "Commits written.", self.commits.get());
+        text.counter("store_failures_total", "Writes and syncs that failed.", self.failures.get());
+        text.counter(
             "store_segments_rewritten_total",
-            "Segments rewritten without what was dead in them.",
+            "Segments rewritten without their dead records.",
             self.segments_rewritten.get(),
         );
-        page.gauge("store_bytes", "Bytes of all segments.", self.bytes.get());
-        page.gauge("store_segments", "Segments.", self.segments.get());
-        page.gauge("store_recovery_seconds", "How long the last start read the store.", recovery);
-        page.gauge(
+        text.gauge("store_bytes", "Bytes in all segments.", self.bytes.get());
+        text.gauge("store_segments", "Number of segments.", self.segments.get());
+        text.gauge(
+            "store_recovery_seconds",
+            "Time that the last start took to read the store.",
+            recovery,
+        );
+        text.gauge(
             "store_torn_bytes",
-            "Bytes of a torn end that the last start cut off.",
+            "Bytes of a torn tail that the last start cut off.",
             self.torn_bytes.get(),
         );
     }
 }
 
-/// Metrics as text, being written.
+/// A page of metrics in the text format of Prometheus.
 #[derive(Default)]
 pub struct MetricsText(String);
 
 impl MetricsText {
     fn head(&mut self, name: &str, help: &str, kind: &str) {
-        // Writing to a String cannot fail; here and below.
+        // Writing to a String cannot fail, here and below.
         let _ = writeln!(self.0, "# HELP longpoll_{name} {help}\n# TYPE longpoll_{name} {kind}");
     }
 
-    /// A number that goes up and down.
     pub fn gauge(&mut self, name: &str, help: &str, value: impl Display) {
         self.head(name, help, "gauge");
         let _ = writeln!(self.0, "longpoll_{name} {value}");
     }
 
-    /// A number that only grows.
     pub fn counter(&mut self, name: &str, help: &str, value: u64) {
         self.head(name, help, "counter");
         let _ = writeln!(self.0, "longpoll_{name} {value}");
     }
 
-    /// A counter with one label.
-    pub fn labelled<'a>(
+    /// Appends a counter with one label, a sample for each of its values.
+    pub fn labelled_counter<'a>(
         &mut self,
         name: &str,
         help: &str,
         label: &str,
-        values: impl IntoIterator<Item = (&'a str, u64)>,
+        samples: impl IntoIterator<Item = (&'a str, u64)>,
     ) {
         self.head(name, help, "counter");
-        for (which, value) in values {
-            let _ = writeln!(self.0, "longpoll_{name}{{{label}=\"{which}\"}} {value}");
+        for (label_value, count) in samples {
+            let _ = writeln!(self.0, "longpoll_{name}{{{label}=\"{label_value}\"}} {count}");
         }
     }
 
     fn histogram(&mut self, name: &str, help: &str, histogram: &Histogram) {
         self.head(name, help, "histogram");
         let mut count = 0;
-        for (bound, bucket) in WAKE_BOUNDS.iter().zip(&histogram.buckets) {
+        for (bound, bucket) in BUCKET_BOUNDS.iter().zip(&histogram.buckets) {
             count += bucket.load(Relaxed);
             let seconds = Seconds(Duration::from_micros(*bound));
             let _ = writeln!(self.0, "longpoll_{name}_bucket{{le=\"{seconds}\"}} {count}");
         }
-        count += histogram.buckets[WAKE_BOUNDS.len()].load(Relaxed);
-        let sum = Seconds(Duration::from_micros(histogram.micros.load(Relaxed)));
+        count += histogram.buckets[BUCKET_BOUNDS.len()].load(Relaxed);
+        let sum = Seconds(Duration::from_micros(histogram.total_micros.load(Relaxed)));
         let _ = writeln!(
             self.0,
             "longpoll_{name}_bucket{{le=\"+Inf\"}} {count}\n\
@@ -286,7 +301,6 @@ impl MetricsText {
         );
     }
 
-    /// The text.
     #[must_use]
     pub fn finish(self) -> String {
         self.0

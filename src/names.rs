@@ -1,9 +1,8 @@
-//! Names: topics, event types, and the patterns by which a poll asks for topics.
+//! Names of topics and event types, and the patterns by which a poll selects topics.
 //!
-//! A [`Name`] can only be made from text that the wire contract allows, so nothing further in has
-//! to check again. The few characters that it may have need no escaping in a URL, a header or JSON.
-//! A list of patterns keeps only what nothing else in it covers, so that no event can be found
-//! twice.
+//! A [`Name`] is valid by construction, so no other module checks it again. Its characters need no
+//! escaping in a URL, a header or JSON. A [`TopicSet`] drops patterns that another one covers, so
+//! that no event is found twice.
 
 use std::borrow::Borrow;
 use std::fmt;
@@ -12,28 +11,28 @@ use std::sync::Arc;
 
 use crate::limits::{NAME_CHARS, NAMES_PER_POLL};
 
-/// What a name may be, as errors say it.
+/// The rule for names, for error texts.
 pub const NAME_RULE: &str = "1 to 128 characters of A-Z a-z 0-9 . _ ~ -";
 
-fn allowed(b: u8) -> bool {
+fn is_name_byte(b: u8) -> bool {
     b.is_ascii_alphanumeric() || matches!(b, b'.' | b'_' | b'~' | b'-')
 }
 
-/// A topic's name or an event's type. Cheap to clone.
+/// The name of a topic or an event type. Cheap to clone.
 #[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
 pub struct Name(Arc<str>);
 
 impl Name {
-    /// The name, when the text is one.
+    /// Checks the text against [`NAME_RULE`].
     #[must_use]
     pub fn new(text: &str) -> Option<Name> {
-        let ok = (1..=NAME_CHARS).contains(&text.len()) && text.bytes().all(allowed);
+        let ok = (1..=NAME_CHARS).contains(&text.len()) && text.bytes().all(is_name_byte);
         ok.then(|| Name(text.into()))
     }
 
-    /// The shared text.
+    /// The shared text, for a map that is keyed by it.
     #[must_use]
-    pub fn text(&self) -> &Arc<str> {
+    pub fn as_arc(&self) -> &Arc<str> {
         &self.0
     }
 }
@@ -57,12 +56,11 @@ impl fmt::Display for Name {
     }
 }
 
-/// One part of a poll's topic list.
+/// One entry in a poll's list of topics.
 #[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
 pub enum Pattern {
-    /// This topic.
     Topic(Name),
-    /// Every topic whose name begins so, those not yet made included.
+    /// Every topic whose name begins with this text, including topics that do not exist yet.
     Prefix(Arc<str>),
 }
 
@@ -80,11 +78,11 @@ impl Pattern {
         let Some(prefix) = text.strip_suffix('*') else {
             return Name::new(text).map(Pattern::Topic);
         };
-        let ok = prefix.len() <= NAME_CHARS && prefix.bytes().all(allowed);
+        let ok = prefix.len() <= NAME_CHARS && prefix.bytes().all(is_name_byte);
         ok.then(|| Pattern::Prefix(prefix.into()))
     }
 
-    /// Whether every topic that `other` stands for is one of this pattern's.
+    /// Whether this pattern matches every topic that `other` matches.
     fn covers(&self, other: &Pattern) -> bool {
         match (self, other) {
             (Pattern::Topic(a), Pattern::Topic(b)) => a == b,
@@ -95,24 +93,25 @@ impl Pattern {
     }
 }
 
-/// The topics of one poll: sorted, and no topic covered twice, so that equal sets are equal.
+/// The topics of one poll: sorted patterns of which none covers another, so that two lists with the
+/// same meaning compare equal.
 #[derive(Clone, PartialEq, Eq, Hash, Debug)]
 pub struct TopicSet(Arc<[Pattern]>);
 
 impl TopicSet {
-    /// Reads a comma-separated list.
+    /// Parses a comma-separated list.
     ///
     /// # Errors
-    /// A sentence that says what is wrong with it and what is allowed.
+    /// What is wrong with the list, and what is expected.
     pub fn parse(list: &str) -> Result<TopicSet, String> {
         let count = list.split(',').count();
         if count > NAMES_PER_POLL {
-            return Err(format!("{count} topics named; one poll may name {NAMES_PER_POLL}"));
+            return Err(format!("{count} topics; expected at most {NAMES_PER_POLL}"));
         }
         let mut patterns: Vec<Pattern> = Vec::with_capacity(count);
         for text in list.split(',') {
             let pattern = Pattern::parse(text).ok_or_else(|| {
-                format!("topic {text:?} is not {NAME_RULE}, nor a prefix of those that ends in *")
+                format!("topic {text:?} is invalid; expected {NAME_RULE}, or a prefix and *")
             })?;
             if !patterns.iter().any(|known| known.covers(&pattern)) {
                 patterns.retain(|known| !pattern.covers(known));
@@ -122,10 +121,10 @@ impl TopicSet {
         Ok(TopicSet(patterns.into()))
     }
 
-    /// Whether every topic that `pattern` stands for is one of these.
+    /// Whether this set matches every topic that `pattern` matches.
     #[must_use]
     pub fn covers(&self, pattern: &Pattern) -> bool {
-        // Only a shorter prefix holds all of a prefix's topics: those to come are without number.
+        // A prefix matches topics that do not exist yet, so only a prefix of it can cover it.
         self.0.iter().any(|own| own.covers(pattern))
     }
 
@@ -137,75 +136,74 @@ impl TopicSet {
 }
 
 impl fmt::Display for TopicSet {
-    /// The list again, as [`TopicSet::parse`] takes it.
+    /// Formats the list as [`TopicSet::parse`] reads it.
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        for (place, pattern) in self.0.iter().enumerate() {
-            f.write_str(if place == 0 { "" } else { "," })?;
-            match pattern {
-                Pattern::Topic(name) => name.fmt(f)?,
-                Pattern::Prefix(prefix) => write!(f, "{prefix}*")?,
-            }
-        }
-        Ok(())
+        write_list(f, self.0.iter())
     }
 }
 
-/// Inserts what is not there yet. The lists are short and mostly of one.
+fn write_list<T: fmt::Display>(
+    f: &mut fmt::Formatter<'_>,
+    items: impl Iterator<Item = T>,
+) -> fmt::Result {
+    for (index, item) in items.enumerate() {
+        f.write_str(if index == 0 { "" } else { "," })?;
+        item.fmt(f)?;
+    }
+    Ok(())
+}
+
+/// Inserts an item unless the sorted list contains it. The lists are short; most have one item.
 pub fn insert_sorted<T: Ord>(list: &mut Vec<T>, item: T) {
-    if let Err(place) = list.binary_search(&item) {
-        list.insert(place, item);
+    if let Err(index) = list.binary_search(&item) {
+        list.insert(index, item);
     }
 }
 
-/// The event types that a poll keeps: all, or those named.
+/// The event types that a poll selects: all, or those in a sorted list.
 #[derive(Clone, PartialEq, Eq, Hash, Debug, Default)]
 pub struct TypeFilter(Option<Arc<[Name]>>);
 
 impl TypeFilter {
-    /// Reads a comma-separated list.
+    /// Parses a comma-separated list.
     ///
     /// # Errors
-    /// A sentence that says what is wrong with it and what is allowed.
+    /// What is wrong with the list, and what is expected.
     pub fn parse(list: &str) -> Result<TypeFilter, String> {
         let count = list.split(',').count();
         if count > NAMES_PER_POLL {
-            return Err(format!("{count} event types named; one poll may name {NAMES_PER_POLL}"));
+            return Err(format!("{count} event types; expected at most {NAMES_PER_POLL}"));
         }
         let mut types = Vec::with_capacity(count);
         for text in list.split(',') {
             let event_type =
-                Name::new(text).ok_or_else(|| format!("{text:?} is not {NAME_RULE}"))?;
+                Name::new(text).ok_or_else(|| format!("{text:?}: expected {NAME_RULE}"))?;
             insert_sorted(&mut types, event_type);
         }
         Ok(TypeFilter(Some(types.into())))
     }
 
-    /// Whether an event with this type (or none) is wanted.
+    /// Whether the filter selects an event with this type, or with none.
     #[must_use]
-    pub fn keeps(&self, event_type: Option<&Name>) -> bool {
+    pub fn matches(&self, event_type: Option<&Name>) -> bool {
         match (&self.0, event_type) {
             (None, _) => true,
             (Some(_), None) => false,
-            // They are sorted.
             (Some(types), Some(event_type)) => types.binary_search(event_type).is_ok(),
         }
     }
 
-    /// Whether every event is wanted.
+    /// Whether the filter selects every event.
     #[must_use]
-    pub fn keeps_all(&self) -> bool {
+    pub fn matches_all(&self) -> bool {
         self.0.is_none()
     }
 }
 
 impl fmt::Display for TypeFilter {
-    /// The list again, as [`TypeFilter::parse`] takes it; nothing when all are wanted.
+    /// Formats the list as [`TypeFilter::parse`] reads it; an empty text for a filter without one.
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        for (place, name) in self.0.iter().flat_map(|types| types.iter()).enumerate() {
-            f.write_str(if place == 0 { "" } else { "," })?;
-            name.fmt(f)?;
-        }
-        Ok(())
+        write_list(f, self.0.iter().flat_map(|types| types.iter()))
     }
 }
 
@@ -214,7 +212,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_list_keeps_only_what_nothing_else_covers() {
+    fn covered_patterns_are_dropped() {
         let set = |list| TopicSet::parse(list).unwrap();
         assert_eq!(set("b,a,b"), set("a,b"));
         assert_eq!(set("a.x,a.*,a.b.*"), set("a.*"));
@@ -225,7 +223,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_no_name_is_refused() {
+    fn invalid_names_and_too_long_lists_are_refused() {
         for list in ["", "a,", ",", "a b", "a**", "*a", "a/b", "é", &"x".repeat(129)] {
             assert!(TopicSet::parse(list).is_err(), "{list}");
         }

@@ -1,15 +1,14 @@
-//! What a client is told when it cannot have what it asked for: one table of causes, one problem
-//! body (RFC 9457).
+//! Error responses: one table of causes and one problem body (RFC 9457).
 //!
-//! Each [`Cause`] has its status, its title and its name in `/metrics` in one row of [`TABLE`], so
-//! that they cannot drift apart, and a `detail` that is written where it is known what would be
-//! right. What passes by itself carries a `Retry-After`, at random: who was refused together is not
-//! to come back together.
+//! One row of [`CAUSES`] holds the status, the title and the `/metrics` label of a [`Cause`], so
+//! that they cannot drift apart. The code that finds the fault writes the `detail`. Temporary
+//! errors (`429`, `503`) carry a random `Retry-After`, so that clients refused together do not
+//! return together.
 
 use crate::json::JsonObject;
-use crate::limits::RETRY_AFTER;
+use crate::limits::RETRY_AFTER_SECONDS;
 
-/// Why a request is not served. One row of [`TABLE`] each.
+/// The reason for an error response. Each has a row in [`CAUSES`].
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum Cause {
     BadRequest,
@@ -41,8 +40,8 @@ pub enum Cause {
     Storage,
 }
 
-/// Cause, its name in `/metrics`, status, title. In the order of the enum.
-pub const TABLE: [(Cause, &str, u16, &str); 27] = [
+/// Cause, label in `/metrics`, status and title, in the order of the enum.
+pub const CAUSES: [(Cause, &str, u16, &str); 27] = [
     (Cause::BadRequest, "bad_request", 400, "Bad request"),
     (Cause::Malformed, "malformed_http", 400, "Not HTTP"),
     (Cause::Unauthorized, "unauthorized", 401, "A token is needed"),
@@ -73,108 +72,109 @@ pub const TABLE: [(Cause, &str, u16, &str); 27] = [
 ];
 
 impl Cause {
-    /// The name in `/metrics`.
+    /// The label in `/metrics`.
     #[must_use]
     pub fn label(self) -> &'static str {
-        TABLE[self as usize].1
+        CAUSES[self as usize].1
     }
 
     /// The HTTP status code.
     #[must_use]
     pub fn status(self) -> u16 {
-        TABLE[self as usize].2
+        CAUSES[self as usize].2
     }
 
     fn title(self) -> &'static str {
-        TABLE[self as usize].3
+        CAUSES[self as usize].3
     }
 }
 
-/// Seconds after which to come back, at random.
+/// A random value for `Retry-After`, in seconds.
 #[must_use]
 pub fn retry_after() -> String {
-    fastrand::u64(RETRY_AFTER).to_string()
+    fastrand::u64(RETRY_AFTER_SECONDS).to_string()
 }
 
-/// A refusal on its way to the client.
+/// An error response to a client. Boxed, so that a `Result` with it is cheap to move.
 #[derive(Debug)]
-pub struct Problem(Box<Parts>);
+pub struct Problem(Box<ProblemContent>);
 
-/// Boxed, because every step that may fail would otherwise move all of it.
 #[derive(Debug)]
-struct Parts {
+struct ProblemContent {
     cause: Cause,
     detail: String,
-    /// Each as JSON.
+    /// Names and JSON values.
     members: Vec<(&'static str, Vec<u8>)>,
     headers: Vec<(&'static str, String)>,
 }
 
 impl Problem {
-    /// A refusal; `detail` names what is at fault and what would be right. Those that pass by
-    /// themselves say when to come back.
+    /// A problem whose `detail` names what is wrong and what is expected. `429` and `503` get a
+    /// `Retry-After`.
     pub fn new(cause: Cause, detail: impl Into<String>) -> Problem {
         let mut headers = Vec::new();
         if matches!(cause.status(), 429 | 503) {
             headers.push(("Retry-After", retry_after()));
         }
-        Problem(Box::new(Parts { cause, detail: detail.into(), members: Vec::new(), headers }))
+        Problem(Box::new(ProblemContent {
+            cause,
+            detail: detail.into(),
+            members: Vec::new(),
+            headers,
+        }))
     }
 
-    /// A `400` about HTTP itself.
+    /// A `400` for malformed HTTP.
     pub fn malformed(detail: impl Into<String>) -> Problem {
         Problem::new(Cause::Malformed, detail)
     }
 
-    /// A `400` about what was asked.
-    pub fn bad(detail: impl Into<String>) -> Problem {
+    /// A `400` for well-formed HTTP with invalid content.
+    pub fn bad_request(detail: impl Into<String>) -> Problem {
         Problem::new(Cause::BadRequest, detail)
     }
 
-    /// Adds a member to the body; `value` is JSON.
+    /// Adds a member to the body. `value` has to be JSON.
     #[must_use]
     pub fn with_member(mut self, name: &'static str, value: Vec<u8>) -> Problem {
         self.0.members.push((name, value));
         self
     }
 
-    /// Adds a header.
     #[must_use]
     pub fn with_header(mut self, name: &'static str, value: impl Into<String>) -> Problem {
         self.0.headers.push((name, value.into()));
         self
     }
 
-    /// Why.
     #[must_use]
     pub fn cause(&self) -> Cause {
         self.0.cause
     }
 
-    /// What is at fault, and what would be right.
     #[must_use]
     pub fn detail(&self) -> &str {
         &self.0.detail
     }
 
-    /// The headers that go with it.
+    /// The headers that belong to this problem, beside those of every response.
     #[must_use]
     pub fn headers(&self) -> &[(&'static str, String)] {
         &self.0.headers
     }
 
-    /// The body: `title`, `status`, `detail` and the members.
+    /// Renders the body: `title`, `status`, `detail` and the added members.
     #[must_use]
     pub fn body(&self) -> Vec<u8> {
         let mut out = Vec::new();
-        let mut body = JsonObject::open(&mut out);
+        let mut body = JsonObject::begin(&mut out);
         body.string("title", self.0.cause.title())
             .number("status", u64::from(self.0.cause.status()))
             .string("detail", &self.0.detail);
         for (name, value) in &self.0.members {
-            body.checked(name, value);
+            body.raw(name, value);
         }
-        body.close();
+        body.end();
         out.push(b'\n');
         out
     }
@@ -185,9 +185,9 @@ mod tests {
     use super::*;
 
     #[test]
-    fn every_cause_finds_its_own_row() {
-        for (place, (cause, ..)) in TABLE.iter().enumerate() {
-            assert_eq!(*cause as usize, place);
+    fn causes_are_in_the_order_of_the_enum() {
+        for (index, (cause, ..)) in CAUSES.iter().enumerate() {
+            assert_eq!(*cause as usize, index);
         }
     }
 }

@@ -1,101 +1,101 @@
-//! Counted room: how many, or how many bytes, of something may exist at once. Taken before the
-//! work, given back when dropped, whatever way the work ends.
+//! A counting semaphore that never blocks: a limit on how many of something, or how many bytes of
+//! it, exist at once.
 //!
-//! Every cap in this server is one of these: a counter that cannot go wrong by a forgotten line, as
-//! there is no line that gives back.
+//! A permit is acquired before the work and released when dropped, however the work ends. No line
+//! of code releases one explicitly, so none can be forgotten.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
-/// So much room, shared by all who clone it.
+/// A limit that all clones share.
 #[derive(Clone)]
 pub struct Semaphore(Arc<SemaphoreState>);
 
 struct SemaphoreState {
-    most: usize,
-    taken: AtomicUsize,
+    capacity: usize,
+    in_use: AtomicUsize,
 }
 
-/// Some of the room; given back when dropped.
+/// A part of a semaphore's capacity, released when dropped.
 pub struct Permit {
-    pool: Semaphore,
+    semaphore: Semaphore,
     size: usize,
 }
 
 impl Semaphore {
     #[must_use]
-    pub fn new(most: usize) -> Semaphore {
-        let taken = AtomicUsize::new(0);
-        Semaphore(Arc::new(SemaphoreState { most, taken }))
+    pub fn new(capacity: usize) -> Semaphore {
+        let in_use = AtomicUsize::new(0);
+        Semaphore(Arc::new(SemaphoreState { capacity, in_use }))
     }
 
-    /// How much is taken.
+    /// The size of all permits together; more than the capacity after
+    /// [`acquire_over`](Semaphore::acquire_over).
     #[must_use]
     pub fn in_use(&self) -> usize {
-        self.0.taken.load(Ordering::Relaxed)
+        self.0.in_use.load(Ordering::Relaxed)
     }
 
-    /// How much there is.
     #[must_use]
     pub fn capacity(&self) -> usize {
-        self.0.most
+        self.0.capacity
     }
 
-    /// Takes `size`, or nothing when there is not so much left.
+    /// Acquires `size`, or nothing if less is available.
     #[must_use]
     pub fn try_acquire(&self, size: usize) -> Option<Permit> {
-        let most = self.capacity();
-        let more = |taken: usize| taken.checked_add(size).filter(|sum| *sum <= most);
+        let capacity = self.capacity();
+        let add = |in_use: usize| in_use.checked_add(size).filter(|sum| *sum <= capacity);
         self.0
-            .taken
-            .fetch_update(Ordering::Relaxed, Ordering::Relaxed, more)
+            .in_use
+            .fetch_update(Ordering::Relaxed, Ordering::Relaxed, add)
             .ok()
-            .map(|_| Permit { pool: self.clone(), size })
+            .map(|_| Permit { semaphore: self.clone(), size })
     }
 
-    /// Takes `most`, or what is left of it; nothing when the room is full or more than that.
+    /// Acquires `max`, or as much of it as is available: 0 at or beyond the capacity.
     #[must_use]
-    pub fn acquire_up_to(&self, most: usize) -> Permit {
+    pub fn acquire_up_to(&self, max: usize) -> Permit {
         let mut size = 0;
-        let more = |taken: usize| {
-            size = self.capacity().saturating_sub(taken).min(most);
-            Some(taken + size)
+        let add = |in_use: usize| {
+            size = self.capacity().saturating_sub(in_use).min(max);
+            Some(in_use + size)
         };
-        // It never fails: there is always some sum, if only the same.
-        let _ = self.0.taken.fetch_update(Ordering::Relaxed, Ordering::Relaxed, more);
-        Permit { pool: self.clone(), size }
+        // The closure always returns a sum, so the update cannot fail.
+        let _ = self.0.in_use.fetch_update(Ordering::Relaxed, Ordering::Relaxed, add);
+        Permit { semaphore: self.clone(), size }
     }
 
-    /// Takes `size` even beyond what there is: for what exists already and has to be counted.
+    /// Acquires `size` even beyond the capacity, for something that exists already and has to be
+    /// counted.
     #[must_use]
     pub fn acquire_over(&self, size: usize) -> Permit {
-        self.0.taken.fetch_add(size, Ordering::Relaxed);
-        Permit { pool: self.clone(), size }
+        self.0.in_use.fetch_add(size, Ordering::Relaxed);
+        Permit { semaphore: self.clone(), size }
     }
 }
 
 impl Permit {
-    /// Takes `more` as well, or nothing when there is not so much left.
+    /// Adds `more` to the permit and returns true, or returns false if less is available.
     #[must_use]
-    pub fn grow(&mut self, more: usize) -> bool {
-        let Some(mut permit) = self.pool.try_acquire(more) else { return false };
+    pub fn try_grow(&mut self, more: usize) -> bool {
+        let Some(mut permit) = self.semaphore.try_acquire(more) else { return false };
         self.size += std::mem::take(&mut permit.size);
         true
     }
 
-    /// How much it is.
     #[must_use]
     pub fn size(&self) -> usize {
         self.size
     }
 
-    /// Makes it what turned out to be needed, even if that is beyond what there is.
+    /// Sets the size to what turned out to be needed, even beyond the capacity.
     pub fn resize(&mut self, size: usize) {
-        let taken = &self.pool.0.taken;
+        let in_use = &self.semaphore.0.in_use;
         if size >= self.size {
-            taken.fetch_add(size - self.size, Ordering::Relaxed);
+            in_use.fetch_add(size - self.size, Ordering::Relaxed);
         } else {
-            taken.fetch_sub(self.size - size, Ordering::Relaxed);
+            in_use.fetch_sub(self.size - size, Ordering::Relaxed);
         }
         self.size = size;
     }
@@ -103,7 +103,7 @@ impl Permit {
 
 impl Drop for Permit {
     fn drop(&mut self) {
-        self.pool.0.taken.fetch_sub(self.size, Ordering::Release);
+        self.semaphore.0.in_use.fetch_sub(self.size, Ordering::Release);
     }
 }
 
@@ -112,29 +112,29 @@ mod tests {
     use super::*;
 
     #[test]
-    fn what_is_taken_comes_back_when_dropped() {
-        let room = Semaphore::new(10);
-        let six = room.try_acquire(6);
-        assert!(six.is_some() && room.try_acquire(5).is_none());
-        let beyond = room.acquire_over(5);
-        assert_eq!(room.in_use(), 11);
-        drop((six, beyond));
-        assert_eq!(room.in_use(), 0);
+    fn dropped_permits_are_released() {
+        let semaphore = Semaphore::new(10);
+        let six = semaphore.try_acquire(6);
+        assert!(six.is_some() && semaphore.try_acquire(5).is_none());
+        let over = semaphore.acquire_over(5);
+        assert_eq!(semaphore.in_use(), 11);
+        drop((six, over));
+        assert_eq!(semaphore.in_use(), 0);
     }
 
     #[test]
-    fn of_room_that_is_more_than_full_there_is_nothing_left_to_take() {
-        let room = Semaphore::new(10);
-        let beyond = room.acquire_over(15);
-        let (tell, told) = std::sync::mpsc::channel();
-        let other = room.clone();
-        // On a thread of its own, so that a taker that waits for room fails the test.
-        std::thread::spawn(move || tell.send(other.acquire_up_to(4).size()));
-        assert_eq!(told.recv_timeout(std::time::Duration::from_secs(20)), Ok(0));
-        drop(beyond);
-        let (some, rest) = (room.acquire_up_to(4), room.acquire_up_to(40));
+    fn acquire_up_to_returns_an_empty_permit_beyond_the_capacity() {
+        let semaphore = Semaphore::new(10);
+        let over = semaphore.acquire_over(15);
+        let (sender, receiver) = std::sync::mpsc::channel();
+        let shared = semaphore.clone();
+        // On a thread of its own, so that an acquire that blocks fails the test.
+        std::thread::spawn(move || sender.send(shared.acquire_up_to(4).size()));
+        assert_eq!(receiver.recv_timeout(std::time::Duration::from_secs(20)), Ok(0));
+        drop(over);
+        let (some, rest) = (semaphore.acquire_up_to(4), semaphore.acquire_up_to(40));
         assert_eq!((some.size(), rest.size()), (4, 6));
         drop((some, rest));
-        assert_eq!(room.in_use(), 0);
+        assert_eq!(semaphore.in_use(), 0);
     }
 }

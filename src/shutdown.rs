@@ -1,8 +1,8 @@
-//! The one signal that everything stops by. It is given once and stays given.
+//! The shutdown signal. It is triggered once and stays triggered.
 //!
-//! A thread that waits does it in one of two ways: at a lock, where it can look at a flag, or in
-//! poll(2), where it needs something that becomes readable. This is both, and since it is never
-//! taken back, nobody can come too late to see it.
+//! A thread waits either on a lock, where it can check a flag, or in poll(2), where it needs a
+//! descriptor that becomes readable. [`Shutdown`] is both. It is never reset, so no thread can miss
+//! it.
 
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::sync::Arc;
@@ -12,103 +12,104 @@ use std::time::Instant;
 use rustix::event::{EventfdFlags, PollFd, PollFlags, Timespec};
 use rustix::io::Errno;
 
-/// A signal to stop, for threads that block in poll(2) as well as for those that only look.
+/// The shutdown signal, which all clones share: a flag, and a descriptor for poll(2).
 #[derive(Clone, Debug)]
-pub struct Shutdown(Arc<Signal>);
+pub struct Shutdown(Arc<ShutdownState>);
 
 #[derive(Debug)]
-struct Signal {
-    given: AtomicBool,
-    /// Readable from when the signal is given.
+struct ShutdownState {
+    is_triggered: AtomicBool,
+    /// Readable once the signal is triggered.
     event: OwnedFd,
 }
 
 impl Shutdown {
-    /// A signal that was not given yet.
+    /// Creates a signal that is not triggered.
     ///
     /// # Errors
-    /// When there is no descriptor left for it.
+    /// When the process has no descriptor left.
     pub fn new() -> std::io::Result<Shutdown> {
         let event = rustix::event::eventfd(0, EventfdFlags::CLOEXEC | EventfdFlags::NONBLOCK)?;
-        let given = AtomicBool::new(false);
-        Ok(Shutdown(Arc::new(Signal { given, event })))
+        let is_triggered = AtomicBool::new(false);
+        Ok(Shutdown(Arc::new(ShutdownState { is_triggered, event })))
     }
 
-    /// Lets SIGINT, SIGTERM and SIGHUP give it; a second one ends the process at once.
+    /// Triggers on SIGINT, SIGTERM and SIGHUP; a second one exits the process at once.
     ///
     /// # Errors
-    /// When the operating system refuses it.
+    /// When the operating system refuses the signal handler or its thread.
     pub fn on_signals(&self) -> std::io::Result<()> {
-        let stop = self.clone();
+        let shutdown = self.clone();
         let on_signal = move || {
-            if stop.trigger() {
+            if shutdown.trigger() {
                 std::process::exit(130);
             }
         };
         ctrlc::set_handler(on_signal).map_err(|error| match error {
             ctrlc::Error::System(error) => error,
-            // It cannot be: this is called once, and the signals exist.
+            // Impossible: this is called once, and the signals exist.
             other => std::io::Error::other(other.to_string()),
         })
     }
 
-    /// Gives the signal. Says whether it had been given before.
+    /// Triggers the signal. Returns whether it was triggered before.
     pub fn trigger(&self) -> bool {
-        let before = self.0.given.swap(true, Ordering::SeqCst);
-        // It can fail only when the counter is full: then it is readable already.
+        let before = self.0.is_triggered.swap(true, Ordering::SeqCst);
+        // The write can fail only when the counter is full; then the descriptor is readable.
         let _ = rustix::io::write(&self.0.event, &1u64.to_ne_bytes());
         before
     }
 
-    /// Whether it was given.
     #[must_use]
     pub fn is_triggered(&self) -> bool {
-        self.0.given.load(Ordering::SeqCst)
+        self.0.is_triggered.load(Ordering::SeqCst)
     }
 
-    /// Blocks until it is given.
+    /// Blocks until the signal is triggered.
     pub fn wait(&self) {
         while !self.is_triggered() {
             let mut event = [PollFd::from_borrowed_fd(self.as_fd(), PollFlags::IN)];
             match rustix::event::poll(&mut event, None) {
                 Ok(_) | Err(Errno::INTR) => {}
-                // Nothing sensible is left to wait for.
+                // Without poll(2) there is no way left to wait.
                 Err(_) => return,
             }
         }
     }
 
-    /// Blocks until the descriptor is ready or the deadline is over, and says which; or until the
-    /// signal is given, which is an error.
+    /// Blocks until the descriptor is ready (true) or the deadline has passed (false).
     ///
     /// # Errors
-    /// When the signal is given, or when the descriptor cannot be watched.
-    pub fn wait_for(&self, what: &PollFd<'_>, until: Option<Instant>) -> std::io::Result<bool> {
+    /// When the signal is triggered, or when poll(2) fails.
+    pub fn wait_for(
+        &self,
+        descriptor: &PollFd<'_>,
+        deadline: Option<Instant>,
+    ) -> std::io::Result<bool> {
         loop {
             if self.is_triggered() {
-                return Err(std::io::Error::other("told to stop"));
+                return Err(std::io::Error::other("shutting down"));
             }
-            let left = until.map(|until| until.saturating_duration_since(Instant::now()));
-            let left = left.map(|left| Timespec {
-                tv_sec: left.as_secs() as i64,
-                tv_nsec: left.subsec_nanos().into(),
+            let timeout = deadline.map(|deadline| {
+                let left = deadline.saturating_duration_since(Instant::now());
+                Timespec { tv_sec: left.as_secs() as i64, tv_nsec: left.subsec_nanos().into() }
             });
-            let stop = PollFd::from_borrowed_fd(self.as_fd(), PollFlags::IN);
-            let mut either = [what.clone(), stop];
-            match rustix::event::poll(&mut either, left.as_ref()) {
+            let event = PollFd::from_borrowed_fd(self.as_fd(), PollFlags::IN);
+            let mut descriptors = [descriptor.clone(), event];
+            match rustix::event::poll(&mut descriptors, timeout.as_ref()) {
                 Ok(0) => return Ok(false),
-                Ok(_) if !either[0].revents().is_empty() => return Ok(true),
+                Ok(_) if !descriptors[0].revents().is_empty() => return Ok(true),
                 Ok(_) | Err(Errno::INTR) => {}
                 Err(error) => return Err(error.into()),
             }
         }
     }
 
-    /// Blocks until the deadline, or until the signal is given; says whether it was.
+    /// Blocks until the signal is triggered (true) or the deadline has passed (false).
     #[must_use]
-    pub fn wait_until(&self, until: Instant) -> bool {
-        // What it watches is itself: then it is ready exactly when the signal is given.
-        self.wait_for(&PollFd::from_borrowed_fd(self.as_fd(), PollFlags::IN), Some(until))
+    pub fn wait_until(&self, deadline: Instant) -> bool {
+        // The awaited descriptor is the signal's own, ready exactly when it is triggered.
+        self.wait_for(&PollFd::from_borrowed_fd(self.as_fd(), PollFlags::IN), Some(deadline))
             .unwrap_or(true)
     }
 }

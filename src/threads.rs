@@ -13,9 +13,9 @@ use std::sync::Arc;
 use std::thread::{Builder, JoinHandle};
 use std::time::Instant;
 
-use parking_lot::{Condvar, Mutex};
+use crate::sync::{Condvar, Mutex};
 
-use crate::limits::THREAD_STACK;
+use crate::limits::THREAD_STACK_BYTES;
 
 /// Starts a thread. The work is boxed because each type of closure that std's function takes adds a
 /// kilobyte and a half to the binary.
@@ -23,7 +23,7 @@ use crate::limits::THREAD_STACK;
 /// # Errors
 /// When the operating system refuses the thread.
 pub fn start(name: &str, work: Box<dyn FnOnce() + Send>) -> io::Result<JoinHandle<()>> {
-    Builder::new().name(name.into()).stack_size(THREAD_STACK).spawn(work)
+    Builder::new().name(name.into()).stack_size(THREAD_STACK_BYTES).spawn(work)
 }
 
 /// The error of a program that cannot start because a thread was refused.

@@ -1,14 +1,14 @@
-//! Time as text: seconds as people type and read them, and RFC 3339.
+//! Time as text: decimal seconds and RFC 3339.
 //!
-//! Seconds are whole numbers all the way, so that nothing is rounded twice, and the tables that floating point
-//! text needs stay out of the binary.
+//! Seconds are parsed and formatted in integers: nothing is rounded twice, and the tables for
+//! floating-point text stay out of the binary.
 
 use std::cell::Cell;
 use std::fmt;
 use std::time::{Duration, SystemTime};
 
-/// Reads `25`, `0.5` or `.5`: digits and at most one point, no sign, no exponent. What is longer
-/// than a [`Duration`] is the longest one.
+/// Parses seconds such as `25`, `0.5` or `.5`: digits and at most one point, no sign and no
+/// exponent. A number too large for a [`Duration`] gives [`Duration::MAX`].
 #[must_use]
 pub fn parse_seconds(text: &str) -> Option<Duration> {
     let (whole, fraction) = text.split_once('.').unwrap_or((text, ""));
@@ -22,11 +22,11 @@ pub fn parse_seconds(text: &str) -> Option<Duration> {
         nanos = nanos * 10 + u32::from(digit);
     }
     let whole = if whole.is_empty() { "0" } else { whole };
-    // Only too many digits can fail here.
+    // The digits are checked, so only overflow can fail.
     Some(whole.parse().map_or(Duration::MAX, |whole| Duration::new(whole, nanos)))
 }
 
-/// Writes seconds with as many decimals as they need, up to microseconds.
+/// Formats a duration as seconds with as many decimals as it needs, up to microseconds.
 pub struct Seconds(pub Duration);
 
 impl fmt::Display for Seconds {
@@ -42,15 +42,15 @@ impl fmt::Display for Seconds {
 /// The last second of the year 9999.
 const LAST_SECOND: u64 = 253_402_300_799;
 
-/// How long after 1970 the nearest moment is that can be written as a date, which is one until
-/// 9999. A clock may be set to any other, and those who write dates panic there.
+/// The time since the Unix epoch, clamped to the years 1970 to 9999: a clock may be set to any
+/// other year, and the date formatters panic there.
 #[must_use]
-pub fn since_1970(time: SystemTime) -> Duration {
+pub fn since_unix_epoch(time: SystemTime) -> Duration {
     let since = time.duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default();
     since.min(Duration::new(LAST_SECOND, 999_999_999))
 }
 
-/// A moment as the wire says it: RFC 3339, UTC, milliseconds.
+/// Formats a time as the protocol does: RFC 3339, UTC, with milliseconds.
 #[must_use]
 pub fn rfc3339(time: SystemTime) -> String {
     let mut text = Vec::with_capacity(RFC3339_CHARS);
@@ -59,26 +59,26 @@ pub fn rfc3339(time: SystemTime) -> String {
 }
 
 const RFC3339_CHARS: usize = "1970-01-01T00:00:00.000Z".len();
-/// The text before its milliseconds.
-type WholeSecond = [u8; RFC3339_CHARS - 4];
+/// The text up to the point before the milliseconds.
+type SecondText = [u8; RFC3339_CHARS - 4];
 
-/// Appends what [`rfc3339`] says.
+/// Appends the time to `out` in the format of [`rfc3339`].
 pub fn push_rfc3339(out: &mut Vec<u8>, time: SystemTime) {
     thread_local! {
-        // Working a date out costs more than all else that is written of an event, and nearly
-        // every event is of the same second as the one before.
-        static LAST: Cell<(u64, WholeSecond)> = const { Cell::new((u64::MAX, [0; RFC3339_CHARS - 4])) };
+        // Formatting a date costs more than the rest of an event, and nearly every event is of the
+        // same second as the one before.
+        static LAST: Cell<(u64, SecondText)> = const { Cell::new((u64::MAX, [0; RFC3339_CHARS - 4])) };
     }
-    let since = since_1970(time);
+    let since = since_unix_epoch(time);
     let (second, mut text) = LAST.get();
     if second != since.as_secs() {
         let whole = humantime::format_rfc3339_millis(SystemTime::UNIX_EPOCH + since).to_string();
-        // It is as long as that, from 1970 to 9999.
+        // From 1970 to 9999 the text always has this length.
         text = whole.as_bytes().first_chunk().copied().unwrap_or(text);
         LAST.set((since.as_secs(), text));
     }
     let ms = since.subsec_millis();
-    let digit = |of: u32| b'0' + (ms / of % 10) as u8;
+    let digit = |place: u32| b'0' + (ms / place % 10) as u8;
     out.extend_from_slice(&text);
     out.extend_from_slice(&[digit(100), digit(10), digit(1), b'Z']);
 }
@@ -88,7 +88,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_clock_that_is_set_to_no_date_is_written_as_the_nearest_one() {
+    fn time_outside_the_years_1970_to_9999_is_clamped() {
         let epoch = SystemTime::UNIX_EPOCH;
         let day = Duration::from_secs(24 * 3600);
         assert_eq!(rfc3339(epoch - day), "1970-01-01T00:00:00.000Z");
@@ -97,7 +97,7 @@ mod tests {
     }
 
     #[test]
-    fn seconds_read_as_they_are_written() {
+    fn formatted_seconds_parse_back() {
         for (text, micros) in
             [("0", 0), ("25", 25_000_000), ("0.5", 500_000), ("1.000001", 1_000_001)]
         {

@@ -1,14 +1,14 @@
-//! SHA-256, as files of tokens have it: 64 hex digits.
+//! The SHA-256 digest of a token's secret, as 64 hex digits in the token file.
 //!
-//! Plain SHA-256 is enough, where passwords would need a slow hash: the secrets that `longpoll
-//! token` makes are random, and nobody can try them all. Comparing takes the same time wherever two
-//! hashes differ, so that a wrong guess says nothing about how wrong it is.
+//! Passwords would need a slow hash. For the secrets of `longpoll token` plain SHA-256 is enough:
+//! they have 256 random bits and cannot be guessed. Digests are compared in constant time, so that
+//! a wrong secret reveals nothing by how long its comparison takes.
 
 use std::fmt;
 
 use subtle::ConstantTimeEq as _;
 
-/// A hash of a secret.
+/// The SHA-256 digest of a secret.
 #[derive(Clone)]
 pub struct TokenDigest([u8; 32]);
 
@@ -17,20 +17,20 @@ impl TokenDigest {
         TokenDigest(hmac_sha256::Hash::hash(secret))
     }
 
-    /// Reads 64 hex digits.
+    /// Parses 64 hex digits.
     pub fn parse(text: &str) -> Option<TokenDigest> {
         if text.len() != 64 || !text.bytes().all(|b| b.is_ascii_hexdigit()) {
             return None;
         }
         let mut bytes = [0; 32];
-        for (place, byte) in bytes.iter_mut().enumerate() {
-            *byte = u8::from_str_radix(text.get(2 * place..2 * place + 2)?, 16).ok()?;
+        for (index, byte) in bytes.iter_mut().enumerate() {
+            *byte = u8::from_str_radix(text.get(2 * index..2 * index + 2)?, 16).ok()?;
         }
         Some(TokenDigest(bytes))
     }
 
-    /// Takes the same time wherever they differ.
-    pub fn equals(&self, other: &TokenDigest) -> bool {
+    /// Compares in constant time.
+    pub fn constant_time_eq(&self, other: &TokenDigest) -> bool {
         self.0.ct_eq(&other.0).into()
     }
 }

@@ -1,10 +1,10 @@
-//! Pages of other origins, kept out.
+//! Refusal of requests from pages of other origins.
 //!
-//! A browser sends its user's requests wherever a page tells it to, also to a server on localhost
-//! or in a home network that the page's author could never reach. What gives such a page away is
-//! its `Origin` (RFC 6454), which pages cannot forge, and `Sec-Fetch-Site`. A page may also let a
-//! name of its own resolve to this server's address (DNS rebinding), and so be of the server's own
-//! origin; what gives it away then is that name, in `Host`.
+//! A page can make a browser send requests to any address that the browser reaches, also to a
+//! server on localhost or in a home network that the page's author cannot reach. Such a request is
+//! recognised by its `Origin` (RFC 6454) and `Sec-Fetch-Site`, which pages cannot forge. With DNS
+//! rebinding a page lets a name of its own resolve to this server's address and so has the server's
+//! own origin; it is recognised by that name in `Host`.
 
 use std::net::{Ipv4Addr, Ipv6Addr};
 use std::sync::Arc;
@@ -12,25 +12,25 @@ use std::sync::Arc;
 use crate::config::Config;
 use crate::conn::Conn;
 use crate::http::{HeaderName, Method, RequestHead, Response, split_port};
-use crate::limits::PREFLIGHT_AGE;
+use crate::limits::PREFLIGHT_MAX_AGE_SECONDS;
 use crate::problem::{Cause, Problem};
 
-/// Whose page may read an answer: what `Access-Control-Allow-Origin` says.
+/// The value of `Access-Control-Allow-Origin`: the origin whose pages may read a response.
 pub type AllowedOrigin = Arc<str>;
 
-/// Which pages may ask, and under which names the server may be asked.
+/// The origins that may send requests, and the names of this server.
 pub struct OriginPolicy {
-    /// Host names in lower case, and an address that needs no reading; none: any name will do.
+    /// Host names in lower case, and the most common address. `None` accepts any name.
     names: Option<Vec<String>>,
-    /// Origins that are let in, or `*`.
+    /// The origins of `--allow-origin`, or `*`.
     allowed: Vec<AllowedOrigin>,
 }
 
 impl OriginPolicy {
     pub fn new(config: &Config) -> OriginPolicy {
-        // A page that is let in by a forged name still has no token.
+        // With tokens, a rebound name gains nothing: the page has no token.
         let names = config.tokens.is_none().then(|| {
-            // Addresses will do anyway. This is the most usual one, and found without being read.
+            // Every address is accepted anyway; listing the most common one saves parsing it.
             let mut names = vec![String::from("127.0.0.1"), String::from("localhost")];
             names.extend(config.allow_hosts.iter().cloned());
             names.extend(own_names());
@@ -41,38 +41,39 @@ impl OriginPolicy {
     }
 
     pub fn check(&self, head: &RequestHead, conn: &Conn) -> Result<Option<AllowedOrigin>, Problem> {
-        let host = head.all(HeaderName::Host).next();
+        let host = head.get_all(HeaderName::Host).next();
         if let (Some(names), Some(host), false) = (&self.names, host, conn.is_unix()) {
             if !is_own_name(names, host) {
                 return Err(foreign_host(host));
             }
         }
-        let cors = match head.one(HeaderName::Origin)? {
+        let allowed = match head.get(HeaderName::Origin)? {
             None => None,
-            Some(origin) => match self.allow(origin) {
-                _ if host.is_some_and(|host| is_same(origin, host)) => None,
-                Some(cors) => Some(cors),
+            Some(origin) => match self.find_allowed(origin) {
+                _ if host.is_some_and(|host| is_same_origin(origin, host)) => None,
+                Some(allowed) => Some(allowed),
                 None => return Err(foreign_origin(origin, host)),
             },
         };
-        let says = |field, word: &str| head.all(field).any(|said| said.eq_ignore_ascii_case(word));
-        let goes_home = head.method == Method::Get
+        let has = |name, value: &str| head.get_all(name).any(|v| v.eq_ignore_ascii_case(value));
+        // A link from another site to the console page is harmless.
+        let is_link_to_console = head.method == Method::Get
             && head.path() == "/"
-            && says(HeaderName::SecFetchMode, "navigate");
-        if cors.is_none() && says(HeaderName::SecFetchSite, "cross-site") && !goes_home {
+            && has(HeaderName::SecFetchMode, "navigate");
+        if allowed.is_none() && has(HeaderName::SecFetchSite, "cross-site") && !is_link_to_console {
             return Err(Problem::new(
                 Cause::ForeignOrigin,
-                "header Sec-Fetch-Site says cross-site: a page of another site asks; it may when \
-                 its Origin is named by --allow-origin",
+                "header Sec-Fetch-Site: cross-site: the request is from a page of another site; \
+                 expected an Origin that --allow-origin allows",
             ));
         }
-        Ok(cors)
+        Ok(allowed)
     }
 
-    fn allow(&self, origin: &str) -> Option<AllowedOrigin> {
-        let named =
+    fn find_allowed(&self, origin: &str) -> Option<AllowedOrigin> {
+        let matches =
             |allowed: &&AllowedOrigin| ***allowed == *"*" || allowed.eq_ignore_ascii_case(origin);
-        self.allowed.iter().find(named).cloned()
+        self.allowed.iter().find(matches).cloned()
     }
 }
 
@@ -81,8 +82,9 @@ fn foreign_host(host: &str) -> Problem {
     Problem::new(
         Cause::ForeignHost,
         format!(
-            "header Host: {host:?} is no name of this server; allowed are IP addresses, localhost \
-             and the machine's own name. To allow this one, start it with --allow-host {name}"
+            "header Host: {host:?} is not a name of this server; expected an IP address, localhost \
+             or the machine's own name. To allow this name, start the server with \
+             --allow-host {name}"
         ),
     )
 }
@@ -92,14 +94,14 @@ fn foreign_origin(origin: &str, host: Option<&str>) -> Problem {
     Problem::new(
         Cause::ForeignOrigin,
         format!(
-            "header Origin: {origin:?} is another site's: this one is asked as Host: {host:?}. \
-             Its pages may ask when --allow-origin names it; behind a proxy, Host has to be what \
+            "header Origin: {origin:?} is not this server's origin, which has Host: {host:?}; \
+             expected an origin that --allow-origin allows. Behind a proxy, Host has to be what \
              the browser sent, with its port"
         ),
     )
 }
 
-/// The machine's name, with and without `.local`, by which its network finds it.
+/// The machine's name without and with `.local`, the name in multicast DNS.
 fn own_names() -> Vec<String> {
     let uname = rustix::system::uname();
     let name = uname.nodename().to_string_lossy().to_ascii_lowercase();
@@ -119,8 +121,8 @@ fn is_own_name(names: &[String], host: &str) -> bool {
         || name.parse::<Ipv4Addr>().is_ok()
 }
 
-/// Whether an origin is that of the server which was asked under this `Host`.
-fn is_same(origin: &str, host: &str) -> bool {
+/// Whether an origin is that of a server with this `Host`.
+fn is_same_origin(origin: &str, host: &str) -> bool {
     let Some((scheme, authority)) = origin.split_once("://") else { return false };
     let default = if scheme.eq_ignore_ascii_case("https") { "443" } else { "80" };
     let (name, port) = split_port(authority);
@@ -128,17 +130,17 @@ fn is_same(origin: &str, host: &str) -> bool {
     name.eq_ignore_ascii_case(own_name) && port.unwrap_or(default) == own_port.unwrap_or(default)
 }
 
-/// What a browser asks before it sends a request that no form could: which methods and headers
-/// another site's page may use (Fetch standard, section 3.2.2).
+/// The response to a preflight request: the methods and headers that a page of another origin may
+/// use (Fetch standard, section 3.2.2).
 #[must_use]
-pub fn preflight() -> Response {
-    Response::empty()
-        .with("Access-Control-Allow-Methods", "GET, HEAD, POST, DELETE")
-        .with(
+pub fn preflight_response() -> Response {
+    Response::no_content()
+        .with_header("Access-Control-Allow-Methods", "GET, HEAD, POST, DELETE")
+        .with_header(
             "Access-Control-Allow-Headers",
             "Authorization, Content-Type, Event-Type, Idempotency-Key, Last-Event-ID, Prefer",
         )
-        .with("Access-Control-Max-Age", &PREFLIGHT_AGE.to_string())
+        .with_header("Access-Control-Max-Age", &PREFLIGHT_MAX_AGE_SECONDS.to_string())
 }
 
 #[cfg(test)]
@@ -146,7 +148,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn an_origin_is_the_servers_own_when_host_and_port_are_the_same() {
+    fn same_origin_means_same_host_and_port() {
         for (origin, host) in [
             ("http://localhost:8080", "localhost:8080"),
             ("http://LOCALHOST:8080", "localhost:8080"),
@@ -158,7 +160,7 @@ mod tests {
             ("http://[::1]:8080", "[::1]:8080"),
             ("http://[::1]", "[::1]"),
         ] {
-            assert!(is_same(origin, host), "{origin} {host}");
+            assert!(is_same_origin(origin, host), "{origin} {host}");
         }
         for (origin, host) in [
             ("http://localhost:8081", "localhost:8080"),
@@ -171,12 +173,12 @@ mod tests {
             ("", ""),
             ("localhost", "localhost"),
         ] {
-            assert!(!is_same(origin, host), "{origin} {host}");
+            assert!(!is_same_origin(origin, host), "{origin} {host}");
         }
     }
 
     #[test]
-    fn a_name_is_the_servers_own_when_nobody_else_can_point_it_here() {
+    fn only_own_names_and_addresses_are_accepted_as_host() {
         let names = ["localhost".to_owned(), "attic".to_owned()];
         let hosts =
             ["localhost", "LocalHost:8080", "localhost.", "127.0.0.1", "10.1.2.3:80", "[::1]:80"];

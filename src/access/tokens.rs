@@ -1,6 +1,6 @@
-//! `TokenFile`: who may read, publish or administer which topics.
+//! Tokens: the right to read, publish or administer, for certain topics.
 //!
-//! The server knows only hashes of the secrets: whoever reads its file cannot use what is in it.
+//! The token file has only digests of the secrets, so reading the file gives no access.
 
 use std::fmt::{self, Display};
 use std::io::{self, Error, ErrorKind, Read as _};
@@ -8,20 +8,19 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
+use crate::sync::Mutex;
 use base64::Engine as _;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
-use parking_lot::Mutex;
 use rustix::rand::{GetRandomFlags, getrandom};
 
-use super::RequiredRight;
 use super::digest::TokenDigest;
 use crate::config::TokenRequest;
 use crate::http::{HeaderName, RequestHead};
-use crate::limits::{TOKENS, TOKENS_BYTES};
-use crate::names::{NAME_RULE, Name, TopicSet};
+use crate::limits::{MAX_TOKENS, TOKENS_FILE_BYTES};
+use crate::names::{NAME_RULE, Name, Pattern, TopicSet};
 use crate::problem::{Cause, Problem};
 
-/// One thing that a token may allow.
+/// A right that a token can have.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum Right {
     /// Poll.
@@ -42,28 +41,31 @@ impl Display for Right {
     }
 }
 
-/// Some rights.
+/// The right that a request needs, and the topics for which it needs it.
+pub type RequiredRight = (Right, Vec<Pattern>);
+
+/// A list of rights.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct Rights(Vec<Right>);
 
 impl Rights {
-    /// Reads a comma-separated list.
+    /// Parses a comma-separated list.
     ///
     /// # Errors
-    /// Says what is allowed.
+    /// Says what is expected.
     pub fn parse(list: &str) -> Result<Rights, String> {
         let right =
             |word| Right::ALL.iter().find(|(_, name)| *name == word).map(|(right, _)| *right);
         let rights: Option<Vec<Right>> = list.split(',').map(right).collect();
         rights.map(Rights).ok_or_else(|| {
-            format!("rights {list:?}: allowed are read, publish and admin, separated by commas")
+            format!("rights {list:?}: expected read, publish and admin, separated by commas")
         })
     }
 }
 
-/// One line of the file.
+/// A line of the token file.
 pub struct Token {
-    /// Who it was given to: keys belong to this name, and it may be shown.
+    /// The public name, to which idempotency keys belong.
     pub name: Name,
     digest: TokenDigest,
     rights: Rights,
@@ -72,24 +74,23 @@ pub struct Token {
 
 impl Token {
     fn parse(line: &str) -> Result<Token, String> {
-        let words: Vec<&str> = line.split_ascii_whitespace().collect();
-        let [name, digest, rights, topics] = words[..] else {
+        let fields: Vec<&str> = line.split_ascii_whitespace().collect();
+        let [name, digest, rights, topics] = fields[..] else {
             return Err(format!(
-                "words: {}; a token has four, without spaces in them: NAME SHA256-IN-HEX RIGHTS \
-                 TOPICS",
-                words.len()
+                "{} fields; expected four, without spaces in them: NAME SHA256-IN-HEX RIGHTS TOPICS",
+                fields.len()
             ));
         };
         Ok(Token {
-            name: Name::new(name).ok_or_else(|| format!("name {name:?} is not {NAME_RULE}"))?,
+            name: Name::new(name).ok_or_else(|| format!("name {name:?}: expected {NAME_RULE}"))?,
             digest: TokenDigest::parse(digest)
-                .ok_or("the second word is not a SHA-256 in 64 hex digits")?,
+                .ok_or("invalid second field; expected a SHA-256 digest in 64 hex digits")?,
             rights: Rights::parse(rights)?,
             topics: TopicSet::parse(topics)?,
         })
     }
 
-    fn allows(&self, (right, topics): &RequiredRight) -> Result<(), Problem> {
+    fn check_right(&self, (right, topics): &RequiredRight) -> Result<(), Problem> {
         let name = &self.name;
         if !self.rights.0.contains(right) {
             let detail = format!("token {name} does not have the right {right}");
@@ -105,82 +106,83 @@ impl Token {
     }
 }
 
-/// The tokens of a file, as it is now.
+/// The tokens of a file, which is reloaded when it changes.
 pub struct TokenFile {
     path: PathBuf,
-    seen: Mutex<FileState>,
-    known: Mutex<Arc<[Arc<Token>]>>,
-    /// Whether what is known is not what the file says now.
-    outdated: AtomicBool,
+    content: Mutex<FileContent>,
+    tokens: Mutex<Arc<[Arc<Token>]>>,
+    /// Whether the last change was invalid, so that `tokens` are those before it.
+    is_outdated: AtomicBool,
 }
 
-/// What the file held, right or wrong.
-struct FileState {
-    /// When it was followed, or found to be wrong.
-    settled: Vec<u8>,
-    /// At the last look, if that is something else: it may be half written.
-    changed: Option<Vec<u8>>,
+/// The content of the file, or the error from reading it.
+struct FileContent {
+    /// The content that was loaded, or refused as invalid.
+    processed: Vec<u8>,
+    /// A different content at the last read, which may be half written.
+    pending: Option<Vec<u8>>,
 }
 
-/// What came of a change of the file.
+/// The result of a change of the file.
 pub enum TokenReload {
-    /// So many tokens are known now.
-    Known(usize),
-    /// The change is not followed, because of this; so many stay known as before.
-    Wrong(Error, usize),
+    /// The change was loaded; the number of tokens.
+    Loaded(usize),
+    /// The change is invalid; the error, and the number of tokens that stay in force.
+    Failed(Error, usize),
 }
 
 impl TokenFile {
     pub fn open(path: &Path) -> io::Result<TokenFile> {
-        let about = |e: Error| Error::new(e.kind(), format!("--tokens {}: {e}", path.display()));
-        let text = read(path).map_err(about)?;
-        let known = parse(&text).map_err(about)?;
-        let seen = Mutex::new(FileState { settled: text, changed: None });
-        let known = Mutex::new(known);
-        Ok(TokenFile { path: path.to_owned(), seen, known, outdated: AtomicBool::new(false) })
+        let with_path =
+            |e: Error| Error::new(e.kind(), format!("--tokens {}: {e}", path.display()));
+        let text = read_file(path).map_err(with_path)?;
+        let tokens = Mutex::new(parse_tokens(&text).map_err(with_path)?);
+        let content = Mutex::new(FileContent { processed: text, pending: None });
+        let is_outdated = AtomicBool::new(false);
+        Ok(TokenFile { path: path.to_owned(), content, tokens, is_outdated })
     }
 
-    /// How many are known, and whether that is not what the file says now.
-    pub fn state(&self) -> (usize, bool) {
-        (self.known.lock().len(), self.outdated.load(Ordering::Relaxed))
+    /// The number of tokens, and whether they are outdated.
+    pub fn status(&self) -> (usize, bool) {
+        (self.tokens.lock().len(), self.is_outdated.load(Ordering::Relaxed))
     }
 
-    /// Looks at the file. The whole of it is compared: whatever a time stamp says, a token that
-    /// was taken out is out. A change is followed when two looks in a row see the same.
-    pub fn refresh(&self) -> Option<TokenReload> {
-        // What cannot be read is told once, as what is wrong is.
-        let text = read(&self.path);
+    /// Reads the file and compares its whole content, so that a removed token is revoked whatever
+    /// the time stamps say. A change is loaded when two consecutive reads agree.
+    pub fn reload(&self) -> Option<TokenReload> {
+        // An error from reading counts as content, so that it is reported once.
+        let text = read_file(&self.path);
         let now = text.as_ref().map_or_else(|e| e.to_string().into_bytes(), Clone::clone);
-        let mut seen = self.seen.lock();
-        if seen.settled == now {
-            seen.changed = None;
+        let mut content = self.content.lock();
+        if content.processed == now {
+            content.pending = None;
             return None;
         }
-        if seen.changed.as_ref() != Some(&now) {
-            seen.changed = Some(now);
+        if content.pending.as_ref() != Some(&now) {
+            content.pending = Some(now);
             return None;
         }
-        *seen = FileState { settled: now, changed: None };
-        drop(seen);
-        let parsed = text.and_then(|text| parse(&text));
-        self.outdated.store(parsed.is_err(), Ordering::Relaxed);
+        *content = FileContent { processed: now, pending: None };
+        drop(content);
+        let parsed = text.and_then(|text| parse_tokens(&text));
+        self.is_outdated.store(parsed.is_err(), Ordering::Relaxed);
         Some(match parsed {
-            Ok(known) => {
-                let count = known.len();
-                *self.known.lock() = known;
-                TokenReload::Known(count)
+            Ok(tokens) => {
+                let count = tokens.len();
+                *self.tokens.lock() = tokens;
+                TokenReload::Loaded(count)
             }
-            Err(error) => TokenReload::Wrong(error, self.state().0),
+            Err(error) => TokenReload::Failed(error, self.status().0),
         })
     }
 
     pub fn authorize(
         &self,
         head: &RequestHead,
-        need: &RequiredRight,
+        required: &RequiredRight,
     ) -> Result<Arc<Token>, Problem> {
-        let field = head.one(HeaderName::Authorization)?.ok_or_else(|| {
-            unauthorized("this needs a token: header Authorization: Bearer TOKEN", "Bearer")
+        let field = head.get(HeaderName::Authorization)?.ok_or_else(|| {
+            unauthorized("missing token; expected header Authorization: Bearer TOKEN", "Bearer")
         })?;
         let secret = field
             .split_once(' ')
@@ -188,25 +190,25 @@ impl TokenFile {
             .map(|(_, secret)| secret.trim())
             .filter(|secret| !secret.is_empty())
             .ok_or_else(|| {
-                let detail = "header Authorization has to be the word Bearer, a space and a token";
+                let detail = "header Authorization: expected the word Bearer, a space and a token";
                 unauthorized(detail, "Bearer")
             })?;
         let digest = TokenDigest::of(secret.as_bytes());
-        let token = self.find(&digest).ok_or_else(unknown)?;
-        token.allows(need)?;
+        let token = self.find(&digest).ok_or_else(unknown_token)?;
+        token.check_right(required)?;
         Ok(token)
     }
 
-    pub fn recheck(&self, token: &Token, need: &RequiredRight) -> Result<(), Problem> {
-        self.find(&token.digest).ok_or_else(unknown)?.allows(need)
+    pub fn recheck(&self, token: &Token, required: &RequiredRight) -> Result<(), Problem> {
+        self.find(&token.digest).ok_or_else(unknown_token)?.check_right(required)
     }
 
-    /// The token of this hash. All are compared, so that the time tells nothing.
+    /// The token with this digest. All tokens are compared, so that the time reveals nothing.
     fn find(&self, digest: &TokenDigest) -> Option<Arc<Token>> {
-        let known = Arc::clone(&self.known.lock());
+        let tokens = Arc::clone(&self.tokens.lock());
         let mut found = None;
-        for token in known.iter() {
-            if token.digest.equals(digest) {
+        for token in tokens.iter() {
+            if token.digest.constant_time_eq(digest) {
                 found = Some(token);
             }
         }
@@ -218,60 +220,63 @@ fn unauthorized(detail: &str, challenge: &str) -> Problem {
     Problem::new(Cause::Unauthorized, detail).with_header("WWW-Authenticate", challenge)
 }
 
-fn unknown() -> Problem {
-    unauthorized("this token is not known here", "Bearer error=\"invalid_token\"")
+fn unknown_token() -> Problem {
+    unauthorized(
+        "unknown token; expected one from the file of --tokens",
+        "Bearer error=\"invalid_token\"",
+    )
 }
 
-fn read(path: &Path) -> io::Result<Vec<u8>> {
+fn read_file(path: &Path) -> io::Result<Vec<u8>> {
     let mut text = Vec::new();
-    // A pipe could be read once only, and keep whoever opens it waiting.
+    // A pipe could be read only once, and opening it could block.
     if !std::fs::metadata(path)?.is_file() {
-        return Err(Error::new(ErrorKind::InvalidInput, "this is no regular file"));
+        return Err(Error::new(ErrorKind::InvalidInput, "expected a regular file"));
     }
-    std::fs::File::open(path)?.take(TOKENS_BYTES + 1).read_to_end(&mut text)?;
-    if text.len() as u64 > TOKENS_BYTES {
-        let why = format!("the file is larger than {TOKENS_BYTES} bytes");
+    std::fs::File::open(path)?.take(TOKENS_FILE_BYTES + 1).read_to_end(&mut text)?;
+    if text.len() as u64 > TOKENS_FILE_BYTES {
+        let why = format!("the file is too large; expected at most {TOKENS_FILE_BYTES} bytes");
         return Err(Error::new(ErrorKind::InvalidData, why));
     }
     Ok(text)
 }
 
-/// Reads a file of tokens: one a line; empty lines and those that begin with `#` say nothing.
-fn parse(text: &[u8]) -> io::Result<Arc<[Arc<Token>]>> {
-    let wrong = |why: String| Error::new(ErrorKind::InvalidData, why);
-    let text = std::str::from_utf8(text).map_err(|_| wrong("the file is not UTF-8".into()))?;
+/// Parses a token file: one token per line; empty lines and lines that begin with `#` are skipped.
+fn parse_tokens(text: &[u8]) -> io::Result<Arc<[Arc<Token>]>> {
+    let invalid = |why: String| Error::new(ErrorKind::InvalidData, why);
+    let text = std::str::from_utf8(text).map_err(|_| invalid("the file is not UTF-8".into()))?;
     let mut tokens: Vec<Arc<Token>> = Vec::new();
     for (index, line) in text.lines().enumerate() {
         let line = line.trim();
         if line.is_empty() || line.starts_with('#') {
             continue;
         }
-        let at = |why: String| wrong(format!("line {}: {why}", index + 1));
-        let token = Token::parse(line).map_err(at)?;
-        if tokens.iter().any(|known| known.name == token.name) {
-            return Err(at(format!("name {} is there already", token.name)));
+        let at_line = |why: String| invalid(format!("line {}: {why}", index + 1));
+        let token = Token::parse(line).map_err(at_line)?;
+        if tokens.iter().any(|other| other.name == token.name) {
+            return Err(at_line(format!("name {} is used twice", token.name)));
         }
-        if tokens.iter().any(|known| known.digest.equals(&token.digest)) {
-            return Err(at("this hash is there already, under another name".into()));
+        if tokens.iter().any(|other| other.digest.constant_time_eq(&token.digest)) {
+            return Err(at_line("this digest is used twice, with different names".into()));
         }
-        if tokens.len() == TOKENS {
-            return Err(at(format!("there may be {TOKENS} tokens at most")));
+        if tokens.len() == MAX_TOKENS {
+            return Err(at_line(format!("too many tokens; expected at most {MAX_TOKENS}")));
         }
         tokens.push(Arc::new(token));
     }
     Ok(tokens.into())
 }
 
-/// Makes a new secret, and the line by which a server knows it.
+/// Makes a new secret and its line for the token file.
 ///
 /// # Errors
-/// When the operating system has no random bytes, or a server would not take the line.
-pub fn new_token(asked: &TokenRequest) -> io::Result<(String, String)> {
-    let TokenRequest { name, rights, topics } = asked;
+/// When the operating system has no random bytes, or when the line would be invalid.
+pub fn new_token(request: &TokenRequest) -> io::Result<(String, String)> {
+    let TokenRequest { name, rights, topics } = request;
     let mut bytes = [0_u8; 32];
-    let got = getrandom(&mut bytes, GetRandomFlags::empty())?;
-    if got != bytes.len() {
-        return Err(Error::other("the operating system gave too few random bytes"));
+    let count = getrandom(&mut bytes, GetRandomFlags::empty())?;
+    if count != bytes.len() {
+        return Err(Error::other("the operating system returned too few random bytes"));
     }
     let secret = URL_SAFE_NO_PAD.encode(bytes);
     let digest = TokenDigest::of(secret.as_bytes());
@@ -284,35 +289,38 @@ pub fn new_token(asked: &TokenRequest) -> io::Result<(String, String)> {
 mod tests {
     use super::*;
 
-    const HASH: &str = "2cf24dba5fb0a30e26e83b2ac5b9e29e1b161e5c1fa7425e73043362938b9824";
+    const DIGEST: &str = "2cf24dba5fb0a30e26e83b2ac5b9e29e1b161e5c1fa7425e73043362938b9824";
 
     #[test]
-    fn a_hash_is_what_sha256sum_says() {
+    fn digest_is_that_of_sha256sum() {
         // printf hello | sha256sum
-        assert_eq!(TokenDigest::of(b"hello").to_string(), HASH);
-        assert!(TokenDigest::parse(HASH).unwrap().equals(&TokenDigest::of(b"hello")));
-        assert!(!TokenDigest::parse(HASH).unwrap().equals(&TokenDigest::of(b"hellO")));
+        assert_eq!(TokenDigest::of(b"hello").to_string(), DIGEST);
+        assert!(TokenDigest::parse(DIGEST).unwrap().constant_time_eq(&TokenDigest::of(b"hello")));
+        assert!(!TokenDigest::parse(DIGEST).unwrap().constant_time_eq(&TokenDigest::of(b"hellO")));
     }
 
     #[test]
-    fn a_wrong_line_is_named_and_nothing_is_taken_from_the_file() {
-        let other = HASH.replace('2', "3");
+    fn invalid_line_is_named_and_the_file_refused() {
+        let other = DIGEST.replace('2', "3");
         for (text, word) in [
-            (format!("a {HASH} read"), "line 1: words: 3"),
-            (format!("# ok\n\na {HASH} read * x"), "line 3: words: 5"),
-            (format!("a/b {HASH} read *"), "name"),
-            (format!("a {HASH}0 read *"), "64 hex digits"),
-            (format!("a {} read *", HASH.replace('2', "g")), "64 hex digits"),
-            (format!("a {HASH} write *"), "read, publish and admin"),
-            (format!("a {HASH} read, *"), "read, publish and admin"),
-            (format!("a {HASH} read a//b"), "topic"),
-            (format!("a {HASH} read *\na {other} read *"), "line 2: name a"),
-            (format!("a {HASH} read *\nb {HASH} read *"), "line 2: this hash"),
+            (format!("a {DIGEST} read"), "line 1: 3 fields"),
+            (format!("# ok\n\na {DIGEST} read * x"), "line 3: 5 fields"),
+            (format!("a/b {DIGEST} read *"), "name"),
+            (format!("a {DIGEST}0 read *"), "64 hex digits"),
+            (format!("a {} read *", DIGEST.replace('2', "g")), "64 hex digits"),
+            (format!("a {DIGEST} write *"), "read, publish and admin"),
+            (format!("a {DIGEST} read, *"), "read, publish and admin"),
+            (format!("a {DIGEST} read a//b"), "topic"),
+            (format!("a {DIGEST} read *\na {other} read *"), "line 2: name a"),
+            (format!("a {DIGEST} read *\nb {DIGEST} read *"), "line 2: this digest"),
         ] {
-            let why = parse(text.as_bytes()).err().unwrap().to_string();
+            let why = parse_tokens(text.as_bytes()).err().unwrap().to_string();
             assert!(why.contains(word), "{text}: {why}");
         }
-        assert!(parse(b"\xff").is_err());
-        assert_eq!(parse(format!("a {HASH} read,publish a.*,b\r\n").as_bytes()).unwrap().len(), 1);
+        assert!(parse_tokens(b"\xff").is_err());
+        assert_eq!(
+            parse_tokens(format!("a {DIGEST} read,publish a.*,b\r\n").as_bytes()).unwrap().len(),
+            1
+        );
     }
 }

@@ -32,10 +32,13 @@ pub fn push_events(
 /// Appends an event as an object, on one line.
 pub fn push_event(out: &mut Vec<u8>, event: &Event) {
     let content = &event.content;
-    let mut object = JsonObject::open(out);
-    object.number("seq", event.seq.get()).plain("topic", event.topic()).time("time", event.time);
+    let mut object = JsonObject::begin(out);
+    object
+        .number("seq", event.seq.get())
+        .unescaped("topic", event.topic())
+        .time("time", event.time);
     if let Some(event_type) = &content.event_type {
-        object.plain("type", event_type);
+        object.unescaped("type", event_type);
     }
     if let Some(content_type) =
         content.content_type.as_ref().filter(|_| content.kind != BodyKind::Json)
@@ -43,13 +46,13 @@ pub fn push_event(out: &mut Vec<u8>, event: &Event) {
         object.string("content_type", content_type);
     }
     match (content.kind, std::str::from_utf8(&content.body)) {
-        (BodyKind::Json, _) => object.checked("data", &content.body),
+        (BodyKind::Json, _) => object.raw("data", &content.body),
         (BodyKind::Text, Ok(text)) => object.string("data", text),
         (BodyKind::Binary | BodyKind::Text, _) => {
             object.string("data_base64", &BASE64.encode(&content.body))
         }
     };
-    object.close();
+    object.end();
 }
 
 const NULL: &[u8] = b"null";
@@ -61,22 +64,22 @@ impl GapMembers {
     pub fn of(gap: &Gap) -> GapMembers {
         let lost = gap.lost.as_ref().map(|lost| {
             let mut out = Vec::new();
-            let mut object = JsonObject::open(&mut out);
+            let mut object = JsonObject::begin(&mut out);
             for (topic, count) in lost {
                 match count {
                     Some(count) => object.number(topic, *count),
-                    None => object.checked(topic, NULL),
+                    None => object.raw(topic, NULL),
                 };
             }
-            object.close();
+            object.end();
             out
         });
-        let oldest = gap.oldest.map(|oldest| json::string(&oldest.to_string()));
+        let oldest = gap.oldest.map(|oldest| json::encode_string(&oldest.to_string()));
         GapMembers([
-            ("why", json::string(gap.why.label())),
+            ("why", json::encode_string(gap.why.label())),
             ("lost", lost.unwrap_or_else(|| NULL.to_vec())),
             ("oldest", oldest.unwrap_or_else(|| NULL.to_vec())),
-            ("resume", json::string(&gap.resume.to_string())),
+            ("resume", json::encode_string(&gap.resume.to_string())),
         ])
     }
 
@@ -88,11 +91,11 @@ impl GapMembers {
 
     /// Appends the gap object, on one line.
     pub fn push(&self, out: &mut Vec<u8>) {
-        let mut object = JsonObject::open(out);
+        let mut object = JsonObject::begin(out);
         for (name, value) in &self.0 {
-            object.checked(name, value);
+            object.raw(name, value);
         }
-        object.close();
+        object.end();
     }
 }
 

@@ -13,7 +13,7 @@ use crate::semaphore::Semaphore;
 /// The response to `/health`.
 pub fn health(storage: StorageStatus, is_draining: bool) -> Response {
     let mut body = Vec::new();
-    let mut object = JsonObject::open(&mut body);
+    let mut object = JsonObject::begin(&mut body);
     if is_draining {
         object.string("status", "draining");
     } else {
@@ -22,17 +22,17 @@ pub fn health(storage: StorageStatus, is_draining: bool) -> Response {
     match storage {
         StorageStatus::None => {}
         StorageStatus::Ok => {
-            object.plain("store", "ok");
+            object.unescaped("store", "ok");
         }
         // The status stays `ok`: polls are still served.
         StorageStatus::Failing(why) => {
-            object.plain("store", "failing").string("store_failure", &why);
+            object.unescaped("store", "failing").string("store_failure", &why);
         }
     }
-    object.close();
+    object.end();
     body.push(b'\n');
     let response = Response::json(if is_draining { 503 } else { 200 }, body);
-    if is_draining { response.with("Retry-After", &retry_after()) } else { response }
+    if is_draining { response.with_header("Retry-After", &retry_after()) } else { response }
 }
 
 /// What `/metrics` reports of the present; counters come from [`crate::metrics`] and the writer.
@@ -85,5 +85,5 @@ impl Gauges<'_> {
 pub fn metrics_response(page: MetricsText) -> Response {
     let text = page.finish().into_bytes();
     Response::new(200, "text/plain; version=0.0.4; charset=utf-8", text)
-        .with("Cache-Control", "no-store")
+        .with_header("Cache-Control", "no-store")
 }

@@ -116,7 +116,7 @@ fn parse_topic(topics: &str, head: &RequestHead, max_wait: Duration) -> Result<O
         Method::Delete => {
             QueryParams::parse(head.query(), &[])?;
             let topic = Name::new(topics).ok_or_else(|| {
-                Problem::bad(format!(
+                Problem::bad_request(format!(
                     "topic {topics:?}: DELETE takes one topic; expected {NAME_RULE}"
                 ))
             })?;
@@ -130,7 +130,7 @@ fn parse_topic(topics: &str, head: &RequestHead, max_wait: Duration) -> Result<O
 /// learn less from it than from the refusal of the request that follows.
 fn parse_options(head: &RequestHead, path: &str) -> Result<Operation, Problem> {
     let is_topic = path == "*" || path.starts_with("/topics/");
-    Ok(match head.one(HeaderName::AccessControlRequestMethod)? {
+    Ok(match head.get(HeaderName::AccessControlRequestMethod)? {
         Some(_) => Operation::Preflight,
         None => Operation::Options(if is_topic { TOPIC_METHODS } else { PAGE_METHODS }),
     })

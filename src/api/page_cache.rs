@@ -8,15 +8,15 @@
 use std::hash::{Hash, Hasher};
 use std::time::SystemTime;
 
-use parking_lot::Mutex;
+use crate::sync::Mutex;
 
 use super::page::{Lookup, PageKey};
-use crate::limits::{SHARED_PAGE_BYTES, SHARED_PAGES};
+use crate::limits::{CACHED_PAGE_BYTES, CACHED_PAGES};
 use crate::log::LogVersion;
 
 /// The pages that were rendered last, one for each slot.
 pub struct PageCache {
-    slots: [Mutex<Option<CachedPage>>; SHARED_PAGES],
+    slots: [Mutex<Option<CachedPage>>; CACHED_PAGES],
 }
 
 struct CachedPage {
@@ -70,7 +70,7 @@ impl PageCache {
     fn slot(&self, key: &PageKey) -> &Mutex<Option<CachedPage>> {
         let mut hasher = SlotHasher::default();
         key.hash(&mut hasher);
-        &self.slots[(hasher.finish() >> 32) as usize % SHARED_PAGES]
+        &self.slots[(hasher.finish() >> 32) as usize % CACHED_PAGES]
     }
 
     /// The cached result for this key at this version of the log.
@@ -84,7 +84,7 @@ impl PageCache {
 
     /// Caches a result for the next equal request, unless its page is large.
     pub fn insert(&self, key: &PageKey, version: LogVersion, found: &Lookup) {
-        if matches!(found, Lookup::Data(page) if page.bytes().len() > SHARED_PAGE_BYTES) {
+        if matches!(found, Lookup::Data(page) if page.bytes().len() > CACHED_PAGE_BYTES) {
             return;
         }
         let found = found.clone();

@@ -7,7 +7,7 @@ use super::page::{Lookup, PageKey, RenderedPage};
 use super::page_cache::PageCache;
 use super::receipt::PublishReceipt;
 use super::render::{PollReason, render};
-use crate::limits::{ANSWERS_BYTES, PAGE_BYTES};
+use crate::limits::{PAGE_BYTES, RESPONSE_MEMORY_BYTES};
 use crate::log::{Gap, Log, LogSlice, ReadRequest};
 use crate::semaphore::{Permit, Semaphore};
 
@@ -22,7 +22,11 @@ pub struct PageReader {
 impl PageReader {
     #[must_use]
     pub fn new(log: Arc<Log<PublishReceipt>>) -> PageReader {
-        PageReader { log, cache: PageCache::default(), memory: Semaphore::new(ANSWERS_BYTES) }
+        PageReader {
+            log,
+            cache: PageCache::default(),
+            memory: Semaphore::new(RESPONSE_MEMORY_BYTES),
+        }
     }
 
     /// Reads the page for a key.

@@ -16,7 +16,7 @@
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use parking_lot::Mutex;
+use crate::sync::Mutex;
 
 use super::caller::Caller;
 use super::event_json::GapMembers;
@@ -57,7 +57,7 @@ impl Poller {
     /// The gap, if events after the poll's cursor are gone.
     pub fn start(&self, query: PollQuery, caller: &Caller<'_>) -> Result<Outcome, Problem> {
         let PollQuery { mut key, wait } = query;
-        key.cors.clone_from(&caller.grant.cors);
+        key.cors.clone_from(&caller.grant.allowed_origin);
         let slice = match self.reader.read(&key).map_err(|gap| self.refuse_gap(&gap))? {
             Lookup::Data(page) => return Ok(Outcome::Reply(self.reply_with_data(page))),
             Lookup::Empty(slice) => slice,
@@ -148,7 +148,7 @@ impl Poller {
                 format!("{limit} polls are held already; poll again later"),
             )
         })?;
-        self.metrics.polls_held_peak.reach(self.hold_permits.in_use() as u64);
+        self.metrics.polls_held_peak.raise_to(self.hold_permits.in_use() as u64);
         Ok(permit)
     }
 

@@ -11,7 +11,7 @@ use super::query_params::{QueryParams, parse_integer};
 use crate::access::RequiredRight;
 use crate::cursor::Since;
 use crate::http::{HeaderName, RequestHead};
-use crate::limits::{PAGE_EVENTS, PAGE_EVENTS_DEFAULT};
+use crate::limits::{DEFAULT_PAGE_EVENTS, MAX_PAGE_EVENTS};
 use crate::log::GapPolicy;
 use crate::names::{TopicSet, TypeFilter};
 use crate::problem::Problem;
@@ -38,7 +38,7 @@ impl PollQuery {
         head: &RequestHead,
         max_wait: Duration,
     ) -> Result<PollQuery, Problem> {
-        let topics = TopicSet::parse(topics).map_err(Problem::bad)?;
+        let topics = TopicSet::parse(topics).map_err(Problem::bad_request)?;
         let params = QueryParams::parse(head.query(), &PARAMETERS)?;
         let format = params.get_parsed("format", BodyFormat::Json, |text| match text {
             "json" => Ok(BodyFormat::Json),
@@ -46,21 +46,22 @@ impl PollQuery {
             "raw" => Ok(BodyFormat::Raw),
             _ => Err("expected json, ndjson or raw".into()),
         })?;
-        let limit = params
-            .get_parsed("limit", PAGE_EVENTS_DEFAULT, |text| parse_integer(text, 1, PAGE_EVENTS))?;
+        let limit = params.get_parsed("limit", DEFAULT_PAGE_EVENTS, |text| {
+            parse_integer(text, 1, MAX_PAGE_EVENTS)
+        })?;
         let preferred = match params.get("wait") {
             // The parameter wins over the header.
             Some(_) => None,
             // A HEAD request does not wait, so no preference is applied.
-            None if head.is_head() => None,
-            None => head.all(HeaderName::Prefer).find_map(preferred_wait),
+            None if head.is_head_request() => None,
+            None => head.get_all(HeaderName::Prefer).find_map(preferred_wait),
         };
         let wait = match preferred {
             Some(seconds) => Duration::from_secs(seconds),
             None => params.get_parsed("wait", DEFAULT_WAIT, parse_wait)?,
         };
         Ok(PollQuery {
-            wait: if head.is_head() { Duration::ZERO } else { wait.min(max_wait) },
+            wait: if head.is_head_request() { Duration::ZERO } else { wait.min(max_wait) },
             key: PageKey {
                 topics,
                 since: params.get_parsed("since", Since::Start, parse_since)?,

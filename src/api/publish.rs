@@ -88,7 +88,7 @@ impl EventPublisher {
         if let Some(outcome) = &mut outcome {
             **outcome = Some(receipt.clone());
         }
-        let is_answered = |held: &HeldPoll| held.key.types.keeps(request.event_type.as_ref());
+        let is_answered = |held: &HeldPoll| held.key.types.matches(request.event_type.as_ref());
         let mut released = self.waiters.notify(&request.topic, cursor.seq, is_answered);
         receipt.released = released.count() as u32;
         deliver(&self.reader, &self.metrics, &mut released, cursor);
@@ -106,7 +106,7 @@ impl EventPublisher {
     /// If the disk refuses it.
     pub fn trim(&self, topic: &Name) -> Result<Response, Problem> {
         self.writer.trim(topic).map_err(|error| self.write_refused(&error))?;
-        Ok(Response::empty())
+        Ok(Response::no_content())
     }
 
     /// The key of a publish as the log knows it: the fingerprint of token, topic and key, and that

@@ -7,7 +7,7 @@ use super::query_params::QueryParams;
 use crate::config::Config;
 use crate::http::{HeaderName, RequestHead};
 use crate::json;
-use crate::limits::{BATCH_BYTES, BATCH_EVENTS, CONTENT_TYPE_CHARS, KEY_CHARS};
+use crate::limits::{BATCH_BYTES, BATCH_EVENTS, CONTENT_TYPE_CHARS, IDEMPOTENCY_KEY_CHARS};
 use crate::log::{BodyKind, EventContent, Fingerprinter};
 use crate::names::{NAME_RULE, Name, Pattern};
 use crate::problem::{Cause, Problem};
@@ -41,36 +41,39 @@ impl PublishRequest {
     /// Names the part that is wrong, and what is expected.
     pub fn parse(topic: &str, head: &RequestHead) -> Result<PublishRequest, Problem> {
         let topic = Name::new(topic).ok_or_else(|| {
-            Problem::bad(format!("topic {topic:?}: POST takes one topic; expected {NAME_RULE}"))
+            Problem::bad_request(format!(
+                "topic {topic:?}: POST takes one topic; expected {NAME_RULE}"
+            ))
         })?;
         let params = QueryParams::parse(head.query(), &["type"])?;
         let parameter = params.get("type");
-        let field = head.one(HeaderName::EventType)?;
+        let field = head.get(HeaderName::EventType)?;
         if let (Some(a), Some(b)) = (parameter, field) {
             if a != b {
                 let detail = format!(
                     "parameter type={a} and header Event-Type: {b} differ; expected one of them"
                 );
-                return Err(Problem::bad(detail));
+                return Err(Problem::bad_request(detail));
             }
         }
         let event_type = parameter.or(field).map(|text| {
-            Name::new(text)
-                .ok_or_else(|| Problem::bad(format!("event type {text:?}: expected {NAME_RULE}")))
+            Name::new(text).ok_or_else(|| {
+                Problem::bad_request(format!("event type {text:?}: expected {NAME_RULE}"))
+            })
         });
-        match head.one(HeaderName::ContentEncoding)? {
+        match head.get(HeaderName::ContentEncoding)? {
             None | Some("identity") => {}
             Some(coding) => {
                 let detail =
                     format!("header Content-Encoding: {coding}: expected a body without encoding");
-                return Err(Problem::bad(detail));
+                return Err(Problem::bad_request(detail));
             }
         }
         Ok(PublishRequest {
             topic,
             event_type: event_type.transpose()?,
-            media: parse_media_type(head.one(HeaderName::ContentType)?)?,
-            key: head.one(HeaderName::IdempotencyKey)?.map(parse_key).transpose()?,
+            media: parse_media_type(head.get(HeaderName::ContentType)?)?,
+            key: head.get(HeaderName::IdempotencyKey)?.map(parse_key).transpose()?,
         })
     }
 
@@ -121,8 +124,8 @@ impl PublishRequest {
         match &self.media {
             MediaType::Ndjson => self.batch(&body, max_event),
             MediaType::Json(content_type) => {
-                json::check(&body)
-                    .map_err(|e| Problem::bad(format!("the body is not JSON: {e}")))?;
+                json::validate(&body)
+                    .map_err(|e| Problem::bad_request(format!("the body is not JSON: {e}")))?;
                 Ok(vec![self.content(BodyKind::Json, content_type.clone(), body)])
             }
             MediaType::Text(content_type) => {
@@ -165,12 +168,14 @@ impl PublishRequest {
                 );
                 return Err(Problem::new(Cause::TooLarge, detail));
             }
-            json::check(line)
-                .map_err(|e| Problem::bad(format!("line {number} is not JSON: {e}")))?;
+            json::validate(line)
+                .map_err(|e| Problem::bad_request(format!("line {number} is not JSON: {e}")))?;
             events.push(self.content(BodyKind::Json, None, line.to_vec()));
         }
         if events.is_empty() {
-            return Err(Problem::bad("the batch is empty; expected one JSON value on each line"));
+            return Err(Problem::bad_request(
+                "the batch is empty; expected one JSON value on each line",
+            ));
         }
         Ok(events)
     }
@@ -181,10 +186,10 @@ fn is_printable_ascii(text: &str) -> bool {
 }
 
 fn parse_key(text: &str) -> Result<String, Problem> {
-    let is_key = (1..=KEY_CHARS).contains(&text.len()) && is_printable_ascii(text);
+    let is_key = (1..=IDEMPOTENCY_KEY_CHARS).contains(&text.len()) && is_printable_ascii(text);
     is_key.then(|| text.to_owned()).ok_or_else(|| {
-        Problem::bad(format!(
-            "header Idempotency-Key: expected 1 to {KEY_CHARS} printable ASCII characters"
+        Problem::bad_request(format!(
+            "header Idempotency-Key: expected 1 to {IDEMPOTENCY_KEY_CHARS} printable ASCII characters"
         ))
     })
 }
@@ -203,7 +208,7 @@ fn parse_media_type(content_type: Option<&str>) -> Result<MediaType, Problem> {
         let detail = format!(
             "header Content-Type: expected at most {CONTENT_TYPE_CHARS} printable ASCII characters"
         );
-        return Err(Problem::bad(detail));
+        return Err(Problem::bad_request(detail));
     }
     let (essence, parameters) = text.split_once(';').unwrap_or((text, ""));
     let essence = essence.trim();

@@ -34,10 +34,10 @@ impl<'a> QueryParams<'a> {
                     [] => "none".into(),
                     _ => known.join(", "),
                 };
-                Problem::bad(format!("unknown parameter {name:?}; known here: {known}"))
+                Problem::bad_request(format!("unknown parameter {name:?}; known here: {known}"))
             })?;
             if params.iter().any(|(before, _)| before == name) {
-                return Err(Problem::bad(format!(
+                return Err(Problem::bad_request(format!(
                     "parameter {name} is repeated; expected at most once"
                 )));
             }
@@ -63,9 +63,8 @@ impl<'a> QueryParams<'a> {
     ) -> Result<T, Problem> {
         match self.get(name) {
             None => Ok(default),
-            Some(value) => {
-                parse(value).map_err(|why| Problem::bad(format!("parameter {name}={value}: {why}")))
-            }
+            Some(value) => parse(value)
+                .map_err(|why| Problem::bad_request(format!("parameter {name}={value}: {why}"))),
         }
     }
 }

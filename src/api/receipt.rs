@@ -30,12 +30,12 @@ impl PublishReceipt {
     /// The response, with the status `201`, or `200` for a repeat.
     pub(super) fn response(&self, topic: &Name, status: u16, is_durable: bool) -> Response {
         let mut body = Vec::with_capacity(256);
-        let mut object = JsonObject::open(&mut body);
+        let mut object = JsonObject::begin(&mut body);
         let cursor = self.cursor.text();
         object
-            .plain("topic", topic)
+            .unescaped("topic", topic)
             .number("seq", self.cursor.seq.get())
-            .plain("cursor", &cursor)
+            .unescaped("cursor", &cursor)
             .time("time", self.time)
             .number("released", self.released.into())
             .boolean("durable", is_durable);
@@ -45,8 +45,8 @@ impl PublishReceipt {
         if status == 200 {
             object.boolean("duplicate", true);
         }
-        object.close();
+        object.end();
         body.push(b'\n');
-        Response::json(status, body).with("Next-Cursor", &cursor)
+        Response::json(status, body).with_header("Next-Cursor", &cursor)
     }
 }

@@ -82,36 +82,37 @@ fn response(
         }
     };
     let mut response = Response::new(200, content_type, body)
-        .with("Next-Cursor", &slice.next(count).text())
-        .with("Poll-Reason", reason.label())
-        .with("Cache-Control", "no-store, no-transform");
+        .with_header("Next-Cursor", &slice.next(count).text())
+        .with_header("Poll-Reason", reason.label())
+        .with_header("Cache-Control", "no-store, no-transform");
     if let PollReason::Timeout(granted) = reason {
-        response = response.with("Poll-Wait", &Seconds(granted).to_string());
+        response = response.with_header("Poll-Wait", &Seconds(granted).to_string());
     }
     if format == BodyFormat::Raw {
         // A publisher's content must not run as a script in a reader's browser.
-        response = response.with("Content-Security-Policy", "sandbox");
+        response = response.with_header("Content-Security-Policy", "sandbox");
         if key.cors.is_none() {
             // Another site's page may load this without CORS, as an image or a script; browsers
             // then withhold it from that page.
-            response = response.with("Cross-Origin-Resource-Policy", "same-origin");
+            response = response.with_header("Cross-Origin-Resource-Policy", "same-origin");
         }
     }
     if let Some(gap) = slice.gap.as_ref().filter(|_| format != BodyFormat::Json) {
-        response = response.with("Poll-Gap", &gap_header(gap));
+        response = response.with_header("Poll-Gap", &gap_header(gap));
     }
     if let Some(wait) = key.applied_wait {
-        response = response.with("Preference-Applied", &format!("wait={wait}"));
+        response = response.with_header("Preference-Applied", &format!("wait={wait}"));
     }
-    let options = EncodeOptions { has_body: true, cors: key.cors.as_deref(), closes: false };
+    let options =
+        EncodeOptions { include_body: true, allowed_origin: key.cors.as_deref(), close: false };
     (response.encode(options), count)
 }
 
 fn json_body(slice: &LogSlice, reason: PollReason, max_bytes: usize) -> (Vec<u8>, usize) {
     let mut body = Vec::new();
     let mut count = 0;
-    let mut object = JsonObject::open(&mut body);
-    object.nested("events", |out| {
+    let mut object = JsonObject::begin(&mut body);
+    object.with("events", |out| {
         out.push(b'[');
         count = push_events(out, slice, max_bytes, &|out, index, event| {
             if index > 0 {
@@ -123,14 +124,14 @@ fn json_body(slice: &LogSlice, reason: PollReason, max_bytes: usize) -> (Vec<u8>
     });
     let behind = slice.behind(count);
     object
-        .plain("next", &slice.next(count).text())
+        .unescaped("next", &slice.next(count).text())
         .boolean("more", behind > 0)
         .number("behind", behind)
-        .plain("reason", reason.label());
+        .unescaped("reason", reason.label());
     if let Some(gap) = &slice.gap {
-        object.nested("gap", |out| push_gap(out, gap));
+        object.with("gap", |out| push_gap(out, gap));
     }
-    object.close();
+    object.end();
     body.push(b'\n');
     (body, count)
 }

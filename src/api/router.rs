@@ -102,7 +102,7 @@ impl Api {
     pub fn route(&self, head: &RequestHead, conn: &Conn) -> Routed {
         let mut grant = Grant::default();
         let operation = self.access.check_origin(head, conn).and_then(|cors| {
-            grant.cors = cors;
+            grant.allowed_origin = cors;
             let operation = Operation::parse(head, self.max_wait, self.has_console)?;
             grant.token = self.access.authorize(head, || operation.required_right())?;
             Ok(operation)
@@ -132,8 +132,8 @@ impl Api {
                 self.poller.shutdown.is_triggered(),
             )),
             Operation::Metrics => Ok(self.metrics_page()),
-            Operation::Options(allowed) => Ok(Response::empty().with("Allow", allowed)),
-            Operation::Preflight => Ok(access::preflight()),
+            Operation::Options(allowed) => Ok(Response::no_content().with_header("Allow", allowed)),
+            Operation::Preflight => Ok(access::preflight_response()),
             Operation::File(request) => Ok(request.response()),
         };
         Outcome::Reply(response.map_or_else(Reply::Refused, Reply::Response))
@@ -170,7 +170,7 @@ impl Api {
             max_held_polls: self.poller.hold_permits.capacity(),
             log: self.log.totals(),
             response_bytes: self.reader.response_bytes(),
-            tokens: self.access.tokens(),
+            tokens: self.access.token_status(),
         };
         gauges.render(&mut page);
         self.metrics.render(&mut page);
@@ -210,7 +210,7 @@ impl Api {
     /// lost its right.
     #[must_use]
     pub fn refresh_tokens(&self) -> Option<TokenReload> {
-        let reload = self.access.refresh()?;
+        let reload = self.access.reload_tokens()?;
         for handle in self.held_polls() {
             let held = &handle.payload;
             if self.access.recheck(&held.grant, || held.key.required_right()).is_err() {

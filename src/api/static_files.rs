@@ -44,7 +44,7 @@ impl FileRequest {
     ) -> Result<FileRequest, Problem> {
         let file = file.map_err(|detail| Problem::new(Cause::NotFound, detail))?;
         QueryParams::parse(head.query(), &[])?;
-        let mut tags = head.all(HeaderName::IfNoneMatch).flat_map(|list| list.split(','));
+        let mut tags = head.get_all(HeaderName::IfNoneMatch).flat_map(|list| list.split(','));
         // The weak comparison (RFC 9110, section 13.1.2).
         let matches = |tag: &str| tag == "*" || tag.strip_prefix("W/").unwrap_or(tag) == file.etag;
         Ok(FileRequest { file, is_cached: tags.any(|tag| matches(tag.trim())) })
@@ -58,11 +58,12 @@ impl FileRequest {
         } else {
             Response::new(200, content_type, text.as_bytes().to_vec())
         };
-        let response = response.with("Cache-Control", "no-cache").with("ETag", etag.as_str());
+        let response =
+            response.with_header("Cache-Control", "no-cache").with_header("ETag", etag.as_str());
         match policy {
             Some(policy) => response
-                .with("Content-Security-Policy", policy.as_str())
-                .with("Referrer-Policy", "no-referrer"),
+                .with_header("Content-Security-Policy", policy.as_str())
+                .with_header("Referrer-Policy", "no-referrer"),
             None => response,
         }
     }

@@ -100,11 +100,11 @@ fn publish(
 ) -> serde_json::Value {
     let mut head = RequestHead::new(Method::Post, "/topics/news", "");
     if let Some(key) = key {
-        head.push(HeaderName::IdempotencyKey, key);
+        head.append(HeaderName::IdempotencyKey, key);
     }
     let request = PublishRequest::parse("news", &head).unwrap();
     let response = publisher.publish(&request, b"hello".to_vec(), caller).unwrap();
-    serde_json::from_slice(response.text()).unwrap()
+    serde_json::from_slice(response.body_text()).unwrap()
 }
 
 #[test]

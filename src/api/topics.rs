@@ -10,7 +10,7 @@ use super::receipt::PublishReceipt;
 use crate::cursor::Seq;
 use crate::http::{RequestHead, Response};
 use crate::json::{JsonObject, push_number};
-use crate::limits::LISTED_TOPICS;
+use crate::limits::MAX_LISTED_TOPICS;
 use crate::log::{Log, TopicStatus};
 use crate::names::Pattern;
 use crate::problem::Problem;
@@ -32,8 +32,9 @@ impl TopicListQuery {
         Ok(TopicListQuery {
             prefix: text("prefix"),
             after: text("after"),
-            limit: params
-                .get_parsed("limit", LISTED_TOPICS, |text| parse_integer(text, 1, LISTED_TOPICS))?,
+            limit: params.get_parsed("limit", MAX_LISTED_TOPICS, |text| {
+                parse_integer(text, 1, MAX_LISTED_TOPICS)
+            })?,
         })
     }
 
@@ -51,8 +52,8 @@ pub fn list_topics(
 ) -> Response {
     let (topics, head) = log.topics(&query.prefix, &query.after, query.limit);
     let mut body = Vec::new();
-    let mut object = JsonObject::open(&mut body);
-    object.nested("topics", |out| {
+    let mut object = JsonObject::begin(&mut body);
+    object.with("topics", |out| {
         out.push(b'[');
         for (index, topic) in topics.iter().enumerate() {
             if index > 0 {
@@ -63,7 +64,7 @@ pub fn list_topics(
         out.push(b']');
     });
     object.string("head", &head.to_string());
-    object.close();
+    object.end();
     body.push(b'\n');
     Response::json(200, body)
 }
@@ -75,13 +76,13 @@ fn push_topic(out: &mut Vec<u8>, status: &TopicStatus, held: usize) {
             None => out.extend_from_slice(b"null"),
         }
     };
-    let mut object = JsonObject::open(out);
+    let mut object = JsonObject::begin(out);
     object
         .string("topic", &status.topic)
         .number("events", status.events)
         .number("bytes", status.bytes)
-        .nested("oldest", seq(status.oldest))
-        .nested("newest", seq(status.newest))
+        .with("oldest", seq(status.oldest))
+        .with("newest", seq(status.newest))
         .number("held", held as u64);
-    object.close();
+    object.end();
 }

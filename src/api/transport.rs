@@ -20,7 +20,7 @@ impl Transport {
     /// The transport that a request asks for. Every `EventSource` accepts `text/event-stream`, and
     /// no other client does so by accident.
     pub fn of(head: &RequestHead) -> Transport {
-        let list = |field| head.all(field).flat_map(|value| value.split(','));
+        let list = |field| head.get_all(field).flat_map(|value| value.split(','));
         let is_websocket = |name: &str| name.trim().eq_ignore_ascii_case("websocket");
         if head.method == Method::Get && list(HeaderName::Upgrade).any(is_websocket) {
             return Transport::WebSocket;

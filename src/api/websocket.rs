@@ -23,16 +23,16 @@ impl Api {
         caller: &Caller<'_>,
     ) -> Vec<u8> {
         let (member, json) = match self.try_publish_message(topics, message, caller) {
-            Ok(response) => ("published", response.text().to_vec()),
+            Ok(response) => ("published", response.body_text().to_vec()),
             Err(problem) => {
-                self.metrics().refused(problem.cause());
+                self.metrics().count_refusal(problem.cause());
                 ("error", problem.body().trim_ascii_end().to_vec())
             }
         };
         let mut out = Vec::new();
-        let mut object = JsonObject::open(&mut out);
-        object.checked(member, &json);
-        object.close();
+        let mut object = JsonObject::begin(&mut out);
+        object.raw(member, &json);
+        object.end();
         text_frame(out)
     }
 
@@ -43,7 +43,7 @@ impl Api {
         caller: &Caller<'_>,
     ) -> Result<Response, Problem> {
         let [Pattern::Topic(topic)] = topics.patterns() else {
-            return Err(Problem::bad(
+            return Err(Problem::bad_request(
                 "this WebSocket is open for several topics; expected one topic, without *, to publish",
             ));
         };

@@ -5,7 +5,7 @@
 
 use std::time::Duration;
 
-use crate::limits::{BACKOFF_FIRST, BACKOFF_MOST, RETRY_AFTER_MOST};
+use crate::limits::{BACKOFF_BASE, BACKOFF_MAX, RETRY_AFTER_MAX};
 
 /// The pauses between attempts that fail one after another.
 #[derive(Debug, Default)]
@@ -15,12 +15,12 @@ pub struct Backoff {
 
 impl Backoff {
     /// Counts a failure and returns the pause after it: at least `at_least`, which the server asked
-    /// for and which is capped at [`RETRY_AFTER_MOST`].
+    /// for and which is capped at [`RETRY_AFTER_MAX`].
     pub fn next(&mut self, at_least: Duration) -> Duration {
         let bound = self.bound();
         self.failures += 1;
         let jitter = Duration::from_micros(fastrand::u64(0..=bound.as_micros() as u64));
-        at_least.min(RETRY_AFTER_MOST) + jitter
+        at_least.min(RETRY_AFTER_MAX) + jitter
     }
 
     /// Restarts at the shortest bound, after a success.
@@ -29,8 +29,8 @@ impl Backoff {
     }
 
     fn bound(&self) -> Duration {
-        let doubled = 2u32.checked_pow(self.failures).map(|n| BACKOFF_FIRST.saturating_mul(n));
-        doubled.unwrap_or(BACKOFF_MOST).min(BACKOFF_MOST)
+        let doubled = 2u32.checked_pow(self.failures).map(|n| BACKOFF_BASE.saturating_mul(n));
+        doubled.unwrap_or(BACKOFF_MAX).min(BACKOFF_MAX)
     }
 }
 
@@ -60,10 +60,10 @@ mod tests {
     fn retry_after_is_the_shortest_pause_up_to_a_limit() {
         let mut backoff = Backoff::default();
         let retry_after = Duration::from_secs(3);
-        let range = retry_after..=retry_after + BACKOFF_FIRST;
+        let range = retry_after..=retry_after + BACKOFF_BASE;
         assert!(range.contains(&backoff.next(retry_after)));
-        assert!(backoff.next(Duration::MAX) <= RETRY_AFTER_MOST + BACKOFF_MOST);
+        assert!(backoff.next(Duration::MAX) <= RETRY_AFTER_MAX + BACKOFF_MAX);
         backoff.reset();
-        assert!(backoff.next(Duration::ZERO) <= BACKOFF_FIRST);
+        assert!(backoff.next(Duration::ZERO) <= BACKOFF_BASE);
     }
 }

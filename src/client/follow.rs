@@ -16,7 +16,7 @@ use super::error::{Error, RetryCallback};
 use super::event::{ReceivedEvent, ReceivedGap, ReceivedPage, is_cursor};
 use super::http_client::HttpClient;
 use super::url::Url;
-use crate::limits::{PACE, PAGE_EVENTS, SILENCE};
+use crate::limits::{MAX_PAGE_EVENTS, MIN_POLL_INTERVAL, RESPONSE_TIMEOUT};
 use crate::names::{TopicSet, TypeFilter};
 use crate::shutdown::Shutdown;
 use crate::time::Seconds;
@@ -52,7 +52,7 @@ impl Subscription {
             types: TypeFilter::default(),
             since: "start".into(),
             wait: Duration::from_secs(25),
-            limit: PAGE_EVENTS,
+            limit: MAX_PAGE_EVENTS,
             token_file: None,
             shutdown: None,
         })
@@ -95,7 +95,7 @@ impl Follow {
         let shutdown = subscription.shutdown.clone();
         let shutdown = shutdown.map_or_else(Shutdown::new, Ok).map_err(Error::System)?;
         // The server answers within the wait. Much later, the response is lost on the way.
-        let head_timeout = subscription.wait.saturating_add(SILENCE);
+        let head_timeout = subscription.wait.saturating_add(RESPONSE_TIMEOUT);
         let token_file = subscription.token_file.clone();
         Ok(Follow {
             http: HttpClient::new(&subscription.url, token_file, head_timeout, shutdown.clone())?,
@@ -186,7 +186,7 @@ impl Follow {
             Seconds(wait),
             self.page_limit()
         );
-        if !types.keeps_all() {
+        if !types.matches_all() {
             // Writing to a String cannot fail.
             let _ = write!(target, "&type={types}");
         }
@@ -219,7 +219,7 @@ impl Follow {
         if page.events.is_empty() {
             self.ended = self.subscription.wait.is_zero();
             if was_held {
-                self.next_poll_at = polled_at + PACE;
+                self.next_poll_at = polled_at + MIN_POLL_INTERVAL;
             }
         }
     }

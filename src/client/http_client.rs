@@ -14,7 +14,9 @@ use super::response::{ClientResponse, ResponseParser};
 use super::untrusted::read_small_file;
 use super::url::Url;
 use crate::VERSION;
-use crate::limits::{CONNECT, KEPT, SEND, SILENCE, TOKEN_BYTES};
+use crate::limits::{
+    CONNECT_TIMEOUT, CONNECTION_REUSE_MAX, RESPONSE_TIMEOUT, SEND_TIMEOUT, TOKEN_FILE_BYTES,
+};
 use crate::shutdown::Shutdown;
 
 /// Sends requests to one server.
@@ -35,7 +37,7 @@ struct IdleConnection {
 
 impl IdleConnection {
     fn is_usable(&self, now: Instant) -> bool {
-        now < self.since + KEPT && self.connection.is_reusable()
+        now < self.since + CONNECTION_REUSE_MAX && self.connection.is_reusable()
     }
 }
 
@@ -135,7 +137,7 @@ impl HttpClient {
                 result => return result.map_err(|error| self.to_error(error)),
             }
         }
-        let connection = self.connector.connect(CONNECT).map_err(ExchangeError::Io);
+        let connection = self.connector.connect(CONNECT_TIMEOUT).map_err(ExchangeError::Io);
         let result = connection.and_then(|connection| self.exchange(connection, request));
         result.map_err(|error| self.to_error(error))
     }
@@ -146,7 +148,7 @@ impl HttpClient {
         connection: ClientConnection,
         request: &[u8],
     ) -> Result<ClientResponse, ExchangeError> {
-        let was_sent = match connection.send_all(request, SEND) {
+        let was_sent = match connection.send_all(request, SEND_TIMEOUT) {
             Ok(()) => true,
             // A server may refuse a large request and close before it has read the whole; its
             // response has arrived all the same.
@@ -162,7 +164,7 @@ impl HttpClient {
                 }
                 return Ok(complete.response);
             }
-            let body_timeout = self.head_timeout.max(SILENCE);
+            let body_timeout = self.head_timeout.max(RESPONSE_TIMEOUT);
             let deadline =
                 if parser.has_head() { deadline_after(body_timeout) } else { head_deadline };
             match connection.read(parser.input_buffer(), deadline) {
@@ -206,7 +208,8 @@ fn is_close(error: &IoError) -> bool {
 
 fn read_token(path: &Path) -> Result<String, String> {
     let name = path.display();
-    let text = read_small_file(path, TOKEN_BYTES).map_err(|e| format!("token file {name}: {e}"))?;
+    let text =
+        read_small_file(path, TOKEN_FILE_BYTES).map_err(|e| format!("token file {name}: {e}"))?;
     let token = text.trim();
     if token.is_empty() || !token.bytes().all(|b| b.is_ascii_graphic()) {
         return Err(format!("token file {name}: expected one word of printable ASCII"));
@@ -224,8 +227,8 @@ mod tests {
         let connection = ClientConnection::new(client.into(), Shutdown::new().unwrap());
         let since = Instant::now();
         let idle = IdleConnection { connection, since };
-        assert!(idle.is_usable(since) && idle.is_usable(since + KEPT / 2));
-        assert!(!idle.is_usable(since + KEPT));
+        assert!(idle.is_usable(since) && idle.is_usable(since + CONNECTION_REUSE_MAX / 2));
+        assert!(!idle.is_usable(since + CONNECTION_REUSE_MAX));
         std::io::Write::write_all(&mut &server, b"x").unwrap();
         assert!(!idle.is_usable(since));
         idle.connection.read(&mut Vec::with_capacity(8), since).unwrap();

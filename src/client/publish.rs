@@ -13,7 +13,7 @@ use super::error::{Error, RetryCallback};
 use super::http_client::HttpClient;
 use super::untrusted::JsonMembers;
 use super::url::Url;
-use crate::limits::{KEY_CHARS, PUBLISH_ANSWER, RETRY_FOR_MOST};
+use crate::limits::{IDEMPOTENCY_KEY_CHARS, PUBLISH_TIMEOUT, RETRY_FOR_MAX};
 use crate::names::{NAME_RULE, Name};
 use crate::shutdown::Shutdown;
 
@@ -68,7 +68,7 @@ pub struct Receipt {
 /// Publishes to one server.
 pub struct Publisher {
     http: HttpClient,
-    /// The time for all attempts of one publish; at most [`RETRY_FOR_MOST`].
+    /// The time for all attempts of one publish; at most [`RETRY_FOR_MAX`].
     retry_for: Duration,
     shutdown: Shutdown,
     on_retry: RetryCallback,
@@ -93,7 +93,7 @@ impl Publisher {
         // a publish that it has sent, because a late outcome is better than an unknown one.
         let never = Shutdown::new().map_err(Error::System)?;
         Ok(Publisher {
-            http: HttpClient::new(url, token_file, PUBLISH_ANSWER, never)?,
+            http: HttpClient::new(url, token_file, PUBLISH_TIMEOUT, never)?,
             retry_for: Duration::from_secs(60),
             shutdown,
             on_retry: Box::new(|_, _| {}),
@@ -101,10 +101,10 @@ impl Publisher {
     }
 
     /// Sets the time for all attempts of one publish. The default is one minute. The maximum is
-    /// [`RETRY_FOR_MOST`], because the server remembers a key for a limited time.
+    /// [`RETRY_FOR_MAX`], because the server remembers a key for a limited time.
     #[must_use]
     pub fn retry_for(mut self, time: Duration) -> Publisher {
-        self.retry_for = time.min(RETRY_FOR_MOST);
+        self.retry_for = time.min(RETRY_FOR_MAX);
         self
     }
 
@@ -192,9 +192,12 @@ impl Receipt {
 fn validate_key(key: &str) -> Result<&str, Error> {
     let printable = key.bytes().all(|b| (b' '..=b'~').contains(&b));
     // Spaces at either end would not be part of the header field's value.
-    let is_valid = (1..=KEY_CHARS).contains(&key.len()) && printable && key.trim() == key;
+    let is_valid =
+        (1..=IDEMPOTENCY_KEY_CHARS).contains(&key.len()) && printable && key.trim() == key;
     let rule = || {
-        let rule = format!("1 to {KEY_CHARS} printable ASCII characters, no space at either end");
+        let rule = format!(
+            "1 to {IDEMPOTENCY_KEY_CHARS} printable ASCII characters, no space at either end"
+        );
         Error::Invalid(format!("key {key:?}: expected {rule}"))
     };
     is_valid.then_some(key).ok_or_else(rule)

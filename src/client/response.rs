@@ -16,7 +16,9 @@ use super::error::Error;
 use super::untrusted::{JsonMembers, printable};
 use crate::http::chunked::ChunkedDecoder;
 use crate::http::{BodyFraming, FramingHeaders, HeaderName};
-use crate::limits::{ANSWER_BYTES, ANSWER_FIELDS, ANSWER_HEAD_BYTES, INTERIM_ANSWERS};
+use crate::limits::{
+    MAX_INTERIM_RESPONSES, MAX_RESPONSE_FIELDS, RESPONSE_BODY_BYTES, RESPONSE_HEAD_BYTES,
+};
 use crate::problem::{Cause, Problem};
 
 /// A response of any status.
@@ -63,7 +65,7 @@ enum BodyEnd {
 impl ResponseParser {
     pub fn new() -> ResponseParser {
         ResponseParser {
-            input: Vec::with_capacity(ANSWER_HEAD_BYTES),
+            input: Vec::with_capacity(RESPONSE_HEAD_BYTES),
             state: ParserState::Head,
             interim_responses: 0,
         }
@@ -104,7 +106,7 @@ impl ResponseParser {
             // No request asks for an interim response, but a server may send one (RFC 9110,
             // section 15.2).
             self.interim_responses += 1;
-            if head.status == 101 || self.interim_responses > INTERIM_ANSWERS {
+            if head.status == 101 || self.interim_responses > MAX_INTERIM_RESPONSES {
                 return Err(format!("sent status {} instead of a final response", head.status));
             }
         }
@@ -123,7 +125,7 @@ impl ResponseParser {
                 available
             }
             BodyEnd::LastChunk(chunks) => {
-                let used = chunks.take(&self.input, &mut response.body, ANSWER_BYTES);
+                let used = chunks.decode(&self.input, &mut response.body, RESPONSE_BODY_BYTES);
                 used.map_err(|problem| describe(&problem))?
             }
             BodyEnd::ConnectionClose => {
@@ -131,13 +133,13 @@ impl ResponseParser {
                 self.input.len()
             }
         };
-        if response.body.len() > ANSWER_BYTES {
+        if response.body.len() > RESPONSE_BODY_BYTES {
             return Err(too_large());
         }
         self.input.drain(..used);
         let is_complete = match end {
             BodyEnd::Remaining(remaining) => *remaining == 0,
-            BodyEnd::LastChunk(chunks) => chunks.done(),
+            BodyEnd::LastChunk(chunks) => chunks.is_done(),
             BodyEnd::ConnectionClose => false,
         };
         Ok(if is_complete { self.take_response() } else { None })
@@ -175,14 +177,16 @@ struct ResponseHead {
 impl ResponseHead {
     /// Parses the head that `input` begins with; `None` when it is not complete yet.
     fn parse(input: &[u8]) -> Result<Option<ResponseHead>, String> {
-        let input = &input[..input.len().min(ANSWER_HEAD_BYTES)];
-        let mut fields = [httparse::EMPTY_HEADER; ANSWER_FIELDS];
+        let input = &input[..input.len().min(RESPONSE_HEAD_BYTES)];
+        let mut fields = [httparse::EMPTY_HEADER; MAX_RESPONSE_FIELDS];
         let mut head = httparse::Response::new(&mut fields);
         let length = match head.parse(input) {
             Ok(Status::Complete(length)) => length,
-            Ok(Status::Partial) if input.len() < ANSWER_HEAD_BYTES => return Ok(None),
+            Ok(Status::Partial) if input.len() < RESPONSE_HEAD_BYTES => return Ok(None),
             Ok(Status::Partial) => {
-                return Err(format!("sent a response head of more than {ANSWER_HEAD_BYTES} bytes"));
+                return Err(format!(
+                    "sent a response head of more than {RESPONSE_HEAD_BYTES} bytes"
+                ));
             }
             Err(error) => return Err(describe_parse_error(error, input)),
         };
@@ -193,8 +197,10 @@ impl ResponseHead {
         let http10 = head.version == Some(0);
         let mut framing_fields = FramingHeaders::default();
         for field in &*head.headers {
-            if let Some(name) = HeaderName::named(field.name.as_bytes()) {
-                framing_fields.note(name, field.value).map_err(|problem| describe(&problem))?;
+            if let Some(name) = HeaderName::parse(field.name.as_bytes()) {
+                framing_fields
+                    .parse_field(name, field.value)
+                    .map_err(|problem| describe(&problem))?;
             }
         }
         let field = |name: &str| {
@@ -217,7 +223,9 @@ impl ResponseHead {
         match self.framing {
             // These have no body, even with a Content-Length (RFC 9112, section 6.3).
             _ if matches!(self.status, 204 | 304) => Ok(BodyEnd::Remaining(0)),
-            Some(BodyFraming::Sized(length)) if length > ANSWER_BYTES as u64 => Err(too_large()),
+            Some(BodyFraming::Sized(length)) if length > RESPONSE_BODY_BYTES as u64 => {
+                Err(too_large())
+            }
             Some(BodyFraming::Sized(length)) => Ok(BodyEnd::Remaining(length as usize)),
             Some(BodyFraming::Chunked) => Ok(BodyEnd::LastChunk(ChunkedDecoder::default())),
             // Without a length, a truncated body looks complete. Of a refusal the status is enough.
@@ -238,7 +246,7 @@ impl ResponseHead {
 fn describe_parse_error(error: httparse::Error, input: &[u8]) -> String {
     match (error, input) {
         (httparse::Error::TooManyHeaders, _) => {
-            format!("sent more than {ANSWER_FIELDS} header fields")
+            format!("sent more than {MAX_RESPONSE_FIELDS} header fields")
         }
         // A TLS server answers plain HTTP with an alert record.
         (_, [0x15, ..]) => "speaks TLS; this client speaks plain HTTP only".into(),
@@ -255,7 +263,7 @@ fn describe(problem: &Problem) -> String {
 }
 
 fn too_large() -> String {
-    format!("sent a response of more than {ANSWER_BYTES} bytes; is it a longpoll server?")
+    format!("sent a response of more than {RESPONSE_BODY_BYTES} bytes; is it a longpoll server?")
 }
 
 fn is_json(content_type: &str) -> bool {

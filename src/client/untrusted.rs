@@ -11,7 +11,7 @@ use std::path::Path;
 use serde::Deserialize;
 use serde_json::value::RawValue;
 
-use crate::limits::SHOWN_CHARS;
+use crate::limits::SERVER_TEXT_CHARS;
 
 /// The members of a JSON object, each still in its original text: numbers keep all their digits.
 pub struct JsonMembers<'a>(BTreeMap<&'a str, &'a RawValue>);
@@ -33,9 +33,9 @@ impl<'a> JsonMembers<'a> {
     }
 }
 
-/// The first [`SHOWN_CHARS`] characters of a text, with spaces in place of control characters.
+/// The first [`SERVER_TEXT_CHARS`] characters of a text, with spaces in place of control characters.
 pub fn printable(text: &str) -> String {
-    let shown = text.trim().chars().take(SHOWN_CHARS);
+    let shown = text.trim().chars().take(SERVER_TEXT_CHARS);
     shown.map(|c| if c.is_control() { ' ' } else { c }).collect()
 }
 

@@ -1,42 +1,42 @@
-//! The one table of flags: it drives parsing, the environment and `--help`.
+//! The table of flags, which drives the parser, the environment variables and `--help`.
 //!
-//! A flag that parses is a flag that is documented, with the default that is in force; and the
-//! README is held to the same table by a test.
+//! So every flag is documented, with its real default. A test holds the documentation to the same
+//! table.
 
 use std::fmt::Write as _;
-use std::path::PathBuf;
-use std::time::Duration;
 
-use super::units::{DURATION_RULE, SIZE_RULE, duration, format_duration, format_size, size, whole};
-use super::{Config, HAS_STORE, ListenAddress, LogLevel, NO_STORE, SyncPolicy};
+use super::types::{Config, HAS_STORE};
+use super::units::{format_duration, format_size};
+use super::values::{
+    parse_bytes, parse_count, parse_host, parse_level, parse_listen, parse_origin, parse_path,
+    parse_positive_time, parse_switch, parse_sync, parse_time, require_store,
+};
 
-/// Where the server listens when nobody says.
+/// The listener without `--listen`.
 pub const DEFAULT_LISTEN: &str = "127.0.0.1:8080";
-/// What a switch on the command line means; in the environment it is written out.
-pub const ON: &str = "on";
 
-/// One setting.
+/// A setting of the server: a flag and an environment variable.
 pub struct Flag {
-    /// Without the dashes.
+    /// The name without its dashes.
     pub name: &'static str,
-    /// What stands for its value in the help text; empty for a switch, which takes none.
+    /// The placeholder of its value in the help text; empty for a switch, which has no value.
     pub value: &'static str,
-    /// One line: what it bounds, and what happens there.
+    /// One line of help: what the flag limits, and what happens at the limit.
     pub help: &'static str,
-    /// May be given more than once; a comma-separated list in the environment.
+    /// Whether the flag may be repeated; the variable is then a comma-separated list.
     pub repeatable: bool,
     default: fn(&Config) -> String,
     set: fn(&mut Config, &str) -> Result<(), String>,
 }
 
 impl Flag {
-    /// The environment variable of the same meaning.
+    /// The name of the environment variable.
     #[must_use]
     pub fn env(&self) -> String {
         format!("LONGPOLL_{}", self.name.replace('-', "_").to_ascii_uppercase())
     }
 
-    /// What holds when nobody says, in words.
+    /// The default, as the help text shows it.
     #[must_use]
     pub fn default_text(&self) -> String {
         (self.default)(&Config::default())
@@ -57,7 +57,7 @@ impl Flag {
         list.split(',').try_for_each(|value| self.set(config, value))
     }
 
-    /// Forgets what the environment said, before the first argument that says otherwise.
+    /// Drops the values of the environment, before the first argument of a repeatable flag.
     pub(super) fn clear(&self, config: &mut Config) {
         match self.name {
             "listen" => config.listen.clear(),
@@ -77,15 +77,15 @@ pub static FLAGS: &[Flag] = &[
         help: "host:port or unix:/path; repeatable",
         repeatable: true,
         default: |_| DEFAULT_LISTEN.into(),
-        set: |c, v| listen(v).map(|l| c.listen.push(l)),
+        set: |c, v| parse_listen(v).map(|l| c.listen.push(l)),
     },
     Flag {
         name: "max-connections",
         value: "N",
-        help: "beyond it an idle one gives way, else 503",
+        help: "beyond it an idle one is closed, else 503",
         repeatable: false,
         default: |c| c.max_connections.to_string(),
-        set: |c, v| count(v, 2, 1_000_000).map(|n| c.max_connections = n),
+        set: |c, v| parse_count(v, 2, 1_000_000).map(|n| c.max_connections = n),
     },
     Flag {
         name: "max-connections-per-client",
@@ -93,12 +93,12 @@ pub static FLAGS: &[Flag] = &[
         help: "beyond it 429",
         repeatable: false,
         default: |_| "half of those".into(),
-        set: |c, v| count(v, 1, 1_000_000).map(|n| c.max_connections_per_client = Some(n)),
+        set: |c, v| parse_count(v, 1, 1_000_000).map(|n| c.max_connections_per_client = Some(n)),
     },
     Flag {
         name: "trust-proxy",
         value: "ADDR",
-        help: "a proxy whose X-Forwarded-For counts; repeatable",
+        help: "proxy whose X-Forwarded-For is used; repeatable",
         repeatable: true,
         default: |_| "none".into(),
         set: |c, v| c.trust_proxies.add(v),
@@ -106,10 +106,10 @@ pub static FLAGS: &[Flag] = &[
     Flag {
         name: "max-polls",
         value: "N",
-        help: "polls held at once; beyond it 503",
+        help: "held polls; beyond it 503",
         repeatable: false,
         default: |_| "7/8 of those".into(),
-        set: |c, v| count(v, 1, 1_000_000).map(|n| c.max_polls = Some(n)),
+        set: |c, v| parse_count(v, 1, 1_000_000).map(|n| c.max_polls = Some(n)),
     },
     Flag {
         name: "max-wait",
@@ -117,15 +117,15 @@ pub static FLAGS: &[Flag] = &[
         help: "longest hold of a poll; a longer wait is clamped",
         repeatable: false,
         default: |c| format_duration(c.max_wait),
-        set: |c, v| time(v).map(|d| c.max_wait = d),
+        set: |c, v| parse_time(v).map(|d| c.max_wait = d),
     },
     Flag {
         name: "wait-jitter",
         value: "PERCENT",
-        help: "a wait is shortened by up to this, at random",
+        help: "random part by which a wait may be shortened",
         repeatable: false,
         default: |c| c.wait_jitter.to_string(),
-        set: |c, v| count(v, 0, 100).map(|n| c.wait_jitter = n as u32),
+        set: |c, v| parse_count(v, 0, 100).map(|n| c.wait_jitter = n as u32),
     },
     Flag {
         name: "max-event",
@@ -133,7 +133,7 @@ pub static FLAGS: &[Flag] = &[
         help: "largest body of one event; beyond it 413",
         repeatable: false,
         default: |c| format_size(c.max_event as u64),
-        set: |c, v| bytes(v, 1, 1 << 20).map(|n| c.max_event = n as usize),
+        set: |c, v| parse_bytes(v, 1, 1 << 20).map(|n| c.max_event = n as usize),
     },
     Flag {
         name: "max-head",
@@ -141,15 +141,15 @@ pub static FLAGS: &[Flag] = &[
         help: "largest request head; beyond it 414 or 431",
         repeatable: false,
         default: |c| format_size(c.max_head as u64),
-        set: |c, v| bytes(v, 1 << 10, 1 << 20).map(|n| c.max_head = n as usize),
+        set: |c, v| parse_bytes(v, 1 << 10, 1 << 20).map(|n| c.max_head = n as usize),
     },
     Flag {
         name: "max-topics",
         value: "N",
-        help: "beyond it empty ones are forgotten, else 429",
+        help: "beyond it an empty one is dropped, else 429",
         repeatable: false,
         default: |c| c.max_topics.to_string(),
-        set: |c, v| count(v, 1, 1_000_000).map(|n| c.max_topics = n),
+        set: |c, v| parse_count(v, 1, 1_000_000).map(|n| c.max_topics = n),
     },
     Flag {
         name: "retain-events",
@@ -157,7 +157,7 @@ pub static FLAGS: &[Flag] = &[
         help: "events kept per topic; older ones are trimmed",
         repeatable: false,
         default: |c| c.retain_events.to_string(),
-        set: |c, v| count(v, 1, 1_000_000_000).map(|n| c.retain_events = n),
+        set: |c, v| parse_count(v, 1, 1_000_000_000).map(|n| c.retain_events = n),
     },
     Flag {
         name: "retain-age",
@@ -165,95 +165,95 @@ pub static FLAGS: &[Flag] = &[
         help: "age at which events are trimmed",
         repeatable: false,
         default: |c| format_duration(c.retain_age),
-        set: |c, v| positive_time(v).map(|d| c.retain_age = d),
+        set: |c, v| parse_positive_time(v).map(|d| c.retain_age = d),
     },
     Flag {
         name: "retain-bytes",
         value: "SIZE",
-        help: "kept in all; the oldest events go first",
+        help: "size of all events; oldest are trimmed first",
         repeatable: false,
         default: |c| format_size(c.retain_bytes),
-        set: |c, v| bytes(v, 1, 1 << 50).map(|n| c.retain_bytes = n),
+        set: |c, v| parse_bytes(v, 1, 1 << 50).map(|n| c.retain_bytes = n),
     },
     Flag {
         name: "head-timeout",
         value: "TIME",
-        help: "for the whole head to arrive; then 408",
+        help: "to receive a request head; then 408",
         repeatable: false,
         default: |c| format_duration(c.head_timeout),
-        set: |c, v| positive_time(v).map(|d| c.head_timeout = d),
+        set: |c, v| parse_positive_time(v).map(|d| c.head_timeout = d),
     },
     Flag {
         name: "body-timeout",
         value: "TIME",
-        help: "for the whole body to arrive; then 408",
+        help: "to receive a request body; then 408",
         repeatable: false,
         default: |c| format_duration(c.body_timeout),
-        set: |c, v| positive_time(v).map(|d| c.body_timeout = d),
+        set: |c, v| parse_positive_time(v).map(|d| c.body_timeout = d),
     },
     Flag {
         name: "idle-timeout",
         value: "TIME",
-        help: "between requests; then the connection is closed",
+        help: "between requests; then close",
         repeatable: false,
         default: |c| format_duration(c.idle_timeout),
-        set: |c, v| positive_time(v).map(|d| c.idle_timeout = d),
+        set: |c, v| parse_positive_time(v).map(|d| c.idle_timeout = d),
     },
     Flag {
         name: "write-timeout",
         value: "TIME",
-        help: "for a whole answer, plus 1s per 16KiB; then close",
+        help: "to send a response, plus 1s per 16KiB; then close",
         repeatable: false,
         default: |c| format_duration(c.write_timeout),
-        set: |c, v| positive_time(v).map(|d| c.write_timeout = d),
+        set: |c, v| parse_positive_time(v).map(|d| c.write_timeout = d),
     },
     Flag {
         name: "allow-host",
         value: "NAME",
-        help: "a name the server goes by; repeatable",
+        help: "host name of this server; repeatable",
         repeatable: true,
         default: |_| "its own".into(),
-        set: |c, v| host(v).map(|host| c.allow_hosts.push(host)),
+        set: |c, v| parse_host(v).map(|host| c.allow_hosts.push(host)),
     },
     Flag {
         name: "allow-origin",
         value: "ORIGIN",
-        help: "a site whose pages may ask; repeatable",
+        help: "site whose pages may send requests; repeatable",
         repeatable: true,
         default: |_| "none".into(),
-        set: |c, v| origin(v).map(|origin| c.allow_origins.push(origin)),
+        set: |c, v| parse_origin(v).map(|origin| c.allow_origins.push(origin)),
     },
     Flag {
         name: "tokens",
         value: "FILE",
-        help: "who may do what; else all may do everything",
+        help: "tokens and their rights; without, all is allowed",
         repeatable: false,
         default: |_| "none".into(),
-        set: |c, v| file(v).map(|path| c.tokens = Some(path)),
+        set: |c, v| parse_path(v).map(|path| c.tokens = Some(path)),
     },
     Flag {
         name: "no-console",
         value: "",
-        help: "no page at /; /longpoll.js stays",
+        help: "no page at /; keeps /longpoll.js",
         repeatable: false,
         default: |_| "off".into(),
-        set: |c, v| switch(v).map(|on| c.console = !on),
+        set: |c, v| parse_switch(v).map(|on| c.console = !on),
     },
     Flag {
         name: "data",
         value: "DIR",
-        help: "keep the log there, beyond a restart",
+        help: "store the log there; it survives a restart",
         repeatable: false,
         default: |_| "none".into(),
-        set: |c, v| stored(file, v).map(|d| c.data = Some(d)),
+        set: |c, v| require_store(parse_path, v).map(|d| c.data = Some(d)),
     },
     Flag {
         name: "sync",
         value: "WHEN",
-        help: "always, a TIME or never: when --data is synced",
+        help: "when --data is synced: always, a TIME or never",
         repeatable: false,
         default: |_| "always".into(),
-        set: |c, v| stored(sync, v).map(|s| c.sync = s),
+        set: |c, v| require_store(parse_sync, v).map(|s| c.sync = s),
     },
     Flag {
         name: "log",
@@ -261,15 +261,15 @@ pub static FLAGS: &[Flag] = &[
         help: "error, info or requests, to stderr",
         repeatable: false,
         default: |_| "info".into(),
-        set: |c, v| level(v).map(|l| c.log = l),
+        set: |c, v| parse_level(v).map(|l| c.log = l),
     },
 ];
 
-/// The help text; it fits one screen.
+/// The help text, which fits one screen.
 #[must_use]
 pub fn help() -> String {
     let mut text = String::from(
-        "longpoll: holds each request until there is news or a deadline\n\n\
+        "longpoll: a server that holds each request until an event or a deadline\n\n\
          Usage: longpoll [serve] [flags]\n       \
                 longpoll token NAME RIGHTS TOPICS   a line for --tokens, and its secret\n",
     );
@@ -291,108 +291,9 @@ pub fn help() -> String {
     text.push_str(
         "  -h, --help             print this\n  \
            -V, --version          print the version\n\n\
-         Dangerous: --allow-origin '*' lets every page that anyone opens publish here.\n\
+         Dangerous: --allow-origin '*' lets every page in a user's browser publish here.\n\
          TIME: a number with ms, s, m or h. SIZE: bytes, or with KiB, MiB or GiB.\n\
-         Each flag is also a variable: --max-wait is LONGPOLL_MAX_WAIT.\n",
+         Each flag is also an environment variable: --max-wait is LONGPOLL_MAX_WAIT.\n",
     );
     text
-}
-
-fn listen(value: &str) -> Result<ListenAddress, String> {
-    if let Some(path) = value.strip_prefix("unix:") {
-        if path.is_empty() {
-            return Err("unix: needs a path".into());
-        }
-        return Ok(ListenAddress::Unix(path.into()));
-    }
-    match value.rsplit_once(':') {
-        Some((host, port)) if !host.is_empty() && port.parse::<u16>().is_ok() => {
-            Ok(ListenAddress::Tcp(value.into()))
-        }
-        _ => Err("allowed is host:port, [ipv6]:port or unix:/path".into()),
-    }
-}
-
-fn host(value: &str) -> Result<String, String> {
-    let ok = |b: u8| b.is_ascii_alphanumeric() || matches!(b, b'.' | b'-' | b'_');
-    if value.is_empty() || !value.bytes().all(ok) {
-        return Err("allowed is a host name, without a port".into());
-    }
-    Ok(value.trim_end_matches('.').to_ascii_lowercase())
-}
-
-fn origin(value: &str) -> Result<String, String> {
-    let site = value.split_once("://").filter(|(scheme, authority)| {
-        let scheme_ok = scheme.bytes().all(|b| b.is_ascii_alphanumeric() || b"+-.".contains(&b));
-        let plain = |b: u8| b.is_ascii_graphic() && !b"/?#@,*\"".contains(&b);
-        !scheme.is_empty() && scheme_ok && !authority.is_empty() && authority.bytes().all(plain)
-    });
-    match (value, site) {
-        ("*", _) | (_, Some(_)) => Ok(value.to_ascii_lowercase()),
-        _ => {
-            Err("allowed is scheme://host or scheme://host:port, without a / at the end, or *"
-                .into())
-        }
-    }
-}
-
-fn file(value: &str) -> Result<PathBuf, String> {
-    if value.is_empty() { Err("a path is needed".into()) } else { Ok(value.into()) }
-}
-
-fn count(value: &str, least: u64, most: u64) -> Result<usize, String> {
-    whole(value)
-        .filter(|n| (least..=most).contains(n))
-        .map(|n| n as usize)
-        .ok_or_else(|| format!("allowed is a whole number from {least} to {most}"))
-}
-
-fn bytes(value: &str, least: u64, most: u64) -> Result<u64, String> {
-    size(value).filter(|n| (least..=most).contains(n)).ok_or_else(|| {
-        let (least, most) = (format_size(least), format_size(most));
-        format!("allowed is {SIZE_RULE}, from {least} to {most}")
-    })
-}
-
-fn time(value: &str) -> Result<Duration, String> {
-    duration(value).ok_or_else(|| format!("allowed is {DURATION_RULE}"))
-}
-
-fn positive_time(value: &str) -> Result<Duration, String> {
-    time(value).and_then(|d| match d.as_millis() {
-        0 => Err(format!("allowed is {DURATION_RULE}, at least 1ms")),
-        _ => Ok(d),
-    })
-}
-
-fn switch(value: &str) -> Result<bool, String> {
-    match value {
-        ON => Ok(true),
-        "off" => Ok(false),
-        _ => Err("allowed is on or off".into()),
-    }
-}
-
-/// What only a store can follow.
-fn stored<T>(read: fn(&str) -> Result<T, String>, value: &str) -> Result<T, String> {
-    if HAS_STORE { read(value) } else { Err(NO_STORE.into()) }
-}
-
-fn sync(value: &str) -> Result<SyncPolicy, String> {
-    match value {
-        "always" => Ok(SyncPolicy::Always),
-        "never" => Ok(SyncPolicy::Never),
-        _ => positive_time(value)
-            .map(SyncPolicy::Every)
-            .map_err(|_| format!("allowed is always, never, or {DURATION_RULE}, at least 1ms")),
-    }
-}
-
-fn level(value: &str) -> Result<LogLevel, String> {
-    match value {
-        "error" => Ok(LogLevel::Error),
-        "info" => Ok(LogLevel::Info),
-        "requests" => Ok(LogLevel::Requests),
-        _ => Err("allowed is error, info or requests".into()),
-    }
 }

@@ -1,74 +1,63 @@
-//! Which peers are proxies that say truly for whom they ask.
+//! The proxies whose `X-Forwarded-For` is trusted.
 //!
-//! Anybody can send `X-Forwarded-For`. It is believed from those who are named here, and from
-//! nobody else; otherwise a client could choose whose share it uses up.
+//! Any client can send `X-Forwarded-For`. It counts only from the peers listed here; otherwise a
+//! client could choose on whose account its connections are counted.
 
 use std::net::IpAddr;
 
-use super::units::whole;
+use ipnet::{IpNet, Ipv6Net};
 
-/// Addresses, networks, or `unix`: as `--trust-proxy` names them.
+/// The addresses, networks and `unix` of `--trust-proxy`.
 #[derive(Clone, Default, Debug)]
-pub struct TrustedProxies(Vec<Proxy>);
-
-#[derive(Clone, Debug)]
-enum Proxy {
-    Unix,
-    Network { base: u128, bits: u32 },
+pub struct TrustedProxies {
+    networks: Vec<Ipv6Net>,
+    unix: bool,
 }
 
-/// What a proxy may be named by, as errors say it.
-const RULE: &str = "allowed is an IP address, a network such as 10.0.0.0/8, or unix";
-
-/// IPv4 addresses as IPv6 has them, so that one comparison does for both.
-fn mapped(address: IpAddr) -> u128 {
-    match address {
-        IpAddr::V4(v4) => v4.to_ipv6_mapped().to_bits(),
-        IpAddr::V6(v6) => v6.to_bits(),
-    }
-}
+/// The syntax of a proxy, for error texts.
+const PROXY_RULE: &str = "expected an IP address, a network such as 10.0.0.0/8, or unix";
 
 impl TrustedProxies {
-    /// Adds one.
+    /// Adds an address, a network, or `unix` for all peers on unix sockets.
     ///
     /// # Errors
-    /// Says what is allowed.
+    /// Says what is expected.
     pub(super) fn add(&mut self, text: &str) -> Result<(), String> {
         if text == "unix" {
-            self.0.push(Proxy::Unix);
+            self.unix = true;
             return Ok(());
         }
-        let (base, bits) = text.split_once('/').map_or((text, None), |(a, b)| (a, Some(b)));
-        let base: IpAddr = base.parse().map_err(|_| RULE)?;
-        let most: u64 = if base.is_ipv4() { 32 } else { 128 };
-        let bits = match bits {
-            None => most as u32,
-            Some(bits) => whole(bits).filter(|bits| *bits <= most).ok_or(RULE)? as u32,
-        };
-        self.0.push(Proxy::Network { base: mapped(base), bits: 128 - most as u32 + bits });
+        let address = || text.parse().map(|address: IpAddr| IpNet::from(address));
+        let network = text.parse().or_else(|_| address()).map_err(|_| PROXY_RULE)?;
+        self.networks.push(match network {
+            IpNet::V6(network) => network,
+            // As mapped IPv6 addresses, so that ::/0 includes IPv4.
+            IpNet::V4(network) => {
+                Ipv6Net::new(network.addr().to_ipv6_mapped(), 96 + network.prefix_len())
+                    .map_err(|_| PROXY_RULE)?
+            }
+        });
         Ok(())
     }
 
-    /// Whether a peer, without an address on a unix socket, is one of them.
+    /// Whether a peer is trusted; `None` is a peer on a unix socket.
     #[must_use]
-    pub fn trust(&self, peer: Option<IpAddr>) -> bool {
-        self.0.iter().any(|proxy| match (proxy, peer) {
-            (Proxy::Unix, None) => true,
-            (Proxy::Network { base, bits }, Some(peer)) => {
-                let differ = base ^ mapped(peer);
-                *bits == 0 || differ >> (128 - bits) == 0
-            }
-            _ => false,
-        })
+    pub fn trusts(&self, peer: Option<IpAddr>) -> bool {
+        let address = match peer {
+            None => return self.unix,
+            Some(IpAddr::V4(address)) => address.to_ipv6_mapped(),
+            Some(IpAddr::V6(address)) => address,
+        };
+        self.networks.iter().any(|network| network.contains(&address))
     }
 
     #[must_use]
     pub fn is_empty(&self) -> bool {
-        self.0.is_empty()
+        self.networks.is_empty() && !self.unix
     }
 
     pub(super) fn clear(&mut self) {
-        self.0.clear();
+        *self = TrustedProxies::default();
     }
 }
 
@@ -77,11 +66,11 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_network_holds_its_addresses_and_no_others() {
+    fn network_contains_its_addresses_and_no_others() {
         let trusts = |network: &str, peer: &str| {
             let mut proxies = TrustedProxies::default();
             proxies.add(network).unwrap();
-            proxies.trust(Some(peer.parse().unwrap()))
+            proxies.trusts(Some(peer.parse().unwrap()))
         };
         for (network, inside, outside) in [
             ("10.0.0.0/8", "10.255.1.2", "11.0.0.0"),
@@ -89,12 +78,13 @@ mod tests {
             ("192.168.1.77/31", "192.168.1.76", "192.168.1.78"),
             ("2001:db8::/32", "2001:db8:ffff::1", "2001:db9::"),
             ("::1", "::1", "::2"),
+            ("::ffff:10.0.0.0/104", "10.1.2.3", "11.0.0.0"),
             ("0.0.0.0/0", "203.0.113.9", "::1"),
-            ("::/0", "2001:db8::1", "2001:db8::1"),
         ] {
             assert!(trusts(network, inside), "{network} {inside}");
-            assert!(inside == outside || !trusts(network, outside), "{network} {outside}");
+            assert!(!trusts(network, outside), "{network} {outside}");
         }
+        assert!(trusts("::/0", "2001:db8::1") && trusts("::/0", "203.0.113.9"));
         for bad in ["", "10.0.0.0/33", "10.0.0/8", "::/129", "host", "10.0.0.0/", "10.0.0.0/+8"] {
             assert!(TrustedProxies::default().add(bad).is_err(), "{bad}");
         }

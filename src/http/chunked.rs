@@ -1,20 +1,21 @@
-//! The chunked transfer coding (RFC 9112, section 7.1), read strictly: what a front proxy could
-//! read otherwise is refused. The door reads requests with it, the client answers.
+//! The decoder of the chunked transfer coding (RFC 9112, section 7.1), for requests in the server
+//! and for responses in the client. It is strict: syntax that a proxy could read differently is
+//! refused.
 
-use super::field::is_token;
+use super::header_name::is_token;
 use crate::limits::{CHUNK_EXTRA_BYTES, CHUNK_LINE_BYTES};
 use crate::problem::{Cause, Problem};
 
-/// Where a body's bytes go.
+/// The destination of a body's bytes.
 pub trait BodySink {
-    /// How many it has.
+    /// Bytes received so far.
     fn size(&self) -> usize;
 
-    /// Adds some.
+    /// Appends bytes.
     ///
     /// # Errors
-    /// When there is no room for them.
-    fn add(&mut self, bytes: &[u8]) -> Result<(), Problem>;
+    /// When the memory for bodies is exhausted, or the body took too long.
+    fn push_bytes(&mut self, bytes: &[u8]) -> Result<(), Problem>;
 }
 
 impl BodySink for Vec<u8> {
@@ -22,54 +23,58 @@ impl BodySink for Vec<u8> {
         self.len()
     }
 
-    fn add(&mut self, bytes: &[u8]) -> Result<(), Problem> {
+    fn push_bytes(&mut self, bytes: &[u8]) -> Result<(), Problem> {
         self.extend_from_slice(bytes);
         Ok(())
     }
 }
 
-/// Where in a chunked body the reader stands.
+/// Decodes a chunked body, however its bytes are split.
 #[derive(Default)]
 pub struct ChunkedDecoder {
     state: ChunkState,
-    /// Bytes of extensions and trailer fields so far; they are read and let go.
-    extra: usize,
+    /// Bytes of extensions and trailer fields so far, which are discarded.
+    extra_bytes: usize,
 }
 
 #[derive(Default, Clone, Copy, PartialEq, Eq)]
 enum ChunkState {
-    /// Before a size line.
+    /// Before the line with a chunk's size.
     #[default]
     Size,
-    /// So many bytes of a chunk are to come.
+    /// In a chunk of which this number of bytes is missing.
     Data(usize),
-    /// Before the line end that closes a chunk.
+    /// Before the line end after a chunk's data.
     DataEnd,
-    /// After the last chunk: trailer lines, then an empty one.
+    /// After the last chunk: trailer lines, then an empty line.
     Trailers,
     Done,
 }
 
 impl ChunkedDecoder {
-    pub fn done(&self) -> bool {
+    pub fn is_done(&self) -> bool {
         self.state == ChunkState::Done
     }
 
-    /// Takes what it can from `bytes` into `body`, and says how much that was.
-    pub fn take(
+    /// Decodes from `bytes` into `body`, and returns the number of bytes consumed.
+    ///
+    /// # Errors
+    /// `400` for invalid syntax, `413` for a body of more than `limit` bytes, `431` for too many
+    /// extensions and trailers, and the errors of `body`.
+    pub fn decode(
         &mut self,
         bytes: &[u8],
         body: &mut dyn BodySink,
         limit: usize,
     ) -> Result<usize, Problem> {
-        let mut used = 0;
-        while let Some(step) = self.step(&bytes[used..], body, limit)? {
-            used += step;
+        let mut consumed = 0;
+        while let Some(count) = self.step(&bytes[consumed..], body, limit)? {
+            consumed += count;
         }
-        Ok(used)
+        Ok(consumed)
     }
 
-    /// One step; `None` when more bytes are needed for it, or none at all.
+    /// Decodes one element. `None` when it needs more bytes, or when the body has ended.
     fn step(
         &mut self,
         bytes: &[u8],
@@ -79,14 +84,14 @@ impl ChunkedDecoder {
         match self.state {
             ChunkState::Done => Ok(None),
             ChunkState::Data(_) if bytes.is_empty() => Ok(None),
-            ChunkState::Data(left) => {
-                let here = left.min(bytes.len());
-                body.add(&bytes[..here])?;
-                self.state = match left - here {
+            ChunkState::Data(missing) => {
+                let available = missing.min(bytes.len());
+                body.push_bytes(&bytes[..available])?;
+                self.state = match missing - available {
                     0 => ChunkState::DataEnd,
-                    left => ChunkState::Data(left),
+                    missing => ChunkState::Data(missing),
                 };
-                Ok(Some(here))
+                Ok(Some(available))
             }
             ChunkState::DataEnd => match bytes {
                 [b'\r', b'\n', ..] => {
@@ -94,31 +99,31 @@ impl ChunkedDecoder {
                     Ok(Some(2))
                 }
                 [] | [b'\r'] => Ok(None),
-                _ => Err(Problem::malformed("a chunk is longer than its size says")),
+                _ => Err(Problem::malformed("a chunk is longer than its size; expected CR LF")),
             },
             ChunkState::Size => {
                 let line = ChunkLine::at(bytes);
-                let (size, extension) = size(&line)?;
-                if !line.is_whole()? {
+                let (size, extension_bytes) = parse_size(&line)?;
+                if !line.is_complete()? {
                     return Ok(None);
                 }
                 if size > limit - body.size() {
                     return Err(Problem::new(
                         Cause::TooLarge,
-                        format!("the body is longer than {limit} bytes"),
+                        format!("the body is too long; expected at most {limit} bytes"),
                     ));
                 }
-                self.let_go(extension)?;
+                self.count_extra(extension_bytes)?;
                 self.state = if size == 0 { ChunkState::Trailers } else { ChunkState::Data(size) };
                 Ok(Some(line.text.len() + 2))
             }
             ChunkState::Trailers => {
                 let line = ChunkLine::at(bytes);
                 check_trailer(&line)?;
-                if !line.is_whole()? {
+                if !line.is_complete()? {
                     return Ok(None);
                 }
-                self.let_go(line.text.len())?;
+                self.count_extra(line.text.len())?;
                 if line.text.is_empty() {
                     self.state = ChunkState::Done;
                 }
@@ -127,83 +132,84 @@ impl ChunkedDecoder {
         }
     }
 
-    fn let_go(&mut self, bytes: usize) -> Result<(), Problem> {
-        self.extra += bytes;
-        if self.extra > CHUNK_EXTRA_BYTES {
-            return Err(Problem::new(
-                Cause::HeadTooLarge,
-                format!("chunk extensions and trailers are longer than {CHUNK_EXTRA_BYTES} bytes"),
-            ));
+    fn count_extra(&mut self, bytes: usize) -> Result<(), Problem> {
+        self.extra_bytes += bytes;
+        if self.extra_bytes > CHUNK_EXTRA_BYTES {
+            let detail = format!(
+                "chunk extensions and trailers are too long; expected at most \
+                 {CHUNK_EXTRA_BYTES} bytes"
+            );
+            return Err(Problem::new(Cause::HeadTooLarge, detail));
         }
         Ok(())
     }
 }
 
-/// Eight digits are more than any limit here, and cannot overflow.
+/// Eight digits exceed every limit on bodies and cannot overflow.
 const SIZE_DIGITS: usize = 8;
 
-/// A line of the framing, as far as it has arrived.
+/// A line of the framing, of which the end may not have arrived.
 struct ChunkLine<'a> {
     text: &'a [u8],
-    /// What follows the text.
+    /// The bytes after the text.
     rest: &'a [u8],
 }
 
 impl<'a> ChunkLine<'a> {
-    /// The line that `bytes` begin with. Its text is to be checked before its end, so that what is
-    /// wrong first is what is told, however the bytes were cut.
+    /// The line at the start of `bytes`. The caller checks its text before its end, so that the
+    /// first fault is the one reported, however the bytes are split.
     fn at(bytes: &'a [u8]) -> ChunkLine<'a> {
-        let allowed = |b: &u8| matches!(b, b'\t' | b' '..=b'~');
+        let is_allowed = |b: &u8| matches!(b, b'\t' | b' '..=b'~');
         let longest = &bytes[..bytes.len().min(CHUNK_LINE_BYTES + 1)];
-        let end = longest.iter().position(|b| !allowed(b)).unwrap_or(longest.len());
+        let end = longest.iter().position(|b| !is_allowed(b)).unwrap_or(longest.len());
         let (text, rest) = bytes.split_at(end);
         ChunkLine { text, rest }
     }
 
-    /// Whether its end is there.
-    fn is_whole(&self) -> Result<bool, Problem> {
+    /// Whether the end of the line has arrived.
+    fn is_complete(&self) -> Result<bool, Problem> {
         if self.text.len() > CHUNK_LINE_BYTES {
             return Err(Problem::malformed(format!(
-                "a line of the chunked body is longer than {CHUNK_LINE_BYTES} bytes"
+                "a line of the chunked body is too long; expected at most {CHUNK_LINE_BYTES} bytes"
             )));
         }
         match self.rest {
             [] | [b'\r'] => Ok(false),
             [b'\r', b'\n', ..] => Ok(true),
             _ => Err(Problem::malformed(
-                "a line of the chunked body has a byte that is not allowed, or does not end in \
-                 CR LF",
+                "a line of the chunked body has an invalid byte; expected printable ASCII and CR LF",
             )),
         }
     }
 
-    /// Whether the text is all there is to come of it.
-    fn has_ended(&self) -> bool {
+    /// Whether the text is followed by its line end.
+    fn has_line_end(&self) -> bool {
         self.rest.starts_with(b"\r\n")
     }
 }
 
-/// The size that a size line gives so far, and how long its extensions are; they are let go.
-fn size(line: &ChunkLine<'_>) -> Result<(usize, usize), Problem> {
+/// Parses a line with a chunk's size, as far as it has arrived. Returns the size and the length of
+/// the extensions, which are discarded.
+fn parse_size(line: &ChunkLine<'_>) -> Result<(usize, usize), Problem> {
     let digits = line.text.split(|b| *b == b';').next().unwrap_or(line.text);
-    let extension = line.text.len() - digits.len();
-    let hex = digits.len() <= SIZE_DIGITS && digits.iter().all(u8::is_ascii_hexdigit);
-    let missing = digits.is_empty() && (line.has_ended() || extension > 0);
-    let text = std::str::from_utf8(digits).ok().filter(|_| hex && !missing);
+    let extension_bytes = line.text.len() - digits.len();
+    let is_hex = digits.len() <= SIZE_DIGITS && digits.iter().all(u8::is_ascii_hexdigit);
+    let is_missing = digits.is_empty() && (line.has_line_end() || extension_bytes > 0);
+    let text = std::str::from_utf8(digits).ok().filter(|_| is_hex && !is_missing);
     let text = text.ok_or_else(|| {
-        Problem::malformed(format!("a chunk's size is not 1 to {SIZE_DIGITS} hex digits"))
+        Problem::malformed(format!("invalid chunk size; expected 1 to {SIZE_DIGITS} hex digits"))
     })?;
-    Ok((usize::from_str_radix(text, 16).unwrap_or(0), extension))
+    Ok((usize::from_str_radix(text, 16).unwrap_or(0), extension_bytes))
 }
 
-/// A trailer line is a field, or empty: then it is the last.
+/// Checks a trailer line: a header field, or an empty line, which ends the trailers.
 fn check_trailer(line: &ChunkLine<'_>) -> Result<(), Problem> {
     let name = line.text.split(|b| *b == b':').next().unwrap_or(line.text);
     let has_colon = name.len() < line.text.len();
-    let lacks_colon = line.has_ended() && !line.text.is_empty() && !has_colon;
+    let lacks_colon = line.has_line_end() && !line.text.is_empty() && !has_colon;
     if lacks_colon || (has_colon && name.is_empty()) || !name.iter().copied().all(is_token) {
         return Err(Problem::malformed(
-            "a trailer line is not a header's name, a colon right after it, and a value",
+            "invalid trailer; expected a field name, a colon directly after it, and a value",
         ));
     }
     Ok(())

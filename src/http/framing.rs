@@ -1,18 +1,18 @@
-//! How a message's body is framed (RFC 9112, section 6), and how its fields say so. What two
-//! readers could understand differently is refused.
+//! The framing of a message's body (RFC 9112, section 6), and the header fields that declare it.
+//! Ambiguous declarations are refused, as they allow request smuggling.
 
-use super::field::HeaderName;
+use super::header_name::HeaderName;
 use crate::problem::{Cause, Problem};
 
-/// Where a body ends.
+/// How the end of a body is found.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum BodyFraming {
-    /// After so many bytes; none for most requests.
+    /// After this number of bytes, which is 0 for most requests.
     Sized(u64),
     Chunked,
 }
 
-/// What the fields say that concern the message and not what is in it.
+/// The header fields that concern the message and its connection, not its content.
 #[derive(Default)]
 pub struct FramingHeaders {
     length: Option<u64>,
@@ -20,7 +20,7 @@ pub struct FramingHeaders {
     connection: ConnectionOptions,
 }
 
-/// What the field of that name says.
+/// The options of `Connection`.
 #[derive(Default)]
 struct ConnectionOptions {
     close: bool,
@@ -28,23 +28,27 @@ struct ConnectionOptions {
 }
 
 impl FramingHeaders {
-    /// Notes what a field says, if it is of that kind.
-    pub fn note(&mut self, field: HeaderName, value: &[u8]) -> Result<bool, Problem> {
-        match field {
+    /// Parses a field if it is one of these, and returns whether it is.
+    ///
+    /// # Errors
+    /// `400` for an invalid or repeated `Content-Length`, `501` for any transfer coding but one
+    /// `chunked`.
+    pub fn parse_field(&mut self, name: HeaderName, value: &[u8]) -> Result<bool, Problem> {
+        match name {
             HeaderName::Connection => {
-                let says = |known: &[u8]| {
-                    let mut words = value.split(|b| *b == b',').map(<[u8]>::trim_ascii);
-                    words.any(|word| word.eq_ignore_ascii_case(known))
+                let has_option = |option: &[u8]| {
+                    let mut options = value.split(|b| *b == b',').map(<[u8]>::trim_ascii);
+                    options.any(|other| other.eq_ignore_ascii_case(option))
                 };
-                self.connection.close |= says(b"close");
-                self.connection.upgrade |= says(b"upgrade");
+                self.connection.close |= has_option(b"close");
+                self.connection.upgrade |= has_option(b"upgrade");
             }
-            HeaderName::ContentLength => self.note_length(value)?,
+            HeaderName::ContentLength => self.parse_length(value)?,
             HeaderName::TransferEncoding => {
                 if self.chunked || !value.eq_ignore_ascii_case(b"chunked") {
                     return Err(Problem::new(
                         Cause::UnknownCoding,
-                        "Transfer-Encoding has to be chunked, and nothing else",
+                        "header Transfer-Encoding: expected chunked, and nothing else",
                     ));
                 }
                 self.chunked = true;
@@ -54,27 +58,28 @@ impl FramingHeaders {
         Ok(true)
     }
 
-    fn note_length(&mut self, value: &[u8]) -> Result<(), Problem> {
+    fn parse_length(&mut self, value: &[u8]) -> Result<(), Problem> {
         if self.length.is_some() {
-            return Err(Problem::malformed("header Content-Length is repeated; it may come once"));
+            return Err(Problem::malformed("header Content-Length is repeated; expected it once"));
         }
-        // A zero in front could be taken for octal.
-        let digits = value.iter().all(u8::is_ascii_digit) && !matches!(value, [] | [b'0', _, ..]);
-        if !digits {
-            let detail = "Content-Length has to be a decimal number without leading zeros";
+        // Another parser could read a leading zero as octal.
+        let is_valid = value.iter().all(u8::is_ascii_digit) && !matches!(value, [] | [b'0', _, ..]);
+        if !is_valid {
+            let detail = "header Content-Length: expected a decimal number without leading zeros";
             return Err(Problem::malformed(detail));
         }
-        // What does not fit a u64 is too large all the same.
-        let more =
+        // A number that exceeds u64 saturates, and is too large for every limit.
+        let add =
             |sum: u64, digit: &u8| sum.saturating_mul(10).saturating_add((digit - b'0').into());
-        self.length = Some(value.iter().fold(0, more));
+        self.length = Some(value.iter().fold(0, add));
         Ok(())
     }
 
-    /// Where the body ends, if it is said.
+    /// The declared framing, or `None` without a declaration.
     ///
     /// # Errors
-    /// When it is said in two ways, or in one that a message of HTTP/1.0 does not have.
+    /// `400` when both a length and a transfer coding are declared, and for a transfer coding in
+    /// HTTP/1.0.
     pub fn framing(&self, http10: bool) -> Result<Option<BodyFraming>, Problem> {
         match (self.chunked, self.length) {
             (true, Some(_)) => {
@@ -88,12 +93,12 @@ impl FramingHeaders {
         }
     }
 
-    /// Whether the connection ends after it.
+    /// Whether `Connection` has the option `close`.
     pub fn closes(&self) -> bool {
         self.connection.close
     }
 
-    /// Whether it may become a connection of another kind.
+    /// Whether `Connection` has the option `upgrade`.
     pub fn upgrades(&self) -> bool {
         self.connection.upgrade
     }

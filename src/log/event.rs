@@ -8,7 +8,7 @@ use std::time::{Instant, SystemTime};
 
 use super::trims::TopicMeta;
 use crate::cursor::Seq;
-use crate::limits::EVENT_OVERHEAD;
+use crate::limits::EVENT_OVERHEAD_BYTES;
 use crate::names::Name;
 
 /// One reading of both clocks. The log reads no clock; its callers pass the time.
@@ -87,5 +87,5 @@ pub type TrimmedEvents = Vec<Arc<Event>>;
 pub fn event_cost(content: &EventContent) -> u64 {
     let event_type = content.event_type.as_ref().map_or(0, |event_type| event_type.len());
     let content_type = content.content_type.as_ref().map_or(0, |t| t.len());
-    (content.body.len() + event_type + content_type + EVENT_OVERHEAD) as u64
+    (content.body.len() + event_type + content_type + EVENT_OVERHEAD_BYTES) as u64
 }

@@ -4,18 +4,18 @@
 //! key is looked up and inserted under the log's lock, together with the append: of two concurrent
 //! publishes under one key, one is first and the other waits for its outcome. Keys and contents are
 //! stored as 128-bit fingerprints, so a key costs the same however long it is. They expire after
-//! [`KEY_AGE`], or earlier, oldest first, if there are more than [`KEYS`].
+//! [`IDEMPOTENCY_KEY_TTL`], or earlier, oldest first, if there are more than [`MAX_IDEMPOTENCY_KEYS`].
 
 use std::collections::{HashMap, VecDeque};
 use std::hash::Hasher as _;
 use std::sync::Arc;
 use std::time::Instant;
 
-use parking_lot::Mutex;
+use crate::sync::Mutex;
 use siphasher::sip128::{Hasher128 as _, SipHasher24};
 
 use crate::cursor::random_bytes;
-use crate::limits::{KEY_AGE, KEYS};
+use crate::limits::{IDEMPOTENCY_KEY_TTL, MAX_IDEMPOTENCY_KEYS};
 
 /// The outcome of a publish, from which its response is made; `None` until it is known. The first
 /// publisher holds the lock until its response is complete, so a repeat that locks it waits for
@@ -82,7 +82,7 @@ pub enum KeyLookup<T> {
     Conflict,
 }
 
-/// The keys of the last [`KEY_AGE`], at most [`KEYS`].
+/// The keys of the last [`IDEMPOTENCY_KEY_TTL`], at most [`MAX_IDEMPOTENCY_KEYS`].
 pub struct IdempotencyTable<T> {
     entries: HashMap<KeyId, KeyEntry<T>>,
     /// When each key was inserted, oldest first.
@@ -123,7 +123,7 @@ impl<T> IdempotencyTable<T> {
 
     /// Inserts a new key; evicts the oldest if the table is full.
     pub fn insert(&mut self, key: &IdempotencyKey<T>, now: Instant) {
-        if self.entries.len() >= KEYS {
+        if self.entries.len() >= MAX_IDEMPOTENCY_KEYS {
             self.evicted += 1;
             self.drop_oldest();
         }
@@ -134,7 +134,11 @@ impl<T> IdempotencyTable<T> {
 
     /// Drops expired keys.
     pub fn expire(&mut self, now: Instant) {
-        while self.insertions.front().is_some_and(|(at, _)| now.duration_since(*at) >= KEY_AGE) {
+        while self
+            .insertions
+            .front()
+            .is_some_and(|(at, _)| now.duration_since(*at) >= IDEMPOTENCY_KEY_TTL)
+        {
             self.drop_oldest();
         }
     }

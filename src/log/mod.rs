@@ -26,7 +26,7 @@ use std::ops::{Deref, DerefMut};
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant, SystemTime};
 
-use parking_lot::{Mutex, MutexGuard};
+use crate::sync::{Mutex, MutexGuard};
 
 pub use event::{BodyKind, Event, EventContent, Timestamp, TrimmedEvents, event_cost};
 pub use idempotency::{Fingerprinter, IdempotencyKey, KeyId, SharedOutcome};

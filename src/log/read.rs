@@ -15,7 +15,7 @@ use super::state::LogState;
 use super::topic::Topic;
 use super::trims::{LastTrim, TopicMeta};
 use crate::cursor::{Cursor, Epoch, Seq, Since, TrimCount};
-use crate::limits::{COUNTED_TOPICS, PAGE_EVENTS};
+use crate::limits::{GAP_COUNTED_TOPICS, MAX_PAGE_EVENTS};
 use crate::names::{Name, Pattern, TopicSet, TypeFilter};
 
 /// What a reader requests.
@@ -251,8 +251,8 @@ impl LogState {
             .map(|event| event.seq)
             .min();
         let lost = if why == GapReason::Trimmed && !matched.has_forgotten_gap(position) {
-            let metas: Vec<_> = matched.gaps(position).take(COUNTED_TOPICS + 1).collect();
-            let is_countable = metas.len() <= COUNTED_TOPICS;
+            let metas: Vec<_> = matched.gaps(position).take(GAP_COUNTED_TOPICS + 1).collect();
+            let is_countable = metas.len() <= GAP_COUNTED_TOPICS;
             is_countable.then(|| self.index.trims.lost(&metas, seq, position.trims_seen))
         } else {
             None
@@ -299,7 +299,7 @@ impl LogState {
 }
 
 fn matches_type(event: &Event, types: &TypeFilter) -> bool {
-    types.keeps(event.content.event_type.as_ref())
+    types.matches(event.content.event_type.as_ref())
 }
 
 /// The first matching events after `seq`, merged in seq order, and how many follow them.
@@ -311,7 +311,7 @@ fn collect(topics: &[&Topic], seq: Seq, request: &ReadRequest<'_>) -> (Vec<Arc<E
         let event_index = topic.index_after(seq);
         if let Some(event) = topic.get(event_index) {
             heads.push(Reverse((event.seq, topic_index, event_index)));
-            matching += if request.types.keeps_all() {
+            matching += if request.types.matches_all() {
                 topic.len() - event_index
             } else {
                 let rest = topic.starting_at(event_index);
@@ -320,7 +320,7 @@ fn collect(topics: &[&Topic], seq: Seq, request: &ReadRequest<'_>) -> (Vec<Arc<E
         }
     }
     let limit = matching.min(request.limit);
-    let mut events = Vec::with_capacity(limit.min(PAGE_EVENTS));
+    let mut events = Vec::with_capacity(limit.min(MAX_PAGE_EVENTS));
     let mut bytes = 0;
     while events.len() < limit && bytes < request.bytes {
         let Some(Reverse((_, topic_index, event_index))) = heads.pop() else { break };

@@ -13,7 +13,7 @@ use super::state::LogState;
 use super::topic::Topic;
 use super::trims::{LastTrim, TopicMeta, TrimHistory};
 use crate::cursor::{Epoch, Seq, TrimCount};
-use crate::limits::COUNTED_TRIMS;
+use crate::limits::TRIM_HISTORY_EVENTS;
 use crate::names::Name;
 
 /// The log's state except for its kept events and idempotency keys.
@@ -64,7 +64,7 @@ impl LogState {
             let meta = TopicMeta::new(topic.clone(), *uncounted_through);
             state.topics.insert(topic.clone(), Topic::new(meta, *last));
         }
-        let surplus = snapshot.recent.len().saturating_sub(COUNTED_TRIMS);
+        let surplus = snapshot.recent.len().saturating_sub(TRIM_HISTORY_EVENTS);
         let recent: VecDeque<_> = snapshot.recent[surplus..]
             .iter()
             .map(|(seq, name)| {

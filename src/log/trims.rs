@@ -10,7 +10,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use crate::cursor::{Seq, TrimCount};
-use crate::limits::COUNTED_TRIMS;
+use crate::limits::TRIM_HISTORY_EVENTS;
 use crate::names::{Name, insert_sorted};
 
 /// A topic's name, and how far its trims can no longer be counted. Shared by the topic, its events
@@ -59,7 +59,7 @@ impl LastTrim {
     }
 }
 
-/// The last [`COUNTED_TRIMS`] trims of the whole log, oldest first.
+/// The last [`TRIM_HISTORY_EVENTS`] trims of the whole log, oldest first.
 #[derive(Default)]
 pub struct TrimHistory {
     /// Events trimmed so far. The newest entry of `recent` is the trim with this number, the entry
@@ -87,7 +87,7 @@ impl TrimHistory {
     /// Records the trim of an event.
     pub fn record(&mut self, seq: Seq, meta: &Arc<TopicMeta>) -> LastTrim {
         self.total = self.total.next();
-        if self.recent.len() == COUNTED_TRIMS {
+        if self.recent.len() == TRIM_HISTORY_EVENTS {
             if let Some((seq, meta)) = self.recent.pop_front() {
                 meta.raise_uncounted_through(seq);
             }
@@ -137,7 +137,7 @@ mod tests {
         trims.record(Seq::new(1), &quiet);
         trims.record(Seq::new(2), &quiet);
         // One trim more than the history holds: the first trim of the quiet topic leaves it.
-        for seq in 3..=COUNTED_TRIMS as u64 + 1 {
+        for seq in 3..=TRIM_HISTORY_EVENTS as u64 + 1 {
             trims.record(Seq::new(seq), &busy);
         }
         let lost = |seq, trims_seen| {
@@ -147,10 +147,10 @@ mod tests {
                 .map(|(_, count)| count)
                 .collect::<Vec<_>>()
         };
-        let busy_trims = Some(COUNTED_TRIMS as u64 - 1);
+        let busy_trims = Some(TRIM_HISTORY_EVENTS as u64 - 1);
         assert_eq!(lost(0, 0), [busy_trims, None]);
         assert_eq!(lost(0, 1), [busy_trims, Some(1)]);
         assert_eq!(lost(1, 0), [busy_trims, Some(1)]);
-        assert_eq!(lost(10, 20), [Some(COUNTED_TRIMS as u64 - 19), Some(0)]);
+        assert_eq!(lost(10, 20), [Some(TRIM_HISTORY_EVENTS as u64 - 19), Some(0)]);
     }
 }

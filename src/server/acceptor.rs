@@ -10,7 +10,7 @@ use rustix::io::Errno;
 
 use super::admission::{ARRIVAL_TIME, Admission};
 use super::listener::{self, Accepted, Listener};
-use crate::limits::TURN;
+use crate::limits::ACCEPT_WAKE_INTERVAL;
 use crate::logger::{Logger, RateLimited};
 use crate::metrics::Metrics;
 use crate::shutdown::Shutdown;
@@ -23,7 +23,7 @@ pub struct Acceptor {
     pub logger: Logger,
     pub shutdown: Shutdown,
     pub failures: RateLimited,
-    /// Set in each round of the loop, which takes [`TURN`] at most.
+    /// Set in each round of the loop, which takes [`ACCEPT_WAKE_INTERVAL`] at most.
     pub heartbeat: Arc<AtomicBool>,
 }
 
@@ -45,7 +45,9 @@ impl Acceptor {
                 }
                 Some(retry_at) => self.listener.accept(&self.shutdown, (released, retry_at)),
                 // The queue is empty: no connection waits for a permit.
-                None => self.listener.accept(&self.shutdown, (self.shutdown.as_fd(), now + TURN)),
+                None => self
+                    .listener
+                    .accept(&self.shutdown, (self.shutdown.as_fd(), now + ACCEPT_WAKE_INTERVAL)),
             };
             match accepted {
                 Accepted::Shutdown => break,
@@ -60,7 +62,7 @@ impl Acceptor {
 
     fn recover(&mut self, error: Errno) {
         self.metrics.accept_errors.add(1);
-        if let Some(suppressed) = self.failures.untold(Instant::now()) {
+        if let Some(suppressed) = self.failures.record(Instant::now()) {
             let listener = &self.listener;
             self.logger.error(format_args!(
                 "cannot accept on {listener}: {error} ({suppressed} similar errors suppressed)"

@@ -7,7 +7,7 @@
 //!   oldest among equals ([`AdmissionQueue::pop_next`]). So a well-behaved client passes any number
 //!   of silent ones.
 //! - *Without a permit* ([`Admission::wait_for_permit`]): the connection that has waited longest
-//!   for its next request, and for at least [`GIVE_WAY`], is evicted, one at a time. If none is
+//!   for its next request, and for at least [`IDLE_EVICTION_AGE`], is evicted, one at a time. If none is
 //!   idle, the queue waits. A connection that has queued for [`QUEUE_TIME`] gets `503`; once no
 //!   connection has been idle for that long, new ones get it at once.
 //! - *With a full queue* ([`AdmissionQueue::pop_worst`]): the oldest of those that have sent the
@@ -26,7 +26,7 @@ use super::pool::{AdmittedConn, Eviction, WorkerPool};
 use crate::client_limit::{ClientLimiter, ClientPermit};
 use crate::conn::Conn;
 use crate::http::{BodyFraming, EncodeOptions, Response};
-use crate::limits::{CLOSING, GIVE_WAY, NEWCOMERS};
+use crate::limits::{EVICTION_GRACE, IDLE_EVICTION_AGE, QUEUED_CONNECTIONS};
 use crate::logger::Logger;
 use crate::metrics::Metrics;
 use crate::problem::{Cause, Problem};
@@ -38,7 +38,7 @@ pub const ARRIVAL_TIME: Duration = Duration::from_millis(20);
 /// How much of a queued request is peeked at. A longer request counts as partial.
 const PEEK_BYTES: usize = 4 << 10;
 /// How long a connection may queue.
-const QUEUE_TIME: Duration = GIVE_WAY.saturating_add(CLOSING);
+const QUEUE_TIME: Duration = IDLE_EVICTION_AGE.saturating_add(EVICTION_GRACE);
 const ALL_TAKEN: &str = "all connections are held or being answered; try again later";
 
 /// The connections that wait for a permit, oldest first.
@@ -194,15 +194,15 @@ impl Admission {
     }
 
     pub fn is_full(&self) -> bool {
-        self.queue.conns.len() >= NEWCOMERS
+        self.queue.conns.len() >= QUEUED_CONNECTIONS
     }
 
     /// Queues a new connection, unless its client has too many.
     pub fn enqueue(&mut self, socket: OwnedFd, peer: Option<SocketAddrAny>) {
         // It fails if the client is already gone: nothing to answer.
         let Ok(conn) = Conn::accepted(socket, peer, self.idle_timeout) else { return };
-        self.metrics.connections.add(1);
-        match self.clients.connected(conn.peer()) {
+        self.metrics.connections_accepted.add(1);
+        match self.clients.admit_connection(conn.peer()) {
             Ok(client_permit) => {
                 let arrived = Instant::now();
                 let peeked = (0, RequestProgress::Nothing);
@@ -231,7 +231,7 @@ impl Admission {
             match self.pool.admit(AdmittedConn { conn, client_permit, permit }) {
                 Ok(()) => {
                     (self.evicting_until, self.saturated_from) = (None, None);
-                    self.metrics.connections_peak.reach(self.pool.open_connections() as u64);
+                    self.metrics.connections_peak.raise_to(self.pool.open_connections() as u64);
                 }
                 Err((AdmittedConn { conn, client_permit, .. }, error)) => {
                     self.queue.put_back(QueuedConn { conn, client_permit, arrived, peeked });
@@ -261,7 +261,7 @@ impl Admission {
         let retry_at = match self.evicting_until.filter(|until| now < *until) {
             Some(until) => until,
             None => match self.evict_idle() {
-                Eviction::Closed => *self.evicting_until.insert(now + CLOSING),
+                Eviction::Closed => *self.evicting_until.insert(now + EVICTION_GRACE),
                 Eviction::PossibleIn(time) => now + time,
                 Eviction::NoneIdle => {
                     let saturated_from = self.saturated_from.get_or_insert(now + QUEUE_TIME);
@@ -269,7 +269,7 @@ impl Admission {
                         refuse_until = now + QUEUE_TIME;
                     }
                     // A connection that becomes idle meanwhile cannot be evicted earlier.
-                    now + GIVE_WAY
+                    now + IDLE_EVICTION_AGE
                 }
             },
         };
@@ -283,7 +283,7 @@ impl Admission {
     fn evict_idle(&self) -> Eviction {
         let eviction = self.pool.evict_idle();
         if eviction == Eviction::Closed {
-            self.metrics.connections_gave_way.add(1);
+            self.metrics.connections_evicted.add(1);
         }
         eviction
     }
@@ -317,9 +317,9 @@ impl Admission {
     }
 
     fn refuse(&self, conn: Conn, problem: &Problem) {
-        self.metrics.refused(problem.cause());
-        self.logger.refused(&conn, problem);
-        let options = EncodeOptions { has_body: true, closes: true, cors: None };
+        self.metrics.count_refusal(problem.cause());
+        self.logger.refusal(&conn, problem);
+        let options = EncodeOptions { include_body: true, close: true, allowed_origin: None };
         // It fits into the empty buffer of a new socket.
         let _ = conn.send_now(&Response::from(problem).encode(options));
         self.lingering.close(Arc::new(conn));
@@ -342,7 +342,7 @@ mod tests {
             let (server_end, mut client) = UnixStream::pair().unwrap();
             client.write_all(sent).unwrap();
             let conn = Conn::accepted(server_end.into(), None, Duration::from_secs(60)).unwrap();
-            let client_permit = limiter.connected(None).unwrap();
+            let client_permit = limiter.admit_connection(None).unwrap();
             let peeked = (0, Nothing);
             queue.conns.push_back(QueuedConn { conn, client_permit, arrived, peeked });
             clients.push(client);

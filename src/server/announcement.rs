@@ -25,7 +25,7 @@ impl Announcement {
         access: &Access,
         logger: &Logger,
     ) -> Announcement {
-        let tokens = access.tokens().map(|(known, _)| known);
+        let tokens = access.token_status().map(|(known, _)| known);
         let is_exposed = |listener: &&Listener| tokens.is_none() && listener.is_beyond_loopback();
         let warning = listeners.iter().find(is_exposed).map(|listener| {
             format!("any client that reaches {listener} may read, publish and delete; see --tokens")

@@ -2,14 +2,14 @@
 //!
 //! A body takes from the budget what has arrived, not what it has announced, so a client cannot
 //! reserve memory by announcing a large body. When the budget is used up, a body that has been
-//! arriving for at least [`GIVE_WAY`] is refused in favour of new ones: a slow sender cannot keep
+//! arriving for at least [`IDLE_EVICTION_AGE`] is refused in favour of new ones: a slow sender cannot keep
 //! publishers out.
 
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
 use crate::http::chunked::BodySink;
-use crate::limits::{CLOSING, GIVE_WAY, SMALL_BODY_BYTES};
+use crate::limits::{EVICTION_GRACE, IDLE_EVICTION_AGE, SMALL_BODY_BYTES};
 use crate::problem::{Cause, Problem};
 use crate::semaphore::{Permit, Semaphore};
 
@@ -37,7 +37,7 @@ pub struct RequestBody<'a> {
 }
 
 /// Time between two attempts to get memory. The bodies that hold it check for contention far less
-/// often, each [`GIVE_WAY`].
+/// often, each [`IDLE_EVICTION_AGE`].
 const RETRY: Duration = Duration::from_millis(5);
 
 impl<'a> RequestBody<'a> {
@@ -55,7 +55,7 @@ impl<'a> RequestBody<'a> {
     /// Reserves memory for `more` bytes, waiting for other bodies to release theirs if needed.
     ///
     /// # Errors
-    /// `503` when there is no memory within [`GIVE_WAY`] plus [`CLOSING`].
+    /// `503` when there is no memory within [`IDLE_EVICTION_AGE`] plus [`EVICTION_GRACE`].
     pub(super) fn reserve(&mut self, more: usize) -> Result<(), Problem> {
         let before = self.bytes.capacity();
         self.bytes.reserve(more);
@@ -72,7 +72,7 @@ impl<'a> RequestBody<'a> {
 
     fn try_grow(&mut self, more: usize) -> bool {
         match &mut self.permit {
-            Some(permit) => permit.grow(more),
+            Some(permit) => permit.try_grow(more),
             none => {
                 *none = self.budget.bytes.try_acquire(more);
                 none.is_some()
@@ -82,7 +82,7 @@ impl<'a> RequestBody<'a> {
 
     /// Signals contention, so that a body which has been arriving for long releases its memory.
     fn grow_by_contending(&mut self, counted: usize) -> bool {
-        let deadline = Instant::now() + GIVE_WAY + CLOSING;
+        let deadline = Instant::now() + IDLE_EVICTION_AGE + EVICTION_GRACE;
         while Instant::now() < deadline {
             self.budget.is_contended.store(true, Ordering::Relaxed);
             // Contention is rare and short: not worth a condition variable.
@@ -108,13 +108,15 @@ impl<'a> RequestBody<'a> {
             return Ok(deadline);
         }
         let now = Instant::now();
-        if now >= started + GIVE_WAY && self.budget.is_contended.swap(false, Ordering::Relaxed) {
+        if now >= started + IDLE_EVICTION_AGE
+            && self.budget.is_contended.swap(false, Ordering::Relaxed)
+        {
             return Err(Problem::new(
                 Cause::BodyMemory,
                 "this body took long to arrive, and others needed its memory; try again",
             ));
         }
-        Ok(deadline.min(now + GIVE_WAY))
+        Ok(deadline.min(now + IDLE_EVICTION_AGE))
     }
 }
 
@@ -123,7 +125,7 @@ impl BodySink for RequestBody<'_> {
         self.bytes.len()
     }
 
-    fn add(&mut self, bytes: &[u8]) -> Result<(), Problem> {
+    fn push_bytes(&mut self, bytes: &[u8]) -> Result<(), Problem> {
         self.reserve(bytes.len())?;
         self.bytes.extend_from_slice(bytes);
         Ok(())

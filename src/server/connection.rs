@@ -18,8 +18,8 @@ use super::request::{BodyLimits, HeadLimits, InputBuffer, RequestEnd, read_body,
 use crate::access::Grant;
 use crate::api::{Caller, Delivery, Operation, Outcome, RenderedPage, Reply, Routed};
 use crate::conn::Conn;
-use crate::http::{BodyFraming, Response, closing};
-use crate::limits::SMALL_ANSWER;
+use crate::http::{BodyFraming, Response, with_connection_close};
+use crate::limits::SMALL_RESPONSE_BYTES;
 use crate::problem::{Cause, Problem};
 use crate::semaphore::Permit;
 
@@ -55,11 +55,11 @@ impl Handler {
             }
         };
         exchange.head = Some(&parsed.head);
-        exchange.is_head = parsed.head.is_head();
+        exchange.is_head = parsed.head.is_head_request();
         let Routed { mut operation, grant } = self.api.route(&parsed.head, conn);
         exchange.grant = grant;
         // Held until the response is written.
-        let client_permit = self.clients.asked(conn.peer(), &parsed.head);
+        let client_permit = self.clients.admit_request(conn.peer(), &parsed.head);
         let _client_permit = client_permit.map_err(|problem| operation = Err(problem));
         let mut request = match self.read_rest(conn, input, &parsed, operation) {
             Ok(request) => request,
@@ -178,7 +178,8 @@ impl Handler {
         let from_response = |response: Response| {
             let status = response.status;
             let own = response.encode(exchange.encode_options(persistence));
-            let memory = (own.len() > SMALL_ANSWER).then(|| self.api.count_response(own.len()));
+            let memory =
+                (own.len() > SMALL_RESPONSE_BYTES).then(|| self.api.count_response(own.len()));
             (status, OutgoingMessage { already_sent: 0, own, page: None, _memory: memory })
         };
         let from_page = |page: Arc<RenderedPage>, own: Vec<u8>, rest: Range<usize>| {
@@ -194,7 +195,7 @@ impl Handler {
             }
             Reply::Page(page) => {
                 let (own, from) = match persistence {
-                    Persistence::Close => closing(page.bytes()),
+                    Persistence::Close => with_connection_close(page.bytes()),
                     Persistence::KeepAlive => (Vec::new(), 0),
                 };
                 let whole = page.bytes().len();

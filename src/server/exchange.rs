@@ -13,7 +13,7 @@ use crate::client_limit::ClientLimiter;
 use crate::config::Config;
 use crate::conn::Conn;
 use crate::http::{EncodeOptions, RequestHead, Response};
-use crate::limits::BODIES_BYTES;
+use crate::limits::BODY_MEMORY_BYTES;
 use crate::logger::Logger;
 use crate::metrics::Metrics;
 use crate::problem::Problem;
@@ -51,9 +51,9 @@ pub struct Exchange<'a> {
 impl Exchange<'_> {
     pub fn encode_options(&self, persistence: Persistence) -> EncodeOptions<'_> {
         EncodeOptions {
-            has_body: !self.is_head,
-            closes: persistence == Persistence::Close,
-            cors: self.grant.cors.as_deref(),
+            include_body: !self.is_head,
+            close: persistence == Persistence::Close,
+            allowed_origin: self.grant.allowed_origin.as_deref(),
         }
     }
 }
@@ -68,7 +68,7 @@ impl Handler {
         lingering: LingeringClose,
     ) -> Handler {
         let metrics = Arc::clone(api.metrics());
-        let bodies = BodyBudget::new(BODIES_BYTES);
+        let bodies = BodyBudget::new(BODY_MEMORY_BYTES);
         Handler { api, config, clients, metrics, logger, shutdown, lingering, bodies }
     }
 
@@ -88,12 +88,13 @@ impl Handler {
 
     /// The response to a refused request, which is counted and logged.
     pub fn refusal(&self, exchange: &Exchange<'_>, problem: &Problem) -> Response {
-        self.metrics.refused(problem.cause());
+        self.metrics.count_refusal(problem.cause());
         let conn = exchange.conn;
-        let client = exchange.head.and_then(|head| self.clients.forwarded(conn.peer(), head));
+        let client =
+            exchange.head.and_then(|head| self.clients.forwarded_client(conn.peer(), head));
         match client {
-            Some(client) => self.logger.refused(format_args!("{client} by {conn}"), problem),
-            None => self.logger.refused(conn, problem),
+            Some(client) => self.logger.refusal(format_args!("{client} by {conn}"), problem),
+            None => self.logger.refusal(conn, problem),
         }
         Response::from(problem)
     }

@@ -67,7 +67,7 @@ fn interpret(scanned: &HeadScanner, bytes: &[u8]) -> Result<ParsedHead, Problem>
     let mut framing = FramingHeaders::default();
     let mut expects_continue = false;
     for (name, value) in scanned.fields(bytes) {
-        let Some(known) = HeaderName::named(name) else { continue };
+        let Some(known) = HeaderName::parse(name) else { continue };
         let value = value.trim_ascii();
         if known == HeaderName::Expect {
             if !value.eq_ignore_ascii_case(b"100-continue") {
@@ -75,17 +75,18 @@ fn interpret(scanned: &HeadScanner, bytes: &[u8]) -> Result<ParsedHead, Problem>
                 return Err(Problem::new(Cause::ExpectationFailed, detail));
             }
             expects_continue = true;
-        } else if !framing.note(known, value)? {
+        } else if !framing.parse_field(known, value)? {
             let text = std::str::from_utf8(value);
-            let text = text
-                .map_err(|_| Problem::malformed(format!("header {} is not UTF-8", known.name())))?;
-            head.push(known, text);
+            let text = text.map_err(|_| {
+                Problem::malformed(format!("header {} is not UTF-8", known.as_str()))
+            })?;
+            head.append(known, text);
         }
     }
     // An Upgrade that Connection does not name may be meant for a proxy on the way (RFC 9110,
     // section 7.8).
     if http10 || !framing.upgrades() {
-        head.forget(HeaderName::Upgrade);
+        head.remove(HeaderName::Upgrade);
     }
     settle_host(&mut head, authority, !http10)?;
     Ok(ParsedHead {

@@ -11,7 +11,7 @@
 use std::ops::Range;
 
 use crate::http::is_token;
-use crate::limits::HEADER_FIELDS;
+use crate::limits::MAX_HEADER_FIELDS;
 use crate::problem::{Cause, Problem};
 
 /// How far a head has been scanned, and where its parts are.
@@ -28,7 +28,7 @@ pub struct HeadScanner {
     is_http10: bool,
     /// Where the first field begins.
     fields_start: u32,
-    fields: [FieldSpan; HEADER_FIELDS],
+    fields: [FieldSpan; MAX_HEADER_FIELDS],
     field_count: usize,
 }
 
@@ -106,7 +106,7 @@ impl Default for HeadScanner {
             target: Span::default(),
             is_http10: false,
             fields_start: 0,
-            fields: [FieldSpan::default(); HEADER_FIELDS],
+            fields: [FieldSpan::default(); MAX_HEADER_FIELDS],
             field_count: 0,
         }
     }
@@ -161,8 +161,8 @@ impl HeadScanner {
             }
             ScanState::Name => {
                 let run = run_of(TOKEN, rest);
-                if run > 0 && self.field_count == HEADER_FIELDS {
-                    let detail = format!("more than {HEADER_FIELDS} header fields");
+                if run > 0 && self.field_count == MAX_HEADER_FIELDS {
+                    let detail = format!("more than {MAX_HEADER_FIELDS} header fields");
                     return Err(Problem::new(Cause::HeadTooLarge, detail));
                 }
                 run

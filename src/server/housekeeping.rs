@@ -13,7 +13,7 @@ use rustix::event::{PollFd, PollFlags, poll};
 use crate::access::TokenReload;
 use crate::api::Api;
 use crate::conn::timespec;
-use crate::limits::{TOKENS_WATCH, WATCH};
+use crate::limits::{HANGUP_CHECK_INTERVAL, TOKEN_FILE_CHECK_INTERVAL};
 use crate::logger::Logger;
 use crate::threads;
 
@@ -38,23 +38,24 @@ impl Housekeeper {
 }
 
 /// Checks of the token file per check of the held polls.
-const CHECKS_PER_WATCH: u128 = WATCH.as_millis() / TOKENS_WATCH.as_millis();
+const CHECKS_PER_WATCH: u128 =
+    HANGUP_CHECK_INTERVAL.as_millis() / TOKEN_FILE_CHECK_INTERVAL.as_millis();
 
 fn run(api: &Api, logger: &Logger, stopped: &Receiver<()>) {
     let mut checks = 0;
     // Rounds that were missed, as on a machine that was suspended, are not repeated.
-    while stopped.recv_timeout(TOKENS_WATCH) == Err(RecvTimeoutError::Timeout) {
+    while stopped.recv_timeout(TOKEN_FILE_CHECK_INTERVAL) == Err(RecvTimeoutError::Timeout) {
         match api.refresh_tokens() {
             None => {}
-            Some(TokenReload::Known(count)) => {
+            Some(TokenReload::Loaded(count)) => {
                 logger.info(format_args!("tokens: {count} are known now"));
             }
-            Some(TokenReload::Wrong(why, known)) => logger.error(format_args!(
+            Some(TokenReload::Failed(why, known)) => logger.error(format_args!(
                 "tokens: NOT reloaded: {why}; the {known} known before stay in force, including \
                  those that were removed"
             )),
         }
-        logger.tell_untold();
+        logger.flush_suppressed();
         checks += 1;
         if checks % CHECKS_PER_WATCH == 0 {
             cancel_disconnected(api);

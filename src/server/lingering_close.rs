@@ -1,8 +1,8 @@
 //! Closing a connection whose request was answered before it was read completely.
 //!
 //! Closing such a socket at once sends a reset, which can destroy the response before the client
-//! has read it (RFC 9112, section 9.6). So one thread keeps up to [`LINGERING`] such connections
-//! for [`LINGER`], with the sending side closed, and discards what still arrives.
+//! has read it (RFC 9112, section 9.6). So one thread keeps up to [`LINGERING_CLOSE_CONNECTIONS`] such connections
+//! for [`LINGERING_CLOSE_TIMEOUT`], with the sending side closed, and discards what still arrives.
 
 use std::collections::VecDeque;
 use std::io::ErrorKind;
@@ -14,7 +14,7 @@ use crossbeam_channel::{Receiver, Sender, bounded};
 use rustix::event::{PollFd, PollFlags, poll};
 
 use crate::conn::{Conn, timespec};
-use crate::limits::{LINGER, LINGER_BYTES, LINGERING};
+use crate::limits::{LINGERING_CLOSE_BYTES, LINGERING_CLOSE_CONNECTIONS, LINGERING_CLOSE_TIMEOUT};
 use crate::threads;
 
 /// How long a queued connection may go unread while the thread polls the others.
@@ -43,7 +43,7 @@ struct LingeringConn {
 
 /// Starts the thread.
 pub fn start() -> std::io::Result<(LingeringClose, LingerThread)> {
-    let (sender, receiver) = bounded(LINGERING);
+    let (sender, receiver) = bounded(LINGERING_CLOSE_CONNECTIONS);
     let thread = threads::start("linger", Box::new(move || run(&receiver)))?;
     Ok((LingeringClose(sender), LingerThread(thread)))
 }
@@ -64,10 +64,10 @@ fn run(queue: &Receiver<Arc<Conn>>) {
         let queued = if lingering.is_empty() { queue.recv().ok() } else { queue.try_recv().ok() };
         match queued {
             Some(conn) => {
-                if lingering.len() == LINGERING {
+                if lingering.len() == LINGERING_CLOSE_CONNECTIONS {
                     lingering.pop_front();
                 }
-                let deadline = Instant::now() + LINGER;
+                let deadline = Instant::now() + LINGERING_CLOSE_TIMEOUT;
                 lingering.push_back(LingeringConn { conn, deadline, discarded: 0 });
                 continue;
             }
@@ -83,7 +83,7 @@ fn run(queue: &Receiver<Arc<Conn>>) {
     }
 }
 
-/// Discards the input that has arrived. False at its end, or after [`LINGER_BYTES`].
+/// Discards the input that has arrived. False at its end, or after [`LINGERING_CLOSE_BYTES`].
 fn discard_input(lingering: &mut LingeringConn, scratch: &mut Vec<u8>) -> bool {
     scratch.clear();
     // A deadline of now reads without waiting.
@@ -91,7 +91,7 @@ fn discard_input(lingering: &mut LingeringConn, scratch: &mut Vec<u8>) -> bool {
         Ok(0) => false,
         Ok(received) => {
             lingering.discarded += received;
-            lingering.discarded < LINGER_BYTES
+            lingering.discarded < LINGERING_CLOSE_BYTES
         }
         Err(e) => e.kind() == ErrorKind::TimedOut,
     }

@@ -13,7 +13,7 @@ use rustix::io::Errno;
 use rustix::net::{SocketAddrAny, SocketFlags, acceptfrom_with};
 
 use crate::conn::timespec;
-use crate::limits::BACKLOG;
+use crate::limits::LISTEN_BACKLOG;
 use crate::shutdown::Shutdown;
 
 /// A socket that accepts connections.
@@ -77,7 +77,7 @@ impl Listener {
         // Non-blocking, because a connection may be gone between poll(2) and accept(2).
         rustix::io::ioctl_fionbio(&socket, true)?;
         // std's own backlog of 128 is less than the clients that reconnect at once after an outage.
-        rustix::net::listen(&socket, BACKLOG)?;
+        rustix::net::listen(&socket, LISTEN_BACKLOG)?;
         Ok(Listener { socket, name, source })
     }
 

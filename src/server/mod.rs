@@ -40,7 +40,7 @@ use crate::api::{Api, LogHandle};
 use crate::client_limit::ClientLimiter;
 use crate::config::Config;
 use crate::conn::Conn;
-use crate::limits::{DRAIN, DRAIN_PARTIAL};
+use crate::limits::{DRAIN_READ_TIMEOUT, DRAIN_WRITE_TIMEOUT};
 use crate::logger::{self, Logger, LoggerThread, RateLimited};
 use crate::metrics::Metrics;
 use crate::semaphore::Semaphore;
@@ -144,10 +144,10 @@ impl Server {
         }
         self.pool.close_idle();
         let started = Instant::now();
-        while self.pool.open_connections() > 0 && started.elapsed() < DRAIN {
+        while self.pool.open_connections() > 0 && started.elapsed() < DRAIN_WRITE_TIMEOUT {
             // Once in the life of a process, and for moments: not worth a condition variable.
             std::thread::sleep(Duration::from_millis(2));
-            if started.elapsed() > DRAIN_PARTIAL {
+            if started.elapsed() > DRAIN_READ_TIMEOUT {
                 // Repeatedly: a worker may only just have received its connection.
                 self.pool.close_all_idle();
             }

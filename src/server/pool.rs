@@ -13,13 +13,13 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
+use crate::sync::Mutex;
 use crossbeam_channel::{Receiver, Sender, bounded};
-use parking_lot::Mutex;
 use rustix::event::{EventfdFlags, eventfd};
 
 use crate::client_limit::ClientPermit;
 use crate::conn::Conn;
-use crate::limits::{DRAIN_PARTIAL, GIVE_WAY};
+use crate::limits::{DRAIN_READ_TIMEOUT, IDLE_EVICTION_AGE};
 use crate::semaphore::{Permit, Semaphore};
 use crate::threads;
 
@@ -126,7 +126,7 @@ impl WorkerSlot {
     /// Whether a request may be on its way: a part of it has arrived, or the connection has just
     /// become idle.
     fn may_receive_request(&self) -> bool {
-        let expected_until = |since| Duration::from_millis(since) + DRAIN_PARTIAL;
+        let expected_until = |since| Duration::from_millis(since) + DRAIN_READ_TIMEOUT;
         let now = self.pool_started.elapsed();
         self.has_partial_request.load(Ordering::Acquire)
             || self.idle_since().is_some_and(|since| expected_until(since) > now)
@@ -212,7 +212,7 @@ impl WorkerPool {
     }
 
     /// Closes the connection that has waited longest for its next complete request, if it has
-    /// waited for [`GIVE_WAY`].
+    /// waited for [`IDLE_EVICTION_AGE`].
     pub fn evict_idle(&self) -> Eviction {
         loop {
             let workers = self.workers.lock();
@@ -221,7 +221,7 @@ impl WorkerPool {
             let Some((since, slot)) = idle.min_by_key(|(since, _)| *since) else {
                 return Eviction::NoneIdle;
             };
-            let evictable_at = Duration::from_millis(since) + GIVE_WAY;
+            let evictable_at = Duration::from_millis(since) + IDLE_EVICTION_AGE;
             match evictable_at.checked_sub(self.started.elapsed()) {
                 Some(left) if !left.is_zero() => return Eviction::PossibleIn(left),
                 _ if slot.evict(since) => return Eviction::Closed,
@@ -312,7 +312,7 @@ mod tests {
                     break permit;
                 }
             };
-            let client_permit = clients.connected(None).unwrap();
+            let client_permit = clients.admit_connection(None).unwrap();
             assert!(pool.admit(AdmittedConn { conn, client_permit, permit }).is_ok());
             client_end.set_read_timeout(Some(Duration::from_secs(60))).unwrap();
             assert_eq!(client_end.read(&mut [0]).unwrap(), 0, "the connection is closed");

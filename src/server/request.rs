@@ -11,7 +11,7 @@ use super::head::{HeadParser, ParsedHead};
 use crate::conn::Conn;
 use crate::http::BodyFraming;
 use crate::http::chunked::{BodySink as _, ChunkedDecoder};
-use crate::limits::{INPUT_BYTES, SMALL_BODY_BYTES};
+use crate::limits::{INPUT_BUFFER_BYTES, SMALL_BODY_BYTES};
 use crate::problem::{Cause, Problem};
 use crate::time::Seconds;
 
@@ -38,7 +38,7 @@ pub struct InputBuffer {
 
 impl InputBuffer {
     pub fn new() -> InputBuffer {
-        InputBuffer { buffer: Vec::with_capacity(INPUT_BYTES), consumed: 0 }
+        InputBuffer { buffer: Vec::with_capacity(INPUT_BUFFER_BYTES), consumed: 0 }
     }
 
     pub fn unused(&self) -> &[u8] {
@@ -61,7 +61,7 @@ impl InputBuffer {
         if self.is_empty() {
             self.buffer.clear();
             // Large heads are rare: return to the small size.
-            self.buffer.shrink_to(INPUT_BYTES);
+            self.buffer.shrink_to(INPUT_BUFFER_BYTES);
             self.consumed = 0;
         }
     }
@@ -79,7 +79,7 @@ impl InputBuffer {
         if self.buffer.len() == self.buffer.capacity() {
             self.buffer.drain(..self.consumed);
             self.consumed = 0;
-            self.buffer.reserve(INPUT_BYTES);
+            self.buffer.reserve(INPUT_BUFFER_BYTES);
         }
     }
 
@@ -184,7 +184,7 @@ pub fn read_body<'a>(
     if let BodyFraming::Sized(length) = framing {
         // The caller has compared the length with the limit, so it fits a usize.
         let here = input.unused().len().min(length as usize);
-        body.add(&input.unused()[..here])?;
+        body.push_bytes(&input.unused()[..here])?;
         input.consume(here);
         if here as u64 == length {
             return Ok(body);
@@ -212,9 +212,9 @@ pub fn read_body<'a>(
         BodyFraming::Chunked => {
             let mut chunks = ChunkedDecoder::default();
             loop {
-                let used = chunks.take(input.unused(), &mut body, limits.bytes)?;
+                let used = chunks.decode(input.unused(), &mut body, limits.bytes)?;
                 input.consume(used);
-                if chunks.done() {
+                if chunks.is_done() {
                     break;
                 }
                 let until = body.read_deadline(started, deadline)?;

@@ -11,7 +11,7 @@ use std::os::unix::fs::MetadataExt as _;
 use rustix::process::{Resource, Rlimit, getrlimit, getuid, setrlimit};
 
 use crate::config::Config;
-use crate::limits::{SPARE_DESCRIPTORS, SPARE_THREADS};
+use crate::limits::{RESERVED_DESCRIPTORS, RESERVED_THREADS};
 use crate::logger::Logger;
 
 /// Raises the soft limit of descriptors to the hard one, and lowers the connection cap, with a
@@ -42,7 +42,7 @@ fn descriptors() -> Option<u64> {
     // holds.
     let _ = setrlimit(Resource::Nofile, Rlimit { current: maximum, maximum });
     let current = getrlimit(Resource::Nofile).current?;
-    Some(current.saturating_sub(SPARE_DESCRIPTORS))
+    Some(current.saturating_sub(RESERVED_DESCRIPTORS))
 }
 
 /// Threads that the limit of this user leaves: all processes of the user count. The limit does not
@@ -57,7 +57,7 @@ fn threads_of_user() -> Option<u64> {
     let of_user = tasks.filter(|tasks| tasks.uid() == user.as_raw());
     // A directory has two links, and one more for each directory in it.
     let running: u64 = of_user.map(|tasks| tasks.nlink().saturating_sub(2)).sum();
-    Some(limit.saturating_sub(running + SPARE_THREADS))
+    Some(limit.saturating_sub(running + RESERVED_THREADS))
 }
 
 /// Threads that the control groups of this process leave: containers and systemd set such limits.
@@ -84,7 +84,7 @@ fn threads_of_group(group: &str) -> Option<u64> {
     // Without a limit the file says `max`.
     let limit = number_in(&format!("{group}/pids.max"))?;
     let running = number_in(&format!("{group}/pids.current"))?;
-    Some(limit.saturating_sub(running + SPARE_THREADS))
+    Some(limit.saturating_sub(running + RESERVED_THREADS))
 }
 
 /// Threads that `vm.max_map_count` allows: each maps its stack, a guard page, and its signal stack
@@ -134,10 +134,10 @@ mod tests {
         assert_eq!(threads_of_groups(&machine.0), None);
         machine.file("sys/fs/cgroup/system.slice/pids.max", "300\n");
         machine.file("sys/fs/cgroup/system.slice/pids.current", "100\n");
-        assert_eq!(threads_of_groups(&machine.0), Some(200 - SPARE_THREADS));
+        assert_eq!(threads_of_groups(&machine.0), Some(200 - RESERVED_THREADS));
         machine.file("sys/fs/cgroup/pids.max", "150\n");
         machine.file("sys/fs/cgroup/pids.current", "120\n");
-        assert_eq!(threads_of_groups(&machine.0), Some(30 - SPARE_THREADS));
+        assert_eq!(threads_of_groups(&machine.0), Some(30 - RESERVED_THREADS));
     }
 
     #[test]

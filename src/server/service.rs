@@ -46,13 +46,13 @@ impl Service {
 
     /// Reports that the server accepts connections.
     pub fn notify_ready(&self, names: &[String]) {
-        self.0.tell(&format!("READY=1\nSTATUS=listening on {}", names.join(", ")));
+        self.0.notify(&format!("READY=1\nSTATUS=listening on {}", names.join(", ")));
     }
 
     /// Waits for the shutdown, and sends watchdog pings while the server is alive; then reports
     /// that it stops.
     pub fn wait(&self, shutdown: &Shutdown, is_alive: impl Fn() -> bool) {
-        self.0.attend(shutdown, is_alive);
-        self.0.tell("STOPPING=1");
+        self.0.feed_watchdog(shutdown, is_alive);
+        self.0.notify("STOPPING=1");
     }
 }

@@ -83,7 +83,7 @@ pub fn settle_host(
     is_required: bool,
 ) -> Result<(), Problem> {
     let first_two = {
-        let mut hosts = head.all(HeaderName::Host);
+        let mut hosts = head.get_all(HeaderName::Host);
         (hosts.next(), hosts.next())
     };
     match first_two {
@@ -100,7 +100,7 @@ pub fn settle_host(
     }
     if let Some(authority) = authority {
         check_host("the request target's host", authority)?;
-        head.replace(HeaderName::Host, authority);
+        head.insert(HeaderName::Host, authority);
     }
     Ok(())
 }

@@ -11,8 +11,8 @@ use std::io::{self, ErrorKind, Read, Write};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use crate::sync::Mutex;
 use crossbeam_channel::{RecvTimeoutError, Sender, bounded};
-use parking_lot::Mutex;
 use tungstenite::protocol::frame::coding::CloseCode;
 use tungstenite::protocol::{Role, WebSocket, WebSocketConfig};
 use tungstenite::{Error as SocketError, Message};
@@ -24,7 +24,7 @@ use crate::api::{
 };
 use crate::conn::Conn;
 use crate::http::Response;
-use crate::limits::{LINGER, WEBSOCKET_INPUT_BYTES};
+use crate::limits::{LINGERING_CLOSE_TIMEOUT, WEBSOCKET_BUFFER_BYTES};
 use crate::names::TopicSet;
 use crate::problem::{Cause, Problem};
 use crate::threads;
@@ -214,7 +214,7 @@ impl Handler {
         self.log_request(exchange, 101, bytes, started);
         // The client sees the end, and may answer it; that ends the reader.
         exchange.conn.close_write();
-        if reader_ended.recv_timeout(LINGER) == Err(RecvTimeoutError::Timeout) {
+        if reader_ended.recv_timeout(LINGERING_CLOSE_TIMEOUT) == Err(RecvTimeoutError::Timeout) {
             exchange.conn.close();
         }
         let _ = reader.join();
@@ -233,7 +233,7 @@ impl Handler {
     ) -> FrameReader {
         let max_size = Some(self.config.max_event);
         let config = WebSocketConfig::default()
-            .read_buffer_size(WEBSOCKET_INPUT_BYTES)
+            .read_buffer_size(WEBSOCKET_BUFFER_BYTES)
             .write_buffer_size(0)
             .max_message_size(max_size)
             .max_frame_size(max_size);

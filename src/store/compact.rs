@@ -17,7 +17,7 @@ use super::scan::read_sealed;
 use super::segments::Segment;
 use super::storage::{Storage, StorageFile};
 use crate::cursor::Seq;
-use crate::limits::KEY_AGE;
+use crate::limits::IDEMPOTENCY_KEY_TTL;
 use crate::log::{LogSnapshot, Timestamp, event_cost};
 use crate::names::Name;
 
@@ -35,7 +35,7 @@ impl LiveSet {
         let topics = snapshot.topics.iter();
         LiveSet {
             topics: topics.map(|t| (t.topic.clone(), t.last.seq)).collect(),
-            keys_since: now.checked_sub(KEY_AGE).unwrap_or(SystemTime::UNIX_EPOCH),
+            keys_since: now.checked_sub(IDEMPOTENCY_KEY_TTL).unwrap_or(SystemTime::UNIX_EPOCH),
         }
     }
 

@@ -8,8 +8,8 @@ use std::io;
 use std::sync::Arc;
 use std::time::Instant;
 
+use crate::sync::Mutex;
 use crossbeam_channel::{Receiver, Sender, bounded};
-use parking_lot::Mutex;
 
 use super::commit::{PendingPublish, ReplySender, Store, StoreCommand};
 use super::compact::CompactionJob;

@@ -113,29 +113,29 @@ pub fn encode(header: &FullHeader, snapshot: &LogSnapshot) -> Vec<u8> {
 }
 
 fn write_full(out: &mut Vec<u8>, header: &FullHeader) {
-    let mut object = JsonObject::open(out);
+    let mut object = JsonObject::begin(out);
     object
-        .plain("epoch", &header.epoch.to_string())
+        .unescaped("epoch", &header.epoch.to_string())
         .number("next", header.next.get())
         .number("first", header.oldest_segment.get())
         .number("number", header.number)
         .boolean("synced", header.synced)
-        .plain("lock", &header.identity)
-        .plain("secret", &hex(header.secret))
+        .unescaped("lock", &header.identity)
+        .unescaped("secret", &hex(header.secret))
         .number("retain_events", header.retain_events)
         .number("retain_bytes", header.retain_bytes)
         .number("max_topics", header.max_topics)
         .number("trims", header.trims.get())
         .number("forgotten_through", header.forgotten.seq.get())
         .number("forgotten_trim", header.forgotten.number.get());
-    object.close();
+    object.end();
 }
 
 /// Writes the header of a compacted segment.
 pub fn write_compacted(out: &mut Vec<u8>, through: Seq) {
-    let mut object = JsonObject::open(out);
+    let mut object = JsonObject::begin(out);
     object.number("compacted_through", through.get());
-    object.close();
+    object.end();
 }
 
 /// Parses a header.

@@ -21,7 +21,7 @@ use super::scan::{CommitReader, NextCommit};
 use super::segments::{Segment, SegmentList};
 use super::storage::{Storage, StorageFile};
 use crate::config::SyncPolicy;
-use crate::limits::STORE_RETRY;
+use crate::limits::STORE_RETRY_INTERVAL;
 use crate::log::{Log, LogSnapshot};
 use crate::metrics::StoreMetrics;
 
@@ -208,7 +208,7 @@ impl Journal {
     ) -> StoreError {
         metrics.failures.add(1);
         let text = error.to_string();
-        self.failing = Some(Failing { retry_at: now + STORE_RETRY, error: text, bytes });
+        self.failing = Some(Failing { retry_at: now + STORE_RETRY_INTERVAL, error: text, bytes });
         error
     }
 
@@ -283,7 +283,7 @@ impl Journal {
         now: Instant,
         metrics: &StoreMetrics,
     ) -> Result<Option<CompactionJob>, StoreError> {
-        self.rotate_after = Some(now + STORE_RETRY);
+        self.rotate_after = Some(now + STORE_RETRY_INTERVAL);
         self.sync(now, metrics)?;
         let snapshot = log.snapshot();
         let mut kept = SegmentList(self.segments.0.clone());

@@ -102,12 +102,12 @@ impl SyncedMark {
     pub fn write(self, lock_file: &dyn StorageFile) -> io::Result<()> {
         let mut commit = CommitBuffer::default();
         commit.push(|out| {
-            let mut object = JsonObject::open(out);
+            let mut object = JsonObject::begin(out);
             object
                 .number("segment", self.segment)
                 .number("from", self.start)
                 .number("to", self.end);
-            object.close();
+            object.end();
         });
         lock_file.write_at(&commit.finish(true), 0)
     }

@@ -78,8 +78,8 @@ pub struct EventRecord<'a> {
 impl EventRecord<'_> {
     /// Appends the record's JSON.
     pub fn write(&self, out: &mut Vec<u8>) {
-        let mut object = JsonObject::open(out);
-        object.number("seq", self.seq.get()).plain("topic", self.topic).time("time", self.time);
+        let mut object = JsonObject::begin(out);
+        object.number("seq", self.seq.get()).unescaped("topic", self.topic).time("time", self.time);
         if self.batch > 1 {
             object.number("batch", self.batch as u64);
         }
@@ -87,13 +87,13 @@ impl EventRecord<'_> {
             push_key(&mut object, key);
         }
         if let Some(event_type) = &self.content.event_type {
-            object.plain("type", event_type);
+            object.unescaped("type", event_type);
         }
         if let Some(content_type) = &self.content.content_type {
             object.string("content_type", content_type);
         }
         push_body(&mut object, self.content);
-        object.close();
+        object.end();
     }
 }
 
@@ -103,19 +103,19 @@ fn push_body(object: &mut JsonObject<'_>, content: &EventContent) {
     let body = &content.body;
     if content.kind == BodyKind::Json && !body.contains(&b'\n') {
         // Byte for byte. It is the last member, so the reader finds its end without parsing it.
-        object.nested("data", |out| out.extend_from_slice(body));
+        object.with("data", |out| out.extend_from_slice(body));
         return;
     }
-    let string = std::str::from_utf8(body).ok().map(crate::json::string);
+    let string = std::str::from_utf8(body).ok().map(crate::json::encode_string);
     let string =
         string.filter(|s| content.kind != BodyKind::Binary && s.len() <= body.len() / 3 * 4 + 6);
     let implied = if string.is_some() { BodyKind::Text } else { BodyKind::Binary };
     if content.kind != implied {
-        object.plain("form", if content.kind == BodyKind::Json { "json" } else { "text" });
+        object.unescaped("form", if content.kind == BodyKind::Json { "json" } else { "text" });
     }
     match string {
-        Some(string) => object.nested("text", |out| out.extend_from_slice(&string)),
-        None => object.plain("base64", &BASE64.encode(body)),
+        Some(string) => object.with("text", |out| out.extend_from_slice(&string)),
+        None => object.unescaped("base64", &BASE64.encode(body)),
     };
 }
 
@@ -126,7 +126,7 @@ pub fn hex(bits: u128) -> String {
 }
 
 fn push_key(object: &mut JsonObject<'_>, key: &StoredKey) {
-    object.plain("key", &hex(key.id.0)).plain("print", &hex(key.fingerprint));
+    object.unescaped("key", &hex(key.id.0)).unescaped("print", &hex(key.fingerprint));
     if let Some(count) = key.count {
         object.number("count", count.into());
     }
@@ -135,56 +135,59 @@ fn push_key(object: &mut JsonObject<'_>, key: &StoredKey) {
 impl KeyRecord {
     /// Appends the record's JSON.
     pub fn write(&self, out: &mut Vec<u8>) {
-        let mut object = JsonObject::open(out);
-        object.number("used", self.seq.get()).plain("topic", &self.topic).time("time", self.time);
+        let mut object = JsonObject::begin(out);
+        object
+            .number("used", self.seq.get())
+            .unescaped("topic", &self.topic)
+            .time("time", self.time);
         push_key(&mut object, &self.key);
-        object.close();
+        object.end();
     }
 }
 
 /// Writes a [`Record::Trim`].
 pub fn write_trim(out: &mut Vec<u8>, topic: &Name) {
-    let mut object = JsonObject::open(out);
-    object.plain("trim", topic);
-    object.close();
+    let mut object = JsonObject::begin(out);
+    object.unescaped("trim", topic);
+    object.end();
 }
 
 /// Writes a [`Record::Expire`].
 pub fn write_expire(out: &mut Vec<u8>, through: Seq) {
-    let mut object = JsonObject::open(out);
+    let mut object = JsonObject::begin(out);
     object.number("expire", through.get());
-    object.close();
+    object.end();
 }
 
 /// Writes [`Record::Opened`] or [`Record::Closed`]: `word` is `opened` or `closed`.
 pub fn write_word(out: &mut Vec<u8>, word: &str) {
-    let mut object = JsonObject::open(out);
+    let mut object = JsonObject::begin(out);
     object.boolean(word, true);
-    object.close();
+    object.end();
 }
 
 /// Writes a [`Record::Topic`].
 pub fn write_topic(out: &mut Vec<u8>, topic: &TopicTrims) {
-    let mut object = JsonObject::open(out);
+    let mut object = JsonObject::begin(out);
     object
-        .plain("name", &topic.topic)
+        .unescaped("name", &topic.topic)
         .number("trimmed_through", topic.last.seq.get())
         .number("trim", topic.last.number.get())
         .number("uncounted_through", topic.uncounted_through.get());
-    object.close();
+    object.end();
 }
 
 /// Writes a [`Record::Trimmed`].
 pub fn write_trimmed(out: &mut Vec<u8>, topic: &Name, seqs: &[Seq]) {
-    let mut object = JsonObject::open(out);
-    object.plain("trimmed", topic).nested("seqs", |out| {
+    let mut object = JsonObject::begin(out);
+    object.unescaped("trimmed", topic).with("seqs", |out| {
         for (place, seq) in seqs.iter().enumerate() {
             out.push(if place == 0 { b'[' } else { b',' });
             crate::json::push_number(out, seq.get());
         }
         out.push(b']');
     });
-    object.close();
+    object.end();
 }
 
 impl Record {

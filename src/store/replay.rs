@@ -9,7 +9,7 @@ use std::collections::VecDeque;
 use std::sync::Arc;
 use std::time::{Instant, SystemTime};
 
-use parking_lot::Mutex;
+use crate::sync::Mutex;
 
 use super::compact::instant_of;
 use super::error::{IoContext, StoreError};
@@ -19,7 +19,7 @@ use super::scan::{CommitReader, NO_HEADER, NextCommit, UNKNOWN_RECORD, read_seal
 use super::segments::{Segment, SegmentList};
 use super::storage::{Storage, StorageFile};
 use crate::cursor::{Cursor, Seq};
-use crate::limits::{KEY_AGE, KEYS};
+use crate::limits::{IDEMPOTENCY_KEY_TTL, MAX_IDEMPOTENCY_KEYS};
 use crate::log::{Appended, Event, IdempotencyKey, Log, LogSnapshot, Timestamp, event_cost};
 
 /// A store that was read.
@@ -209,9 +209,9 @@ impl<T> Replayed<T> {
 
     fn add_key(&mut self, key: StoredKey, seq: Seq, time: SystemTime) {
         let age = self.clock.now.wall.duration_since(time).unwrap_or_default();
-        if age < KEY_AGE {
+        if age < IDEMPOTENCY_KEY_TTL {
             self.keys.push_back((key, seq, time));
-            if self.keys.len() > KEYS {
+            if self.keys.len() > MAX_IDEMPOTENCY_KEYS {
                 self.keys.pop_front();
             }
         }

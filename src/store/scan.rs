@@ -13,7 +13,7 @@ use super::lines::{CommitMark, parse};
 use super::record::Record;
 use super::storage::{Storage, StorageFile};
 use crate::cursor::Seq;
-use crate::limits::LINE_BYTES;
+use crate::limits::STORE_LINE_BYTES;
 
 /// Reads a file line by line.
 pub struct LineReader<'a> {
@@ -57,7 +57,7 @@ impl<'a> LineReader<'a> {
                 break Some(searched + end);
             }
             searched = ahead.len();
-            if searched > LINE_BYTES {
+            if searched > STORE_LINE_BYTES {
                 skipped += searched as u64;
                 self.start += searched;
                 searched = 0;

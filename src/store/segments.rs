@@ -9,7 +9,7 @@ use std::sync::Arc;
 use std::time::Instant;
 
 use crate::cursor::Seq;
-use crate::limits::KEY_AGE;
+use crate::limits::IDEMPOTENCY_KEY_TTL;
 use crate::log::Event;
 
 /// The statistics of one segment.
@@ -49,7 +49,7 @@ impl Segment {
     /// Counts a key in the segment that was used at `at`.
     pub fn add_key(&mut self, at: Instant) {
         self.keys += 1;
-        self.keys_until = self.keys_until.max(at.checked_add(KEY_AGE));
+        self.keys_until = self.keys_until.max(at.checked_add(IDEMPOTENCY_KEY_TTL));
     }
 
     pub fn has_events(&self) -> bool {

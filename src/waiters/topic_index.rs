@@ -40,7 +40,7 @@ impl<Q: Default> TopicIndex<Q> {
     /// The map that has a pattern's entry, and the entry's key.
     fn map_of<'p>(&mut self, pattern: &'p Pattern) -> (&mut PatternMap<Q>, &'p Arc<str>) {
         match pattern {
-            Pattern::Topic(name) => (&mut self.topics, name.text()),
+            Pattern::Topic(name) => (&mut self.topics, name.as_arc()),
             Pattern::Prefix(prefix) => (&mut self.prefixes, prefix),
         }
     }

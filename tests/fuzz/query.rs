@@ -129,11 +129,11 @@ fn check_types(list: &str) {
         Err(detail) => assert!(!is_valid && !detail.is_empty(), "{list:?}: {detail}"),
         Ok(filter) => {
             assert!(is_valid, "{list:?}");
-            assert!(!filter.keeps_all() && !filter.keeps(None));
+            assert!(!filter.matches_all() && !filter.matches(None));
             let name = |part: &str| Name::new(part).expect("a name");
-            assert!(parts.iter().all(|part| filter.keeps(Some(&name(part)))));
+            assert!(parts.iter().all(|part| filter.matches(Some(&name(part)))));
             let other = "another-one";
-            assert_eq!(filter.keeps(Some(&name(other))), parts.contains(&other));
+            assert_eq!(filter.matches(Some(&name(other))), parts.contains(&other));
         }
     }
 }
@@ -153,7 +153,7 @@ fn check_seconds(text: &str) {
 fn route(method: Method, path: &str, query: &str, prefer: &str) -> Result<String, (u16, String)> {
     let mut head = RequestHead::new(method, path, query);
     if !prefer.is_empty() {
-        head.push(HeaderName::Prefer, prefer);
+        head.append(HeaderName::Prefer, prefer);
     }
     match API.route(&head, &CONN).operation {
         Ok(operation) => Ok(format!("{operation:?}")),

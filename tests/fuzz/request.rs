@@ -94,13 +94,13 @@ impl<'a> StreamReader<'a> {
         match parsed.framing {
             BodyFraming::Sized(length) => {
                 let Some(bytes) = unused.get(..length as usize) else { return Ok(false) };
-                self.body.add(bytes)?;
+                self.body.push_bytes(bytes)?;
                 self.used += bytes.len();
             }
             BodyFraming::Chunked => {
-                self.used += chunks.take(unused, &mut self.body, BODY_LIMIT)?;
+                self.used += chunks.decode(unused, &mut self.body, BODY_LIMIT)?;
                 assert!(self.body.bytes.len() <= BODY_LIMIT);
-                if !chunks.done() {
+                if !chunks.is_done() {
                     return Ok(false);
                 }
             }
@@ -234,7 +234,7 @@ fn check_round_trip(request: &CompleteRequest) {
     let question = if query.is_empty() { "" } else { "?" };
     let mut text = format!("{method} {path}{question}{query} HTTP/{version}\r\n");
     for (field, value) in fields {
-        let _ = write!(text, "{}: {value}\r\n", field.name());
+        let _ = write!(text, "{}: {value}\r\n", field.as_str());
     }
     if !request.keep_alive {
         text.push_str("Connection: close\r\n");

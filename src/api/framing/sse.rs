@@ -7,7 +7,7 @@
 use crate::api::event_json::{push_event, push_events, push_gap};
 use crate::cursor::Cursor;
 use crate::json::push_number;
-use crate::limits::RETRY_AFTER;
+use crate::limits::RETRY_AFTER_SECONDS;
 use crate::log::LogSlice;
 
 /// The gap of a slice, if it has one, then its events up to `max_bytes`, at least one; and how many
@@ -45,7 +45,10 @@ pub fn heartbeat(cursor: Cursor) -> Vec<u8> {
 /// A random `retry`, in milliseconds: without it, all browsers would reconnect at the same moment.
 pub fn retry() -> Vec<u8> {
     let mut text = b"retry: ".to_vec();
-    push_number(&mut text, fastrand::u64(RETRY_AFTER.start() * 1_000..=RETRY_AFTER.end() * 1_000));
+    push_number(
+        &mut text,
+        fastrand::u64(RETRY_AFTER_SECONDS.start() * 1_000..=RETRY_AFTER_SECONDS.end() * 1_000),
+    );
     text.extend_from_slice(END);
     text
 }

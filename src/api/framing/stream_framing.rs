@@ -4,7 +4,7 @@ use super::end::StreamEnd;
 use super::websocket::WebSocketFraming;
 use super::{sse, websocket};
 use crate::cursor::Cursor;
-use crate::http::{LAST_CHUNK, chunk};
+use crate::http::{LAST_CHUNK, encode_chunk};
 use crate::log::LogSlice;
 
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
@@ -24,7 +24,7 @@ impl StreamFraming {
             StreamFraming::Sse => sse::part(slice, max_bytes),
             StreamFraming::ChunkedSse => {
                 let (text, count) = sse::part(slice, max_bytes);
-                (chunk(&text), count)
+                (encode_chunk(&text), count)
             }
             StreamFraming::WebSocket(framing) => websocket::part(framing, slice, max_bytes),
         }
@@ -34,7 +34,7 @@ impl StreamFraming {
     pub fn heartbeat(self, cursor: Cursor) -> Vec<u8> {
         match self {
             StreamFraming::Sse => sse::heartbeat(cursor),
-            StreamFraming::ChunkedSse => chunk(&sse::heartbeat(cursor)),
+            StreamFraming::ChunkedSse => encode_chunk(&sse::heartbeat(cursor)),
             StreamFraming::WebSocket(framing) => websocket::heartbeat(framing, cursor),
         }
     }
@@ -44,7 +44,7 @@ impl StreamFraming {
         match (self, end) {
             (StreamFraming::Sse, StreamEnd::Drained) => sse::retry(),
             (StreamFraming::ChunkedSse, StreamEnd::Drained) => {
-                [&*chunk(&sse::retry()), LAST_CHUNK].concat()
+                [&*encode_chunk(&sse::retry()), LAST_CHUNK].concat()
             }
             (StreamFraming::Sse, _) => Vec::new(),
             (StreamFraming::ChunkedSse, _) => LAST_CHUNK.to_vec(),

@@ -21,9 +21,9 @@ pub fn part(_: WebSocketFraming, slice: &LogSlice, max_bytes: usize) -> (Vec<u8>
     let mut frames = Vec::new();
     if let Some(gap) = &slice.gap {
         let mut json = Vec::new();
-        let mut object = JsonObject::open(&mut json);
-        object.nested("gap", |out| push_gap(out, gap));
-        object.close();
+        let mut object = JsonObject::begin(&mut json);
+        object.with("gap", |out| push_gap(out, gap));
+        object.end();
         frames = text_frame(json);
     }
     let count = push_events(&mut frames, slice, max_bytes, &|out, index, event| {

@@ -8,7 +8,7 @@ use std::io::{Error, ErrorKind};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use parking_lot::Mutex;
+use crate::sync::Mutex;
 
 use super::query::StreamQuery;
 use super::websocket::{WebSocketPermit, WebSocketPermits};
@@ -21,7 +21,7 @@ use crate::api::poll::Poller;
 use crate::conn::Conn;
 use crate::cursor::Since;
 use crate::http::Response;
-use crate::limits::{STREAM_SILENCE, STREAM_SILENCE_LEAST};
+use crate::limits::{MIN_STREAM_HEARTBEAT_INTERVAL, STREAM_HEARTBEAT_INTERVAL};
 use crate::metrics::Counter;
 use crate::names::TopicSet;
 use crate::problem::Problem;
@@ -91,7 +91,8 @@ impl Streams {
     /// `max_wait` is `--max-wait`: it limits the silence between heartbeats, too.
     #[must_use]
     pub fn new(max_wait: Duration) -> Streams {
-        let heartbeat_interval = STREAM_SILENCE.min(max_wait).max(STREAM_SILENCE_LEAST);
+        let heartbeat_interval =
+            STREAM_HEARTBEAT_INTERVAL.min(max_wait).max(MIN_STREAM_HEARTBEAT_INTERVAL);
         Streams { websockets: WebSocketPermits::new(), heartbeat_interval }
     }
 

@@ -7,7 +7,7 @@ use crate::api::poll_query::parse_since;
 use crate::api::query_params::QueryParams;
 use crate::cursor::Since;
 use crate::http::{HeaderName, HttpVersion, RequestHead, Response};
-use crate::limits::PAGE_EVENTS_DEFAULT;
+use crate::limits::DEFAULT_PAGE_EVENTS;
 use crate::log::GapPolicy;
 use crate::names::{TopicSet, TypeFilter};
 use crate::problem::Problem;
@@ -29,15 +29,15 @@ impl StreamQuery {
     /// # Errors
     /// Names the part that is wrong, and what is expected.
     pub fn parse_sse(topics: &str, head: &RequestHead) -> Result<StreamQuery, Problem> {
-        let opening = Response::bare(200)
-            .with("Content-Type", "text/event-stream")
-            .with("Cache-Control", "no-store, no-transform")
+        let opening = Response::without_body(200)
+            .with_header("Content-Type", "text/event-stream")
+            .with_header("Cache-Control", "no-store, no-transform")
             // nginx would otherwise buffer events until it has several.
-            .with("X-Accel-Buffering", "no");
+            .with_header("X-Accel-Buffering", "no");
         let (framing, opening) = match head.version {
             HttpVersion::Http10 => (StreamFraming::Sse, opening),
             HttpVersion::Http11 => {
-                (StreamFraming::ChunkedSse, opening.with("Transfer-Encoding", "chunked"))
+                (StreamFraming::ChunkedSse, opening.with_header("Transfer-Encoding", "chunked"))
             }
         };
         StreamQuery::parse(framing, opening, topics, head)
@@ -60,23 +60,23 @@ impl StreamQuery {
         topics: &str,
         head: &RequestHead,
     ) -> Result<StreamQuery, Problem> {
-        let topics = TopicSet::parse(topics).map_err(Problem::bad)?;
+        let topics = TopicSet::parse(topics).map_err(Problem::bad_request)?;
         let params = QueryParams::parse(head.query(), &["since", "type"])?;
         let since = params.get_parsed("since", Since::Start, parse_since)?;
-        let last_id = head.one(HeaderName::LastEventId)?.filter(|id| !id.is_empty());
+        let last_id = head.get(HeaderName::LastEventId)?.filter(|id| !id.is_empty());
         let last_id = last_id.map(|id| {
             let cursor = id.parse().map(Since::After);
             cursor.map_err(|_| {
                 let detail =
                     format!("header Last-Event-ID: {id:?}: expected an id from this server");
-                Problem::bad(detail)
+                Problem::bad_request(detail)
             })
         });
         let key = PageKey {
             topics,
             since: last_id.transpose()?.unwrap_or(since),
             types: params.get_parsed("type", TypeFilter::default(), TypeFilter::parse)?,
-            limit: PAGE_EVENTS_DEFAULT,
+            limit: DEFAULT_PAGE_EVENTS,
             shape: PageShape::Part(framing),
             on_gap: GapPolicy::Skip,
             applied_wait: None,

@@ -4,7 +4,7 @@ use tungstenite::handshake::derive_accept_key;
 
 use crate::api::framing::websocket::WebSocketFraming;
 use crate::http::{HeaderName, RequestHead, Response};
-use crate::limits::WEBSOCKETS;
+use crate::limits::MAX_WEBSOCKETS;
 use crate::problem::{Cause, Problem};
 use crate::semaphore::{Permit, Semaphore};
 
@@ -18,21 +18,21 @@ const HANDSHAKE_KEY_CHARS: usize = 24;
 /// # Errors
 /// If the request has another version or no key.
 pub fn accept(head: &RequestHead) -> Result<(WebSocketFraming, Response), Problem> {
-    if head.one(HeaderName::SecWebSocketVersion)? != Some(VERSION) {
+    if head.get(HeaderName::SecWebSocketVersion)? != Some(VERSION) {
         let detail = "header Sec-WebSocket-Version: expected 13";
         return Err(Problem::new(Cause::UpgradeRequired, detail)
             .with_header("Sec-WebSocket-Version", VERSION)
             .with_header("Upgrade", "websocket")
             .with_header("Connection", "Upgrade"));
     }
-    let key = head.one(HeaderName::SecWebSocketKey)?.filter(|key| key.len() == HANDSHAKE_KEY_CHARS);
+    let key = head.get(HeaderName::SecWebSocketKey)?.filter(|key| key.len() == HANDSHAKE_KEY_CHARS);
     let key = key.ok_or_else(|| {
-        Problem::bad("header Sec-WebSocket-Key: expected 16 random bytes in base64")
+        Problem::bad_request("header Sec-WebSocket-Key: expected 16 random bytes in base64")
     })?;
-    let response = Response::bare(101)
-        .with("Upgrade", "websocket")
-        .with("Connection", "Upgrade")
-        .with("Sec-WebSocket-Accept", &derive_accept_key(key.as_bytes()));
+    let response = Response::without_body(101)
+        .with_header("Upgrade", "websocket")
+        .with_header("Connection", "Upgrade")
+        .with_header("Sec-WebSocket-Accept", &derive_accept_key(key.as_bytes()));
     Ok((WebSocketFraming, response))
 }
 
@@ -46,7 +46,7 @@ pub struct WebSocketPermit {
 
 impl WebSocketPermits {
     pub fn new() -> WebSocketPermits {
-        WebSocketPermits(Semaphore::new(WEBSOCKETS))
+        WebSocketPermits(Semaphore::new(MAX_WEBSOCKETS))
     }
 
     /// # Errors

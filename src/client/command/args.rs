@@ -14,8 +14,8 @@ use super::format::OutputFormat;
 use super::help::{FOLLOW_HELP, PUBLISH_HELP};
 use crate::client::follow::Subscription;
 use crate::client::url::Url;
-use crate::config::units::{DURATION_RULE, duration, whole};
-use crate::limits::{RETRY_FOR_MOST, WAIT_MOST};
+use crate::config::units::{self, DURATION_RULE};
+use crate::limits::{MAX_WAIT, RETRY_FOR_MAX};
 use crate::names::{NAME_RULE, Name, TypeFilter};
 
 /// A parsed command line.
@@ -151,7 +151,7 @@ fn parse_follow(parser: lexopt::Parser) -> Result<ClientCommand, CommandError> {
             "exec" => exec = Some(args.os_value()?),
             "on-gap" => on_gap = args.value("on-gap", parse_gap_action)?,
             "count" => count = Some(args.value("count", parse_count)?),
-            "wait" => wait = Some(args.value("wait", |v| parse_duration(v, WAIT_MOST))?),
+            "wait" => wait = Some(args.value("wait", |v| parse_duration(v, MAX_WAIT))?),
             "token-file" => token_file = Some(args.os_value()?.into()),
             other => return Err(args.unknown_flag(other)),
         }
@@ -180,7 +180,7 @@ fn parse_publish(parser: lexopt::Parser) -> Result<ClientCommand, CommandError> 
             "type" => event_type = Some(args.value("type", parse_name)?),
             "key" => key = Some(args.value("key", |v| Ok(v.to_owned()))?),
             "retry-for" => {
-                retry_for = args.value("retry-for", |v| parse_duration(v, RETRY_FOR_MOST))?;
+                retry_for = args.value("retry-for", |v| parse_duration(v, RETRY_FOR_MAX))?;
             }
             "token-file" => token_file = Some(args.os_value()?.into()),
             other => return Err(args.unknown_flag(other)),
@@ -226,13 +226,13 @@ fn parse_name(text: &str) -> Result<Name, String> {
 }
 
 fn parse_count(text: &str) -> Result<u64, String> {
-    let count = whole(text).filter(|n| *n > 0);
+    let count = units::parse_integer(text).filter(|n| *n > 0);
     count.ok_or_else(|| "expected a whole number, at least 1".to_owned())
 }
 
 fn parse_duration(text: &str, max: Duration) -> Result<Duration, String> {
     let rule = || format!("expected {DURATION_RULE}, up to {} s", max.as_secs());
-    duration(text).filter(|time| *time <= max).ok_or_else(rule)
+    units::parse_duration(text).filter(|time| *time <= max).ok_or_else(rule)
 }
 
 fn parse_gap_action(text: &str) -> Result<GapAction, String> {

@@ -14,7 +14,7 @@ use super::state::StateFile;
 use crate::client::error::Error;
 use crate::client::event::ReceivedPage;
 use crate::client::follow::Follow;
-use crate::limits::PAGE_EVENTS;
+use crate::limits::MAX_PAGE_EVENTS;
 use crate::shutdown::Shutdown;
 
 /// Whether a page was processed.
@@ -39,7 +39,7 @@ pub fn run(args: &FollowArgs, shutdown: &Shutdown) -> Result<(), CommandError> {
         stop_when_stdout_closes(shutdown)?;
     }
     // Save the cursor after each command: then a crash repeats no command that has succeeded.
-    let page_limit = if args.exec.is_some() { 1 } else { PAGE_EVENTS };
+    let page_limit = if args.exec.is_some() { 1 } else { MAX_PAGE_EVENTS };
     let mut remaining = args.count.unwrap_or(u64::MAX);
     while remaining > 0 {
         follow.set_limit(remaining.min(page_limit as u64) as usize);

@@ -93,12 +93,12 @@ struct Summary {
 impl Summary {
     fn json(&self, topic: &str) -> Vec<u8> {
         let mut out = Vec::new();
-        let mut object = JsonObject::open(&mut out);
-        object.plain("topic", topic).number("count", self.events);
+        let mut object = JsonObject::begin(&mut out);
+        object.unescaped("topic", topic).number("count", self.events);
         if let Some(last) = &self.last {
             object.number("seq", last.seq).string("cursor", &last.cursor);
         }
-        object.close();
+        object.end();
         out
     }
 }

@@ -15,7 +15,7 @@ use crate::client::event::is_cursor;
 use crate::client::follow::Subscription;
 use crate::client::untrusted::{JsonMembers, read_small_file};
 use crate::json::JsonObject;
-use crate::limits::STATE_BYTES;
+use crate::limits::STATE_FILE_BYTES;
 
 /// An open and locked state file.
 pub struct StateFile {
@@ -50,7 +50,7 @@ impl StateFile {
     }
 
     fn read(&self) -> io::Result<Option<String>> {
-        let text = read_small_file(&self.path, STATE_BYTES)?;
+        let text = read_small_file(&self.path, STATE_FILE_BYTES)?;
         if text.is_empty() {
             return Ok(None);
         }
@@ -82,9 +82,9 @@ impl StateFile {
 
     fn replace(&mut self, cursor: &str) -> io::Result<()> {
         let mut text = Vec::new();
-        let mut object = JsonObject::open(&mut text);
+        let mut object = JsonObject::begin(&mut text);
         object.string("topics", &self.topics).string("types", &self.types).string("cursor", cursor);
-        object.close();
+        object.end();
         text.push(b'\n');
         let mut new_path = self.path.clone().into_os_string();
         new_path.push(".new");

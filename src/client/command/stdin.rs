@@ -13,7 +13,7 @@ use rustix::io::Errno;
 use super::args::LineFormat;
 use super::error::CommandError;
 use crate::json;
-use crate::limits::{BATCH_BYTES, BATCH_EVENTS, WHOLE_BYTES};
+use crate::limits::{BATCH_BYTES, BATCH_EVENTS, STDIN_EVENT_BYTES};
 use crate::shutdown::Shutdown;
 
 /// Lines to publish in one request.
@@ -65,9 +65,9 @@ impl StdinReader {
     /// Reads everything up to the end of input.
     pub fn read_all(mut self) -> Result<Vec<u8>, CommandError> {
         while self.fill()? {
-            if self.buffer.len() > WHOLE_BYTES {
+            if self.buffer.len() > STDIN_EVENT_BYTES {
                 return Err(CommandError::Failed(format!(
-                    "stdin has more than {WHOLE_BYTES} bytes, too many for one event"
+                    "stdin has more than {STDIN_EVENT_BYTES} bytes, too many for one event"
                 )));
             }
         }
@@ -136,7 +136,7 @@ impl StdinReader {
                 let text = std::str::from_utf8(line).map_err(|_| {
                     "is not UTF-8; --stdin whole publishes bytes, as one event".to_owned()
                 })?;
-                json::string(text)
+                json::encode_string(text)
             }
         };
         if event.len() >= BATCH_BYTES {
@@ -144,7 +144,7 @@ impl StdinReader {
             return Err(format!("has {} bytes; expected at most {max}", event.len()));
         }
         if format == LineFormat::Json && !event.is_empty() {
-            json::check(&event).map_err(|e| format!("is not JSON: {e}"))?;
+            json::validate(&event).map_err(|e| format!("is not JSON: {e}"))?;
         }
         Ok(event)
     }

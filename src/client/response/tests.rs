@@ -9,7 +9,7 @@ fn parse_pieces<'a>(
 ) -> Result<Option<CompleteResponse>, String> {
     let mut parser = ResponseParser::new();
     for piece in pieces {
-        for piece in piece.chunks(ANSWER_HEAD_BYTES / 2) {
+        for piece in piece.chunks(RESPONSE_HEAD_BYTES / 2) {
             parser.input_buffer().extend_from_slice(piece);
             if let Some(complete) = parser.parse()? {
                 return Ok(Some(complete));

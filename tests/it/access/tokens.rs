@@ -151,7 +151,7 @@ fn invalid_change_of_the_token_file_is_logged_and_changes_nothing() {
     file.write(&format!("{}{}oops\n", a.0, b.0));
     let logged = lines.find(|line| line.contains("tokens: NOT")).unwrap();
     assert!(logged.contains("1 known before stay"), "{logged}");
-    assert!(logged.contains("line 3: words: 1"), "{logged}");
+    assert!(logged.contains("line 3: 1 fields"), "{logged}");
     assert_eq!((status(&a), status(&b)), (200, 401));
     file.write(&b.0);
     let logged = lines.find(|line| line.contains("tokens: ")).unwrap();
@@ -189,7 +189,7 @@ fn invalid_token_file_prevents_the_start_and_is_named_with_its_line() {
         (format!("{line}{line}"), "line 2: name a"),
         ("a b read *".into(), "line 1"),
         (format!("#\n{}", line.replace("read", "write")), "line 2: rights"),
-        ("x".repeat(600 << 10), "larger than"),
+        ("x".repeat(600 << 10), "too large"),
     ] {
         let file = TokenFile::new("wrong", &text);
         let args = ["--listen", "127.0.0.1:0", "--tokens", file.path()];
@@ -215,11 +215,11 @@ fn token_is_created_only_if_a_server_would_accept_it() {
     assert_eq!(sum.split(' ').next().unwrap(), words[1]);
     assert_ne!(new_token("attic", "publish", "sensors.*").1, secret);
     for (args, word) in [
-        (&["token"][..], "words: 0"),
-        (&["token", "a", "read"], "words: 2"),
+        (&["token"][..], "0 arguments"),
+        (&["token", "a", "read"], "2 arguments"),
         (&["token", "a/b", "read", "*"], "name"),
         (&["token", "a", "write", "*"], "read, publish and admin"),
-        (&["token", "a", "read", "a b"], "a token has four"),
+        (&["token", "a", "read", "a b"], "expected four"),
         (&["token", "a", "read", "*", "--what"], "--what"),
     ] {
         let output = program().args(args).output().unwrap();
@@ -260,7 +260,7 @@ fn token_file_must_be_a_regular_file() {
     let output = program().args(["--listen", "127.0.0.1:0", "--tokens", file.path()]).output();
     let output = output.unwrap();
     assert_eq!(output.status.code(), Some(1));
-    assert!(String::from_utf8(output.stderr).unwrap().contains("no regular file"));
+    assert!(String::from_utf8(output.stderr).unwrap().contains("expected a regular file"));
     server.signal(15);
     assert_eq!(left.response().json()["reason"], "drain");
     let mut server = server;

@@ -7,7 +7,9 @@ use std::sync::{Arc, Mutex};
 use std::thread::JoinHandle;
 
 use longpoll::client::{Follow, Subscription};
-use longpoll::limits::{ANSWER_BYTES, ANSWER_FIELDS, ANSWER_HEAD_BYTES, INTERIM_ANSWERS};
+use longpoll::limits::{
+    MAX_INTERIM_RESPONSES, MAX_RESPONSE_FIELDS, RESPONSE_BODY_BYTES, RESPONSE_HEAD_BYTES,
+};
 use longpoll::shutdown::Shutdown;
 
 use crate::support::fake_server::FakeServer;
@@ -137,9 +139,9 @@ const FIELDS: &[Row] = &[
         StaysOpen,
         "chunked",
     ),
-    ("gzip", "Transfer-Encoding: gzip\r\n", StaysOpen, "has to be chunked"),
-    ("gzip in chunks", "Transfer-Encoding: gzip, chunked\r\n", StaysOpen, "has to be chunked"),
-    ("no coding", "Transfer-Encoding: \r\n", StaysOpen, "has to be chunked"),
+    ("gzip", "Transfer-Encoding: gzip\r\n", StaysOpen, "expected chunked"),
+    ("gzip in chunks", "Transfer-Encoding: gzip, chunked\r\n", StaysOpen, "expected chunked"),
+    ("no coding", "Transfer-Encoding: \r\n", StaysOpen, "expected chunked"),
     ("a space before the colon", "X : y\r\n", StaysOpen, "invalid header name"),
     ("a folded line", "X: y\r\n z\r\n", StaysOpen, "invalid header name"),
     ("no colon", "X\r\n", StaysOpen, "invalid header name"),
@@ -251,26 +253,26 @@ fn at_the_limits() -> Vec<Case> {
         let filler = "y".repeat(length - good(LENGTH, "X: \r\n").len());
         good(&format!("X: {filler}\r\n{LENGTH}"), PAGE)
     };
-    let body = PAGE.to_owned() + &" ".repeat(ANSWER_BYTES - PAGE.len());
-    let full = format!("{ANSWER_BYTES:x}\r\n{body}\r\n");
+    let body = PAGE.to_owned() + &" ".repeat(RESPONSE_BODY_BYTES - PAGE.len());
+    let full = format!("{RESPONSE_BODY_BYTES:x}\r\n{body}\r\n");
     let extended = |count| format!("1;{}\r\n \r\n", "x".repeat(203)).repeat(count);
     let page = format!("42\r\n{PAGE}\r\n0\r\n\r\n");
     let longest = |more: usize| format!("42;{}\r\n{PAGE}\r\n0\r\n\r\n", "x".repeat(253 + more));
     let cases = [
-        ("interim responses", interim(INTERIM_ANSWERS), PAGE),
-        ("one too many", interim(INTERIM_ANSWERS + 1), "status 103 instead"),
-        ("fields", fields(ANSWER_FIELDS), PAGE),
-        ("one field too many", fields(ANSWER_FIELDS + 1), "more than 128 header fields"),
-        ("a head", head(ANSWER_HEAD_BYTES), PAGE),
-        ("a head too long", head(ANSWER_HEAD_BYTES + 1), "head of more than 65536 bytes"),
-        ("empty lines", "\n".repeat(ANSWER_HEAD_BYTES), "head of more than 65536 bytes"),
+        ("interim responses", interim(MAX_INTERIM_RESPONSES), PAGE),
+        ("one too many", interim(MAX_INTERIM_RESPONSES + 1), "status 103 instead"),
+        ("fields", fields(MAX_RESPONSE_FIELDS), PAGE),
+        ("one field too many", fields(MAX_RESPONSE_FIELDS + 1), "more than 128 header fields"),
+        ("a head", head(RESPONSE_HEAD_BYTES), PAGE),
+        ("a head too long", head(RESPONSE_HEAD_BYTES + 1), "head of more than 65536 bytes"),
+        ("empty lines", "\n".repeat(RESPONSE_HEAD_BYTES), "head of more than 65536 bytes"),
         ("a body", good("Content-Length: 8388608\r\n", &body), PAGE),
         ("a body in a chunk", good(CHUNKED, &format!("{full}0\r\n\r\n")), PAGE),
         ("one byte more", good(CHUNKED, &format!("{full}1\r\n")), "more than 8388608 bytes"),
         ("a size line", good(CHUNKED, &longest(0)), PAGE),
-        ("a size line too long", good(CHUNKED, &longest(1)), "longer than 256 bytes"),
+        ("a size line too long", good(CHUNKED, &longest(1)), "at most 256 bytes"),
         ("extensions", good(CHUNKED, &(extended(20) + &page)), PAGE),
-        ("too many", good(CHUNKED, &(extended(21) + &page)), "longer than 4096 bytes"),
+        ("too many", good(CHUNKED, &(extended(21) + &page)), "at most 4096 bytes"),
         ("no end", format!("HTTP/1.1 404 No\r\n\r\n{body} "), "more than 8388608 bytes"),
     ];
     let case = |(name, response, says): (_, String, _)| Case {
@@ -288,7 +290,7 @@ fn every_response_has_its_result_in_any_division_into_packets() {
         let whole = result_of(once(&*response), connection);
         assert!(whole.contains(says), "{name}: {whole}");
         // Not for the largest responses, where each byte would be a packet.
-        if response.len() < 2 * ANSWER_HEAD_BYTES {
+        if response.len() < 2 * RESPONSE_HEAD_BYTES {
             let result = result_of(response.chunks(1), connection);
             assert!(result.contains(says), "{name}, byte by byte: {result}");
         }

@@ -147,10 +147,10 @@ fn invalid_value_is_refused_with_the_flag_the_value_and_the_allowed_ones() {
         assert_refused(
             &run(&[&format!("--{flag}"), bad]),
             2,
-            &[&format!("--{flag}"), bad, "allowed"],
+            &[&format!("--{flag}"), bad, "expected"],
         );
         let output = program().env(variable(flag), bad).output().unwrap();
-        assert_refused(&output, 2, &[&variable(flag), bad, "allowed"]);
+        assert_refused(&output, 2, &[&variable(flag), bad, "expected"]);
     }
 }
 

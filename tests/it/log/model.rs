@@ -9,7 +9,7 @@ use std::time::{Duration, Instant, SystemTime};
 
 use fastrand::Rng;
 use longpoll::cursor::{Cursor, Epoch, Since};
-use longpoll::limits::EVENT_OVERHEAD;
+use longpoll::limits::EVENT_OVERHEAD_BYTES;
 use longpoll::log::{
     AppendError, Appended, BodyKind, EventContent, Gap, GapPolicy, Log, LogSlice, ReadRequest,
     Retention, Timestamp,
@@ -88,7 +88,7 @@ impl Model {
         self.expire(now);
         for size in sizes {
             let seq = self.events.len() as u64 + 1;
-            let cost = (size + event_type.len() + EVENT_OVERHEAD) as u64;
+            let cost = (size + event_type.len() + EVENT_OVERHEAD_BYTES) as u64;
             self.events.push(ModelEvent { seq, topic, event_type, at: now, cost, trimmed: None });
         }
         while self.kept(|t| t == topic).count() > self.retention.events {

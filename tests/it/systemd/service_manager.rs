@@ -160,7 +160,7 @@ fn watchdog_gets_no_ping_while_the_server_is_unhealthy() {
     };
     let manager = ServiceManager::from_env(env, quiet_logger()).unwrap();
     let (shutdown, checks) = (Shutdown::new().unwrap(), Cell::new(0));
-    manager.attend(&shutdown, || {
+    manager.feed_watchdog(&shutdown, || {
         assert!(systemd.has_received_nothing(), "after {} looks", checks.get());
         checks.set(checks.get() + 1);
         if checks.get() == 4 {
@@ -245,7 +245,7 @@ fn unreachable_systemd_does_not_prevent_serving() {
         server.signal(SIGTERM);
         assert_eq!(server.wait().0.code(), Some(0));
         let log = stderr_of(&mut server);
-        assert!(log.contains("cannot tell systemd \"READY=1"), "{log}");
+        assert!(log.contains("cannot notify systemd \"READY=1"), "{log}");
     }
 }
 
