@@ -147,8 +147,8 @@ impl TokenFile {
         (self.tokens.lock().len(), self.is_outdated.load(Ordering::Relaxed))
     }
 
-    /// Reads the file and compares its whole content, so that a removed token is revoked whatever
-    /// the time stamps say. A change is loaded when two consecutive reads agree.
+    /// Reads the file and compares its whole content, not its time stamps, so that a removed token is
+    /// always revoked. A change is loaded when two consecutive reads agree.
     pub fn reload(&self) -> Option<TokenReload> {
         // An error from reading counts as content, so that it is reported once.
         let text = read_file(&self.path);
