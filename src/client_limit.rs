@@ -11,11 +11,10 @@ use std::collections::HashMap;
 use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 
-use crate::sync::Mutex;
-
 use crate::config::{Config, TrustedProxies};
 use crate::http::{HeaderName, RequestHead};
 use crate::problem::{Cause, Problem};
+use crate::sync::Mutex;
 
 /// Counts the connections and requests of each client. Clones share the counts.
 #[derive(Clone)]

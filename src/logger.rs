@@ -10,13 +10,14 @@ use std::io::Write as _;
 use std::sync::Arc;
 use std::time::{Duration, Instant, SystemTime};
 
-use crate::sync::Mutex;
+use crossbeam_channel::{Receiver, Sender, bounded};
 
 use crate::config::LogLevel;
 use crate::limits::{LOG_LINE_CHARS, LOG_QUEUE_LINES, LOG_REPEAT_INTERVAL};
 use crate::metrics::Metrics;
 use crate::problem::{CAUSES, Cause, Problem};
-use crate::threads::{self, Mailbox};
+use crate::sync::Mutex;
+use crate::threads;
 use crate::time::rfc3339;
 
 /// The priority of a line, in the numbers of syslog(3).
@@ -46,7 +47,7 @@ pub fn fatal_line(error: &dyn std::fmt::Display) -> String {
 pub struct Logger {
     level: LogLevel,
     is_journal: bool,
-    lines: Mailbox<String>,
+    lines: Sender<Option<String>>,
     metrics: Arc<Metrics>,
     refusals: Arc<[RateLimited; CAUSES.len()]>,
 }
@@ -94,9 +95,11 @@ impl RateLimited {
 
 /// The thread that writes the queued lines.
 pub struct LoggerThread {
-    lines: Mailbox<String>,
-    /// Closed when every line is written.
-    done: Mailbox<()>,
+    /// `None` ends the thread: other threads may still have a [`Logger`], so that the channel is not
+    /// disconnected at the end of the program.
+    lines: Sender<Option<String>>,
+    /// Disconnected when the thread has ended.
+    done: Receiver<()>,
 }
 
 /// How long a stop waits for a stderr that blocks.
@@ -105,8 +108,10 @@ const FLUSH_TIMEOUT: Duration = Duration::from_secs(1);
 impl LoggerThread {
     /// Waits until the queued lines are written, but no longer than a second.
     pub fn finish(self) {
-        self.lines.close();
-        let _ = self.done.take_by(Instant::now() + FLUSH_TIMEOUT);
+        let deadline = Instant::now() + FLUSH_TIMEOUT;
+        if self.lines.send_deadline(None, deadline).is_ok() {
+            let _ = self.done.recv_deadline(deadline);
+        }
     }
 }
 
@@ -115,17 +120,17 @@ impl LoggerThread {
 /// # Errors
 /// When the operating system refuses it.
 pub fn start(level: LogLevel, metrics: Arc<Metrics>) -> std::io::Result<(Logger, LoggerThread)> {
-    let thread = LoggerThread { lines: Mailbox::new(LOG_QUEUE_LINES), done: Mailbox::new(0) };
-    let (lines, done) = (thread.lines.clone(), thread.done.clone());
+    let (lines, queued) = bounded::<Option<String>>(LOG_QUEUE_LINES);
+    let (ended, done) = bounded(0);
     let write = move || {
-        while let Some(line) = lines.take() {
+        for line in queued.iter().map_while(|line| line) {
             // There is nowhere to report a failure of stderr.
             let _ = std::io::stderr().write_all(line.as_bytes());
         }
-        done.close();
+        drop(ended);
     };
     threads::start("logger", Box::new(write))?;
-    let lines = thread.lines.clone();
+    let thread = LoggerThread { lines: lines.clone(), done };
     let refusals = Arc::new(std::array::from_fn(|_| RateLimited::default()));
     Ok((Logger { level, is_journal: is_journal(), lines, metrics, refusals }, thread))
 }
@@ -207,7 +212,7 @@ impl Logger {
         } else {
             format!("{} {text}\n", rfc3339(SystemTime::now()))
         };
-        if !self.lines.post(line) {
+        if self.lines.try_send(Some(line)).is_err() {
             self.metrics.log_lines_dropped.add(1);
         }
     }

@@ -1,8 +1,8 @@
 //! A counting semaphore that never blocks: a limit on how many of something, or how many bytes of
 //! it, exist at once.
 //!
-//! A permit is acquired before the work and released when dropped, however the work ends. No line
-//! of code releases one explicitly, so none can be forgotten.
+//! A permit is acquired before the work and released when dropped, however the work ends: no line of
+//! code that releases one can be forgotten.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -19,7 +19,8 @@ struct SemaphoreState {
 /// A part of a semaphore's capacity, released when dropped.
 pub struct Permit {
     semaphore: Semaphore,
-    size: usize,
+    /// Atomic for [`Permit::release`] alone.
+    size: AtomicUsize,
 }
 
 impl Semaphore {
@@ -50,7 +51,7 @@ impl Semaphore {
             .in_use
             .fetch_update(Ordering::Relaxed, Ordering::Relaxed, add)
             .ok()
-            .map(|_| Permit { semaphore: self.clone(), size })
+            .map(|_| self.permit(size))
     }
 
     /// Acquires `max`, or as much of it as is available: 0 at or beyond the capacity.
@@ -63,7 +64,7 @@ impl Semaphore {
         };
         // The closure always returns a sum, so the update cannot fail.
         let _ = self.0.in_use.fetch_update(Ordering::Relaxed, Ordering::Relaxed, add);
-        Permit { semaphore: self.clone(), size }
+        self.permit(size)
     }
 
     /// Acquires `size` even beyond the capacity, for something that exists already and has to be
@@ -71,7 +72,11 @@ impl Semaphore {
     #[must_use]
     pub fn acquire_over(&self, size: usize) -> Permit {
         self.0.in_use.fetch_add(size, Ordering::Relaxed);
-        Permit { semaphore: self.clone(), size }
+        self.permit(size)
+    }
+
+    fn permit(&self, size: usize) -> Permit {
+        Permit { semaphore: self.clone(), size: AtomicUsize::new(size) }
     }
 }
 
@@ -80,30 +85,36 @@ impl Permit {
     #[must_use]
     pub fn try_grow(&mut self, more: usize) -> bool {
         let Some(mut permit) = self.semaphore.try_acquire(more) else { return false };
-        self.size += std::mem::take(&mut permit.size);
+        *self.size.get_mut() += std::mem::take(permit.size.get_mut());
         true
     }
 
     #[must_use]
     pub fn size(&self) -> usize {
-        self.size
+        self.size.load(Ordering::Relaxed)
     }
 
     /// Sets the size to what turned out to be needed, even beyond the capacity.
     pub fn resize(&mut self, size: usize) {
         let in_use = &self.semaphore.0.in_use;
-        if size >= self.size {
-            in_use.fetch_add(size - self.size, Ordering::Relaxed);
+        let before = std::mem::replace(self.size.get_mut(), size);
+        if size >= before {
+            in_use.fetch_add(size - before, Ordering::Relaxed);
         } else {
-            in_use.fetch_sub(self.size - size, Ordering::Relaxed);
+            in_use.fetch_sub(before - size, Ordering::Relaxed);
         }
-        self.size = size;
+    }
+
+    /// Releases the permit before it is dropped, on behalf of the thread that owns it.
+    pub fn release(&self) {
+        let size = self.size.swap(0, Ordering::Relaxed);
+        self.semaphore.0.in_use.fetch_sub(size, Ordering::Release);
     }
 }
 
 impl Drop for Permit {
     fn drop(&mut self) {
-        self.semaphore.0.in_use.fetch_sub(self.size, Ordering::Release);
+        self.release();
     }
 }
 

@@ -36,10 +36,9 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Instant;
 
-use crate::sync::{Condvar, Mutex};
-
 use crate::cursor::Seq;
 use crate::names::{Name, TopicSet};
+use crate::sync::{Condvar, Mutex};
 use topic_index::{QueueId, TopicIndex};
 
 /// Why a wait ended.

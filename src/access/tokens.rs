@@ -8,7 +8,6 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
-use crate::sync::Mutex;
 use base64::Engine as _;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use rustix::rand::{GetRandomFlags, getrandom};
@@ -19,6 +18,7 @@ use crate::http::{HeaderName, RequestHead};
 use crate::limits::{MAX_TOKENS, TOKENS_FILE_BYTES};
 use crate::names::{NAME_RULE, Name, Pattern, TopicSet};
 use crate::problem::{Cause, Problem};
+use crate::sync::Mutex;
 
 /// A right that a token can have.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]

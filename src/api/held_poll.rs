@@ -3,8 +3,6 @@
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use crate::sync::Mutex;
-
 use super::page::{PageKey, RenderedPage};
 use crate::access::Grant;
 use crate::conn::Conn;
@@ -22,10 +20,10 @@ pub struct HeldPoll {
     /// Whether a publisher may write a shared page to the connection.
     pub(super) takes_shared_page: bool,
     pub(super) grant: Grant,
-    /// The poll's permit among the held polls. A publisher drops it before it writes the response,
+    /// The poll's permit among the held polls. A publisher releases it before it writes the response,
     /// so that a client which has its response finds the place free. None for a stream, which keeps
     /// its permit to its end.
-    pub(super) permit: Mutex<Option<Permit>>,
+    pub(super) permit: Option<Permit>,
 }
 
 /// A page that a publisher has written to a held connection, or begun to write.

@@ -8,11 +8,10 @@
 use std::hash::{Hash, Hasher};
 use std::time::SystemTime;
 
-use crate::sync::Mutex;
-
 use super::page::{Lookup, PageKey};
 use crate::limits::{CACHED_PAGE_BYTES, CACHED_PAGES};
 use crate::log::LogVersion;
+use crate::sync::Mutex;
 
 /// The pages that were rendered last, one for each slot.
 pub struct PageCache {

@@ -16,8 +16,6 @@
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use crate::sync::Mutex;
-
 use super::caller::Caller;
 use super::event_json::GapMembers;
 use super::held_poll::{HeldPoll, HeldPolls, PendingPoll};
@@ -94,7 +92,7 @@ impl Poller {
             key: key.clone(),
             takes_shared_page: caller.takes_shared_page,
             grant: caller.grant.clone(),
-            permit: Mutex::new(Some(permit)),
+            permit: Some(permit),
         };
         // Register before reading the log again, so that no event is missed: see `waiters`.
         let waiter = self.waiters.register(&key.topics, held);

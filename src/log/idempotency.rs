@@ -11,11 +11,11 @@ use std::hash::Hasher as _;
 use std::sync::Arc;
 use std::time::Instant;
 
-use crate::sync::Mutex;
 use siphasher::sip128::{Hasher128 as _, SipHasher24};
 
 use crate::cursor::random_bytes;
 use crate::limits::{IDEMPOTENCY_KEY_TTL, MAX_IDEMPOTENCY_KEYS};
+use crate::sync::Mutex;
 
 /// The outcome of a publish, from which its response is made; `None` until it is known. The first
 /// publisher holds the lock until its response is complete, so a repeat that locks it waits for

@@ -26,8 +26,6 @@ use std::ops::{Deref, DerefMut};
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant, SystemTime};
 
-use crate::sync::{Mutex, MutexGuard};
-
 pub use event::{BodyKind, Event, EventContent, Timestamp, TrimmedEvents, event_cost};
 pub use idempotency::{Fingerprinter, IdempotencyKey, KeyId, SharedOutcome};
 pub use read::{Gap, GapPolicy, GapReason, LogSlice, LogVersion, ReadRequest};
@@ -39,6 +37,7 @@ pub use writer::{AppendPlan, AppendRequest, Appended, LogWriter, StorageStatus, 
 use crate::cursor::{Cursor, Epoch, Seq, Since, TrimCount};
 use crate::metrics::MetricsText;
 use crate::names::Name;
+use crate::sync::{Mutex, MutexGuard};
 use idempotency::{IdempotencyTable, KeyLookup};
 use state::LogState;
 

@@ -13,7 +13,6 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
-use crate::sync::Mutex;
 use crossbeam_channel::{Receiver, Sender, bounded};
 use rustix::event::{EventfdFlags, eventfd};
 
@@ -21,6 +20,7 @@ use crate::client_limit::ClientPermit;
 use crate::conn::Conn;
 use crate::limits::{DRAIN_READ_TIMEOUT, IDLE_EVICTION_AGE};
 use crate::semaphore::{Permit, Semaphore};
+use crate::sync::Mutex;
 use crate::threads;
 
 /// A connection with its permits: the client's own, and one of `--max-connections`.

@@ -11,7 +11,6 @@ use std::io::{self, ErrorKind, Read, Write};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use crate::sync::Mutex;
 use crossbeam_channel::{RecvTimeoutError, Sender, bounded};
 use tungstenite::protocol::frame::coding::CloseCode;
 use tungstenite::protocol::{Role, WebSocket, WebSocketConfig};
@@ -27,6 +26,7 @@ use crate::http::Response;
 use crate::limits::{LINGERING_CLOSE_TIMEOUT, WEBSOCKET_BUFFER_BYTES};
 use crate::names::TopicSet;
 use crate::problem::{Cause, Problem};
+use crate::sync::Mutex;
 use crate::threads;
 use crate::waiters::WaiterHandle;
 

@@ -8,7 +8,6 @@ use std::io;
 use std::sync::Arc;
 use std::time::Instant;
 
-use crate::sync::Mutex;
 use crossbeam_channel::{Receiver, Sender, bounded};
 
 use super::commit::{PendingPublish, ReplySender, Store, StoreCommand};
@@ -22,6 +21,7 @@ use crate::log::{AppendRequest, Appended, Log, LogWriter, StorageStatus, Timesta
 use crate::logger::Logger;
 use crate::metrics::{Metrics, MetricsText};
 use crate::names::Name;
+use crate::sync::Mutex;
 use crate::threads::start;
 
 /// Changes the log of a store: each change goes through the flusher, and returns after its commit.

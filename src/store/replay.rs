@@ -9,8 +9,6 @@ use std::collections::VecDeque;
 use std::sync::Arc;
 use std::time::{Instant, SystemTime};
 
-use crate::sync::Mutex;
-
 use super::compact::instant_of;
 use super::error::{IoContext, StoreError};
 use super::header::{self, FullHeader, SegmentHeader, file_name};
@@ -21,6 +19,7 @@ use super::storage::{Storage, StorageFile};
 use crate::cursor::{Cursor, Seq};
 use crate::limits::{IDEMPOTENCY_KEY_TTL, MAX_IDEMPOTENCY_KEYS};
 use crate::log::{Appended, Event, IdempotencyKey, Log, LogSnapshot, Timestamp, event_cost};
+use crate::sync::Mutex;
 
 /// A store that was read.
 pub struct Replayed<T> {

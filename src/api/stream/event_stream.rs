@@ -8,8 +8,6 @@ use std::io::{Error, ErrorKind};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use crate::sync::Mutex;
-
 use super::query::StreamQuery;
 use super::websocket::{WebSocketPermit, WebSocketPermits};
 use crate::access::{Access, Grant};
@@ -118,7 +116,7 @@ impl Streams {
             key: key.clone(),
             takes_shared_page: framing.publisher_may_write(),
             grant: caller.grant.clone(),
-            permit: Mutex::new(None),
+            permit: None,
         };
         let waiter = poller.waiters.register(&key.topics, held);
         // Check again after registering: a revocation either is seen here or wakes this waiter.
