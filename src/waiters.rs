@@ -52,7 +52,7 @@ pub enum Woken<D> {
     Deadline,
     /// The server is shutting down.
     Drained,
-    /// [`WaiterHandle::cancel`] was called: the client has disconnected or lost its right to read.
+    /// The waiter was [cancelled](cancel_all): the client has disconnected or lost its right to read.
     Cancelled,
 }
 
@@ -356,11 +356,25 @@ impl<W, D> Drop for Waiter<'_, W, D> {
 impl<W, D> WaiterHandle<W, D> {
     /// Ends the waiter's present or next wait with [`Woken::Cancelled`].
     pub fn cancel(&self) {
-        if let Some(entry) = self.queue.state.lock().waiters.get_mut(&self.id) {
+        cancel_all([self]);
+    }
+}
+
+/// Cancels several waiters and wakes each of their queues once. When thousands of clients of one
+/// queue disconnect together, waking that queue for each of them would keep the machine busy for
+/// seconds, because all that are still in it wake each time: 2,000 took 3 to 15 s, instead of less
+/// than the second between two checks.
+pub fn cancel_all<'h, W: 'h, D: 'h>(handles: impl IntoIterator<Item = &'h WaiterHandle<W, D>>) {
+    let mut queues = Vec::new();
+    for handle in handles {
+        if let Some(entry) = handle.queue.state.lock().waiters.get_mut(&handle.id) {
             entry.cancelled = true;
         }
-        self.queue.wake_all();
+        queues.push(&handle.queue);
     }
+    // `Waiters::handles` returns those of one queue together.
+    queues.dedup_by(|queue, previous| Arc::ptr_eq(queue, previous));
+    queues.into_iter().for_each(|queue| queue.wake_all());
 }
 
 #[cfg(test)]

@@ -25,7 +25,7 @@ use crate::metrics::{Metrics, MetricsText};
 use crate::problem::Problem;
 use crate::semaphore::{Permit, Semaphore};
 use crate::shutdown::Shutdown;
-use crate::waiters::WaiterHandle;
+use crate::waiters::{WaiterHandle, cancel_all};
 
 /// The parts that perform operations, and the log that they share.
 pub struct Api {
@@ -211,12 +211,11 @@ impl Api {
     #[must_use]
     pub fn refresh_tokens(&self) -> Option<TokenReload> {
         let reload = self.access.reload_tokens()?;
-        for handle in self.held_polls() {
+        let lost_right = |handle: &&WaiterHandle<HeldPoll, Delivery>| {
             let held = &handle.payload;
-            if self.access.recheck(&held.grant, || held.key.required_right()).is_err() {
-                handle.cancel();
-            }
-        }
+            self.access.recheck(&held.grant, || held.key.required_right()).is_err()
+        };
+        cancel_all(self.held_polls().iter().filter(lost_right));
         Some(reload)
     }
 

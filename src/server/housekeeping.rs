@@ -16,6 +16,7 @@ use crate::conn::timespec;
 use crate::limits::{HANGUP_CHECK_INTERVAL, TOKEN_FILE_CHECK_INTERVAL};
 use crate::logger::Logger;
 use crate::threads;
+use crate::waiters::cancel_all;
 
 /// The thread that does the periodic work.
 pub struct Housekeeper {
@@ -76,7 +77,6 @@ fn cancel_disconnected(api: &Api) {
         return;
     }
     let disconnected = polled.iter().map(|conn| !conn.revents().is_empty());
-    for (handle, _) in handles.iter().zip(disconnected).filter(|(_, is_gone)| *is_gone) {
-        handle.cancel();
-    }
+    let gone = handles.iter().zip(disconnected).filter(|(_, is_gone)| *is_gone);
+    cancel_all(gone.map(|(handle, _)| handle));
 }

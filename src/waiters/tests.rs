@@ -53,6 +53,27 @@ fn drain_ends_present_and_future_waits() {
 }
 
 #[test]
+fn cancelled_waiters_of_all_queues_end_their_wait_and_the_others_go_on() {
+    let waiters = Waiters::<bool, ()>::default();
+    let cancelled = |number: usize| number % 3 != 0;
+    std::thread::scope(|scope| {
+        for number in 0..90 {
+            let list = ["a", "b*", "a,c"][number / 30];
+            let waiter = waiters.register(&topics(list), cancelled(number));
+            scope.spawn(move || {
+                let expected = if cancelled(number) { Woken::Cancelled } else { Woken::Drained };
+                assert_eq!(waiter.wait(Seq::ZERO, in_a_minute()), expected);
+            });
+        }
+        cancel_all(waiters.handles().iter().filter(|handle| *handle.payload));
+        while waiters.handles().len() > 30 {
+            std::thread::yield_now();
+        }
+        waiters.drain();
+    });
+}
+
+#[test]
 fn each_waiter_is_released_once() {
     let waiters = Arc::new(Waiters::<(), ()>::default());
     let threads: Vec<_> = (0..4)
