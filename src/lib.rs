@@ -10,11 +10,11 @@
 //!
 //! # What chapter zero lacks, in order
 //!
-//! `scripts/lessons/00-whole-server.rs` is the same idea in 200 lines, with the same five crates.
+//! `scripts/lessons/00-whole-server.rs` is the same idea in 200 lines, with five of the crates.
 //! Read it first: each module below exists because that file lacks something. The list is also the
 //! order to read in: a module uses only modules listed before it.
 //!
-//! 1. *Its limits are five constants.* [sync], [limits], [time], [json], [names]: every limit with
+//! 1. *Its limits are a few constants.* [sync], [limits], [time], [json], [names]: every limit with
 //!    its reason, checked names, and mutexes whose order is checked in debug builds.
 //! 2. *A restarted server takes an old cursor for one of its own.* [cursor]: an epoch beside the
 //!    seq, and a type for each number. [problem]: one table of the errors that a client can get.
@@ -46,8 +46,8 @@
 //!  bytes ◄─ server ◄─ api ◄─ log
 //! ```
 //!
-//! Data goes one way and nothing below calls up. There is one step sideways: the thread of a
-//! publisher writes the responses of the polls that it releases, and then wakes their threads.
+//! Data goes one way: no module calls one that is listed after it. There is one step sideways: the
+//! thread of a publisher writes the responses of the polls that it releases, then wakes their threads.
 //!
 //! # Glossary
 //!
@@ -56,14 +56,16 @@
 //! | topic | a named event log, created by its first publish |
 //! | event | one published body with its seq, topic, time and optional type |
 //! | seq | position of an event in the whole log, over all topics; never reused within an epoch |
-//! | epoch | identity of one life of the log: 64 random bits, new whenever seqs could repeat |
-//! | cursor | `epoch.seq`: "I have every event up to here"; opaque to clients |
+//! | epoch | identity of one uninterrupted history: 64 random bits, new whenever seqs could repeat |
+//! | cursor | `epoch.seq`: "I have every event up to here"; opaque; a third part counts trims seen |
 //! | poll | a request for the events after a cursor |
 //! | wait | how long a poll may be held, in seconds |
 //! | hold | keep a poll without a response until there is an event; a held poll is a *waiter* |
-//! | deadline | the instant at which a held poll is answered without an event |
+//! | deadline | the instant at which a held poll is answered without an event, unless drained before |
+//! | page | the rendered response to a poll; equal polls share one |
+//! | permit | a part of a limit, such as `--max-polls`; released when dropped |
 //! | trim | remove the oldest events, by count, age or bytes |
-//! | gap | events after a cursor were trimmed: the client cannot have them |
+//! | gap | events after a cursor are trimmed, or it is of another epoch or beyond the newest event |
 //! | drain | shut down: answer every held poll, accept no new request |
 //!
 //! # Locks, in the order in which they are taken
@@ -78,7 +80,7 @@
 //! | the index of [waiters] | which wait queues exist | a wait queue |
 //! | a wait queue | its waiters, and the last seq that it was notified of | none |
 //! | a slot of the page cache | one rendered page | none |
-//! | the failure of a [store] | the disk's last error, for `/health` | none |
+//! | the failure of a [store] | why the disk failed first, while it does, for `/health` | none |
 //! | the token file's content | what was last read of it | the known tokens |
 //! | the known tokens | the tokens in force | none |
 //! | the counts of [`client_limit`] | connections per client | none |
@@ -87,8 +89,8 @@
 //! | a worker's connection | which connection the worker serves | none |
 //! | a WebSocket's frame writer | that frames are written whole, and none after the last | none |
 //!
-//! While the log's lock or a wait queue's is held, nothing is read, written or rendered; the two
-//! are never held together. A thread unlocks before it notifies.
+//! While the log's lock or a wait queue's is held, there is no I/O and no rendering; the two are
+//! never held together. A thread unlocks before it notifies.
 //!
 //! # Why the HTTP server is our own
 //!

@@ -147,7 +147,7 @@ pub const LINGERING_CLOSE_BYTES: usize = MIB;
 /// How often held polls are checked for clients that hung up. Their slots are free again within
 /// twice this time.
 pub const HANGUP_CHECK_INTERVAL: Duration = Duration::from_secs(1);
-/// `--write-timeout` grows by one second for each of these bytes in a response.
+/// `--write-timeout` grows by one second for every this many bytes of a response.
 pub const WRITE_BYTES_PER_SECOND: usize = 16 * KIB;
 /// How long a drain waits for a request that is partly read, or that may be on its way. Then the
 /// connection is closed. A connection that has been silent for this long is closed at once.
@@ -242,8 +242,8 @@ pub const MAX_INTERIM_RESPONSES: usize = 16;
 pub const RESPONSE_BODY_BYTES: usize = 8 * MIB;
 /// The longest `--wait`; a longer one is refused. Servers clamp it anyway, to 55 s by default.
 pub const MAX_WAIT: Duration = Duration::from_secs(3_600);
-/// Back-off with full jitter: the n-th pause is a random part of this time, doubled n times, up to
-/// [`BACKOFF_MAX`].
+/// Back-off with full jitter: the n-th pause is a random part of this time, doubled n - 1 times, up to
+/// [`BACKOFF_MAX`]. A `Retry-After` is added to it.
 pub const BACKOFF_BASE: Duration = Duration::from_millis(250);
 /// The longest pause of the back-off.
 pub const BACKOFF_MAX: Duration = Duration::from_secs(30);

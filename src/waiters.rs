@@ -133,7 +133,7 @@ pub struct ReleasedWaiter<W, D> {
     /// The waiter waits for events after this seq.
     pub after: Seq,
     /// The response that the publisher has written; `None` leaves it to the waiter's thread.
-    pub answer: Option<D>,
+    pub delivery: Option<D>,
 }
 
 impl<W, D> Default for Waiters<W, D> {
@@ -159,18 +159,18 @@ impl<W, D> Waiters<W, D> {
     }
 
     /// Notifies the topic's queues of events up to `seq`, and releases the waiting waiters for
-    /// whose payload `answers` returns true. Each waiter is released by one publish only. When the
+    /// whose payload `matches` returns true. Each waiter is released by one publish only. When the
     /// result is dropped, the other waiters of these queues are woken too: they advance their
     /// cursors past events that they do not need.
     pub fn notify(
         &self,
         topic: &Name,
         seq: Seq,
-        answers: impl Fn(&W) -> bool,
+        matches: impl Fn(&W) -> bool,
     ) -> ReleasedWaiters<W, D> {
         let queues = self.index.lock().queues_for_topic(topic);
         let release = |queue: Arc<WaitQueue<W, D>>| {
-            let waiters = queue.state.lock().release(seq, &answers);
+            let waiters = queue.state.lock().release(seq, &matches);
             ReleasedFromQueue { queue, waiters }
         };
         ReleasedWaiters(queues.into_iter().map(release).collect())
@@ -244,15 +244,15 @@ impl<W, D> WaitQueue<W, D> {
 }
 
 impl<W, D> QueueState<W, D> {
-    fn release(&mut self, seq: Seq, answers: impl Fn(&W) -> bool) -> Vec<ReleasedWaiter<W, D>> {
+    fn release(&mut self, seq: Seq, matches: impl Fn(&W) -> bool) -> Vec<ReleasedWaiter<W, D>> {
         self.last_notified = self.last_notified.max(seq);
         let mut released = Vec::new();
         for (&id, entry) in &mut self.waiters {
             match entry.state {
-                WaiterState::Waiting(after) if after < seq && answers(&entry.payload) => {
+                WaiterState::Waiting(after) if after < seq && matches(&entry.payload) => {
                     entry.state = WaiterState::Released;
                     let payload = Arc::clone(&entry.payload);
-                    released.push(ReleasedWaiter { id, payload, after, answer: None });
+                    released.push(ReleasedWaiter { id, payload, after, delivery: None });
                 }
                 _ => {}
             }
@@ -279,7 +279,7 @@ impl<W, D> Drop for ReleasedWaiters<W, D> {
             let mut state = queue.state.lock();
             for released in waiters {
                 if let Some(entry) = state.waiters.get_mut(&released.id) {
-                    entry.state = WaiterState::Finished(released.answer);
+                    entry.state = WaiterState::Finished(released.delivery);
                 }
             }
             drop(state);
@@ -300,7 +300,7 @@ impl<W, D> Waiter<'_, W, D> {
             let Some(entry) = state.waiters.get_mut(&self.id) else { return Woken::Cancelled };
             match std::mem::replace(&mut entry.state, WaiterState::Running) {
                 WaiterState::Finished(None) => return Woken::Notified,
-                WaiterState::Finished(Some(answer)) => return Woken::Answered(answer),
+                WaiterState::Finished(Some(delivery)) => return Woken::Answered(delivery),
                 WaiterState::Released => {
                     entry.state = WaiterState::Released;
                     // Without a deadline: the publisher may be writing to this client.
@@ -374,7 +374,9 @@ pub fn cancel_all<'h, W: 'h, D: 'h>(handles: impl IntoIterator<Item = &'h Waiter
     }
     // `Waiters::handles` returns those of one queue together.
     queues.dedup_by(|queue, previous| Arc::ptr_eq(queue, previous));
-    queues.into_iter().for_each(|queue| queue.wake_all());
+    for queue in queues {
+        queue.wake_all();
+    }
 }
 
 #[cfg(test)]

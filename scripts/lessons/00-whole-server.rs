@@ -14,7 +14,7 @@
 //! `next` is the cursor: the client sends it back as `since`, and loses nothing between two polls.
 //!
 //! What this lacks, and where the real server has it, in reading order (*: lesson 0 shows it):
-//! - \* cursors that a restarted server recognizes as foreign: `src/cursor.rs`, lesson 9
+//! - \* cursors that a restarted server recognizes as old: `src/cursor.rs`, lesson 9
 //! - several topics in one poll, gaps per topic, idempotent retries: `src/log/`, lessons 7, 9, 12
 //! - \* wake-ups for the waiters of one topic only: `src/waiters.rs`, lessons 5 and 6
 //! - \* threads left for publishes; shared responses; SSE: `src/api/`, lessons 8, 6, 14 and 15
@@ -57,8 +57,8 @@ impl State {
     /// A topic's events after `since`, or a refusal if some of them may be gone.
     fn after(&self, since: u64, topic: &str) -> Result<Vec<Value>, Reply> {
         let gone = || refusal(410, "events after this cursor were trimmed; poll without since");
-        let seen = since.checked_sub(self.trimmed).ok_or_else(gone)? as usize;
-        Ok(self.events.iter().skip(seen).filter(|event| event["topic"] == topic).cloned().collect())
+        let skip = since.checked_sub(self.trimmed).ok_or_else(gone)? as usize;
+        Ok(self.events.iter().skip(skip).filter(|event| event["topic"] == topic).cloned().collect())
     }
 }
 
@@ -101,19 +101,19 @@ impl EventLog {
             state.wakeups += u64::from(!timed_out);
             events = state.after(examined, topic)?;
         }
-        let silence = if timed_out { "timeout" } else { "drain" };
-        let reason = if events.is_empty() { silence } else { "data" };
+        let empty_reason = if timed_out { "timeout" } else { "drain" };
+        let reason = if events.is_empty() { empty_reason } else { "data" };
         Ok((200, json!({ "events": events, "next": state.newest, "reason": reason })))
     }
 
-    /// Ends every wait, now and from now on.
+    /// Ends every wait, current and future.
     fn drain(&self) {
         self.state.lock().draining = true;
         self.changed.notify_all();
     }
 }
 
-/// Queues requests for the pool until the drain. It waits for no thread: a full queue is 503.
+/// Queues requests for the pool until the drain. It never blocks on a thread: a full queue is 503.
 fn accept(server: &Server, queue: &Sender<Request>, log: &EventLog) -> io::Result<()> {
     loop {
         match server.recv() {
@@ -171,7 +171,7 @@ fn refusal(status: u16, detail: &str) -> Reply {
     (status, json!({ "status": status, "detail": detail }))
 }
 
-/// Writes a response, for as long as the client takes to read it. If that fails, it is gone.
+/// Writes a response, for as long as the client takes to read it. If that fails, the client is gone.
 fn respond(request: Request, (status, body): &Reply) {
     let retry_after = if *status == 503 { "Retry-After: 1" } else { "" };
     let headers = ["Content-Type: application/json", retry_after].map(str::parse::<Header>);

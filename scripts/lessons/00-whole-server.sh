@@ -94,6 +94,7 @@ for number in 1 2 3; do
     until_counter wakeups $((before + 3 * number))
 done
 show curl "$URL/counters"
+say "$(($(counter wakeups) - before)) wake-ups more than before the three publishes, all for nothing:"
 check 'three publishes, nine wake-ups' "$(counter wakeups)" = $((before + 9))
 check 'and nobody released' "$(counter held)" = 3
 for topic in bread milk eggs; do
@@ -103,7 +104,8 @@ done
 say "With 5,000 polls, 5,000 threads compete for one lock at every publish. The real server has a" \
     "wait queue for each topic: src/waiters.rs, lessons 5 and 6."
 
-say "Second, slow readers. First, a log full of large events:"
+say "Second, slow readers. First, a log full of large events. (curl replaces #[1-$kept] by each of these" \
+    "numbers in turn, and sends nothing of it: so it publishes $kept times.)"
 head -c 65536 /dev/zero | tr '\0' x >"$TMP/large"
 show curl -o "$TMP/ignored" --data-binary "@$TMP/large" "$URL/topics/big#[1-$kept]"
 say "The memory is bounded: older events are gone by now, and an old cursor gets 410."

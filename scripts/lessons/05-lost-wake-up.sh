@@ -3,7 +3,7 @@
 #
 # A poll looks at the log, finds nothing, and begins to wait. A publish appends an event and then
 # notifies the waiters. If that happens after the look and before the wait, it notifies nobody, and
-# the poll waits beside an event that is there. Everybody who writes such a server makes this
+# the poll waits although its event is there. Everybody who writes such a server makes this
 # mistake once, and it passes every test that runs it once.
 #
 # lost-wake-up.rs has both versions, without a server around them. The broken one waits for the next

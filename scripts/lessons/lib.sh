@@ -90,6 +90,7 @@ find_program() { # NAME PREBUILT DIRECTORY CARGO-FLAG...
         return
     fi
     if [ -z "$program" ]; then
+        echo "building $name, the first time only ..." >&"$STDERR"
         (cd "$ROOT" && exec cargo build --release --quiet "$@") &
         wait "$!" || fail "$name does not build"
         program=$(cd "$ROOT" && cd "${CARGO_TARGET_DIR:-target}" && pwd)/$directory/$name

@@ -37,7 +37,7 @@ pub fn deliver(
             for waiter in &mut *waiters {
                 waiter.payload.permit.iter().for_each(Permit::release);
                 let page = page_for(reader, waiter, newest, &mut last_page);
-                waiter.answer = page.map(|page| Delivery { page, sent: 0 });
+                waiter.delivery = page.map(|page| Delivery { page, sent: 0 });
             }
             for waiter in waiters {
                 write_without_blocking(metrics, waiter);
@@ -76,7 +76,7 @@ fn page_for(
 
 /// Writes as much of a poll's page as its socket takes.
 fn write_without_blocking(metrics: &Metrics, waiter: &mut ReleasedWaiter<HeldPoll, Delivery>) {
-    let Some(delivery) = &mut waiter.answer else { return };
+    let Some(delivery) = &mut waiter.delivery else { return };
     let page = &delivery.page;
     match waiter.payload.conn.send_now(page.bytes()) {
         Ok(sent) => {
@@ -86,6 +86,6 @@ fn write_without_blocking(metrics: &Metrics, waiter: &mut ReleasedWaiter<HeldPol
             delivery.sent = sent;
         }
         // The poll's own thread finds the broken connection and ends it.
-        Err(_) => waiter.answer = None,
+        Err(_) => waiter.delivery = None,
     }
 }

@@ -9,7 +9,8 @@
 //!
 //! The deadline is one instant, computed once in [`Poller::start`]; [`Waiter::wait`] enforces it. A
 //! poll that is woken for an event of another type waits for what is left of its time, with its
-//! cursor moved past that event.
+//! cursor moved past that event. A publisher may have written the response already: then the poll ends
+//! with [`Woken::Answered`], see `deliver.rs`.
 //!
 //! [`Waiter::wait`]: crate::waiters::Waiter::wait
 

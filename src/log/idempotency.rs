@@ -5,6 +5,7 @@
 //! publishes under one key, one is first and the other waits for its outcome. Keys and contents are
 //! stored as 128-bit fingerprints, so a key costs the same however long it is. They expire after
 //! [`IDEMPOTENCY_KEY_TTL`], or earlier, oldest first, if there are more than [`MAX_IDEMPOTENCY_KEYS`].
+//! `Log::append` and `Log::plan` use the table; `api/publish.rs` makes the keys.
 
 use std::collections::{HashMap, VecDeque};
 use std::hash::Hasher as _;
@@ -21,8 +22,8 @@ use crate::sync::Mutex;
 /// publisher holds the lock until its response is complete, so a repeat that locks it waits for
 /// that.
 ///
-/// Lock order: a publisher locks its own outcome before every other lock. No thread waits for
-/// another publisher's outcome while it holds any lock.
+/// Lock order: a publisher locks its own outcome before every other lock but a WebSocket's publish
+/// lock. No thread waits for another publisher's outcome while it holds any other.
 pub type SharedOutcome<T> = Arc<Mutex<Option<T>>>;
 
 /// Identifies an idempotency key: the fingerprint of the key, its topic and its owner. A type of

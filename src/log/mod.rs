@@ -9,7 +9,8 @@
 //! thread at a time; each uses only those before it.
 //!
 //! *Lock.* `Log::guarded` guards everything here. No input or output happens and nothing is
-//! rendered while it is held. A publisher may hold its idempotency key's outcome when it takes this
+//! rendered while it is held. A panic under it ends the process: the state may be inconsistent, and
+//! nothing could be read or stored correctly from then on. A publisher may hold its idempotency key's outcome when it takes this
 //! lock; no other lock is taken under it.
 
 mod trims;

@@ -3,15 +3,16 @@
 //! New connections queue here and not in the kernel, because the server can peek at what they have
 //! sent, and prefer those with a request. The decisions, each in one function:
 //!
-//! - *Which queued connection gets the next permit*: the one that has sent most of its request, the
-//!   oldest among equals ([`AdmissionQueue::pop_next`]). So a well-behaved client passes any number
-//!   of silent ones.
-//! - *Without a permit* ([`Admission::wait_for_permit`]): the connection that has waited longest
-//!   for its next request, and for at least [`IDLE_EVICTION_AGE`], is evicted, one at a time. If none is
-//!   idle, the queue waits. A connection that has queued for [`QUEUE_TIME`] gets `503`; once no
+//! - *Which queued connection gets the next permit*: one that has sent a complete request, else part of
+//!   one, else nothing, the oldest among equals ([`AdmissionQueue::pop_next`]). So a well-behaved
+//!   client passes any number of silent ones.
+//! - *Without a permit* ([`Admission::wait_for_permit`]): the connection that has been idle for
+//!   longest, and for at least [`IDLE_EVICTION_AGE`], is evicted, one at a time. Idle is one whose next
+//!   request has not arrived completely. If none is idle, the queue waits. A connection that has queued for [`QUEUE_TIME`] gets `503`; once no
 //!   connection has been idle for that long, new ones get it at once.
 //! - *With a full queue* ([`AdmissionQueue::pop_worst`]): the oldest of those that have sent the
-//!   least gets `503`, never one that has just arrived or has sent a complete request.
+//!   least gets `503`, never one that has just arrived or has sent a complete request. If all are
+//!   such, none is refused, and further connections wait in the kernel.
 
 use std::collections::VecDeque;
 use std::os::fd::{BorrowedFd, OwnedFd};
@@ -103,8 +104,8 @@ impl QueuedConn {
 }
 
 impl AdmissionQueue {
-    /// Removes the connection to admit next: the one that has sent most of its request, the oldest
-    /// among equals.
+    /// Removes the connection to admit next: a complete request before a partial one before none,
+    /// the oldest among equals.
     fn pop_next(&mut self) -> Option<QueuedConn> {
         if self.conns.len() == 1 {
             return self.conns.pop_front();
@@ -122,8 +123,8 @@ impl AdmissionQueue {
         self.conns.remove(best.1)
     }
 
-    /// Removes the connection to refuse first: the one that has sent least of its request, the
-    /// oldest among equals. None that has just arrived or has sent a complete request.
+    /// Removes the connection to refuse first: no request before a partial one, the oldest among
+    /// equals. Never one that has just arrived or has sent a complete request.
     fn pop_worst(&mut self, now: Instant) -> Option<QueuedConn> {
         let mut worst = (RequestProgress::Complete, 0);
         for (index, queued) in self.conns.iter_mut().enumerate() {
@@ -159,7 +160,8 @@ pub struct Admission {
     queue: AdmissionQueue,
     /// Until when an evicted connection may still be closing; no other is evicted before.
     evicting_until: Option<Instant>,
-    /// Set while no connection is idle: from then on, new connections are refused at once.
+    /// Set when no connection is idle, until one is admitted: from then on, new connections are
+    /// refused at once.
     saturated_from: Option<Instant>,
     /// Held while connections queue: meanwhile, open connections close after their next response.
     pressure: Option<Permit>,

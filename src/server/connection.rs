@@ -2,7 +2,7 @@
 //!
 //! One thread serves a connection from its first byte to its last, so the code reads from top to
 //! bottom. Each request is read completely, performed, and answered before the next one is read. A
-//! panic in a handler costs one `500`, not the server. When a connection ends early, its client can
+//! panic in a handler costs one `500`, not the server (but see `log`). When a connection ends early, its client can
 //! still read the response: see [`LingeringClose`](super::lingering_close::LingeringClose).
 
 use std::ops::Range;
@@ -133,7 +133,8 @@ impl Handler {
         };
         let reply = match operation {
             Err(problem) => Reply::Refused(problem),
-            // A panic leaves no lock poisoned and no data half changed: see `log`.
+            // A panic leaves no lock poisoned, and no data half changed: under the log's lock it
+            // ends the process.
             Ok(operation) => {
                 let takes_shared_page = persistence == Persistence::KeepAlive && !exchange.is_head;
                 let caller = Caller { conn, takes_shared_page, grant: &exchange.grant };

@@ -1,5 +1,6 @@
-//! Periodic work on a thread of its own: the token file is checked four times a second; once a
-//! second, held polls whose clients have disconnected are cancelled and expired events are trimmed.
+//! Periodic work on a thread of its own: the token file is checked four times a second
+//! ([`Api::refresh_tokens`]); once a second, held polls whose clients have disconnected are cancelled
+//! and expired events are trimmed.
 //!
 //! One poll(2) call checks all held sockets at once: 5,000 of them take a few milliseconds, and no
 //! held thread is woken except those whose client is gone.

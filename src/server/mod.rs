@@ -1,7 +1,8 @@
 //! The server: from listening sockets to requests, and from replies to bytes.
 //!
 //! One acceptor thread for each listener, a bounded channel, and a pool of worker threads with one
-//! connection each. `tiny_http::Server` is not used: see the crate's page for why.
+//! connection each. `tiny_http::Server` is not used: `src/lib.rs` says why.
+//! Clients that hang up while their poll is held are found by `housekeeping.rs`.
 //!
 //! The modules are listed in reading order; each uses only those before it. For what happens when
 //! all connections are taken, see `admission.rs`.

@@ -310,6 +310,8 @@ impl<T> CommitBuilder<T> {
         })
     }
 
+    /// Writes the publish with the seqs that [`Log::append`] is going to assign after the sync: only
+    /// this thread appends, in this order.
     fn add(&mut self, publish: PendingPublish<T>) {
         let key = publish.key.as_ref().map(|key| StoredKey {
             id: key.id,

@@ -4,7 +4,8 @@
 //! After a failure only what can be read back is trusted: a failed write may have left a part, and
 //! after a failed sync the kernel may have dropped pages that it still shows in memory. So the
 //! journal drops the page cache, reads the active segment again, truncates it to the last
-//! acknowledged commit, and tries the next commit only after a pause.
+//! acknowledged commit, and tries the next commit only after a pause. (A torn tail that a crash has
+//! left is truncated at the next start, in `recovery.rs`.)
 
 use std::io;
 use std::ops::Range;
@@ -123,7 +124,8 @@ impl Journal {
     /// Writes a commit, and syncs it if `--sync always` says so.
     ///
     /// # Errors
-    /// When the disk fails. Nothing of the commit counts then.
+    /// When the disk fails. No poll sees the events then, and the next [`Journal::recover`] removes
+    /// them. A crash before that may leave a commit that was written but not synced.
     pub fn commit(
         &mut self,
         commit: CommitBuffer,

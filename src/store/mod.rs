@@ -21,8 +21,8 @@
 //! One thread, the [flusher], owns the files and is the only one that changes the log. It takes all
 //! queued commands, assigns seqs, and writes them as one [commit]: one sync for all (group commit).
 //! Only then does it append the events to the log, so that no poll sees an event that a crash could
-//! undo. If the disk fails, nothing of the commit has happened: its publishers get `507`, the
-//! [journal] truncates its file to what it can read back, and a publish after a pause tries again.
+//! undo. If the disk fails, no poll sees the commit: its publishers get `507`, and a second later the
+//! next command makes the [journal] truncate its file to the last acknowledged commit and try again.
 //! Without a store, publishers append to the log themselves and pay for none of this.
 //!
 //! # Files
@@ -30,7 +30,7 @@
 //! The directory contains segments, `NNNN….log`, named for the first seq in each, and a [lock]
 //! file. A segment is text: a [header], then [lines] of checksum, commit mark and JSON
 //! [record](mod@record). The newest segment begins with a snapshot of everything that the log knows
-//! beside its events, and continues with the commits since. The older segments are needed only for
+//! except its events, and continues with the commits since. The older segments are needed only for
 //! the events that were retained at that moment. So they can be removed, or [compacted](compact),
 //! in any order and at any time after the newest one began; a thread of its own does that.
 //!

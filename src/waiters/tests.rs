@@ -116,7 +116,7 @@ fn released_waiter_gets_the_publishers_response_even_after_its_deadline() {
             while Instant::now() < deadline {
                 std::thread::yield_now();
             }
-            released.by_queue().flatten().for_each(|waiter| waiter.answer = Some("written"));
+            released.by_queue().flatten().for_each(|waiter| waiter.delivery = Some("written"));
             drop(released);
             assert_eq!(waiting.join().unwrap(), Woken::Answered("written"));
         }
