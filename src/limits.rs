@@ -63,7 +63,7 @@ pub const BATCH_EVENTS: usize = 1_000;
 /// Bytes in one NDJSON batch. More are answered `413`.
 pub const BATCH_BYTES: usize = MIB;
 /// Bytes of all request bodies that are being received. Beyond it, a body that has been arriving
-/// for at least [`IDLE_EVICTION_AGE`] is given up for a new one, which waits for that as long as a
+/// for at least [`IDLE_EVICTION_AGE`] is evicted for a new one, which waits for that as long as a
 /// new connection does; without such a body the new one is answered `503` with `Retry-After`.
 pub const BODY_MEMORY_BYTES: usize = 32 * MIB;
 /// Bytes up to which a request body counts as overhead of its connection, and not against
@@ -241,7 +241,7 @@ pub const MAX_INTERIM_RESPONSES: usize = 16;
 /// not come from this server: the client retries.
 pub const RESPONSE_BODY_BYTES: usize = 8 * MIB;
 /// The longest `--wait`; a longer one is refused. Servers clamp it anyway, to 55 s by default.
-pub const MAX_WAIT: Duration = Duration::from_secs(3_600);
+pub const MAX_FOLLOW_WAIT: Duration = Duration::from_secs(3_600);
 /// Back-off with full jitter: the n-th pause is a random part of this time, doubled n - 1 times, up to
 /// [`BACKOFF_MAX`]. A `Retry-After` is added to it.
 pub const BACKOFF_BASE: Duration = Duration::from_millis(250);

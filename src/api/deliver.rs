@@ -2,11 +2,11 @@
 //!
 //! It promises that a publish writes to each of them at most once, never waits for a client, and
 //! then wakes every poll's thread, which finds its response written and goes on to its next request.
-//! The reason is speed: waking a thread costs about twice what a write to a socket costs, so a
-//! publish that woke a thousand threads, each to write its own response, would take three times as
-//! long to reach the last client. The publisher renders a page once and shares its bytes. If a
-//! socket does not take the whole page at once, the poll's own thread writes the rest and waits for
-//! the client.
+//! The reason is speed. Waking a thread costs about twice what a write to a socket costs. If each
+//! thread were woken to write its own response, the last client would have it after the wake-up and
+//! the write of every poll, which takes three times as long as the writes alone. The publisher
+//! renders a page once and shares its bytes. If a socket does not take the whole page at once, the
+//! poll's own thread writes the rest and waits for the client.
 
 use std::sync::Arc;
 

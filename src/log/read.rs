@@ -225,7 +225,8 @@ impl LogState {
         MatchedTopics { existing, forgotten }
     }
 
-    /// The gap test: exact for every topic that exists, and never silent about a forgotten one.
+    /// The gap test: exact for every topic that exists. For a forgotten one it may report a gap
+    /// although nothing was lost, but never misses one.
     fn check_cursor(
         &self,
         matched: &MatchedTopics<'_>,
@@ -305,12 +306,12 @@ fn matches_type(event: &Event, types: &TypeFilter) -> bool {
 /// The first matching events after `seq`, merged in seq order, and how many follow them.
 fn collect(topics: &[&Topic], seq: Seq, request: &ReadRequest<'_>) -> (Vec<Arc<Event>>, u64) {
     // The next event of each topic that has one; the lowest seq is on top.
-    let mut heads = BinaryHeap::new();
+    let mut next_events = BinaryHeap::new();
     let mut matching = 0;
     for (topic_index, topic) in topics.iter().enumerate() {
         let event_index = topic.index_after(seq);
         if let Some(event) = topic.get(event_index) {
-            heads.push(Reverse((event.seq, topic_index, event_index)));
+            next_events.push(Reverse((event.seq, topic_index, event_index)));
             matching += if request.types.matches_all() {
                 topic.len() - event_index
             } else {
@@ -323,7 +324,7 @@ fn collect(topics: &[&Topic], seq: Seq, request: &ReadRequest<'_>) -> (Vec<Arc<E
     let mut events = Vec::with_capacity(limit.min(MAX_PAGE_EVENTS));
     let mut bytes = 0;
     while events.len() < limit && bytes < request.bytes {
-        let Some(Reverse((_, topic_index, event_index))) = heads.pop() else { break };
+        let Some(Reverse((_, topic_index, event_index))) = next_events.pop() else { break };
         let topic = topics[topic_index];
         let event = topic.get(event_index);
         if let Some(event) = event.filter(|event| matches_type(event, request.types)) {
@@ -331,7 +332,7 @@ fn collect(topics: &[&Topic], seq: Seq, request: &ReadRequest<'_>) -> (Vec<Arc<E
             events.push(Arc::clone(event));
         }
         if let Some(event) = topic.get(event_index + 1) {
-            heads.push(Reverse((event.seq, topic_index, event_index + 1)));
+            next_events.push(Reverse((event.seq, topic_index, event_index + 1)));
         }
     }
     let behind = (matching - events.len()) as u64;

@@ -1,6 +1,8 @@
 //! What the log remembers of trimmed events: enough to say exactly whether a reader lost any, and
 //! usually how many.
 //!
+//! To trim is to remove one event; a delete of a topic trims each of its events.
+//!
 //! Whether a reader lost events of a topic follows from one pair of numbers per topic
 //! ([`LastTrim`]). How many is known for the last trims of the whole log, which are kept in a list
 //! of bounded length ([`TrimHistory`]); for older trims the count is reported as unknown.

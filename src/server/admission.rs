@@ -164,7 +164,7 @@ pub struct Admission {
     /// refused at once.
     saturated_from: Option<Instant>,
     /// Held while connections queue: meanwhile, open connections close after their next response.
-    pressure: Option<Permit>,
+    queueing: Option<Permit>,
 }
 
 impl Admission {
@@ -186,7 +186,7 @@ impl Admission {
             queue: AdmissionQueue::default(),
             evicting_until: None,
             saturated_from: None,
-            pressure: None,
+            queueing: None,
         }
     }
 
@@ -218,9 +218,9 @@ impl Admission {
     /// long. Returns when to call again if any are left.
     pub fn admit_queued(&mut self) -> Option<Instant> {
         let retry_at = self.admit_all();
-        let pressure = self.pool.pressure();
-        self.pressure =
-            retry_at.and_then(|_| self.pressure.take().or_else(|| pressure.try_acquire(1)));
+        let acceptors = self.pool.queueing_acceptors();
+        self.queueing =
+            retry_at.and_then(|_| self.queueing.take().or_else(|| acceptors.try_acquire(1)));
         retry_at
     }
 

@@ -69,7 +69,7 @@ impl Handler {
             return Persistence::Close;
         }
         self.metrics.requests.add(1);
-        if slot.is_under_pressure() {
+        if slot.has_queued_connections() {
             request.persistence = Persistence::Close;
         }
         self.answer(&exchange, request, input)
@@ -99,7 +99,7 @@ impl Handler {
         if parsed.expects_continue && input.is_empty() && parsed.framing != BodyFraming::Sized(0) {
             let deadline = Instant::now() + self.config.write_timeout;
             conn.send_until(b"HTTP/1.1 100 Continue\r\n\r\n", deadline)
-                .map_err(|_| RequestEnd::Quietly)?;
+                .map_err(|_| RequestEnd::CloseSilently)?;
         }
         let time = self.config.body_timeout;
         let limits = BodyLimits { bytes: limit, time, budget: &self.bodies };

@@ -40,8 +40,8 @@ pub struct WorkerPool {
     /// Readable after a permit was released, until it is reset.
     permit_released: Arc<OwnedFd>,
     permits: Semaphore,
-    /// Counts the acceptors that have queued connections: the admission pressure.
-    pressure: Semaphore,
+    /// Counts the acceptors that have queued connections.
+    queueing_acceptors: Semaphore,
     workers: Mutex<Vec<Worker>>,
     started: Instant,
     serve: ServeFn,
@@ -61,7 +61,7 @@ pub struct WorkerSlot {
     idle_since: AtomicU64,
     /// Whether a part of that request has arrived.
     has_partial_request: AtomicBool,
-    pressure: Semaphore,
+    queueing_acceptors: Semaphore,
     pool_started: Instant,
 }
 
@@ -100,8 +100,8 @@ impl WorkerSlot {
 
     /// Whether other connections wait for a permit. Then each connection closes after one response:
     /// a client that sends requests often enough would never become idle.
-    pub fn is_under_pressure(&self) -> bool {
-        self.pressure.in_use() > 0
+    pub fn has_queued_connections(&self) -> bool {
+        self.queueing_acceptors.in_use() > 0
     }
 
     fn idle_since(&self) -> Option<u64> {
@@ -154,7 +154,7 @@ impl WorkerPool {
             receiver,
             permit_released: Arc::new(permit_released),
             permits,
-            pressure: Semaphore::new(usize::MAX),
+            queueing_acceptors: Semaphore::new(usize::MAX),
             workers: Mutex::new(Vec::new()),
             started: Instant::now(),
             serve,
@@ -200,7 +200,7 @@ impl WorkerPool {
             conn: Mutex::new(None),
             idle_since: AtomicU64::new(BUSY),
             has_partial_request: AtomicBool::new(false),
-            pressure: self.pressure.clone(),
+            queueing_acceptors: self.queueing_acceptors.clone(),
             pool_started: self.started,
         });
         let (receiver, serve) = (self.receiver.clone(), Arc::clone(&self.serve));
@@ -244,8 +244,8 @@ impl WorkerPool {
     }
 
     /// An acceptor holds one permit of this while it has queued connections.
-    pub fn pressure(&self) -> &Semaphore {
-        &self.pressure
+    pub fn queueing_acceptors(&self) -> &Semaphore {
+        &self.queueing_acceptors
     }
 
     /// The number of open connections.

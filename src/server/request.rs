@@ -19,7 +19,7 @@ use crate::time::Seconds;
 #[derive(Debug)]
 pub enum RequestEnd {
     /// The client closed, vanished or sent nothing: no response is sent.
-    Quietly,
+    CloseSilently,
     /// The client gets this response, and the connection ends.
     With(Problem),
 }
@@ -114,7 +114,7 @@ pub fn read_head(
     if input.is_empty() {
         match input.fill_idle(conn) {
             Ok(received) if received > 0 => {}
-            _ => return Err(RequestEnd::Quietly),
+            _ => return Err(RequestEnd::CloseSilently),
         }
     }
     on_first_byte();
@@ -138,13 +138,13 @@ fn received(
     result: std::io::Result<usize>,
 ) -> Result<usize, RequestEnd> {
     match result {
-        Ok(0) => Err(RequestEnd::Quietly),
+        Ok(0) => Err(RequestEnd::CloseSilently),
         Ok(received) => Ok(received),
         Err(e) if e.kind() == ErrorKind::TimedOut => Err(RequestEnd::With(Problem::new(
             Cause::Timeout,
             format!("{what} did not arrive within {} s", Seconds(limit)),
         ))),
-        Err(_) => Err(RequestEnd::Quietly),
+        Err(_) => Err(RequestEnd::CloseSilently),
     }
 }
 

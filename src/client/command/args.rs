@@ -15,7 +15,7 @@ use super::help::{FOLLOW_HELP, PUBLISH_HELP};
 use crate::client::follow::Subscription;
 use crate::client::url::Url;
 use crate::config::units::{self, DURATION_RULE};
-use crate::limits::{MAX_WAIT, RETRY_FOR_MAX};
+use crate::limits::{MAX_FOLLOW_WAIT, RETRY_FOR_MAX};
 use crate::names::{NAME_RULE, Name, TypeFilter};
 
 /// A parsed command line.
@@ -151,7 +151,7 @@ fn parse_follow(parser: lexopt::Parser) -> Result<ClientCommand, CommandError> {
             "exec" => exec = Some(args.os_value()?),
             "on-gap" => on_gap = args.value("on-gap", parse_gap_action)?,
             "count" => count = Some(args.value("count", parse_count)?),
-            "wait" => wait = Some(args.value("wait", |v| parse_duration(v, MAX_WAIT))?),
+            "wait" => wait = Some(args.value("wait", |v| parse_duration(v, MAX_FOLLOW_WAIT))?),
             "token-file" => token_file = Some(args.os_value()?.into()),
             other => return Err(args.unknown_flag(other)),
         }
