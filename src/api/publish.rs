@@ -88,8 +88,8 @@ impl EventPublisher {
         if let Some(outcome) = &mut outcome {
             **outcome = Some(receipt.clone());
         }
-        let is_answered = |held: &HeldPoll| held.key.types.matches(request.event_type.as_ref());
-        let mut released = self.waiters.notify(&request.topic, cursor.seq, is_answered);
+        let matches_type = |held: &HeldPoll| held.key.types.matches(request.event_type.as_ref());
+        let mut released = self.waiters.notify(&request.topic, cursor.seq, matches_type);
         receipt.released = released.count() as u32;
         deliver(&self.reader, &self.metrics, &mut released, cursor);
         // Wakes the threads of the released polls.

@@ -2,6 +2,8 @@
 //! than one fault alone.
 
 use longpoll::config::SyncPolicy;
+use longpoll::cursor::Epoch;
+use longpoll::log::Timestamp;
 use longpoll::store::error::StoreError;
 
 use crate::support::disk_faults::{Fault, SurvivingRenames, SurvivingWrites};
@@ -56,10 +58,27 @@ fn run_with_retries(storage: &SimulatedDisk) -> Option<(usize, TestStore)> {
     Some((done, store))
 }
 
-/// The states that are allowed after `done` acknowledged steps: without the next step, or with all
-/// of it.
-fn possible(views: &[LogView], done: usize) -> &[LogView] {
-    &views[done..=(done + 1).min(views.len() - 1)]
+/// What a store may contain that is opened after the faults.
+struct Expected<'v> {
+    views: &'v [LogView],
+    epoch: Epoch,
+    now: Timestamp,
+}
+
+impl<'v> Expected<'v> {
+    /// After `done` acknowledged steps: without the next step, or with all of it.
+    fn after(done: usize, store: &TestStore, views: &'v [LogView]) -> Expected<'v> {
+        let views = &views[done..=(done + 1).min(views.len() - 1)];
+        Expected { views, epoch: store.epoch(), now: store.now }
+    }
+
+    fn check(&self, disk: &SimulatedDisk, case: &str) {
+        let store = TestStore::open(disk, SyncPolicy::Always, self.now);
+        let store = store.unwrap_or_else(|failure| panic!("{case}: {failure}"));
+        let view = store.view();
+        assert!(self.views.contains(&view), "{case}: {view:#?}, not {:#?}", self.views);
+        assert_eq!(store.epoch(), self.epoch, "{case}");
+    }
 }
 
 #[test]
@@ -79,7 +98,7 @@ fn error_followed_by_another_or_by_a_power_cut_loses_nothing() {
                 storage.fail_at(second, worse);
                 let case = format!("{fault:?} at {first}, {worse:?} at {second}");
                 let Some((done, store)) = run_with_retries(&storage) else { continue };
-                let (now, epoch) = (store.now, store.epoch());
+                let expected = Expected::after(done, &store, &views);
                 drop(store);
                 for writes in [
                     SurvivingWrites::None,
@@ -94,11 +113,7 @@ fn error_followed_by_another_or_by_a_power_cut_loses_nothing() {
                     ] {
                         let disk = storage.after_power_cut(writes, renames);
                         let case = format!("{case}, {writes:?}, {renames:?}, {done} done");
-                        let again = TestStore::open(&disk, SyncPolicy::Always, now);
-                        let again = again.unwrap_or_else(|failure| panic!("{case}: {failure}"));
-                        let (view, possible) = (again.view(), possible(&views, done));
-                        assert!(possible.contains(&view), "{case}: {view:#?}, not {possible:#?}");
-                        assert_eq!(again.epoch(), epoch, "{case}");
+                        expected.check(&disk, &case);
                         pairs += 1;
                     }
                 }
@@ -116,7 +131,7 @@ fn fault_during_the_recovery_from_a_power_cut_loses_nothing() {
         let storage = SimulatedDisk::default();
         storage.fail_at(first, Fault::PowerCut);
         let Some((done, store)) = run_with_retries(&storage) else { continue };
-        let (now, epoch) = (store.now, store.epoch());
+        let expected = Expected::after(done, &store, &views);
         drop(store);
         for (writes, renames) in [
             (SurvivingWrites::None, SurvivingRenames::None),
@@ -126,12 +141,12 @@ fn fault_during_the_recovery_from_a_power_cut_loses_nothing() {
         ] {
             let crashed = storage.after_power_cut(writes, renames);
             let recovered = crashed.copy();
-            TestStore::open(&recovered, SyncPolicy::Always, now).unwrap();
+            TestStore::open(&recovered, SyncPolicy::Always, expected.now).unwrap();
             for second in 0..recovered.operations() {
                 for fault in [Fault::PowerCut, Fault::ShortWrite] {
                     let disk = crashed.copy();
                     disk.fail_at(second, fault);
-                    match TestStore::open(&disk, SyncPolicy::Always, now) {
+                    match TestStore::open(&disk, SyncPolicy::Always, expected.now) {
                         Ok(_) | Err(StoreError::Io(_)) => {}
                         Err(failure) => panic!("{fault:?} at {second} of the recovery: {failure}"),
                     }
@@ -144,11 +159,7 @@ fn fault_during_the_recovery_from_a_power_cut_loses_nothing() {
                         let case =
                             format!("{first}, then {fault:?} at {second}, {writes:?} {renames:?}");
                         let disk = disk.after_power_cut(writes, renames);
-                        let again = TestStore::open(&disk, SyncPolicy::Always, now);
-                        let again = again.unwrap_or_else(|failure| panic!("{case}: {failure}"));
-                        let (view, possible) = (again.view(), possible(&views, done));
-                        assert!(possible.contains(&view), "{case}: {view:#?}, not {possible:#?}");
-                        assert_eq!(again.epoch(), epoch, "{case}");
+                        expected.check(&disk, &case);
                         pairs += 1;
                     }
                 }
