@@ -210,6 +210,13 @@ pub const COMMIT_PUBLISHES: usize = 1_024;
 /// Commands in the flusher's queue: as many as one commit takes. Publishers beyond it wait to
 /// enqueue, as they wait for their commit anyway. Its slots are allocated at the start: 200 kB.
 pub const COMMIT_QUEUE: usize = COMMIT_PUBLISHES;
+/// Bytes of the disk that a store leaves free beyond its next snapshot and its largest compacted
+/// segment: the blocks of two files, the file system's own entries, and small commits that only
+/// trim. A publish that would use them is answered `507`.
+pub const STORE_FREE_BYTES: u64 = 32 * KIB as u64;
+/// How long a server that ends waits for its store. Then it ends without: the next start treats
+/// that as a crash.
+pub const STORE_CLOSE_TIMEOUT: Duration = Duration::from_secs(30);
 /// How often a store that failed is tried again. In between, publishes are answered `507` at once.
 pub const STORE_RETRY_INTERVAL: Duration = Duration::from_secs(1);
 

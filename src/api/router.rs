@@ -202,8 +202,11 @@ impl Api {
     }
 
     /// Closes the store. To be called when all requests are answered; a later publish is refused.
-    pub fn close(&self) {
-        self.publisher.writer.close();
+    ///
+    /// # Errors
+    /// The store did not close in time.
+    pub fn close(&self) -> Result<(), String> {
+        self.publisher.writer.close()
     }
 
     /// Reads the token file again if it has changed, and ends the polls and streams whose token has

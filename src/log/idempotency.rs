@@ -14,7 +14,7 @@ use std::time::Instant;
 
 use siphasher::sip128::{Hasher128 as _, SipHasher24};
 
-use crate::cursor::random_bytes;
+use crate::cursor::{Seq, random_bytes};
 use crate::limits::{IDEMPOTENCY_KEY_TTL, MAX_IDEMPOTENCY_KEYS};
 use crate::sync::Mutex;
 
@@ -86,8 +86,8 @@ pub enum KeyLookup<T> {
 /// The keys of the last [`IDEMPOTENCY_KEY_TTL`], at most [`MAX_IDEMPOTENCY_KEYS`].
 pub struct IdempotencyTable<T> {
     entries: HashMap<KeyId, KeyEntry<T>>,
-    /// When each key was inserted, oldest first.
-    insertions: VecDeque<(Instant, KeyId)>,
+    /// When each key was inserted, and the seq of the last event published under it, oldest first.
+    insertions: VecDeque<(Instant, Seq, KeyId)>,
     evicted: u64,
 }
 
@@ -122,15 +122,21 @@ impl<T> IdempotencyTable<T> {
         }
     }
 
-    /// Inserts a new key; evicts the oldest if the table is full.
-    pub fn insert(&mut self, key: &IdempotencyKey<T>, now: Instant) {
+    /// The seq of the oldest key: the keys of earlier publishes are forgotten.
+    pub fn oldest(&self) -> Option<Seq> {
+        self.insertions.front().map(|(_, seq, _)| *seq)
+    }
+
+    /// Inserts the key of the publish whose last event is `seq`; evicts the oldest key if the table
+    /// is full.
+    pub fn insert(&mut self, key: &IdempotencyKey<T>, seq: Seq, now: Instant) {
         if self.entries.len() >= MAX_IDEMPOTENCY_KEYS {
             self.evicted += 1;
             self.drop_oldest();
         }
         let outcome = Arc::clone(&key.outcome);
         self.entries.insert(key.id, KeyEntry { fingerprint: key.fingerprint, outcome });
-        self.insertions.push_back((now, key.id));
+        self.insertions.push_back((now, seq, key.id));
     }
 
     /// Drops expired keys.
@@ -138,14 +144,14 @@ impl<T> IdempotencyTable<T> {
         while self
             .insertions
             .front()
-            .is_some_and(|(at, _)| now.duration_since(*at) >= IDEMPOTENCY_KEY_TTL)
+            .is_some_and(|(at, ..)| now.duration_since(*at) >= IDEMPOTENCY_KEY_TTL)
         {
             self.drop_oldest();
         }
     }
 
     fn drop_oldest(&mut self) {
-        if let Some((_, id)) = self.insertions.pop_front() {
+        if let Some((.., id)) = self.insertions.pop_front() {
             self.entries.remove(&id);
         }
     }

@@ -146,10 +146,8 @@ impl<T> Log<T> {
             }
         }
         let appended = locked.log.append(topic, events, now, &self.retention, trimmed);
-        if appended.is_ok() {
-            if let Some(key) = key {
-                locked.keys.insert(key, now.at);
-            }
+        if let (Ok(cursor), Some(key)) = (&appended, key) {
+            locked.keys.insert(key, cursor.seq, now.at);
         }
         // A rejected publish may have trimmed expired events.
         self.bump_version_if(appended.is_ok() || !trimmed.is_empty(), &locked);
@@ -285,11 +283,17 @@ impl<T> Log<T> {
         self.lock().log.finish_loading();
     }
 
-    /// Inserts a key that an earlier run of the program used, unless it is known already.
-    pub fn load_key(&self, key: &IdempotencyKey<T>, at: Instant) {
+    /// The seq of the oldest remembered idempotency key: see [`IdempotencyTable::oldest`].
+    pub fn oldest_key(&self) -> Option<Seq> {
+        self.lock().keys.oldest()
+    }
+
+    /// Inserts a key that an earlier run of the program used for the publish whose last event is
+    /// `seq`, unless it is known already. Call it in seq order.
+    pub fn load_key(&self, key: &IdempotencyKey<T>, seq: Seq, at: Instant) {
         let mut locked = self.lock();
         if matches!(locked.keys.look_up(key, at), KeyLookup::New) {
-            locked.keys.insert(key, at);
+            locked.keys.insert(key, seq, at);
         }
     }
 
@@ -334,5 +338,7 @@ impl<T: Send> LogWriter<T> for Log<T> {
         false
     }
 
-    fn close(&self) {}
+    fn close(&self) -> Result<(), String> {
+        Ok(())
+    }
 }

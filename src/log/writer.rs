@@ -45,7 +45,10 @@ pub trait LogWriter<T>: Send + Sync {
     fn is_durable(&self) -> bool;
 
     /// Closes the storage. No append to a store succeeds after that.
-    fn close(&self);
+    ///
+    /// # Errors
+    /// The storage did not close in time.
+    fn close(&self) -> Result<(), String>;
 }
 
 /// A publish, as far as the log is concerned.

@@ -155,7 +155,9 @@ impl Server {
         }
         let open = self.pool.open_connections();
         // A publish on a connection that is still open is refused from here on.
-        self.api.close();
+        if let Err(error) = self.api.close() {
+            logger.error(format_args!("the store did not close: {error}; ending without it"));
+        }
         if open > 0 {
             logger.error(format_args!("{open} connections did not end in time; closing them"));
         } else {

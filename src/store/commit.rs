@@ -1,10 +1,9 @@
-//! Group commit: queued commands become one commit, the commit is written, and only then the log
-//! changes and the commands are answered.
+//! Group commit: queued changes become one commit, the commit is written, and only then the log
+//! changes and the publishers are answered.
 //!
 //! One thread changes the log of a store, so nothing happens between the check that decides about a
-//! publish and its append. A command that depends on another one in the same commit waits for the
-//! next commit and is checked again then. So if the first publish with a key fails, a second one
-//! with the same key counts as the first.
+//! publish and its append. A publish that depends on another one in the same commit waits for that
+//! commit, and is checked again for the next one. If the commit fails, so do both.
 
 use std::collections::VecDeque;
 use std::sync::Arc;
@@ -12,7 +11,7 @@ use std::time::{Duration, Instant};
 
 use crossbeam_channel::{Receiver, Sender, bounded};
 
-use super::compact::{CompactedRun, CompactionJob};
+use super::compact::CompactionJob;
 use super::error::StoreError;
 use super::journal::Journal;
 use super::lines::CommitBuffer;
@@ -26,17 +25,22 @@ use crate::log::{
 use crate::metrics::Metrics;
 use crate::names::Name;
 
-/// A command for the thread that writes the store.
-pub enum StoreCommand<T> {
+/// A change of the log, which waits for its commit.
+pub enum Change<T> {
     Publish(PendingPublish<T>),
     /// Trims all events of a topic.
     Trim(Name, ReplySender<Result<(), WriteError>>),
-    /// Trims events that are too old, and does the work that is due without a publish.
-    Expire,
-    /// A compaction job has ended.
-    Compacted(Vec<CompactedRun>),
-    /// Shuts the store down cleanly. Has no reply: the sender is dropped when that is done.
-    Close(ReplySender<Result<(), WriteError>>),
+}
+
+impl<T> Change<T> {
+    /// Answers the change with an error of the store.
+    pub fn refuse(self, error: &StoreError) {
+        let error = WriteError::Storage(error.to_string());
+        match self {
+            Change::Publish(publish) => publish.reply.send(Err(error)),
+            Change::Trim(_, reply) => reply.send(Err(error)),
+        }
+    }
 }
 
 /// Sends the reply to one command. If it is dropped without a reply, the receiver gets an error
@@ -88,8 +92,6 @@ pub struct CommitResult {
     pub error: Option<StoreError>,
     /// A compaction to run in the background.
     pub compaction: Option<CompactionJob>,
-    /// The senders of [`StoreCommand::Close`]. Not empty: the store is closed.
-    pub closed: Vec<ReplySender<Result<(), WriteError>>>,
 }
 
 /// A commit that is being put together.
@@ -97,8 +99,8 @@ struct CommitBuilder<T> {
     commit: CommitBuffer,
     /// Events up to this seq are trimmed because of their age.
     expire_through: Option<Seq>,
-    /// The commands in the commit, to be applied and answered once it is written.
-    commands: Vec<StoreCommand<T>>,
+    /// The changes in the commit, to be applied and answered once it is written.
+    changes: Vec<Change<T>>,
     /// The last seq assigned, in this commit or before.
     last_seq: Seq,
     /// Keys used in this commit.
@@ -110,62 +112,106 @@ struct CommitBuilder<T> {
 }
 
 impl<T> Store<T> {
-    /// Takes as many commands as fit from the front of the queue, writes them as one commit,
-    /// applies them to the log and answers them.
-    pub fn group_commit(
-        &mut self,
-        queue: &mut VecDeque<StoreCommand<T>>,
-        now: Instant,
-    ) -> CommitResult {
-        let mut result = CommitResult::default();
+    /// Takes as many changes as fit from the front of the queue, writes them as one commit, applies
+    /// them to the log and answers them.
+    ///
+    /// Each call answers at least one change, or the next call does: if the disk refuses the commit,
+    /// a change that has to wait for it is refused as well.
+    pub fn group_commit(&mut self, queue: &mut VecDeque<Change<T>>, now: Instant) -> CommitResult {
+        self.journal.collect_compaction(&self.metrics.store);
         let expire_through =
             if self.just_expired { None } else { self.log.expired_through(now, self.retain_age) };
         self.just_expired = expire_through.is_some();
         let mut builder = CommitBuilder::new(self.log.head().seq, expire_through);
-        let mut maintain = false;
-        while !builder.full {
-            let Some(command) = queue.pop_front() else { break };
-            match command {
-                StoreCommand::Publish(publish) => {
-                    if let Some(publish) = self.add_publish(&mut builder, publish, now) {
-                        queue.push_front(StoreCommand::Publish(publish));
-                        break;
-                    }
+        let mut waiting = None;
+        while !builder.full && waiting.is_none() {
+            match queue.pop_front() {
+                Some(Change::Publish(publish)) => {
+                    waiting = self.add_publish(&mut builder, publish, now);
                 }
-                StoreCommand::Trim(topic, reply) => {
-                    // A trim that changes nothing is not written: repeating it must not make the
-                    // store grow.
-                    if builder.publishes_to(&topic) || self.log.has_events(&topic) {
-                        builder.commit.push(|out| write_trim(out, &topic));
-                        builder.commands.push(StoreCommand::Trim(topic, reply));
-                    } else {
-                        reply.send(Ok(()));
-                    }
-                }
-                StoreCommand::Expire => maintain = true,
-                StoreCommand::Compacted(runs) => {
-                    self.journal.finish_compaction(runs, &self.metrics.store);
-                }
-                StoreCommand::Close(closed) => {
-                    result.closed.push(closed);
-                    break;
-                }
+                Some(Change::Trim(topic, reply)) => self.add_trim(&mut builder, topic, reply),
+                None => break,
             }
         }
-        result.error = self.write(builder, now);
-        if maintain && result.error.is_none() {
-            // A failing disk is retried even if no client publishes.
-            result.error = self.journal.recover(now, &self.metrics.store).err();
-        }
-        if result.error.is_none() && !result.closed.is_empty() {
-            result.error = self.journal.close(now, &self.metrics.store).err();
-        } else if self.journal.is_full(now) || maintain && self.journal.is_dead(now) {
-            match self.journal.rotate(&self.log, now, &self.metrics.store) {
-                Ok(compaction) => result.compaction = compaction,
-                Err(error) => result.error = result.error.or(Some(error)),
+        let mut result = CommitResult::default();
+        // While the disk fails, the commit is going to be refused as a whole.
+        if builder.has_publishes() && self.journal.failing.is_none() {
+            let bytes = builder.commit.len() as u64;
+            let made = self.journal.make_space(&self.log, bytes, now, &self.metrics.store);
+            if let Err(error) = made {
+                builder = self.without_publishes(builder, &error);
+                result.error = Some(error);
             }
+        }
+        result.error = self.write(builder, now).or(result.error);
+        if let Some(publish) = waiting.map(Change::Publish) {
+            match &result.error {
+                Some(error) => publish.refuse(error),
+                None => queue.push_front(publish),
+            }
+        }
+        if self.journal.is_full(now) {
+            self.rotate(now, &mut result);
         }
         result
+    }
+
+    /// Does the work that is due without a change: tries a failed disk again, checks the directory,
+    /// and removes a store's files when nothing in them is live.
+    pub fn maintain(&mut self, now: Instant) -> CommitResult {
+        let mut result = CommitResult::default();
+        let checked = self.journal.recover(now, &self.metrics.store);
+        let checked = checked.and_then(|()| self.journal.check_identity(now, &self.metrics.store));
+        let checked =
+            checked.and_then(|()| self.journal.check_space(&self.log, now, &self.metrics.store));
+        result.error = checked.err();
+        if self.journal.is_dead(self.log.oldest_key()) {
+            self.rotate(now, &mut result);
+        }
+        result
+    }
+
+    fn rotate(&mut self, now: Instant, result: &mut CommitResult) {
+        match self.journal.rotate(&self.log, now, &self.metrics.store) {
+            Ok(compaction) => result.compaction = compaction,
+            Err(error) => result.error = result.error.take().or(Some(error)),
+        }
+    }
+
+    /// Why publishes are refused; `None` while the store works.
+    #[must_use]
+    pub fn failure(&self) -> Option<&str> {
+        let journal = &self.journal;
+        let failing = journal.failing.as_ref().or(journal.low_space.as_ref());
+        failing.map(|failing| &*failing.error)
+    }
+
+    /// Adds a trim to the commit, or answers it.
+    fn add_trim(
+        &self,
+        builder: &mut CommitBuilder<T>,
+        topic: Name,
+        reply: ReplySender<Result<(), WriteError>>,
+    ) {
+        // A trim that changes nothing is not written: repeating it must not make the store grow.
+        if builder.publishes_to(&topic) || self.log.has_events(&topic) {
+            builder.commit.push(|out| write_trim(out, &topic));
+            builder.changes.push(Change::Trim(topic, reply));
+        } else {
+            reply.send(Ok(()));
+        }
+    }
+
+    /// Refuses the publishes of a commit. What is left, expiry and trims, only makes space.
+    fn without_publishes(&self, builder: CommitBuilder<T>, error: &StoreError) -> CommitBuilder<T> {
+        let mut left = CommitBuilder::new(self.log.head().seq, builder.expire_through);
+        for change in builder.changes {
+            match change {
+                Change::Publish(_) => change.refuse(error),
+                Change::Trim(topic, reply) => self.add_trim(&mut left, topic, reply),
+            }
+        }
+        left
     }
 
     /// Adds a publish to the commit, or answers it. Returns it if it has to wait for the next
@@ -179,7 +225,7 @@ impl<T> Store<T> {
         let key = publish.key.as_ref();
         let waits_for_key = key.is_some_and(|key| builder.keys.contains(&key.id));
         let large = builder.commit.len() >= COMMIT_BYTES;
-        if waits_for_key || large || builder.commands.len() >= COMMIT_PUBLISHES {
+        if waits_for_key || large || builder.changes.len() >= COMMIT_PUBLISHES {
             return Some(publish);
         }
         let mut plan = self.log.plan(&publish.topic, key, now, builder.new_topics.len());
@@ -224,18 +270,7 @@ impl<T> Store<T> {
         }
         if let Err(error) = self.journal.commit(builder.commit, now, &self.metrics.store) {
             self.just_expired = false;
-            let text = error.to_string();
-            for command in builder.commands {
-                match command {
-                    StoreCommand::Publish(publish) => {
-                        publish.reply.send(Err(WriteError::Storage(text.clone())));
-                    }
-                    StoreCommand::Trim(_, reply) => {
-                        reply.send(Err(WriteError::Storage(text.clone())));
-                    }
-                    _ => {}
-                }
-            }
+            builder.changes.into_iter().for_each(|change| change.refuse(&error));
             return Some(error);
         }
         let mut trimmed = Vec::new();
@@ -243,17 +278,16 @@ impl<T> Store<T> {
             self.log.trim_through(through, &mut trimmed);
         }
         // Replies go out after the last change: the threads that they wake need the log's lock.
-        let (mut published, mut deleted) = (Vec::with_capacity(builder.commands.len()), Vec::new());
-        for command in builder.commands {
-            match command {
-                StoreCommand::Publish(publish) => {
+        let (mut published, mut deleted) = (Vec::with_capacity(builder.changes.len()), Vec::new());
+        for change in builder.changes {
+            match change {
+                Change::Publish(publish) => {
                     published.push(self.apply_publish(publish, &mut trimmed));
                 }
-                StoreCommand::Trim(topic, reply) => {
+                Change::Trim(topic, reply) => {
                     self.log.trim(&topic, &mut trimmed);
                     deleted.push(reply);
                 }
-                _ => {}
             }
         }
         self.journal.segments.remove_events(&trimmed);
@@ -276,11 +310,11 @@ impl<T> Store<T> {
             for content in &events {
                 active.add_event(event_cost(content), true);
             }
-            if key.is_some() {
-                active.add_key(now.at);
-            }
         }
         let appended = self.log.append(&topic, events, key.as_ref(), now, trimmed);
+        if let (Ok(Appended::New(cursor)), true) = (&appended, key.is_some()) {
+            self.journal.segments.add_key(cursor.seq);
+        }
         (reply, appended.map_err(WriteError::Rejected))
     }
 }
@@ -295,7 +329,7 @@ impl<T> CommitBuilder<T> {
         CommitBuilder {
             commit,
             expire_through,
-            commands: Vec::new(),
+            changes: Vec::new(),
             last_seq,
             keys: Vec::new(),
             new_topics: Vec::new(),
@@ -303,10 +337,14 @@ impl<T> CommitBuilder<T> {
         }
     }
 
+    fn has_publishes(&self) -> bool {
+        self.changes.iter().any(|change| matches!(change, Change::Publish(_)))
+    }
+
     fn publishes_to(&self, topic: &Name) -> bool {
-        self.commands.iter().any(|command| match command {
-            StoreCommand::Publish(publish) => publish.topic == *topic,
-            _ => false,
+        self.changes.iter().any(|change| match change {
+            Change::Publish(publish) => publish.topic == *topic,
+            Change::Trim(..) => false,
         })
     }
 
@@ -332,6 +370,6 @@ impl<T> CommitBuilder<T> {
             self.commit.push(|out| event.write(out));
         }
         self.keys.extend(key.map(|key| key.id));
-        self.commands.push(StoreCommand::Publish(publish));
+        self.changes.push(Change::Publish(publish));
     }
 }

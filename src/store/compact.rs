@@ -9,15 +9,16 @@
 use std::io;
 use std::time::{Duration, Instant, SystemTime};
 
+use crossbeam_channel::{Receiver, Sender};
+
 use super::error::{IoContext, StoreError};
 use super::header::{file_name, format_line, list_segments, temporary_name, write_compacted};
 use super::lines::CommitBuffer;
-use super::record::{EventRecord, KeyRecord, Record, StoredEvent};
+use super::record::{EventRecord, KeyRecord, Record, StoredEvent, write_compacted_end};
 use super::scan::read_sealed;
 use super::segments::Segment;
 use super::storage::{Storage, StorageFile};
 use crate::cursor::Seq;
-use crate::limits::IDEMPOTENCY_KEY_TTL;
 use crate::log::{LogSnapshot, Timestamp, event_cost};
 use crate::names::Name;
 
@@ -25,18 +26,15 @@ use crate::names::Name;
 pub struct LiveSet {
     /// Each topic with its last trimmed seq, sorted by name. Events of other topics are dead.
     topics: Vec<(Name, Seq)>,
-    /// Keys used at this time or before are forgotten.
-    keys_since: SystemTime,
+    /// The keys of earlier publishes are forgotten; `None`: all keys are.
+    oldest_key: Option<Seq>,
 }
 
 impl LiveSet {
     #[must_use]
-    pub fn new(snapshot: &LogSnapshot, now: SystemTime) -> LiveSet {
+    pub fn new(snapshot: &LogSnapshot, oldest_key: Option<Seq>) -> LiveSet {
         let topics = snapshot.topics.iter();
-        LiveSet {
-            topics: topics.map(|t| (t.topic.clone(), t.last.seq)).collect(),
-            keys_since: now.checked_sub(IDEMPOTENCY_KEY_TTL).unwrap_or(SystemTime::UNIX_EPOCH),
-        }
+        LiveSet { topics: topics.map(|t| (t.topic.clone(), t.last.seq)).collect(), oldest_key }
     }
 
     /// All topics, each with its last trimmed seq.
@@ -59,12 +57,15 @@ impl LiveSet {
         place.is_ok_and(|place| seq > self.topics[place].1)
     }
 
-    fn has_key(&self, time: SystemTime) -> bool {
-        time > self.keys_since
+    fn has_key(&self, seq: Seq) -> bool {
+        self.oldest_key.is_some_and(|oldest| oldest <= seq)
     }
 }
 
 /// Files to remove and segments to compact, decided when the active segment began.
+///
+/// The journal receives each compacted run through a channel, and takes the job for ended when the
+/// job is dropped, which a panic does too.
 pub struct CompactionJob {
     /// The segments that were needed then. Older files that are not among them are removed, also
     /// those that an earlier job failed to remove.
@@ -72,6 +73,14 @@ pub struct CompactionJob {
     /// Runs of neighbours to compact: their first seqs, and the last seq of the run's range.
     pub runs: Vec<(Vec<Seq>, Seq)>,
     pub live: LiveSet,
+    pub compacted: Sender<CompactedRun>,
+}
+
+/// A compaction job that another thread runs.
+pub struct RunningCompaction {
+    pub compacted: Receiver<CompactedRun>,
+    /// The first seq of the segment that was active when the job began.
+    pub active: Seq,
 }
 
 /// A run that was compacted.
@@ -83,21 +92,20 @@ pub struct CompactedRun {
 
 impl CompactionJob {
     /// Runs the job. A run that fails leaves its segments as they are, and reports to `on_error`.
-    pub fn run(
-        &self,
-        storage: &dyn Storage,
-        mut on_error: impl FnMut(StoreError),
-    ) -> Vec<CompactedRun> {
+    pub fn run(self, storage: &dyn Storage, mut on_error: impl FnMut(StoreError)) {
         self.remove_dead(storage).unwrap_or_else(&mut on_error);
-        let compact = |(sources, through): &(Vec<Seq>, Seq)| {
-            let segment = compact_run(storage, sources, *through, &self.live);
-            let segment = segment.map_err(&mut on_error).ok()?;
-            // The compacted segment counts from here on. If a removal fails, the file left behind
-            // is obsolete, and the next start removes it.
-            remove_replaced(storage, sources).unwrap_or_else(&mut on_error);
-            Some(CompactedRun { sources: sources.clone(), segment })
-        };
-        self.runs.iter().filter_map(compact).collect()
+        for (sources, through) in self.runs {
+            match compact_run(storage, &sources, through, &self.live) {
+                Ok(segment) => {
+                    // The compacted segment counts from here on. If a removal fails, the file left
+                    // behind is obsolete, and the next start removes it.
+                    remove_replaced(storage, &sources).unwrap_or_else(&mut on_error);
+                    // Fails only if the journal is gone.
+                    let _ = self.compacted.send(CompactedRun { sources, segment });
+                }
+                Err(error) => on_error(error),
+            }
+        }
     }
 
     fn remove_dead(&self, storage: &dyn Storage) -> Result<(), StoreError> {
@@ -146,7 +154,9 @@ pub struct SegmentWriter<'a> {
     next: Seq,
     through: Seq,
     live: &'a LiveSet,
-    now: Timestamp,
+    /// Events and keys so far, and the last seq among them.
+    records: u64,
+    last: Seq,
     written: io::Result<()>,
 }
 
@@ -171,8 +181,8 @@ impl SegmentWriter<'_> {
         segment.bytes = format_line().len() as u64;
         let mut commit = CommitBuffer::default();
         commit.push(|out| write_compacted(out, through));
-        let now = Timestamp::read();
-        Ok(SegmentWriter { file, commit, segment, next: first, through, live, now, written })
+        let (next, records, last) = (first, 0, Seq::ZERO);
+        Ok(SegmentWriter { file, commit, segment, next, through, live, records, last, written })
     }
 
     /// Adds a record if it is live. Records other than events and keys are dropped: their effect is
@@ -193,16 +203,16 @@ impl SegmentWriter<'_> {
             return;
         }
         self.next = event.seq.next();
-        event.key = event.key.filter(|_| self.live.has_key(event.time));
+        event.key = event.key.filter(|_| self.live.has_key(event.seq));
         if self.live.has_event(&event.topic, event.seq) {
             self.segment.add_event(event_cost(&event.content), true);
             if event.key.is_some() {
-                self.segment.add_key(instant_of(event.time, self.now));
+                self.segment.add_key(event.seq);
             }
             let StoredEvent { seq, topic, time, key, content, .. } = &event;
             let (time, key) = (*time, key.as_ref());
             let event = EventRecord { seq: *seq, topic, time, batch: 1, key, content };
-            self.commit.push(|out| event.write(out));
+            self.push(*seq, |out| event.write(out));
         } else if let Some(key) = event.key {
             let StoredEvent { seq, topic, time, .. } = event;
             self.add_key(&KeyRecord { seq, topic, time, key });
@@ -210,10 +220,16 @@ impl SegmentWriter<'_> {
     }
 
     fn add_key(&mut self, key: &KeyRecord) {
-        if self.live.has_key(key.time) {
-            self.segment.add_key(instant_of(key.time, self.now));
-            self.commit.push(|out| key.write(out));
+        if self.live.has_key(key.seq) {
+            self.segment.add_key(key.seq);
+            self.push(key.seq, |out| key.write(out));
         }
+    }
+
+    fn push(&mut self, seq: Seq, write_json: impl FnOnce(&mut Vec<u8>)) {
+        self.commit.push(write_json);
+        self.records += 1;
+        self.last = seq;
     }
 
     fn flush(&mut self) {
@@ -229,6 +245,8 @@ impl SegmentWriter<'_> {
     /// # Errors
     /// When a write, the sync or the rename failed. The file is removed then.
     pub fn finish(mut self, storage: &dyn Storage) -> Result<Segment, StoreError> {
+        let (records, last) = (self.records, self.last);
+        self.commit.push(|out| write_compacted_end(out, records, last));
         self.flush();
         let name = file_name(self.segment.first);
         let temporary = temporary_name(&name);

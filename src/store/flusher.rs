@@ -8,15 +8,15 @@ use std::io;
 use std::sync::Arc;
 use std::time::Instant;
 
-use crossbeam_channel::{Receiver, Sender, bounded};
+use crossbeam_channel::{Receiver, RecvTimeoutError, SendTimeoutError, Sender, bounded};
 
-use super::commit::{PendingPublish, ReplySender, Store, StoreCommand};
+use super::commit::{Change, CommitResult, PendingPublish, ReplySender, Store};
 use super::compact::CompactionJob;
 use super::error::StoreError;
 use super::lock::DirectoryLock;
 use super::startup::OpenedStore;
 use crate::config::SyncPolicy;
-use crate::limits::COMMIT_QUEUE;
+use crate::limits::{COMMIT_QUEUE, STORE_CLOSE_TIMEOUT};
 use crate::log::{AppendRequest, Appended, Log, LogWriter, StorageStatus, Timestamp, WriteError};
 use crate::logger::Logger;
 use crate::metrics::{Metrics, MetricsText};
@@ -24,9 +24,18 @@ use crate::names::Name;
 use crate::sync::Mutex;
 use crate::threads::start;
 
+/// A command for the flusher.
+enum FlusherCommand<T> {
+    Change(Change<T>),
+    /// Trims events that are too old, and does the work that is due without a publish.
+    Maintain,
+    /// Shuts the store down cleanly. Has no reply: the sender is dropped when that is done.
+    Close(ReplySender<()>),
+}
+
 /// Changes the log of a store: each change goes through the flusher, and returns after its commit.
 pub struct StoreWriter<T> {
-    queue: Sender<StoreCommand<T>>,
+    queue: Sender<FlusherCommand<T>>,
     log: Arc<Log<T>>,
     metrics: Arc<Metrics>,
     failure: FailureStatus,
@@ -38,14 +47,14 @@ pub struct StoreWriter<T> {
 type FailureStatus = Arc<Mutex<Option<String>>>;
 
 impl<T: Send> StoreWriter<T> {
-    /// Queues a command and waits for the reply. If the flusher ends, it drops the queue and with
+    /// Queues a change and waits for the reply. If the flusher ends, it drops the queue and with
     /// it the reply's sender, so this returns.
     fn call<A>(
         &self,
-        command: impl FnOnce(ReplySender<Result<A, WriteError>>) -> StoreCommand<T>,
+        change: impl FnOnce(ReplySender<Result<A, WriteError>>) -> Change<T>,
     ) -> Result<A, WriteError> {
         let (sender, reply) = ReplySender::new();
-        let _ = self.queue.send(command(sender));
+        let _ = self.queue.send(FlusherCommand::Change(change(sender)));
         reply.recv().unwrap_or_else(|_| Err(WriteError::Storage(SHUT_DOWN.into())))
     }
 }
@@ -60,20 +69,18 @@ impl<T: Send> LogWriter<T> for StoreWriter<T> {
     ) -> Result<Appended<T>, WriteError> {
         let AppendRequest { topic, events, key, count } = request;
         let (topic, key) = (topic.clone(), key.cloned());
-        self.call(|reply| {
-            StoreCommand::Publish(PendingPublish { topic, events, key, count, now, reply })
-        })
+        self.call(|reply| Change::Publish(PendingPublish { topic, events, key, count, now, reply }))
     }
 
     fn trim(&self, topic: &Name) -> Result<(), WriteError> {
-        self.call(|reply| StoreCommand::Trim(topic.clone(), reply))
+        self.call(|reply| Change::Trim(topic.clone(), reply))
     }
 
     fn expire(&self, now: Instant) {
         // Expires keys only: this log has no maximum age, since a trim has to be written first.
         self.log.expire(now);
         // Never waits for a slow disk; if the queue is full, the next call is as good.
-        let _ = self.queue.try_send(StoreCommand::Expire);
+        let _ = self.queue.try_send(FlusherCommand::Maintain);
     }
 
     fn render(&self, page: &mut MetricsText) {
@@ -93,9 +100,17 @@ impl<T: Send> LogWriter<T> for StoreWriter<T> {
         self.durable
     }
 
-    fn close(&self) {
-        // Always an error, because the flusher drops the sender when it ends.
-        let _ = self.call(StoreCommand::Close);
+    fn close(&self) -> Result<(), String> {
+        let deadline = Instant::now() + STORE_CLOSE_TIMEOUT;
+        let (sender, closed) = ReplySender::new();
+        let queued = self.queue.send_deadline(FlusherCommand::Close(sender), deadline);
+        if matches!(queued, Err(SendTimeoutError::Timeout(_)))
+            || closed.recv_deadline(deadline) == Err(RecvTimeoutError::Timeout)
+        {
+            let seconds = STORE_CLOSE_TIMEOUT.as_secs();
+            return Err(format!("the disk did not answer within {seconds} s"));
+        }
+        Ok(())
     }
 }
 
@@ -113,7 +128,6 @@ impl<T: Send + 'static> OpenedStore<T> {
         let mut flusher = Flusher {
             store,
             commands,
-            queue: queue.clone(),
             logger: logger.clone(),
             failure: Arc::clone(&failure),
             rotation_failed: false,
@@ -128,9 +142,7 @@ impl<T: Send + 'static> OpenedStore<T> {
 /// The state of the flusher thread.
 struct Flusher<T> {
     store: Store<T>,
-    commands: Receiver<StoreCommand<T>>,
-    /// For compaction threads, which report their end as a command.
-    queue: Sender<StoreCommand<T>>,
+    commands: Receiver<FlusherCommand<T>>,
     logger: Logger,
     failure: FailureStatus,
     /// A rotation failed, and this was logged.
@@ -152,26 +164,29 @@ impl<T: Send + 'static> Flusher<T> {
     fn run(mut self) {
         let mut queue = VecDeque::new();
         loop {
+            let mut first = None;
             if queue.is_empty() {
-                queue.extend(match self.store.journal.sync_due() {
+                first = match self.store.journal.sync_due() {
                     Some(due) => self.commands.recv_deadline(due).ok(),
                     None => self.commands.recv().ok(),
-                });
+                };
             }
-            // Group commit: commands that arrived during the last commit share the next one.
-            queue.extend(self.commands.try_iter());
-            let mut error = None;
-            if !queue.is_empty() {
-                let result = self.store.group_commit(&mut queue, Instant::now());
-                error = result.error;
-                self.start_compaction(result.compaction);
-                if !result.closed.is_empty() {
-                    self.log_failure(error.as_ref());
-                    // Releases the lock before `result` is dropped, which wakes the caller of
-                    // `close`: it may open the directory again at once.
-                    drop(self);
-                    return;
+            let mut maintain = false;
+            // Group commit: changes that arrived during the last commit share the next one.
+            for command in first.into_iter().chain(self.commands.try_iter()) {
+                match command {
+                    FlusherCommand::Change(change) => queue.push_back(change),
+                    FlusherCommand::Maintain => maintain = true,
+                    // Not behind the queue: the server has already waited for its requests.
+                    FlusherCommand::Close(closed) => return self.close(closed),
                 }
+            }
+            let mut error = None;
+            if maintain || !queue.is_empty() {
+                error = self.finish(|store| store.group_commit(&mut queue, Instant::now()));
+            }
+            if maintain {
+                error = error.or(self.finish(|store| store.maintain(Instant::now())));
             }
             let (now, journal) = (Instant::now(), &mut self.store.journal);
             if journal.sync_due().is_some_and(|due| due <= now) {
@@ -181,12 +196,30 @@ impl<T: Send + 'static> Flusher<T> {
         }
     }
 
+    /// Calls `work`, and starts the compaction that it returns.
+    fn finish(&mut self, work: impl FnOnce(&mut Store<T>) -> CommitResult) -> Option<StoreError> {
+        let CommitResult { error, compaction } = work(&mut self.store);
+        self.start_compaction(compaction);
+        error
+    }
+
+    /// Closes the store. The changes that are still queued are refused.
+    fn close(mut self, closed: ReplySender<()>) {
+        if let Err(error) = self.store.journal.close(Instant::now(), &self.store.metrics.store) {
+            self.logger.error(format_args!("cannot close the store in order: {error}"));
+        }
+        // Releases the lock before the caller of `close` is woken: it may open the directory again
+        // at once.
+        drop(self);
+        drop(closed);
+    }
+
     /// Logs when the disk starts to fail and when it works again, once each.
     fn log_failure(&mut self, error: Option<&StoreError>) {
         self.log_rotation_failure(error);
         let mut failure = self.failure.lock();
         match (error, &*failure) {
-            (Some(error), None) if self.store.journal.failing.is_some() => {
+            (Some(error), None) if self.store.failure().is_some() => {
                 let text = error.to_string();
                 *failure = Some(text.clone());
                 drop(failure);
@@ -194,12 +227,10 @@ impl<T: Send + 'static> Flusher<T> {
                     "store failed: {text}; reads continue, publishes get 507 until the disk works"
                 ));
             }
-            (None, Some(_)) if self.store.journal.failing.is_none() => {
+            (None, Some(_)) if self.store.failure().is_none() => {
                 let text = failure.take().unwrap_or_default();
                 drop(failure);
-                self.logger.error(format_args!(
-                    "store works again after: {text}; its last segment was read back and is intact"
-                ));
+                self.logger.error(format_args!("store works again after: {text}"));
             }
             _ => {}
         }
@@ -208,6 +239,8 @@ impl<T: Send + 'static> Flusher<T> {
     /// Logs once that no new segment can be begun. The active segment keeps growing meanwhile.
     fn log_rotation_failure(&mut self, error: Option<&StoreError>) {
         let failed = self.store.journal.rotate_after.is_some();
+        // A failure that also refuses publishes is logged as such.
+        let failed = failed && self.store.failure().is_none();
         if let (Some(error), true, false) = (error, failed, self.rotation_failed) {
             self.logger.error(format_args!("cannot begin a new segment: {error}"));
         }
@@ -218,15 +251,14 @@ impl<T: Send + 'static> Flusher<T> {
     fn start_compaction(&mut self, job: Option<CompactionJob>) {
         let Some(job) = job else { return };
         let storage = Arc::clone(&self.store.journal.storage);
-        let (queue, logger) = (self.queue.clone(), self.logger.clone());
-        let lock = Arc::clone(&self.lock);
+        let (logger, lock) = (self.logger.clone(), Arc::clone(&self.lock));
         let work = move || {
             let _lock = lock;
-            let on_error = |error| logger.error(format_args!("compaction failed: {error}"));
-            let _ = queue.send(StoreCommand::Compacted(job.run(&*storage, on_error)));
+            job.run(&*storage, |error| logger.error(format_args!("compaction failed: {error}")));
         };
-        if start("compact", Box::new(work)).is_err() {
-            self.store.journal.finish_compaction(Vec::new(), &self.store.metrics.store);
+        // Without a thread the job is dropped, and the next rotation begins another one.
+        if let Err(error) = start("compact", Box::new(work)) {
+            self.logger.error(format_args!("cannot start a thread for compaction: {error}"));
         }
     }
 }

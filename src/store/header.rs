@@ -1,7 +1,7 @@
 //! The start of a segment file: the format line, the header and the snapshot. And its file name.
 //!
 //! ```text
-//! longpoll store 1
+//! longpoll store 2
 //! 4be1f6a0 .0 {"epoch":"9f3c52b1d07e4a68","next":1042,…}
 //! ```
 //!
@@ -16,8 +16,10 @@ use crate::cursor::{Epoch, Seq, TrimCount};
 use crate::json::JsonObject;
 use crate::log::{LastTrim, LogSnapshot, Retention};
 
-/// The version of the format that this program writes and reads.
-pub const FORMAT_VERSION: u64 = 1;
+/// The version of the format that this program writes. It also reads all earlier ones.
+///
+/// 2: a compacted segment ends with a [`super::record::Record::CompactedEnd`].
+pub const FORMAT_VERSION: u64 = 2;
 const MAGIC: &str = "longpoll store ";
 
 /// The header of a segment.
@@ -74,15 +76,15 @@ pub fn format_line() -> Vec<u8> {
     format!("{MAGIC}{FORMAT_VERSION}\n").into_bytes()
 }
 
-/// Checks the first line of the segment file `name`.
+/// The format version in the first line of the segment file `name`.
 ///
 /// # Errors
 /// A newer format version, or damage.
-pub fn check_format_line(name: &str, line: &[u8]) -> Result<(), StoreError> {
+pub fn check_format_line(name: &str, line: &[u8]) -> Result<u64, StoreError> {
     let version = std::str::from_utf8(line).ok().and_then(|line| line.strip_prefix(MAGIC));
     let version = version.filter(|v| !v.is_empty() && v.bytes().all(|b| b.is_ascii_digit()));
     match version.and_then(|version| version.parse::<u64>().ok()) {
-        Some(FORMAT_VERSION) => Ok(()),
+        Some(known @ 1..=FORMAT_VERSION) => Ok(known),
         Some(newer) if newer > FORMAT_VERSION => Err(StoreError::Newer(format!(
             "{name}: format version {newer}, expected at most {FORMAT_VERSION}; a newer longpoll \
              can read it"

@@ -6,7 +6,7 @@ use std::io::{self, Write};
 use std::path::Path;
 
 use super::error::{IoContext, StoreError};
-use super::header::{self, SegmentHeader, file_name, format_line, list_segments};
+use super::header::{self, SegmentHeader, file_name, list_segments};
 use super::lines::{CommitMark, parse};
 use super::lock::{LOCK_FILE, SyncedMark, identity};
 use super::record::Record;
@@ -54,7 +54,7 @@ pub fn read_lenient(
     while let Some(line) = lines.next_line()? {
         let at = line.at;
         let bytes = line.bytes.unwrap_or_default();
-        if at == 0 && format_line().strip_suffix(b"\n") == Some(bytes) {
+        if at == 0 && header::check_format_line("", bytes).is_ok() {
             continue;
         }
         let Some((mark, json)) = parse(bytes) else {

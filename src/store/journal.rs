@@ -7,23 +7,21 @@
 //! acknowledged commit, and tries the next commit only after a pause. (A torn tail that a crash has
 //! left is truncated at the next start, in `recovery.rs`.)
 
-use std::io;
-use std::ops::Range;
 use std::sync::Arc;
-use std::time::{Instant, SystemTime};
+use std::time::Instant;
 
-use super::compact::{CompactedRun, CompactionJob, LiveSet};
+use super::active_segment::ActiveSegment;
+use super::compact::RunningCompaction;
 use super::error::{IoContext, StoreError};
-use super::header::{FullHeader, encode, file_name, temporary_name};
+use super::header::{FullHeader, file_name};
 use super::lines::CommitBuffer;
-use super::lock::SyncedMark;
+use super::lock::{LOCK_FILE, SyncedMark};
 use super::record::write_word;
 use super::scan::{CommitReader, NextCommit};
-use super::segments::{Segment, SegmentList};
+use super::segments::SegmentList;
 use super::storage::{Storage, StorageFile};
 use crate::config::SyncPolicy;
 use crate::limits::STORE_RETRY_INTERVAL;
-use crate::log::{Log, LogSnapshot};
 use crate::metrics::StoreMetrics;
 
 /// The files of an open store.
@@ -42,8 +40,10 @@ pub struct Journal {
     pub unsynced_since: Option<Instant>,
     /// Set while the disk fails.
     pub failing: Option<Failing>,
-    /// A compaction job is running.
-    pub compacting: bool,
+    /// The compaction job that is running.
+    pub(super) compaction: Option<RunningCompaction>,
+    /// Set while publishes are refused because the disk is nearly full: see [`super::space`].
+    pub low_space: Option<Failing>,
     /// Set after a failed rotation: no new segment begins before this.
     pub rotate_after: Option<Instant>,
 }
@@ -51,50 +51,10 @@ pub struct Journal {
 /// The last failure of the disk. Commits are refused without touching it until `retry_at`.
 pub struct Failing {
     pub retry_at: Instant,
-    error: String,
+    pub error: String,
     /// Bytes of the commit that failed. As many have to fit before the disk is trusted again,
     /// otherwise a full disk would look healthy.
-    bytes: usize,
-}
-
-/// The segment that is appended to.
-pub struct ActiveSegment {
-    pub file: Box<dyn StorageFile>,
-    /// Byte offset after the snapshot.
-    pub start: u64,
-    /// Byte offset after the last acknowledged commit.
-    pub end: u64,
-    /// Byte offset up to which the disk has confirmed a sync.
-    pub synced: u64,
-}
-
-impl ActiveSegment {
-    /// Creates a segment. Its file gets its name when it is complete and synced. The caller syncs
-    /// the directory before it relies on anything in the segment.
-    ///
-    /// # Errors
-    /// When the disk fails.
-    pub fn create(
-        storage: &dyn Storage,
-        header: &FullHeader,
-        snapshot: &LogSnapshot,
-    ) -> Result<ActiveSegment, StoreError> {
-        let name = file_name(header.next);
-        let temporary = temporary_name(&name);
-        let bytes = encode(header, snapshot);
-        let file = storage.create(&temporary).context("create", &temporary)?;
-        let written = file.write_at(&bytes, 0).context("write", &temporary);
-        let synced = written.and_then(|()| file.sync().context("sync", &temporary));
-        let renamed =
-            synced.and_then(|()| storage.rename(&temporary, &name).context("rename", &temporary));
-        if let Err(error) = renamed {
-            // The file may be what fills the disk. If it cannot be removed, the next start tries.
-            let _ = storage.remove(&temporary);
-            return Err(error);
-        }
-        let end = bytes.len() as u64;
-        Ok(ActiveSegment { file, start: end, end, synced: end })
-    }
+    pub bytes: u64,
 }
 
 impl Journal {
@@ -106,17 +66,20 @@ impl Journal {
         header: FullHeader,
         lock_file: Box<dyn StorageFile>,
     ) -> Journal {
+        use crate::limits::{SEGMENT_BYTES, SEGMENT_SHARE};
+        let segment_bytes = header.retain_bytes / SEGMENT_SHARE;
         Journal {
             storage,
             sync_policy,
-            segment_bytes: segment_bytes(header.retain_bytes),
+            segment_bytes: segment_bytes.clamp(*SEGMENT_BYTES.start(), *SEGMENT_BYTES.end()),
             segments,
             header,
             active,
             lock_file,
             unsynced_since: None,
             failing: None,
-            compacting: false,
+            compaction: None,
+            low_space: None,
             rotate_after: None,
         }
     }
@@ -124,8 +87,9 @@ impl Journal {
     /// Writes a commit, and syncs it if `--sync always` says so.
     ///
     /// # Errors
-    /// When the disk fails. No poll sees the events then, and the next [`Journal::recover`] removes
-    /// them. A crash before that may leave a commit that was written but not synced.
+    /// When the disk fails. No poll sees the events then, and what was written of them is truncated
+    /// at once. Only if that fails too, a crash before the next [`Journal::recover`] may leave a
+    /// commit that was refused.
     pub fn commit(
         &mut self,
         commit: CommitBuffer,
@@ -133,17 +97,21 @@ impl Journal {
         metrics: &StoreMetrics,
     ) -> Result<(), StoreError> {
         self.recover(now, metrics)?;
-        let active = &mut self.active;
+        let active = &self.active;
         let bytes = commit.finish(active.synced == active.end);
         let end = active.end + bytes.len() as u64;
         let name = file_name(self.header.next);
         let mut written = active.file.write_at(&bytes, active.end).context("write to", &name);
         if written.is_ok() && self.sync_policy == SyncPolicy::Always {
-            written = timed_sync(&*active.file, metrics).context("sync", &name);
+            written = self.sync_active(metrics);
         }
         if let Err(error) = written {
-            return Err(self.fail(error, bytes.len(), now, metrics));
+            // Now and not only with the next try: the program may end before. If this fails too,
+            // the next try and the end in order repeat it.
+            let _ = self.active.file.truncate(self.active.end);
+            return Err(self.fail(error, bytes.len() as u64, now, metrics));
         }
+        let active = &mut self.active;
         let start = std::mem::replace(&mut active.end, end);
         if self.sync_policy == SyncPolicy::Always {
             active.synced = end;
@@ -164,8 +132,7 @@ impl Journal {
         self.recover(now, metrics)?;
         let start = self.active.synced;
         if start < self.active.end {
-            let name = file_name(self.header.next);
-            if let Err(error) = timed_sync(&*self.active.file, metrics).context("sync", &name) {
+            if let Err(error) = self.sync_active(metrics) {
                 return Err(self.fail(error, 0, now, metrics));
             }
             self.active.synced = self.active.end;
@@ -182,11 +149,15 @@ impl Journal {
         Some(self.failing.as_ref().map_or(due, |failing| due.max(failing.retry_at)))
     }
 
-    /// Records a clean shutdown.
+    /// Records a clean shutdown. After a failure the disk is tried again at once, because a commit
+    /// that was refused must not be there after the next start.
     ///
     /// # Errors
     /// When the disk fails.
     pub fn close(&mut self, now: Instant, metrics: &StoreMetrics) -> Result<(), StoreError> {
+        if let Some(failing) = &mut self.failing {
+            failing.retry_at = now;
+        }
         self.sync(now, metrics)?;
         let mut commit = CommitBuffer::default();
         commit.push(|out| write_word(out, "closed"));
@@ -201,10 +172,51 @@ impl Journal {
         let _ = mark.write(&*self.lock_file);
     }
 
-    fn fail(
+    /// Syncs the active segment. Its name is checked after the sync and before any publish in it is
+    /// acknowledged, because a restart finds the segment by its name.
+    fn sync_active(&self, metrics: &StoreMetrics) -> Result<(), StoreError> {
+        let started = Instant::now();
+        let synced = self.active.file.sync();
+        metrics.fsync.observe(started.elapsed());
+        synced.context("sync", &file_name(self.header.next))?;
+        self.check_name()
+    }
+
+    /// Checks that the active segment's name still leads to the open file: it does not if the
+    /// directory or the file was removed or replaced.
+    ///
+    /// # Errors
+    /// When it does not, or the name cannot be looked up.
+    pub fn check_name(&self) -> Result<(), StoreError> {
+        self.check_named(&file_name(self.header.next), &*self.active.file)
+    }
+
+    fn check_named(&self, name: &str, file: &dyn StorageFile) -> Result<(), StoreError> {
+        let named = self.storage.file_id(name).context("look at", name)?;
+        if named == file.id().context("look at", name)? {
+            return Ok(());
+        }
+        Err(StoreError::Io(format!("{name} was replaced by another file while it was open")))
+    }
+
+    /// Checks the names of the active segment and of the lock file.
+    ///
+    /// # Errors
+    /// When one of the files was removed or replaced. Commits are refused then.
+    pub fn check_identity(
+        &mut self,
+        now: Instant,
+        metrics: &StoreMetrics,
+    ) -> Result<(), StoreError> {
+        let checked = self.check_name();
+        let checked = checked.and_then(|()| self.check_named(LOCK_FILE, &*self.lock_file));
+        checked.map_err(|error| self.fail(error, 0, now, metrics))
+    }
+
+    pub(super) fn fail(
         &mut self,
         error: StoreError,
-        bytes: usize,
+        bytes: u64,
         now: Instant,
         metrics: &StoreMetrics,
     ) -> StoreError {
@@ -235,7 +247,7 @@ impl Journal {
 
     /// Reads the active segment up to its last acknowledged commit, checks that `bytes` more fit,
     /// and truncates and syncs it.
-    fn verify_active(&self, bytes: usize) -> Result<(), StoreError> {
+    fn verify_active(&self, bytes: u64) -> Result<(), StoreError> {
         let (name, active) = (file_name(self.header.next), &self.active);
         active.file.drop_cache();
         let mut commits = CommitReader::open(&name, &*active.file)?;
@@ -248,104 +260,15 @@ impl Journal {
                 }
             }
         }
-        active.file.write_at(&vec![0; bytes], active.end).context("write to", &name)?;
+        active.file.write_at(&vec![0; bytes as usize], active.end).context("write to", &name)?;
         active.file.truncate(active.end).context("truncate", &name)?;
         active.file.sync().context("sync", &name)?;
-        self.sync_directory()
+        self.sync_directory()?;
+        self.check_name()
     }
 
-    fn sync_directory(&self) -> Result<(), StoreError> {
+    pub(super) fn sync_directory(&self) -> Result<(), StoreError> {
         self.storage.sync_directory().context("sync", "the directory")
-    }
-
-    /// The active segment is full, and a new one may begin.
-    pub fn is_full(&self, now: Instant) -> bool {
-        let has_events = self.segments.0.last().is_some_and(Segment::has_events);
-        has_events
-            && self.active.end - self.active.start >= self.segment_bytes
-            && self.rotate_after.is_none_or(|after| after <= now)
-    }
-
-    /// Nothing in the whole store is live, so that a new segment can replace all others.
-    pub fn is_dead(&self, now: Instant) -> bool {
-        let segments = &self.segments;
-        !self.compacting
-            && segments.0.last().is_some_and(Segment::has_events)
-            && segments.dead_prefix(now) == segments.0.len()
-    }
-
-    /// Begins a new segment, and returns what can be removed and compacted now, unless a job is
-    /// still running.
-    ///
-    /// # Errors
-    /// When the disk fails. The active segment then stays active.
-    pub fn rotate<T>(
-        &mut self,
-        log: &Log<T>,
-        now: Instant,
-        metrics: &StoreMetrics,
-    ) -> Result<Option<CompactionJob>, StoreError> {
-        self.rotate_after = Some(now + STORE_RETRY_INTERVAL);
-        self.sync(now, metrics)?;
-        let snapshot = log.snapshot();
-        let mut kept = SegmentList(self.segments.0.clone());
-        // An active segment without events has the new segment's name, and is replaced by it.
-        if !kept.0.last().is_some_and(Segment::has_events) {
-            kept.0.pop();
-        }
-        // A running job may still replace segments of the list.
-        let dead = if self.compacting { 0 } else { kept.dead_prefix(now) };
-        let kept = kept.0.split_off(dead);
-        let next = snapshot.head.next();
-        let header = FullHeader {
-            next,
-            oldest_segment: kept.first().map_or(next, |segment| segment.first),
-            number: self.header.number + 1,
-            trims: snapshot.trims,
-            forgotten: snapshot.forgotten,
-            ..self.header.clone()
-        };
-        let active = ActiveSegment::create(&*self.storage, &header, &snapshot);
-        self.active = active.inspect_err(|_| metrics.failures.add(1))?;
-        self.header = header;
-        self.rotate_after = None;
-        self.segments.0 = kept;
-        self.segments.0.push(Segment::new(next));
-        self.update_metrics(metrics);
-        if let Err(error) = self.sync_directory() {
-            // Until the new name is durable, nothing is written to the segment and no file removed.
-            return Err(self.fail(error, 0, now, metrics));
-        }
-        self.write_mark(self.active.start);
-        if self.compacting {
-            return Ok(None);
-        }
-        self.compacting = true;
-        Ok(Some(self.compaction_job(&snapshot, now)))
-    }
-
-    fn compaction_job(&self, snapshot: &LogSnapshot, now: Instant) -> CompactionJob {
-        let segments = &self.segments;
-        let runs = segments.compaction_runs(self.segment_bytes, self.header.retain_bytes, now);
-        let run = |run: Range<usize>| {
-            let through = segments.0[run.end].first.previous();
-            (segments.0[run].iter().map(|segment| segment.first).collect(), through)
-        };
-        CompactionJob {
-            needed: segments.0.iter().map(|segment| segment.first).collect(),
-            runs: runs.into_iter().map(run).collect(),
-            live: LiveSet::new(snapshot, SystemTime::now()),
-        }
-    }
-
-    /// Ends a compaction job: its segments replace their sources.
-    pub fn finish_compaction(&mut self, runs: Vec<CompactedRun>, metrics: &StoreMetrics) {
-        for CompactedRun { sources, segment } in runs {
-            metrics.segments_rewritten.add(sources.len() as u64);
-            self.segments.replace(sources.len(), segment);
-        }
-        self.compacting = false;
-        self.update_metrics(metrics);
     }
 
     /// Sets the metrics of the store's size.
@@ -357,18 +280,4 @@ impl Journal {
         metrics.bytes.set(self.segments.bytes());
         metrics.segments.set(self.segments.0.len() as u64);
     }
-}
-
-fn timed_sync(file: &dyn StorageFile, metrics: &StoreMetrics) -> io::Result<()> {
-    let started = Instant::now();
-    let synced = file.sync();
-    metrics.fsync.observe(started.elapsed());
-    synced
-}
-
-/// Bytes of commits after which a new segment begins, for this `--retain-bytes`.
-#[must_use]
-pub fn segment_bytes(retain_bytes: u64) -> u64 {
-    use crate::limits::{SEGMENT_BYTES, SEGMENT_SHARE};
-    (retain_bytes / SEGMENT_SHARE).clamp(*SEGMENT_BYTES.start(), *SEGMENT_BYTES.end())
 }

@@ -13,16 +13,17 @@
 //! # Threads
 //!
 //! ```text
-//!   publisher ──► queue ──► flusher: take commands ─► write ─► sync ─► change the log ─► reply
+//!   publisher ──► queue ──► flusher: take changes ──► write ─► sync ─► change the log ─► reply
 //!   publisher ◄────────────────────────────────────────────────────────────────────────────┘
 //!   └─► notifies the wait queues and delivers, as without a store
 //! ```
 //!
 //! One thread, the [flusher], owns the files and is the only one that changes the log. It takes all
-//! queued commands, assigns seqs, and writes them as one [commit]: one sync for all (group commit).
+//! queued changes, assigns seqs, and writes them as one [commit]: one sync for all (group commit).
 //! Only then does it append the events to the log, so that no poll sees an event that a crash could
-//! undo. If the disk fails, no poll sees the commit: its publishers get `507`, and a second later the
-//! next command makes the [journal] truncate its file to the last acknowledged commit and try again.
+//! undo. If the disk fails, no poll sees the commit: its publishers get `507`, the [journal] truncates
+//! its file to the last acknowledged commit, and a second later it tries the disk again. A publish is
+//! also refused if it would leave too little [space] for the store to shrink.
 //! Without a store, publishers append to the log themselves and pay for none of this.
 //!
 //! # Files
@@ -32,7 +33,8 @@
 //! [record](mod@record). The newest segment begins with a snapshot of everything that the log knows
 //! except its events, and continues with the commits since. The older segments are needed only for
 //! the events that were retained at that moment. So they can be removed, or [compacted](compact),
-//! in any order and at any time after the newest one began; a thread of its own does that.
+//! in any order and at any time after the newest one began; a thread of its own does that after each
+//! [rotation].
 //!
 //! Trims by `--retain-events` and `--retain-bytes` are not written: they follow from the appends,
 //! and [replay] repeats them in the same order. Deletes, and trims by age, are written.
@@ -56,7 +58,10 @@ pub mod scan;
 pub mod lock;
 pub mod segments;
 pub mod compact;
+pub mod active_segment;
 pub mod journal;
+pub mod rotation;
+pub mod space;
 pub mod commit;
 pub mod replay;
 pub mod recovery;

@@ -27,6 +27,12 @@ pub enum Record {
     Opened,
     /// The server shut down cleanly, with everything synced.
     Closed,
+    /// The last record of a compacted segment: how many events and keys are before it, and the last
+    /// seq among them. So a segment that lost its end is not taken for a whole one.
+    CompactedEnd {
+        records: u64,
+        last: Seq,
+    },
     /// Part of a snapshot: one topic.
     Topic(TopicTrims),
     /// Part of a snapshot: consecutive entries of the trim history, all of one topic.
@@ -166,6 +172,13 @@ pub fn write_word(out: &mut Vec<u8>, word: &str) {
     object.end();
 }
 
+/// Writes a [`Record::CompactedEnd`].
+pub fn write_compacted_end(out: &mut Vec<u8>, records: u64, last: Seq) {
+    let mut object = JsonObject::begin(out);
+    object.number("compacted_records", records).number("last", last.get());
+    object.end();
+}
+
 /// Writes a [`Record::Topic`].
 pub fn write_topic(out: &mut Vec<u8>, topic: &TopicTrims) {
     let mut object = JsonObject::begin(out);
@@ -206,6 +219,9 @@ impl Record {
             let topic = r.member("topic")?.name()?;
             let time = r.member("time")?.time()?;
             Record::Key(KeyRecord { seq, topic, time, key: r.key()?? })
+        } else if r.take("{\"compacted_records\":") {
+            let records = r.number()?;
+            Record::CompactedEnd { records, last: r.member("last")?.seq()? }
         } else if r.take("{\"opened\":true") {
             Record::Opened
         } else if r.take("{\"closed\":true") {

@@ -8,11 +8,12 @@
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
+use super::active_segment::ActiveSegment;
 use super::commit::Store;
 use super::compact::CompactionJob;
 use super::error::{IoContext, StoreError};
 use super::header::{FullHeader, file_name, list_segments};
-use super::journal::{ActiveSegment, Journal};
+use super::journal::Journal;
 use super::lines::CommitBuffer;
 use super::lock::{LOCK_FILE, SyncedMark};
 use super::record::write_word;

@@ -15,11 +15,11 @@ use std::path::Path;
 use std::sync::Arc;
 use std::time::SystemTime;
 
+use super::active_segment::ActiveSegment;
 use super::compact::{LiveSet, SegmentWriter};
 use super::error::{IoContext, StoreError};
 use super::header::{FullHeader, SegmentHeader, file_name, list_segments};
 use super::inspect::read_lenient;
-use super::journal::ActiveSegment;
 use super::lock::{DirectoryLock, LOCK_FILE, SyncedMark};
 use super::record::Record;
 use super::recovery::{OpenSettings, open};
@@ -175,7 +175,7 @@ fn default_header(secret: [u8; 16]) -> FullHeader {
 /// Replaces damaged segments by their intact records. Returns the names under which the damaged
 /// files were preserved.
 fn salvage(storage: &dyn Storage, identity: &str) -> Result<Vec<String>, StoreError> {
-    let live = LiveSet::new(&LogSnapshot::default(), SystemTime::now());
+    let live = LiveSet::new(&LogSnapshot::default(), Some(Seq::ZERO));
     let mut intact = Salvage { head: Seq::ZERO, live, expired: Seq::ZERO, header: None };
     let mut firsts = Vec::new();
     // The last seq of each segment that reads without an error; and of the last compacted one.

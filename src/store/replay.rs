@@ -101,6 +101,7 @@ pub fn replay<T>(
     replayed.end = commits.end;
     if let Some(active) = replayed.segments.active() {
         active.bytes = commits.end;
+        active.snapshot_bytes = start;
     }
     Ok(replayed)
 }
@@ -173,6 +174,7 @@ impl<T> Replayed<T> {
             let load = &mut |record| self.load(&mut segment, record);
             let sealed = read_sealed(storage, first, load)?;
             segment.bytes = sealed.bytes;
+            segment.snapshot_bytes = sealed.snapshot_bytes;
             self.segments.0.push(segment);
             expected = match sealed.header {
                 SegmentHeader::Compacted { through } => {
@@ -190,7 +192,7 @@ impl<T> Replayed<T> {
             Record::Event(event) => {
                 let at = self.clock.instant_of(event.time);
                 if let Some(key) = event.key {
-                    segment.add_key(at);
+                    segment.add_key(event.seq);
                     self.add_key(key, event.seq, event.time);
                 }
                 let cost = event_cost(&event.content);
@@ -198,7 +200,7 @@ impl<T> Replayed<T> {
                 segment.add_event(cost, live);
             }
             Record::Key(KeyRecord { seq, time, key, .. }) => {
-                segment.add_key(self.clock.instant_of(time));
+                segment.add_key(seq);
                 self.add_key(key, seq, time);
             }
             // The snapshot of the newest segment contains the effect of all other records.
@@ -243,7 +245,10 @@ impl<T> Replayed<T> {
                 Record::Trim(topic) => self.log.trim(&topic, &mut trimmed),
                 Record::Expire(through) => self.log.trim_through(through, &mut trimmed),
                 Record::Opened | Record::Closed => {}
-                Record::Key(_) | Record::Topic(_) | Record::Trimmed(..) => {
+                Record::Key(_)
+                | Record::CompactedEnd { .. }
+                | Record::Topic(_)
+                | Record::Trimmed(..) => {
                     return Err(damaged(*at, "this record is not allowed after the snapshot"));
                 }
             }
@@ -268,11 +273,9 @@ impl<T> Replayed<T> {
             for content in &events {
                 active.add_event(event_cost(content), true);
             }
-            if key.is_some() {
-                active.add_key(at);
-            }
         }
         if let Some(key) = key {
+            self.segments.add_key(last);
             self.add_key(key, last, time);
         }
         let now = Timestamp { at, wall: time };
@@ -289,7 +292,7 @@ impl<T> Replayed<T> {
             let outcome = outcome(Cursor { seq, ..newest }, time, count);
             let outcome = Arc::new(Mutex::new(Some(outcome)));
             let key = IdempotencyKey { id, fingerprint, outcome };
-            self.log.load_key(&key, instant_of(time, self.clock.now));
+            self.log.load_key(&key, seq, instant_of(time, self.clock.now));
         }
     }
 }

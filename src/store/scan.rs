@@ -6,6 +6,7 @@
 //! a torn tail.
 
 use std::io;
+use std::ops::RangeInclusive;
 
 use super::error::{IoContext, StoreError};
 use super::header::{self, SegmentHeader, check_format_line, file_name};
@@ -108,6 +109,8 @@ impl<'a> LineReader<'a> {
 pub struct CommitReader<'a> {
     name: String,
     lines: LineReader<'a>,
+    /// The version of the segment's format.
+    pub version: u64,
     /// File offset after the last complete commit.
     pub end: u64,
 }
@@ -134,9 +137,9 @@ impl<'a> CommitReader<'a> {
             return Err(StoreError::damaged(name, 0, "the file is empty"));
         };
         let bytes = line.bytes.map_err(|what| StoreError::damaged(name, 0, what))?;
-        check_format_line(name, bytes)?;
+        let version = check_format_line(name, bytes)?;
         let end = line.end;
-        Ok(CommitReader { name: name.to_owned(), lines, end })
+        Ok(CommitReader { name: name.to_owned(), lines, version, end })
     }
 
     /// Reads the next commit.
@@ -202,6 +205,8 @@ impl<'a> CommitReader<'a> {
 pub struct SealedSegment {
     pub header: SegmentHeader,
     pub bytes: u64,
+    /// Bytes of the header and the snapshot.
+    pub snapshot_bytes: u64,
     /// The last seq in it, if it has events.
     pub last: Option<Seq>,
 }
@@ -218,45 +223,91 @@ pub fn read_sealed(
     let name = file_name(first);
     let file = storage.open(&name).context("open", &name)?;
     let mut commits = CommitReader::open(&name, &*file)?;
-    let mut header = None;
-    let mut last = None;
+    let at = commits.end;
+    let mut lines = match commits.next_commit()? {
+        NextCommit::Commit(lines) => lines.into_iter(),
+        NextCommit::Torn(damage) => return Err(damage),
+        NextCommit::End => return Err(commits.damage(at, NO_HEADER)),
+    };
+    let header = lines.next().and_then(|(_, json)| header::parse(&json));
+    let Some(header) = header else { return Err(commits.damage(at, NO_HEADER)) };
+    let snapshot_bytes = commits.end;
+    let mut order = RecordOrder::new(first, &header, commits.version);
     loop {
-        let lines = match commits.next_commit()? {
-            NextCommit::Commit(lines) => lines,
+        for (at, json) in lines {
+            let record = Record::parse(&json).ok_or_else(|| commits.damage(at, UNKNOWN_RECORD))?;
+            order.check(&record).map_err(|what| commits.damage(at, what))?;
+            on_record(record);
+        }
+        lines = match commits.next_commit()? {
+            NextCommit::Commit(lines) => lines.into_iter(),
             NextCommit::Torn(damage) => return Err(damage),
             NextCommit::End => break,
         };
-        for (at, json) in lines {
-            let damaged = |what: &str| Err(commits.damage(at, what));
-            let Some(known) = &header else {
-                header = header::parse(&json);
-                if header.is_none() {
-                    return damaged(NO_HEADER);
-                }
-                continue;
-            };
-            let Some(record) = Record::parse(&json) else {
-                return damaged(UNKNOWN_RECORD);
-            };
-            if let Record::Event(event) = &record {
-                let expected = last.map_or(first, Seq::next);
-                let in_order = match known {
-                    SegmentHeader::Full(_) => event.seq == expected,
-                    SegmentHeader::Compacted { through } => {
-                        (expected..=*through).contains(&event.seq)
-                    }
-                };
-                if !in_order {
-                    return damaged("the event's seq is out of order");
-                }
-                last = Some(event.seq);
-            }
-            on_record(record);
+    }
+    if order.needs_end {
+        return Err(commits.damage(commits.end, "the end of the compacted segment is missing"));
+    }
+    Ok(SealedSegment { header, bytes: commits.end, snapshot_bytes, last: order.last_event })
+}
+
+/// Checks that the records of a sealed segment are in order, and that none is missing at the end.
+struct RecordOrder {
+    /// The seqs that the next event may have.
+    next_event: RangeInclusive<Seq>,
+    /// Each event directly follows the one before.
+    consecutive: bool,
+    last_event: Option<Seq>,
+    /// Events and keys so far, and the last seq among them.
+    records: u64,
+    last: Seq,
+    /// A [`Record::CompactedEnd`] has to follow.
+    needs_end: bool,
+}
+
+impl RecordOrder {
+    fn new(first: Seq, header: &SegmentHeader, version: u64) -> RecordOrder {
+        let (next_event, consecutive) = match header {
+            SegmentHeader::Full(_) => (first..=first, true),
+            SegmentHeader::Compacted { through } => (first..=*through, false),
+        };
+        RecordOrder {
+            next_event,
+            consecutive,
+            last_event: None,
+            records: 0,
+            last: Seq::ZERO,
+            needs_end: !consecutive && version >= 2,
         }
     }
-    match header {
-        Some(header) => Ok(SealedSegment { header, bytes: commits.end, last }),
-        None => Err(commits.damage(commits.end, NO_HEADER)),
+
+    fn check(&mut self, record: &Record) -> Result<(), &'static str> {
+        match record {
+            Record::Event(event) => {
+                if !self.next_event.contains(&event.seq) {
+                    return Err("the event's seq is out of order");
+                }
+                let next = event.seq.next();
+                let last = if self.consecutive { next } else { *self.next_event.end() };
+                self.next_event = next..=last;
+                self.last_event = Some(event.seq);
+                self.count(event.seq);
+            }
+            Record::Key(key) => self.count(key.seq),
+            Record::CompactedEnd { records, last } => {
+                if !self.needs_end || (*records, *last) != (self.records, self.last) {
+                    return Err("a record of the compacted segment is missing");
+                }
+                self.needs_end = false;
+            }
+            _ => {}
+        }
+        Ok(())
+    }
+
+    fn count(&mut self, seq: Seq) {
+        self.records += 1;
+        self.last = seq;
     }
 }
 

@@ -2,14 +2,14 @@
 //!
 //! Counters only, no files: the choice weighs the dead bytes of a segment against the live ones
 //! that compaction would write again, and can be tested without a disk. An event is live while the
-//! log retains it, a key while it is remembered; all else in a segment is dead.
+//! log retains it, a key while the log remembers it; all else in a segment is dead, its snapshot as
+//! soon as the next segment has begun. Keys are forgotten in the order of their seqs, so the seq of
+//! the oldest remembered key (`oldest_key`; `None`: no key is remembered) tells which are live.
 
 use std::ops::Range;
 use std::sync::Arc;
-use std::time::Instant;
 
 use crate::cursor::Seq;
-use crate::limits::IDEMPOTENCY_KEY_TTL;
 use crate::log::Event;
 
 /// The statistics of one segment.
@@ -22,9 +22,11 @@ pub struct Segment {
     /// What its events cost, in bytes as `--retain-bytes` counts; all of them, and the live ones.
     cost: u64,
     live_cost: u64,
-    /// Idempotency keys in it, and when the last of them is forgotten.
+    /// Idempotency keys in it, and the seq of the last one.
     keys: u64,
-    keys_until: Option<Instant>,
+    last_key: Seq,
+    /// Bytes of its header and snapshot, which are dead once another segment is active.
+    pub snapshot_bytes: u64,
 }
 
 /// Bytes of a line that holds a key, roughly.
@@ -37,7 +39,15 @@ const MERGED_SEGMENTS: usize = 4;
 impl Segment {
     #[must_use]
     pub fn new(first: Seq) -> Segment {
-        Segment { first, bytes: 0, cost: 0, live_cost: 0, keys: 0, keys_until: None }
+        Segment {
+            first,
+            bytes: 0,
+            cost: 0,
+            live_cost: 0,
+            keys: 0,
+            last_key: Seq::ZERO,
+            snapshot_bytes: 0,
+        }
     }
 
     /// Counts an event in the segment.
@@ -46,10 +56,10 @@ impl Segment {
         self.live_cost += if live { cost } else { 0 };
     }
 
-    /// Counts a key in the segment that was used at `at`.
-    pub fn add_key(&mut self, at: Instant) {
+    /// Counts a key in the segment: that of the publish whose last event is `seq`.
+    pub fn add_key(&mut self, seq: Seq) {
         self.keys += 1;
-        self.keys_until = self.keys_until.max(at.checked_add(IDEMPOTENCY_KEY_TTL));
+        self.last_key = seq;
     }
 
     pub fn has_events(&self) -> bool {
@@ -57,19 +67,19 @@ impl Segment {
     }
 
     /// Keys still remembered: all, until the last one is forgotten.
-    fn live_keys(&self, now: Instant) -> u64 {
-        if self.keys_until.is_some_and(|until| until > now) { self.keys } else { 0 }
+    fn live_keys(&self, oldest_key: Option<Seq>) -> u64 {
+        if oldest_key.is_some_and(|oldest| oldest <= self.last_key) { self.keys } else { 0 }
     }
 
-    fn is_dead(&self, now: Instant) -> bool {
-        self.live_cost == 0 && self.live_keys(now) == 0
+    fn is_dead(&self, oldest_key: Option<Seq>) -> bool {
+        self.live_cost == 0 && self.live_keys(oldest_key) == 0
     }
 
     /// Bytes that compaction would keep, roughly.
-    fn live_bytes(&self, now: Instant) -> u64 {
-        let events =
-            u128::from(self.bytes) * u128::from(self.live_cost) / u128::from(self.cost.max(1));
-        (events as u64 + self.live_keys(now) * KEY_LINE_BYTES).min(self.bytes)
+    fn live_bytes(&self, oldest_key: Option<Seq>) -> u64 {
+        let records = u128::from(self.bytes.saturating_sub(self.snapshot_bytes));
+        let events = records * u128::from(self.live_cost) / u128::from(self.cost.max(1));
+        (events as u64 + self.live_keys(oldest_key) * KEY_LINE_BYTES).min(records as u64)
     }
 }
 
@@ -80,6 +90,13 @@ impl SegmentList {
     /// The segment that is appended to.
     pub fn active(&mut self) -> Option<&mut Segment> {
         self.0.last_mut()
+    }
+
+    /// Counts a key in the active segment.
+    pub fn add_key(&mut self, seq: Seq) {
+        if let Some(active) = self.active() {
+            active.add_key(seq);
+        }
     }
 
     /// Counts trimmed events as dead.
@@ -108,8 +125,8 @@ impl SegmentList {
     }
 
     /// How many of the oldest segments hold nothing live.
-    pub fn dead_prefix(&self, now: Instant) -> usize {
-        self.0.iter().take_while(|segment| segment.is_dead(now)).count()
+    pub fn dead_prefix(&self, oldest_key: Option<Seq>) -> usize {
+        self.0.iter().take_while(|segment| segment.is_dead(oldest_key)).count()
     }
 
     /// Chooses runs of neighbouring sealed segments to compact into one segment each: segments that
@@ -119,13 +136,13 @@ impl SegmentList {
         &self,
         max_bytes: u64,
         retain_bytes: u64,
-        now: Instant,
+        oldest_key: Option<Seq>,
     ) -> Vec<Range<usize>> {
         let sealed = &self.0[..self.0.len().saturating_sub(1)];
         let oversized =
             sealed.iter().map(|s| s.bytes).sum::<u64>() > retain_bytes.saturating_mul(2);
         let pays_off = |segment: &Segment| {
-            let live = segment.live_bytes(now);
+            let live = segment.live_bytes(oldest_key);
             let bound = if oversized { live / 9 * 10 } else { live * 2 };
             segment.bytes > bound + MIN_DEAD_BYTES
         };
@@ -134,7 +151,7 @@ impl SegmentList {
         let mut size = 0;
         for at in 0..=sealed.len() {
             let segment = sealed.get(at);
-            let live = segment.map_or(0, |segment| segment.live_bytes(now));
+            let live = segment.map_or(0, |segment| segment.live_bytes(oldest_key));
             let fits = segment.is_some_and(|s| pays_off(s) || live <= max_bytes / 2);
             if !fits || size + live > max_bytes {
                 if run.len() >= MERGED_SEGMENTS || sealed[run.clone()].iter().any(pays_off) {

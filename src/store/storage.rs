@@ -5,10 +5,14 @@
 
 use std::fs::OpenOptions;
 use std::io;
-use std::os::unix::fs::{FileExt as _, OpenOptionsExt as _};
+use std::os::unix::fs::{FileExt as _, MetadataExt as _, OpenOptionsExt as _};
 use std::path::{Path, PathBuf};
 
 use rustix::fs::Advice;
+
+/// Identifies a file as long as it exists or is open: its file system and its inode number.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct FileId(pub u64, pub u64);
 
 /// One directory.
 ///
@@ -29,6 +33,10 @@ pub trait Storage: Send + Sync {
     fn remove(&self, name: &str) -> io::Result<()>;
     /// Syncs the directory: file names created, renamed or removed so far survive a power cut.
     fn sync_directory(&self) -> io::Result<()>;
+    /// The file that has this name now.
+    fn file_id(&self, name: &str) -> io::Result<FileId>;
+    /// Bytes by which files may grow; `u64::MAX` if the file system does not say.
+    fn free_bytes(&self) -> io::Result<u64>;
 }
 
 /// One open file.
@@ -36,6 +44,8 @@ pub trait Storage: Send + Sync {
 /// # Errors
 /// Every method returns the error of the operating system.
 pub trait StorageFile: Send {
+    /// Identifies this file, also after it was renamed or removed.
+    fn id(&self) -> io::Result<FileId>;
     /// Length in bytes.
     fn length(&self) -> io::Result<u64>;
     /// Reads at least one byte at offset `at`; returns 0 at the end of the file.
@@ -104,9 +114,25 @@ impl Storage for DiskDirectory {
     fn sync_directory(&self) -> io::Result<()> {
         std::fs::File::open(&self.0)?.sync_all()
     }
+
+    fn file_id(&self, name: &str) -> io::Result<FileId> {
+        let metadata = std::fs::metadata(self.0.join(name))?;
+        Ok(FileId(metadata.dev(), metadata.ino()))
+    }
+
+    fn free_bytes(&self) -> io::Result<u64> {
+        let disk = rustix::fs::statvfs(&self.0)?;
+        // Some file systems, FUSE ones for example, fill in nothing.
+        Ok(if disk.f_blocks == 0 { u64::MAX } else { disk.f_bavail.saturating_mul(disk.f_frsize) })
+    }
 }
 
 impl StorageFile for std::fs::File {
+    fn id(&self) -> io::Result<FileId> {
+        let metadata = self.metadata()?;
+        Ok(FileId(metadata.dev(), metadata.ino()))
+    }
+
     fn length(&self) -> io::Result<u64> {
         Ok(self.metadata()?.len())
     }

@@ -1,10 +1,16 @@
 //! Guards damage detection: with any byte changed and any file truncated anywhere, a store either
 //! opens with all its events or names the damaged place.
 
+use std::time::SystemTime;
+
 use longpoll::config::SyncPolicy;
 use longpoll::cursor::Seq;
+use longpoll::log::{BodyKind, EventContent, LastTrim, LogSnapshot, TopicTrims};
+use longpoll::store::compact::{LiveSet, SegmentWriter};
 use longpoll::store::error::StoreError;
 use longpoll::store::header::{file_name, first_seq};
+use longpoll::store::record::{Record, StoredEvent};
+use longpoll::store::scan::read_sealed;
 
 use crate::support::simulated_disk::SimulatedDisk;
 use crate::support::test_store::{LogView, TestStore, scenario, start_time};
@@ -129,6 +135,65 @@ fn missing_segment_is_detected() {
     }
 }
 
+/// Writes a compacted segment of ten large events, which takes several commits.
+fn large_compacted_segment(disk: &SimulatedDisk) -> String {
+    let topic = longpoll::names::Name::new("news").unwrap();
+    let trims = TopicTrims {
+        topic: topic.clone(),
+        last: LastTrim::default(),
+        uncounted_through: Seq::ZERO,
+    };
+    let snapshot = LogSnapshot { topics: vec![trims], ..LogSnapshot::default() };
+    let live = LiveSet::new(&snapshot, None);
+    let mut output = SegmentWriter::create(disk, Seq::new(1), Seq::new(10), &live).unwrap();
+    for seq in 1..=10 {
+        let content = EventContent {
+            event_type: None,
+            kind: BodyKind::Text,
+            content_type: None,
+            body: vec![b'x'; 20_000].into_boxed_slice(),
+        };
+        output.add(Record::Event(StoredEvent {
+            seq: Seq::new(seq),
+            topic: topic.clone(),
+            time: SystemTime::UNIX_EPOCH,
+            batch: 1,
+            key: None,
+            content,
+        }));
+    }
+    output.finish(disk).unwrap();
+    file_name(Seq::new(1))
+}
+
+#[test]
+fn compacted_segment_that_lost_its_last_commits_is_detected() {
+    let storage = SimulatedDisk::default();
+    let name = large_compacted_segment(&storage);
+    let read = |disk: &SimulatedDisk| {
+        let mut events = 0;
+        read_sealed(disk, Seq::new(1), &mut |record| {
+            events += usize::from(matches!(record, Record::Event(_)));
+        })
+        .map(|_| events)
+    };
+    assert_eq!(read(&storage).unwrap(), 10);
+    let bytes = storage.with_file(&name, |bytes| bytes.clone());
+    let mut cuts = 0;
+    let mut end = 0;
+    for line in bytes.split_inclusive(|b| *b == b'\n') {
+        end += line.len();
+        // A line whose mark is a full stop ends a commit. Everything after it is cut off.
+        if line.get(9) == Some(&b'.') && end < bytes.len() {
+            let disk = storage.copy();
+            disk.with_file(&name, |bytes| bytes.truncate(end));
+            assert!(matches!(read(&disk), Err(StoreError::Damaged(_))), "cut at byte {end}");
+            cuts += 1;
+        }
+    }
+    assert!(cuts >= 2, "the segment has only {cuts} commits before the last one");
+}
+
 #[test]
 fn damaged_lock_file_does_not_prevent_opening() {
     let (storage, store) = small_store();
@@ -147,14 +212,14 @@ fn newer_format_is_refused_and_not_changed() {
     let (storage, store) = small_store();
     let newest = segments(&storage).pop().unwrap();
     let disk = storage.copy();
-    disk.with_file(&newest, |bytes| bytes.splice(..17, *b"longpoll store 2\n").count());
+    disk.with_file(&newest, |bytes| bytes.splice(..17, *b"longpoll store 3\n").count());
     let before: Vec<_> =
         disk.names().iter().map(|name| disk.with_file(name, |bytes| bytes.clone())).collect();
     let operations = disk.operations();
     let Err(StoreError::Newer(why)) = TestStore::open(&disk, SyncPolicy::Always, store.now) else {
         panic!("a newer format was opened");
     };
-    assert!(why.contains("version 2") && why.contains(&newest), "{why}");
+    assert!(why.contains("version 3") && why.contains(&newest), "{why}");
     let after: Vec<_> =
         disk.names().iter().map(|name| disk.with_file(name, |bytes| bytes.clone())).collect();
     assert_eq!(before, after);

@@ -153,7 +153,7 @@ fn failed_step_changes_nothing_and_its_retry_succeeds() {
 }
 
 #[test]
-fn repeat_during_the_first_write_is_the_same_event_or_the_first_try() {
+fn repeat_during_the_first_write_has_the_outcome_of_the_first_publish() {
     let storage = SimulatedDisk::default();
     let mut store = TestStore::open(&storage, SyncPolicy::Always, start_time()).unwrap();
     let (first, repeat) =
@@ -174,11 +174,39 @@ fn repeat_during_the_first_write_is_the_same_event_or_the_first_try() {
     storage.fail_at(0, Fault::ShortWrite);
     store.store.group_commit(&mut commands, store.now.at);
     assert!(matches!(first.1.try_recv(), Ok(Err(WriteError::Storage(_)))));
+    assert!(matches!(repeat.1.try_recv(), Ok(Err(WriteError::Storage(_)))));
     store.advance_clock(1);
-    store.store.group_commit(&mut commands, store.now.at);
-    assert!(matches!(repeat.1.try_recv(), Ok(Ok(Appended::New(_)))));
+    let next = store.publish_command("news", "l", "y");
+    store.store.group_commit(&mut VecDeque::from([next.0]), store.now.at);
+    assert!(matches!(next.1.try_recv(), Ok(Ok(Appended::New(_)))));
     let seqs: Vec<u64> = store.view().events.iter().map(|event| event.0).collect();
     assert_eq!(seqs, [1, 2]);
+}
+
+#[test]
+fn refused_commit_is_gone_after_an_end_in_order_and_after_a_kill() {
+    for fault in [Fault::Error, Fault::ShortWrite] {
+        for operation in 0..2 {
+            for closes in [true, false] {
+                let case = format!("{fault:?} at operation {operation}, closed in order: {closes}");
+                let storage = SimulatedDisk::default();
+                let mut store =
+                    TestStore::open(&storage, SyncPolicy::Always, start_time()).unwrap();
+                store.publish("news", 1, "acknowledged", None).unwrap();
+                let (now, metrics) = (store.now, store.store.metrics.clone());
+                // The write or the sync fails once; the program ends before the next try is due.
+                storage.fail_at(operation, fault);
+                assert!(store.publish("news", 1, "refused", None).is_err(), "{case}");
+                if closes {
+                    store.store.journal.close(now.at, &metrics.store).unwrap();
+                }
+                drop(store);
+                let store = TestStore::open(&storage, SyncPolicy::Always, now).unwrap();
+                let bodies: Vec<_> = store.view().events.into_iter().map(|e| e.2).collect();
+                assert_eq!(bodies, ["acknowledged0"], "{case}");
+            }
+        }
+    }
 }
 
 #[test]

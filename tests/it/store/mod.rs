@@ -6,6 +6,7 @@ mod damage;
 mod double_faults;
 mod faults;
 mod fixture;
+mod full_disk;
 mod rare_conditions;
 mod repair;
 mod restart;

@@ -6,7 +6,6 @@ use std::collections::VecDeque;
 use longpoll::config::SyncPolicy;
 use longpoll::cursor::Seq;
 use longpoll::log::Appended;
-use longpoll::store::commit::StoreCommand;
 use longpoll::store::error::StoreError;
 use longpoll::store::header::{file_name, first_seq};
 use longpoll::store::storage::Storage;
@@ -154,13 +153,13 @@ fn full_disk_is_remembered_until_the_refused_write_would_fit() {
     for _ in 0..3 {
         // Without publishes, the store probes the disk itself.
         store.advance_clock(1);
-        store.store.group_commit(&mut VecDeque::from([StoreCommand::Expire]), store.now.at);
-        assert!(store.store.journal.failing.is_some(), "100 free bytes do not suffice");
+        store.maintain();
+        assert!(store.store.failure().is_some(), "100 free bytes do not suffice");
     }
     storage.limit_free_bytes(1_000_000);
     store.advance_clock(1);
-    store.store.group_commit(&mut VecDeque::from([StoreCommand::Expire]), store.now.at);
-    assert!(store.store.journal.failing.is_none(), "the free space is not detected");
+    store.maintain();
+    assert!(store.store.failure().is_none(), "the free space is not detected");
     let end = storage.with_file(&file_name(Seq::new(1)), |bytes| bytes.len() as u64);
     assert_eq!(end, store.store.journal.active.end, "the bytes of the probe are left in the file");
     store.publish("news", 1, "after", None).unwrap();

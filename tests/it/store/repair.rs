@@ -208,7 +208,7 @@ fn store_of_a_newer_version_is_not_repaired() {
     let (storage, _) = small_store();
     for name in segments(&storage) {
         let disk = storage.copy();
-        disk.with_file(&name, |bytes| bytes.splice(..17, *b"longpoll store 2\n").count());
+        disk.with_file(&name, |bytes| bytes.splice(..17, *b"longpoll store 3\n").count());
         let files =
             || disk.names().iter().map(|n| disk.with_file(n, |b| b.clone())).collect::<Vec<_>>();
         let before = files();

@@ -7,7 +7,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 
 use serde_json::json;
 
-use crate::support::data_dir::{StopOnDrop, mount_small_file_system, start_with_data};
+use crate::support::data_dir::{SmallFileSystem, StopOnDrop, start_with_data};
 use crate::support::{Response, Server, fresh_path, program, wait_until};
 
 fn run(args: &[&str]) -> Output {
@@ -269,15 +269,11 @@ fn repair_starts_a_new_epoch_on_request() {
 
 #[test]
 fn full_disk_refuses_publishes_until_there_is_space() {
-    let Some(dir) = mount_small_file_system("store-full") else {
-        println!("SKIPPED: no tmpfs can be mounted; only the simulated disk covers this");
-        return;
-    };
-    let data = dir.join("data");
-    let filler = dir.join("filler");
+    let Some(disk) = SmallFileSystem::mount("store-full", 1024) else { return };
+    let data = disk.0.join("data");
     let server = start_with_data(&data, &[]);
     let before = server.publish("news", "before").next_cursor().to_owned();
-    std::fs::write(&filler, vec![0; 1 << 20]).unwrap_err();
+    let filler = disk.fill();
     let mut client = server.connect();
     let full = client.post("/topics/news", "Idempotency-Key: k\r\n", "x".repeat(20_000));
     assert_eq!(full.status, 507, "{full:?}");
@@ -300,6 +296,4 @@ fn full_disk_refuses_publishes_until_there_is_space() {
     drop(server);
     let server = start_with_data(&data, &[]);
     assert_eq!(server.get("/topics/news?wait=0").seqs(), [1, 2]);
-    drop(server);
-    let _ = std::process::Command::new("umount").arg(&dir).status();
 }

@@ -9,7 +9,7 @@ use std::time::Duration;
 use serde_json::Value;
 
 use super::websocket::{handshake, open};
-use crate::support::data_dir::{mount_small_file_system, start_with_data};
+use crate::support::data_dir::{SmallFileSystem, start_with_data};
 use crate::support::http_reader::HttpReader;
 use crate::support::{Server, TEST_TIMEOUT, fresh_path, wait_until};
 
@@ -274,12 +274,8 @@ fn thousands_of_connections_with_any_end_leave_nothing_behind() {
 
 #[test]
 fn full_disk_refuses_publishes_and_the_socket_stays_open() {
-    let Some(path) = mount_small_file_system("sockets-full") else {
-        println!("SKIPPED: no tmpfs can be mounted");
-        return;
-    };
-    let filler = path.join("filler");
-    let server = start_with_data(&path.join("data"), &[]);
+    let Some(disk) = SmallFileSystem::mount("sockets-full", 1024) else { return };
+    let server = start_with_data(&disk.0.join("data"), &[]);
     let mut socket = open(&server, "/topics/news?since=now");
     let mut say = |text: &str| {
         socket.send(text);
@@ -291,14 +287,12 @@ fn full_disk_refuses_publishes_and_the_socket_stays_open() {
         }
     };
     assert_eq!(say("before")["published"]["durable"], true);
-    std::fs::write(&filler, vec![0; 1 << 20]).unwrap_err();
+    let filler = disk.fill();
     let refused = say(&"x".repeat(20_000));
     assert_eq!(refused["error"]["status"], 507, "{refused}");
     std::fs::remove_file(&filler).unwrap();
     wait_until("publishes succeed again", || say("again").get("published").is_some());
     assert_eq!(server.get("/topics/news?wait=0").data(), ["before", "again"]);
-    drop((socket, server));
-    let _ = std::process::Command::new("umount").arg(&path).status();
 }
 
 #[test]

@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use std::io;
 use std::sync::Arc;
 
-use longpoll::store::storage::{Storage, StorageFile};
+use longpoll::store::storage::{FileId, Storage, StorageFile};
 use parking_lot::Mutex;
 
 use super::disk_faults::{Fault, SurvivingRenames, SurvivingWrites};
@@ -109,6 +109,12 @@ impl SimulatedDisk {
         self.0.lock().operations
     }
 
+    /// The bytes of all files that have a name.
+    pub fn bytes(&self) -> usize {
+        let state = self.0.lock();
+        state.names.values().map(|file| state.files[*file].cached.len()).sum()
+    }
+
     /// Whether the power has been cut.
     pub fn is_off(&self) -> bool {
         self.0.lock().power_is_off
@@ -177,9 +183,13 @@ impl SimulatedDisk {
     fn set_entry(&self, name: &str, file: Option<usize>, old_name: Option<&str>) {
         let mut state = self.0.lock();
         let old_name = old_name.map(str::to_owned);
+        let replaced = state.names.get(name).copied();
         let change = EntryChange { name: name.to_owned(), file, old_name };
         change.apply(&mut state.names);
         state.unsynced_renames.push(change);
+        let replaced = replaced.filter(|file| state.names.values().all(|named| named != file));
+        let freed = replaced.map_or(0, |file| state.files[file].cached.len());
+        state.free_bytes = state.free_bytes.map(|free| free + freed);
     }
 
     fn file(&self, name: &str) -> io::Result<usize> {
@@ -265,6 +275,14 @@ impl Storage for SimulatedDisk {
         state.unsynced_renames.clear();
         Ok(())
     }
+
+    fn file_id(&self, name: &str) -> io::Result<FileId> {
+        Ok(FileId(0, self.file(name)? as u64))
+    }
+
+    fn free_bytes(&self) -> io::Result<u64> {
+        Ok(self.0.lock().free_bytes.map_or(u64::MAX, |free| free as u64))
+    }
 }
 
 struct SimulatedFile(SimulatedDisk, usize);
@@ -290,6 +308,10 @@ impl SimulatedFile {
 }
 
 impl StorageFile for SimulatedFile {
+    fn id(&self) -> io::Result<FileId> {
+        Ok(FileId(0, self.1 as u64))
+    }
+
     fn length(&self) -> io::Result<u64> {
         Ok(self.0.0.lock().files[self.1].cached.len() as u64)
     }

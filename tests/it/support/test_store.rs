@@ -13,7 +13,7 @@ use longpoll::log::{
 };
 use longpoll::metrics::Metrics;
 use longpoll::names::{Name, TopicSet, TypeFilter};
-use longpoll::store::commit::{PendingPublish, ReplySender, Store, StoreCommand};
+use longpoll::store::commit::{Change, PendingPublish, ReplySender, Store};
 use longpoll::store::error::StoreError;
 use longpoll::store::recovery::{OpenReport, OpenSettings, open};
 use longpoll::store::storage::Storage;
@@ -67,8 +67,18 @@ impl TestStore {
         now: Timestamp,
         identity: &str,
     ) -> Result<TestStore, StoreError> {
+        TestStore::open_with(disk, sync, now, identity, RETENTION)
+    }
+
+    pub fn open_with(
+        disk: &SimulatedDisk,
+        sync: SyncPolicy,
+        now: Timestamp,
+        identity: &str,
+        retention: Retention,
+    ) -> Result<TestStore, StoreError> {
         let settings = OpenSettings {
-            retention: Some(RETENTION),
+            retention: Some(retention),
             sync_policy: sync,
             identity: identity.to_owned(),
             new_epoch: None,
@@ -87,18 +97,28 @@ impl TestStore {
 
     fn run_compaction(&mut self, job: Option<longpoll::store::compact::CompactionJob>) {
         if let Some(job) = job {
-            let done = job.run(&self.disk, |_| {});
-            let mut commands = VecDeque::from([StoreCommand::Compacted(done)]);
-            self.store.group_commit(&mut commands, self.now.at);
+            job.run(&self.disk, |_| {});
+            self.store.journal.wait_for_compaction(&self.store.metrics.store);
         }
     }
 
-    fn execute(&mut self, command: StoreCommand<Cursor>) {
-        let mut commands = VecDeque::from([command]);
-        while !commands.is_empty() {
-            let round = self.store.group_commit(&mut commands, self.now.at);
-            self.run_compaction(round.compaction);
+    fn execute(&mut self, change: Change<Cursor>) {
+        self.execute_all(&mut VecDeque::from([change]));
+    }
+
+    pub fn execute_all(&mut self, changes: &mut VecDeque<Change<Cursor>>) {
+        while !changes.is_empty() {
+            let result = self.store.group_commit(changes, self.now.at);
+            self.run_compaction(result.compaction);
         }
+    }
+
+    /// What the flusher does each second, even if no client publishes.
+    pub fn maintain(&mut self) {
+        let result = self.store.group_commit(&mut VecDeque::new(), self.now.at);
+        self.run_compaction(result.compaction);
+        let result = self.store.maintain(self.now.at);
+        self.run_compaction(result.compaction);
     }
 
     pub fn idempotency_key(&self, topic: &str, key: &str, text: &str) -> IdempotencyKey<Cursor> {
@@ -125,7 +145,7 @@ impl TestStore {
             body: format!("{text}{n}").into_bytes().into_boxed_slice(),
         });
         let key = key.map(|key| self.idempotency_key(topic, key, text));
-        self.execute(StoreCommand::Publish(PendingPublish {
+        self.execute(Change::Publish(PendingPublish {
             topic: Name::new(topic).unwrap(),
             events: events.collect(),
             key: key.clone(),
@@ -146,10 +166,10 @@ impl TestStore {
         topic: &str,
         key: &str,
         text: &str,
-    ) -> (StoreCommand<Cursor>, Receiver<Result<Appended<Cursor>, WriteError>>) {
+    ) -> (Change<Cursor>, Receiver<Result<Appended<Cursor>, WriteError>>) {
         let (reply, result) = ReplySender::new();
         let body = text.as_bytes().into();
-        let command = StoreCommand::Publish(PendingPublish {
+        let command = Change::Publish(PendingPublish {
             topic: Name::new(topic).unwrap(),
             events: vec![EventContent {
                 event_type: None,
@@ -173,17 +193,17 @@ impl TestStore {
             }
             Step::Trim(topic) => {
                 let (reply, result) = ReplySender::new();
-                self.execute(StoreCommand::Trim(Name::new(topic).unwrap(), reply));
+                self.execute(Change::Trim(Name::new(topic).unwrap(), reply));
                 result.recv().expect("a reply")
             }
             Step::AdvanceClock(seconds) => {
                 self.advance_clock(*seconds);
-                self.execute(StoreCommand::Expire);
+                self.maintain();
                 Ok(())
             }
             Step::Reopen => {
-                let (closed, _wait) = ReplySender::new();
-                self.execute(StoreCommand::Close(closed));
+                // A failing disk shows when the store is opened.
+                let _ = self.store.journal.close(self.now.at, &self.store.metrics.store);
                 let reopened = TestStore::open(&self.disk, self.sync, self.now);
                 *self = reopened.map_err(|failure| WriteError::Storage(failure.to_string()))?;
                 Ok(())
