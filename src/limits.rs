@@ -215,8 +215,12 @@ pub const STORE_RETRY_INTERVAL: Duration = Duration::from_secs(1);
 
 // The clients `longpoll follow` and `longpoll publish`.
 
-/// How long a client tries to connect, all addresses of a name together. Then it retries.
+/// How long a client tries to connect: the resolution of the name and all its addresses together.
+/// Then it retries.
 pub const CONNECT_TIMEOUT: Duration = Duration::from_secs(10);
+/// Age of an answer from the resolver that came after its attempt to connect had failed. The next
+/// attempt usually follows within [`BACKOFF_MAX`]; an older answer is discarded.
+pub const LATE_ADDRESSES_MAX: Duration = Duration::from_secs(60);
 /// How long a client takes to send a request. Then it retries.
 pub const SEND_TIMEOUT: Duration = Duration::from_secs(60);
 /// How long a response may take beyond the wait of the poll; also the longest pause within a

@@ -44,11 +44,15 @@ impl HangingResolver {
 #[test]
 fn signal_ends_the_resolution_of_a_name() {
     let url = "http://server-without-address:8080";
-    for (args, code) in [(&["follow", url, "news"][..], 0), (&["publish", url, "news", "x"], 1)] {
+    let publish = &["publish", url, "news", "x"];
+    for (args, code, message) in
+        [(&["follow", url, "news"][..], 0, ""), (publish, 1, "stopped before the server answered")]
+    {
         let Some(hanging) = HangingResolver::start(args) else { return };
         hanging.command.signal(SIGTERM);
         let (exited, lines, errors) = hanging.command.finish();
         assert_eq!((exited, lines.len()), (Some(code), 0), "{errors}");
+        assert_eq!(errors.trim_start_matches("longpoll: "), message);
     }
 }
 

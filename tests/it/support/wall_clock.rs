@@ -26,7 +26,7 @@ impl WallClock {
         Some(clock)
     }
 
-    /// Sets the clock ahead, such as by `+1d`, or back; `+0 x1000` makes it a thousand times faster.
+    /// Sets the clock ahead, such as by `+1d`, or back; `+0 x500` makes it 500 times faster.
     pub fn set(&self, to: &str) {
         // A rename is atomic; the program may read the file at any moment.
         let (new, file) = (self.dir.path("new"), self.dir.path("clock"));
