@@ -149,6 +149,20 @@ mod tests {
     }
 
     #[test]
+    fn answer_at_the_deadline_is_either_returned_or_kept() {
+        let shutdown = Shutdown::new().unwrap();
+        for round in 0..2_000 {
+            let mut resolver = Resolver::default();
+            let deadline = Instant::now() + Duration::from_micros(fastrand::u64(0..200));
+            let first =
+                resolver.resolve_with(move || Ok(vec![address(round)]), deadline, &shutdown);
+            let addresses = first
+                .or_else(|_| resolver.resolve_with(never_called, Instant::now() + LONG, &shutdown));
+            assert_eq!(addresses.unwrap(), [address(round)]);
+        }
+    }
+
+    #[test]
     fn late_answer_is_not_used_after_a_long_time() {
         let shutdown = Shutdown::new().unwrap();
         let mut resolver = Resolver::default();
