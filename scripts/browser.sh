@@ -34,4 +34,4 @@ case $(node --version) in v18.*) export NODE_OPTIONS=--experimental-global-webcr
 
 # The time limit ends a test that hangs.
 exec timeout 600 node --test --test-reporter=spec --test-concurrency=3 \
-    tests/web/module.mjs tests/web/tabs.mjs tests/web/console.mjs tests/web/streams.mjs </dev/null
+    tests/web/module.mjs tests/web/retries.mjs tests/web/tabs.mjs tests/web/console.mjs tests/web/streams.mjs </dev/null

@@ -222,8 +222,12 @@ pub const STORE_RETRY_INTERVAL: Duration = Duration::from_secs(1);
 
 // The clients `longpoll follow` and `longpoll publish`.
 
-/// How long a client tries to connect, all addresses of a name together. Then it retries.
+/// How long a client tries to connect: the resolution of the name and all its addresses together.
+/// Then it retries.
 pub const CONNECT_TIMEOUT: Duration = Duration::from_secs(10);
+/// Age of an answer from the resolver that came after its attempt to connect had failed. The next
+/// attempt usually follows within [`BACKOFF_MAX`]; an older answer is discarded.
+pub const LATE_ADDRESSES_MAX: Duration = Duration::from_secs(60);
 /// How long a client takes to send a request. Then it retries.
 pub const SEND_TIMEOUT: Duration = Duration::from_secs(60);
 /// How long a response may take beyond the wait of the poll; also the longest pause within a
@@ -259,10 +263,13 @@ pub const RETRY_AFTER_MAX: Duration = Duration::from_secs(600);
 /// The shortest time between polls with empty answers, however a server or a proxy shortens the
 /// wait.
 pub const MIN_POLL_INTERVAL: Duration = Duration::from_secs(1);
-/// The longest `--retry-for`; a longer one is refused. With [`CONNECT_TIMEOUT`] and
-/// [`SEND_TIMEOUT`] it has to end before [`IDEMPOTENCY_KEY_TTL`]: a later retry could publish
-/// twice.
-pub const RETRY_FOR_MAX: Duration = Duration::from_secs(480);
+/// The longest time from the first attempt of a publish to the beginning of the last one, also in
+/// `longpoll.js`; a longer `--retry-for` is refused. A request that reaches the server later than
+/// [`IDEMPOTENCY_KEY_TTL`] could publish a second event. Sending takes up to [`SEND_TIMEOUT`], and
+/// as much again is left for the way, for example through a proxy that reads the whole request
+/// first.
+pub const RETRY_FOR_MAX: Duration =
+    IDEMPOTENCY_KEY_TTL.saturating_sub(SEND_TIMEOUT.saturating_mul(2));
 /// Bytes of one event that `publish --stdin whole` reads: the largest possible `--max-event`. More
 /// are refused.
 pub const STDIN_EVENT_BYTES: usize = MIB;

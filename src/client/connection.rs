@@ -2,11 +2,10 @@
 //! shutdown signal is given.
 //!
 //! Only poll(2) blocks here, and it watches the socket and the shutdown signal together. So a
-//! program ends promptly in the middle of any wait. The one exception is the resolution of a host
-//! name, which the system library does.
+//! program ends promptly in the middle of any wait.
 
 use std::io;
-use std::net::{SocketAddr, ToSocketAddrs as _};
+use std::net::SocketAddr;
 use std::os::fd::OwnedFd;
 use std::time::{Duration, Instant};
 
@@ -19,13 +18,16 @@ use rustix::net::{
     sockopt,
 };
 
+use super::resolver::Resolver;
 use super::url::ServerAddress;
 use crate::shutdown::Shutdown;
 
 /// Opens connections to one server.
 #[derive(Debug)]
 pub struct Connector {
-    pub address: ServerAddress,
+    address: ServerAddress,
+    resolver: Resolver,
+    /// Ends the attempt to connect.
     pub shutdown: Shutdown,
 }
 
@@ -38,22 +40,27 @@ pub struct ClientConnection {
 }
 
 impl Connector {
-    /// Opens a new connection; fails after `timeout`.
-    pub fn connect(&self, timeout: Duration) -> io::Result<ClientConnection> {
-        let deadline = deadline_after(timeout);
-        let socket = match &self.address {
-            ServerAddress::Unix(path) => {
-                self.connect_to(AddressFamily::UNIX, &SocketAddrUnix::new(path)?, deadline)?
-            }
-            ServerAddress::Tcp { host, port } => self.connect_to_host(host, *port, deadline)?,
-        };
-        Ok(ClientConnection::new(socket, self.shutdown.clone()))
+    pub fn new(address: ServerAddress, shutdown: Shutdown) -> Connector {
+        Connector { address, resolver: Resolver::default(), shutdown }
     }
 
-    /// Tries the addresses of a host name in turn until one accepts the connection.
-    fn connect_to_host(&self, host: &str, port: u16, deadline: Instant) -> io::Result<OwnedFd> {
+    /// Opens a new connection; fails after `timeout`. Returns its socket, which is non-blocking.
+    pub fn connect(&mut self, timeout: Duration) -> io::Result<OwnedFd> {
+        let deadline = deadline_after(timeout);
+        match &self.address {
+            ServerAddress::Unix(path) => {
+                self.connect_to(AddressFamily::UNIX, &SocketAddrUnix::new(path)?, deadline)
+            }
+            ServerAddress::Tcp { host, port } => {
+                let addresses = self.resolver.resolve(host, *port, deadline, &self.shutdown)?;
+                self.connect_to_any(&addresses, deadline)
+            }
+        }
+    }
+
+    /// Tries addresses in turn until one accepts the connection.
+    fn connect_to_any(&self, addresses: &[SocketAddr], deadline: Instant) -> io::Result<OwnedFd> {
         let mut last_error = io::Error::new(io::ErrorKind::NotFound, "the name has no address");
-        let addresses: Vec<SocketAddr> = (host, port).to_socket_addrs()?.collect();
         for (index, address) in addresses.iter().enumerate() {
             let family = if address.is_ipv4() { AddressFamily::INET } else { AddressFamily::INET6 };
             // Divide the remaining time, so that a silent address leaves some for the others.

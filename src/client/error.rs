@@ -25,7 +25,8 @@ pub enum Error {
     Invalid(String),
     /// The token file cannot be read.
     Token(String),
-    /// All attempts within the time that `Publisher::retry_for` set failed.
+    /// No attempt within the time that `Publisher::retry_for` set succeeded. One of them may have
+    /// reached the server all the same.
     GaveUp { after: Duration, last: Box<Error> },
     /// The shutdown signal was given before the server answered.
     Stopped,
@@ -72,7 +73,7 @@ impl fmt::Display for Error {
             Error::Draining => f.write_str("the server is shutting down"),
             Error::Gap(gap) => gap.fmt(f),
             Error::GaveUp { after, last } => {
-                write!(f, "gave up after {} s: {last}", after.as_secs())
+                write!(f, "gave up after {} s, and the outcome is unknown: {last}", after.as_secs())
             }
             Error::Stopped => f.write_str("stopped before the server answered"),
             Error::System(error) => error.fmt(f),

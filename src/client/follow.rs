@@ -174,7 +174,9 @@ impl Follow {
             },
             _ => return Err(response.to_error()),
         };
-        page.ok_or_else(|| self.http.bad_body())
+        let page = page.ok_or_else(|| self.http.bad_body())?;
+        // A server that ignores the limit is another kind of server.
+        if page.events.len() > self.page_limit() { Err(self.http.bad_body()) } else { Ok(page) }
     }
 
     /// The request target of the next poll.

@@ -6,22 +6,26 @@
 
 use std::io::{Error as IoError, ErrorKind};
 use std::path::{Path, PathBuf};
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use super::connection::{ClientConnection, Connector, deadline_after};
 use super::error::Error;
+use super::moment::Moment;
 use super::response::{ClientResponse, ResponseParser};
 use super::untrusted::read_small_file;
 use super::url::Url;
 use crate::VERSION;
 use crate::limits::{
-    CONNECT_TIMEOUT, CONNECTION_REUSE_MAX, RESPONSE_TIMEOUT, SEND_TIMEOUT, TOKEN_FILE_BYTES,
+    CONNECT_TIMEOUT, CONNECTION_REUSE_MAX, RESPONSE_TIMEOUT, RETRY_FOR_MAX, SEND_TIMEOUT,
+    TOKEN_FILE_BYTES,
 };
 use crate::shutdown::Shutdown;
 
 /// Sends requests to one server.
 pub struct HttpClient {
     connector: Connector,
+    /// Ends the wait for a response.
+    shutdown: Shutdown,
     url: Url,
     token_file: Option<PathBuf>,
     /// The longest time from a request to the head of its response.
@@ -32,12 +36,30 @@ pub struct HttpClient {
 /// The connection of the previous response.
 struct IdleConnection {
     connection: ClientConnection,
-    since: Instant,
+    since: Moment,
 }
 
 impl IdleConnection {
-    fn is_usable(&self, now: Instant) -> bool {
-        now < self.since + CONNECTION_REUSE_MAX && self.connection.is_reusable()
+    fn is_usable(&self, now: &Moment) -> bool {
+        now.since(&self.since) < CONNECTION_REUSE_MAX && self.connection.is_reusable()
+    }
+}
+
+/// The idempotency key of a publish, and its age.
+pub struct RetryKey {
+    text: String,
+    created: Moment,
+}
+
+impl RetryKey {
+    /// A key whose first attempt begins now.
+    pub fn new(text: String) -> RetryKey {
+        RetryKey { text, created: Moment::now() }
+    }
+
+    /// The time since the first attempt began.
+    pub fn age(&self) -> Duration {
+        self.created.elapsed()
     }
 }
 
@@ -47,6 +69,8 @@ enum ExchangeError {
     NoResponse,
     /// The connection could not be opened, or failed.
     Io(IoError),
+    /// The connection was opened when the server may have forgotten the idempotency key.
+    TooLate,
     /// No longpoll server responds like this.
     BadResponse(String),
 }
@@ -63,34 +87,45 @@ impl HttpClient {
         head_timeout: Duration,
         shutdown: Shutdown,
     ) -> Result<HttpClient, Error> {
-        let connector = Connector { address: url.address.clone(), shutdown };
-        let client =
-            HttpClient { connector, url: url.clone(), token_file, head_timeout, idle: None };
+        let client = HttpClient {
+            connector: Connector::new(url.address.clone(), shutdown.clone()),
+            shutdown,
+            url: url.clone(),
+            token_file,
+            head_timeout,
+            idle: None,
+        };
         // Report a missing file now, not after the first failed attempt.
         client.authorization()?;
         Ok(client)
     }
 
+    /// Sets another signal for the end of an attempt to connect. The end of the wait for a response
+    /// stays as it is.
+    pub fn set_connect_shutdown(&mut self, shutdown: Shutdown) {
+        self.connector.shutdown = shutdown;
+    }
+
     /// Sends a GET request.
     pub fn get(&mut self, target: &str) -> Result<ClientResponse, Error> {
         let request = self.request_head("GET", target, &[])?;
-        self.send(&request)
+        self.send(&request, None)
     }
 
     /// Sends a POST request with these header fields. It needs an idempotency key, because the
-    /// client may send it twice.
+    /// client may send it twice; it sends nothing when the key is older than [`RETRY_FOR_MAX`].
     pub fn post(
         &mut self,
         target: &str,
-        idempotency_key: &str,
+        key: &RetryKey,
         fields: &[(&str, &str)],
         body: &[u8],
     ) -> Result<ClientResponse, Error> {
         let length = body.len().to_string();
-        let own_fields = [("Idempotency-Key", idempotency_key), ("Content-Length", &length)];
+        let own_fields = [("Idempotency-Key", &*key.text), ("Content-Length", &length)];
         let mut request = self.request_head("POST", target, &[fields, &own_fields].concat())?;
         request.extend_from_slice(body);
-        self.send(&request)
+        self.send(&request, Some(key))
     }
 
     /// The error for a successful response with a body that is not longpoll's.
@@ -126,10 +161,10 @@ impl HttpClient {
         read_token(path).map(|token| Some(format!("Bearer {token}"))).map_err(Error::Token)
     }
 
-    fn send(&mut self, request: &[u8]) -> Result<ClientResponse, Error> {
-        let idle = self.idle.take().filter(|idle| idle.is_usable(Instant::now()));
+    fn send(&mut self, request: &[u8], key: Option<&RetryKey>) -> Result<ClientResponse, Error> {
+        let idle = self.idle.take().filter(|idle| idle.is_usable(&Moment::now()));
         if let Some(IdleConnection { connection, .. }) = idle {
-            match self.exchange(connection, request) {
+            match self.exchange(connection, request, key) {
                 // The server or a proxy closed the idle connection just now, as it may. Whether it
                 // processed the request is unknown, but repeating it is harmless: a GET changes
                 // nothing, and a POST has an idempotency key.
@@ -137,8 +172,10 @@ impl HttpClient {
                 result => return result.map_err(|error| self.to_error(error)),
             }
         }
-        let connection = self.connector.connect(CONNECT_TIMEOUT).map_err(ExchangeError::Io);
-        let result = connection.and_then(|connection| self.exchange(connection, request));
+        let socket = self.connector.connect(CONNECT_TIMEOUT).map_err(ExchangeError::Io);
+        let result = socket.and_then(|socket| {
+            self.exchange(ClientConnection::new(socket, self.shutdown.clone()), request, key)
+        });
         result.map_err(|error| self.to_error(error))
     }
 
@@ -147,7 +184,12 @@ impl HttpClient {
         &mut self,
         connection: ClientConnection,
         request: &[u8],
+        key: Option<&RetryKey>,
     ) -> Result<ClientResponse, ExchangeError> {
+        // Here, after the last wait before the request: the machine may have slept in any of them.
+        if key.is_some_and(|key| key.age() >= RETRY_FOR_MAX) {
+            return Err(ExchangeError::TooLate);
+        }
         let was_sent = match connection.send_all(request, SEND_TIMEOUT) {
             Ok(()) => true,
             // A server may refuse a large request and close before it has read the whole; its
@@ -160,7 +202,7 @@ impl HttpClient {
         loop {
             if let Some(complete) = parser.parse().map_err(ExchangeError::BadResponse)? {
                 if complete.keeps_alive && was_sent {
-                    self.idle = Some(IdleConnection { connection, since: Instant::now() });
+                    self.idle = Some(IdleConnection { connection, since: Moment::now() });
                 }
                 return Ok(complete.response);
             }
@@ -184,6 +226,10 @@ impl HttpClient {
         let url = &self.url;
         match error {
             ExchangeError::BadResponse(what) => Error::BadResponse(format!("{url} {what}")),
+            ExchangeError::TooLate => {
+                let why = "the server may have forgotten the idempotency key by now";
+                Error::Network(format!("{url}: {why}"))
+            }
             ExchangeError::NoResponse => {
                 Error::Network(format!("{url} hangs up without a response"))
             }
@@ -225,15 +271,17 @@ mod tests {
     fn an_idle_connection_is_usable_while_it_is_recent_open_and_without_input() {
         let (server, client) = std::os::unix::net::UnixStream::pair().unwrap();
         let connection = ClientConnection::new(client.into(), Shutdown::new().unwrap());
-        let since = Instant::now();
+        let since = Moment::now();
         let idle = IdleConnection { connection, since };
-        assert!(idle.is_usable(since) && idle.is_usable(since + CONNECTION_REUSE_MAX / 2));
-        assert!(!idle.is_usable(since + CONNECTION_REUSE_MAX));
+        let half = since.after(CONNECTION_REUSE_MAX / 2, CONNECTION_REUSE_MAX / 2);
+        assert!(idle.is_usable(&since) && idle.is_usable(&half));
+        // The machine slept.
+        assert!(!idle.is_usable(&since.after(Duration::ZERO, CONNECTION_REUSE_MAX)));
         std::io::Write::write_all(&mut &server, b"x").unwrap();
-        assert!(!idle.is_usable(since));
-        idle.connection.read(&mut Vec::with_capacity(8), since).unwrap();
-        assert!(idle.is_usable(since));
+        assert!(!idle.is_usable(&since));
+        idle.connection.read(&mut Vec::with_capacity(8), deadline_after(Duration::ZERO)).unwrap();
+        assert!(idle.is_usable(&since));
         drop(server);
-        assert!(!idle.is_usable(since));
+        assert!(!idle.is_usable(&since));
     }
 }

@@ -36,15 +36,18 @@
 //!
 //! `url` the server's address · `untrusted` texts, JSON and files that the client did not write ·
 //! `event` what a poll's response contains · `error` failures, and which of them to retry ·
-//! `backoff` the pauses between retries · `connection` the socket · `response` from bytes to a
-//! response · `http_client` one request and its response · `follow` and `publish` the two loops ·
-//! `command` the two loops as programs.
+//! `backoff` the pauses between retries · `moment` time across a suspend of the machine · `resolver`
+//! the addresses of a host name · `connection` the socket · `response` from bytes to a response ·
+//! `http_client` one request and its response · `follow` and `publish` the two loops · `command` the
+//! two loops as programs.
 
 mod url;
 mod untrusted;
 mod event;
 mod error;
 mod backoff;
+mod moment;
+mod resolver;
 mod connection;
 mod response;
 mod http_client;

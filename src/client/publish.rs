@@ -10,7 +10,7 @@ use std::time::{Duration, Instant};
 
 use super::backoff::Backoff;
 use super::error::{Error, RetryCallback};
-use super::http_client::HttpClient;
+use super::http_client::{HttpClient, RetryKey};
 use super::untrusted::JsonMembers;
 use super::url::Url;
 use crate::limits::{IDEMPOTENCY_KEY_CHARS, PUBLISH_TIMEOUT, RETRY_FOR_MAX};
@@ -89,11 +89,14 @@ impl Publisher {
     /// When the token file cannot be read.
     pub fn with_token_file(url: &Url, token_file: Option<PathBuf>) -> Result<Publisher, Error> {
         let shutdown = Shutdown::new().map_err(Error::System)?;
-        // The shutdown signal must not interrupt an exchange: the program waits for the response to
-        // a publish that it has sent, because a late outcome is better than an unknown one.
+        // The shutdown signal ends an attempt to connect and a pause, but not an exchange: the
+        // program waits for the response to a publish that it has sent, because a late outcome is
+        // better than an unknown one.
         let never = Shutdown::new().map_err(Error::System)?;
+        let mut http = HttpClient::new(url, token_file, PUBLISH_TIMEOUT, never)?;
+        http.set_connect_shutdown(shutdown.clone());
         Ok(Publisher {
-            http: HttpClient::new(url, token_file, PUBLISH_TIMEOUT, never)?,
+            http,
             retry_for: Duration::from_secs(60),
             shutdown,
             on_retry: Box::new(|_, _| {}),
@@ -101,16 +104,18 @@ impl Publisher {
     }
 
     /// Sets the time for all attempts of one publish. The default is one minute. The maximum is
-    /// [`RETRY_FOR_MAX`], because the server remembers a key for a limited time.
+    /// [`RETRY_FOR_MAX`], because the server remembers a key for a limited time. The time also passes
+    /// while the machine sleeps.
     #[must_use]
     pub fn retry_for(mut self, time: Duration) -> Publisher {
         self.retry_for = time.min(RETRY_FOR_MAX);
         self
     }
 
-    /// Sets a signal that ends the pauses between attempts.
+    /// Sets a signal that ends attempts to connect, and the pauses between attempts.
     #[must_use]
     pub fn with_shutdown(mut self, shutdown: Shutdown) -> Publisher {
+        self.http.set_connect_shutdown(shutdown.clone());
         self.shutdown = shutdown;
         self
     }
@@ -128,9 +133,9 @@ impl Publisher {
     /// Publishes once, with as many attempts as necessary.
     ///
     /// # Errors
-    /// A permanent failure, or the last transient one when the time is over. The outcome may then
-    /// be unknown; a message with a key of the caller's can be published again without a second
-    /// event.
+    /// A permanent failure; or [`Error::GaveUp`] when the time is over, or would be over before the
+    /// end of `Retry-After`. The outcome is then unknown; a message with a key of the caller's can be
+    /// published again without a second event, as long as the server remembers the key.
     pub fn publish(&mut self, topic: &str, message: &Message) -> Result<Receipt, Error> {
         if Name::new(topic).is_none() {
             return Err(Error::Invalid(format!("topic {topic:?}: expected {NAME_RULE}")));
@@ -139,18 +144,21 @@ impl Publisher {
             Some(key) => validate_key(key)?.to_owned(),
             None => random_key().map_err(Error::System)?,
         };
+        let key = RetryKey::new(key);
         let mut backoff = Backoff::default();
-        let deadline = Instant::now() + self.retry_for;
         loop {
             let error = match self.attempt(topic, &key, message) {
                 Ok(receipt) => return Ok(receipt),
                 Err(error) if !error.is_transient() => return Err(error),
                 Err(error) => error,
             };
-            let remaining = deadline.saturating_duration_since(Instant::now());
+            let age = key.age();
+            let remaining = self.retry_for.saturating_sub(age);
             if remaining <= error.retry_after() {
-                let last = Box::new(error);
-                return Err(Error::GaveUp { after: self.retry_for, last });
+                return Err(Error::GaveUp { after: age, last: Box::new(error) });
+            }
+            if self.shutdown.is_triggered() {
+                return Err(Error::Stopped);
             }
             let pause = backoff.next(error.retry_after()).min(remaining);
             (self.on_retry)(&error, pause);
@@ -160,7 +168,12 @@ impl Publisher {
         }
     }
 
-    fn attempt(&mut self, topic: &str, key: &str, message: &Message) -> Result<Receipt, Error> {
+    fn attempt(
+        &mut self,
+        topic: &str,
+        key: &RetryKey,
+        message: &Message,
+    ) -> Result<Receipt, Error> {
         let mut fields = vec![("Content-Type", message.content_type)];
         if let Some(event_type) = &message.event_type {
             fields.push(("Event-Type", event_type));

@@ -293,7 +293,7 @@ onSubmit($("publish"), async () => {
     set("result", `#${done.seq}: it released ${plural(done.released, "held poll")}${done.durable ? ", and is on disk" : ""}.`);
     $("data").select();
   } catch (error) {
-    set("result", `Not published: ${error.message}.`);
+    set("result", `Failed: ${error.message}.`);
   }
 });
 $("data").onkeydown = ({ key, ctrlKey, metaKey }) => {

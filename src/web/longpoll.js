@@ -62,6 +62,8 @@ const MAX_RETRY_AFTER = 600_000;
 const MARGIN = 10_000;
 /** Attempts of one publish. */
 const MAX_TRIES = 8;
+/** Milliseconds from the first attempt; see RETRY_FOR_MAX in src/limits.rs. */
+const RETRY_FOR = 480_000;
 /** Events queued for a slow loop, plus a page; the loop polls for the rest later. */
 const MAX_QUEUED = 1000;
 
@@ -87,7 +89,7 @@ export function follow(url, options = {}) {
 
 /**
  * Publishes a string as text, bytes as they are, anything else as JSON. Retries after a failure;
- * the key prevents a second event.
+ * the key prevents a second event. If all attempts fail, the outcome is unknown.
  * @param {string} topic @param {any} data @param {PublishOptions} [options]
  * @returns {Promise<Published>}
  */
@@ -105,7 +107,8 @@ export async function publish(topic, data, options = {}) {
     if (body === undefined) throw new TypeError(`publish: ${typeof data} is not text, bytes or JSON`);
   }
   const url = resolve(`topics/${encodeURIComponent(topic)}`, options.base);
-  return request(url, { method: "POST", headers, body }, { signal, timeout: 3 * MARGIN, tries: MAX_TRIES });
+  const how = { signal, timeout: 3 * MARGIN, tries: MAX_TRIES, within: RETRY_FOR };
+  return request(url, { method: "POST", headers, body }, how);
 }
 
 /** One reader. @implements {AsyncIterableIterator<LogEvent>} */
@@ -118,6 +121,8 @@ class Follow {
   #queue = [];
   /** There may be events after `#end` that no other tab sends. */
   #behind = true;
+  /** During `onGap`. The position then moves behind the gap, and until then no page moves it. */
+  #inGap = false;
   /** Draining responses in a row. */
   #drains = 0;
   /** While this tab leads, or waits for the lock. @type {AbortController | undefined} */
@@ -207,7 +212,9 @@ class Follow {
       // If the leader has sent a page meanwhile, the gap is out of date.
       if (this.#end !== from) return;
       if (!this.#options.onGap) throw error;
+      this.#inGap = true;
       await this.#options.onGap(gap);
+      this.#inGap = false;
       this.cursor = this.#end = gap.resume;
     }
   }
@@ -217,7 +224,7 @@ class Follow {
     const own = from === this.#end;
     const end = position(this.#end);
     const fresh = page.events.filter(({ seq }) => own || seq > end.seq);
-    if (!(own || covers(from, this.#end)) || this.#queue.length > MAX_QUEUED) {
+    if (!(own || covers(from, this.#end)) || this.#inGap || this.#queue.length > MAX_QUEUED) {
       this.#behind = true;
     } else if (own || position(page.next).seq > end.seq) {
       this.#queue.push(...fresh.map((event) => ({ event })));
@@ -336,15 +343,19 @@ class Follow {
 /**
  * Sends a request, and retries it after a transient failure.
  * @param {URL} url @param {RequestInit} init
- * @param {{ signal: AbortSignal, timeout: number, tries?: number, report?: Report }} how
+ * @param {{ signal: AbortSignal, timeout: number, tries?: number, within?: number, report?: Report }} how
  */
-async function request(url, init, { signal, timeout, tries = Infinity, report = () => {} }) {
+async function request(url, init, { signal, timeout, tries = Infinity, within = Infinity, report = () => {} }) {
+  /** @type {any} */
+  let failure;
+  let remaining = () => within;
+  const gaveUp = () => new Error(`gave up, and the outcome is unknown: ${failure.message}`, { cause: failure });
   for (let failures = 1; ; failures++) {
     signal.throwIfAborted();
-    await online(url, signal, report);
+    await online(url, signal, report, remaining);
+    if (remaining() <= 0) throw gaveUp();
+    if (failures === 1) remaining = countdown(within);
     const limit = deadline(signal, timeout);
-    /** @type {any} */
-    let failure;
     let after = 0;
     try {
       const response = await fetch(url, { ...init, cache: "no-store", signal: limit.signal });
@@ -359,8 +370,9 @@ async function request(url, init, { signal, timeout, tries = Infinity, report = 
     signal.throwIfAborted();
     const { status = 503, message } = failure;
     const transient = [408, 425, 429, 500, 502, 503, 504, 507].includes(status);
-    if (!transient || failures >= tries) throw failure;
+    if (!transient) throw failure;
     const again = Math.max(after, pause(failures));
+    if (failures >= tries || again >= remaining()) throw gaveUp();
     report({ is: "failed", why: message, status: failure.status, again, here: true }, again + timeout);
     await sleep(after, signal);
     await sleep(again - after, signal, "online");
@@ -394,13 +406,25 @@ function sleep(ms, signal, sooner = "") {
   });
 }
 
-/** Waits for a network; a local server needs none. @param {URL} url @param {AbortSignal} signal @param {Report} report */
-async function online({ hostname }, signal, report) {
+/**
+ * Waits for a network; a local server needs none.
+ * @param {URL} url @param {AbortSignal} signal @param {Report} report @param {() => number} remaining
+ */
+async function online({ hostname }, signal, report, remaining) {
   const local = /^(localhost|.*\.localhost|127\..*|\[::1\])$/.test(hostname);
-  while (!local && globalThis.navigator?.onLine === false) {
+  while (!local && globalThis.navigator?.onLine === false && remaining() > 0) {
     report({ is: "offline", here: true }, 2 * MAX_PAUSE);
-    await sleep(MAX_PAUSE, signal, "online");
+    await sleep(Math.min(MAX_PAUSE, remaining()), signal, "online");
   }
+}
+
+/**
+ * Returns the remaining milliseconds, by the clock that advanced more: performance.now() and timers
+ * stop while the machine sleeps, and the wall clock may be set back. @param {number} ms
+ */
+function countdown(ms) {
+  const [ticks, wall] = [performance.now(), Date.now()];
+  return () => ms - Math.max(performance.now() - ticks, Date.now() - wall);
 }
 
 /**

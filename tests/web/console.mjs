@@ -205,7 +205,7 @@ const cases = {
     await untilText(page, "more", /without the right/);
     await page.fill("#data", "no");
     await page.click("#publish button");
-    await untilText(page, "result", /^Not published: .*publish/);
+    await untilText(page, "result", /^Failed: .*publish/);
     await use(all.secret);
     await page.waitForSelector("#notice", { state: "hidden" });
     await page.click("#publish button");

@@ -27,7 +27,7 @@ async function openFollower(context, url, options = {}) {
     const { follow } = await import("/longpoll.js");
     const { topic = "a", ...rest } = options;
     Object.assign(window, { received: [], gaps: [], states: [], error: "" });
-    const onGap = (gap) => gaps.push(gap.why);
+    const onGap = (gap) => (gaps.push(gap.why), window.gapGate);
     const onState = (state) => states.push(state);
     window.events = follow(`/topics/${topic}`, { ...rest, onGap, onState });
     (async () => {
@@ -55,6 +55,41 @@ async function untilAllReceived(pages, expected) {
     await until(`${expected.length} events`, async () => (await received(page)).length >= expected.length);
     assert.deepEqual(await received(page), expected);
   }
+}
+
+/**
+ * Opens a follower that has read the events 0, 1 and 2, beside a leader that sends only what the
+ * test says: `share` sends the page with the events `seqs` between two cursors, `at` is a cursor.
+ */
+async function openBesideLeader(context, server) {
+  await context.addInitScript(() => {
+    const Channel = BroadcastChannel;
+    window.BroadcastChannel = class extends Channel {
+      constructor(name) {
+        super((window.channel = name));
+      }
+    };
+  });
+  const first = await openFollower(context, server.url);
+  await server.untilHeld(1);
+  const name = await first.evaluate(() => window.channel);
+  await first.close();
+  const leader = await context.newPage();
+  await leader.goto(`${server.url}/health`);
+  await leader.evaluate((name) => {
+    window.out = new BroadcastChannel(name);
+    return new Promise((locked) => navigator.locks.request(name, () => (locked(), new Promise(() => {}))));
+  }, name);
+  await server.publish("a", 0, 1, 2);
+  const page = await openFollower(context, server.url);
+  await untilAllReceived([page], [0, 1, 2]);
+  const cursor = await until("caught up", () => page.evaluate(() => events.cursor));
+  const at = (seq, trims = "") => cursor.replace(/\.3$/, `.${seq}${trims}`);
+  const share = (from, seqs, next, data = (seq) => seq - 1) => {
+    const events = seqs.map((seq) => ({ seq, topic: "a", time: "", data: String(data(seq)) }));
+    return leader.evaluate((message) => out.postMessage(message), { from, page: { events, next, more: false, behind: 0, reason: "data" } });
+  };
+  return { page, at, share };
 }
 
 const sharing = {
@@ -100,34 +135,7 @@ const sharing = {
   "a shared page is used only from the tab's own position on, and only without a gap before it": async () => {
     const server = await Server.start();
     const context = await browser.newContext();
-    await context.addInitScript(() => {
-      const Channel = BroadcastChannel;
-      window.BroadcastChannel = class extends Channel {
-        constructor(name) {
-          super((window.channel = name));
-        }
-      };
-    });
-    const first = await openFollower(context, server.url);
-    await server.untilHeld(1);
-    const name = await first.evaluate(() => window.channel);
-    await first.close();
-    // From now on this tab is the leader, and shares the pages that the test gives it.
-    const leader = await context.newPage();
-    await leader.goto(`${server.url}/health`);
-    await leader.evaluate((name) => {
-      window.out = new BroadcastChannel(name);
-      return new Promise((locked) => navigator.locks.request(name, () => (locked(), new Promise(() => {}))));
-    }, name);
-    await server.publish("a", 0, 1, 2);
-    const page = await openFollower(context, server.url);
-    await untilAllReceived([page], [0, 1, 2]);
-    const cursor = await until("caught up", () => page.evaluate(() => events.cursor));
-    const at = (seq, trims = "") => cursor.replace(/\.3$/, `.${seq}${trims}`);
-    const share = (from, seqs, next, data = (seq) => seq - 1) => {
-      const events = seqs.map((seq) => ({ seq, topic: "a", time: "", data: String(data(seq)) }));
-      return leader.evaluate((message) => out.postMessage(message), { from, page: { events, next, more: false, behind: 0, reason: "data" } });
-    };
+    const { page, at, share } = await openBesideLeader(context, server);
     const wrongData = () => 999;
     await server.publish("a", 3, 4, 5, 6);
     await share(at(1), [2, 3, 4], at(4));
@@ -205,6 +213,27 @@ const sharing = {
     await untilAllReceived(pages, [0, 1, 2]);
     for (const page of pages) assert.deepEqual(await page.evaluate(() => gaps), ["epoch"]);
     await server.untilHeld(1);
+    await context.close();
+    await server.stop();
+  },
+
+  // Each of those events came twice: the position was set back behind them.
+  "events that another tab sends while a gap is reported come once, and the gap is reported once": async () => {
+    const server = await Server.start("--retain-events", "3");
+    const context = await browser.newContext();
+    const { page, at, share } = await openBesideLeader(context, server);
+    await page.evaluate(() => void (window.gapGate = new Promise((open) => (window.openGap = open))));
+    await server.publish("a", 3, 4, 5, 6, 7);
+    // A page that does not continue this tab's events makes the tab poll; events 4 and 5 are lost.
+    await share(at(7), [8], at(8));
+    await until("the gap is reported", () => page.evaluate(() => gaps.length === 1));
+    // The leader polled in time, but its message arrives only now.
+    await share(at(3), [4, 5, 6, 7], at(7));
+    await share(at(7), [8], at(8));
+    await page.evaluate(() => window.openGap());
+    await until("the last event", async () => (await received(page)).includes(7));
+    assert.deepEqual(await received(page), [0, 1, 2, 5, 6, 7]);
+    assert.deepEqual(await page.evaluate(() => gaps), ["trimmed"]);
     await context.close();
     await server.stop();
   },

@@ -48,7 +48,7 @@ Usage: longpoll publish [flags] URL TOPIC [DATA|-]
                       text per line, each an event; whole: one event [json]
   --type TYPE         the event type of each event
   --key KEY           an Idempotency-Key for one event, so that the same command
-                      can be repeated within 10 minutes [random]
+                      can be repeated (10 minutes, with its retries) [random]
   --retry-for TIME    how long to retry, at most 8m [1m]
   --token-file FILE   a file with the token to send, read for each request
   -h, --help          print this help

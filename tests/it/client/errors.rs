@@ -146,6 +146,20 @@ fn foreign_response_is_not_taken_for_events() {
     }
 }
 
+/// A page with more events than requested once made the number of those still to print wrap around.
+#[test]
+fn page_with_more_events_than_requested_is_refused() {
+    for args in [&["--count", "2"][..], &["--exec", "cat; echo"]] {
+        let fake = FakeServer::new();
+        let follow = follow(&fake.url(), args);
+        fake.serve(page_response(&[1, 2, 3], "e.3", "data"));
+        follow.error_line("trying again");
+        assert!(!follow.has_line());
+        assert_eq!(since(&fake.serve(page_response(&[1], "e.1", "data"))), "start");
+        assert_eq!(follow.line(), "1");
+    }
+}
+
 #[test]
 fn chunked_responses_of_a_proxy_are_read_completely() {
     let fake = FakeServer::new();

@@ -7,6 +7,7 @@ mod errors;
 mod exec;
 mod follow;
 mod library;
+mod name_resolution;
 mod publish;
 mod responses;
 mod state;

@@ -9,6 +9,7 @@ use crate::support::command::{
 };
 use crate::support::fake_server::{FakeServer, http_response};
 use crate::support::temp_dir::TempDir;
+use crate::support::wall_clock::WallClock;
 use crate::support::{Response, program};
 
 const SIGTERM: i32 = 15;
@@ -170,7 +171,27 @@ fn publish_gives_up_in_time_and_reports_the_last_error() {
     assert_eq!((key(fake.serve(&busy)), first.len()), (first, 32));
     let (code, lines, errors) = publish.finish();
     assert_eq!((code, lines.len()), (Some(1), 0));
-    assert!(errors.contains("gave up after 2 s") && errors.contains("503"), "{errors}");
+    assert!(errors.contains("gave up after ") && errors.contains("503"), "{errors}");
+}
+
+/// Such as while the machine slept: the monotonic clock stands still then, and the server forgets
+/// the key after ten minutes.
+#[test]
+fn publish_is_not_sent_again_when_the_wall_clock_says_that_its_key_is_too_old() {
+    let Some(clock) = WallClock::new() else { return };
+    // A second of the pause counts as 500.
+    clock.set("+0 x500");
+    let fake = FakeServer::new();
+    let url = fake.url();
+    let mut command = program();
+    command.args(["publish", "--retry-for", "8m", &url, "news", "x"]);
+    clock.apply(&mut command);
+    let publish = RunningCommand::spawn(&mut command);
+    fake.serve(http_response("503 Busy", "Connection: close\r\nRetry-After: 1\r\n", ""));
+    let (code, lines, errors) = publish.finish();
+    assert_eq!(fake.unaccepted_requests(), [""; 0], "{errors}");
+    assert_eq!((code, lines.len()), (Some(1), 0));
+    assert!(errors.contains("the outcome is unknown"), "{errors}");
 }
 
 #[test]

@@ -2,11 +2,11 @@
 
 use std::ffi::OsStr;
 use std::io::{BufRead, BufReader, Write};
-use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::sync::atomic::{AtomicU32, Ordering};
 
 use super::faults::assert_all_capacity_is_free;
+use crate::support::wall_clock::WallClock;
 use crate::support::{Client, Response, Server, program, wait_until};
 
 /// The limit of threads of a test's user.
@@ -137,46 +137,20 @@ fn start_without_threads_names_the_cause() {
     }
 }
 
-/// libfaketime, which shows a program another wall clock.
-fn faketime() -> Option<PathBuf> {
-    let places = std::fs::read_dir("/usr/lib").ok()?.flatten();
-    let found = places
-        .map(|place| place.path().join("faketime/libfaketimeMT.so.1"))
-        .find(|library| library.exists());
-    if found.is_none() {
-        println!("SKIPPED: setting the clock takes Debian's faketime");
-    }
-    found
-}
-
-/// A server whose wall clock is off by the offset in the file. Its monotonic clock is right.
-fn start_with_clock(library: &Path, file: &Path, flags: &[&str]) -> Server {
-    let mut command = program();
-    command.env("LD_PRELOAD", library).env("FAKETIME_TIMESTAMP_FILE", file);
-    command.envs([("FAKETIME_NO_CACHE", "1"), ("FAKETIME_DONT_FAKE_MONOTONIC", "1")]);
-    command.args(["--listen", "127.0.0.1:0", "--wait-jitter", "0", "--log", "requests"]);
-    Server::spawn(command.args(flags).stderr(Stdio::null()))
-}
-
 #[test]
 fn clock_jump_trims_nothing_and_stops_nothing() {
-    let Some(library) = faketime() else { return };
-    let file = Path::new(env!("CARGO_TARGET_TMPDIR")).join("clock");
-    let set_clock = |by: &str| {
-        // A rename is atomic; the server may read the file at any moment.
-        let new = file.with_extension("new");
-        std::fs::write(&new, by).unwrap();
-        std::fs::rename(new, &file).unwrap();
-    };
-    set_clock("+0");
-    let server =
-        start_with_clock(&library, &file, &["--retain-age", "1h", "--max-connections", "8"]);
+    let Some(clock) = WallClock::new() else { return };
+    let mut command = program();
+    command.args(["--listen", "127.0.0.1:0", "--wait-jitter", "0", "--log", "requests"]);
+    command.args(["--retain-age", "1h", "--max-connections", "8"]).stderr(Stdio::null());
+    clock.apply(&mut command);
+    let server = Server::spawn(&mut command);
     server.publish("news", "0");
     let mut times = Vec::new();
     // Tomorrow, in ten years, twenty years ago, before 1970, after 9999, and today again.
     for (jump, by) in ["+1d", "+3650d", "-7300d", "-36500d", "+3650000d", "+0"].iter().enumerate() {
         let mut poll = server.hold_poll("/topics/news?since=now&wait=60");
-        set_clock(by);
+        clock.set(by);
         assert_eq!(server.publish("news", "x").status, 201, "{by}");
         let response = poll.response();
         assert_eq!(response.seqs(), [jump as u64 + 2], "{by}");

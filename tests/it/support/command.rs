@@ -2,7 +2,7 @@
 
 use std::fs::File;
 use std::io::{BufRead, BufReader, Read};
-use std::process::{Child, ChildStdin, Output, Stdio};
+use std::process::{Child, ChildStdin, Command, Output, Stdio};
 use std::sync::mpsc::{Receiver, RecvTimeoutError, channel};
 
 use super::temp_dir::TempDir;
@@ -35,8 +35,12 @@ fn lines_of(stream: impl Read + Send + 'static) -> Receiver<String> {
 impl RunningCommand {
     /// Starts the program with these arguments.
     pub fn start(args: &[&str]) -> RunningCommand {
-        let mut command = program();
-        command.args(args).stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped());
+        RunningCommand::spawn(program().args(args))
+    }
+
+    /// Starts this command.
+    pub fn spawn(command: &mut Command) -> RunningCommand {
+        command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped());
         let mut child = command.spawn().expect("the program starts");
         let lines = lines_of(child.stdout.take().unwrap());
         let errors = lines_of(child.stderr.take().unwrap());
@@ -50,6 +54,10 @@ impl RunningCommand {
 
     pub fn has_line(&self) -> bool {
         self.lines.try_recv().is_ok()
+    }
+
+    pub fn has_error_line(&self) -> bool {
+        self.errors.try_recv().is_ok()
     }
 
     /// The next `count` lines on stdout.

@@ -42,6 +42,16 @@ impl FakeServer {
         FakeConnection(HttpReader::new(stream))
     }
 
+    /// The heads of the requests on connections that were not accepted yet, after their client has
+    /// ended.
+    pub fn unaccepted_requests(&self) -> Vec<String> {
+        self.0.set_nonblocking(true).unwrap();
+        let heads = self.0.incoming().map_while(Result::ok);
+        let heads = heads.filter_map(|stream| HttpReader::new(stream).head()).collect();
+        self.0.set_nonblocking(false).unwrap();
+        heads
+    }
+
     /// Accepts a connection and answers its first request; returns the head of that request.
     pub fn serve(&self, response: impl AsRef<[u8]>) -> String {
         let mut connection = self.accept();

@@ -18,11 +18,11 @@ mod server;
 pub mod simulated_disk;
 #[cfg(feature = "streams")]
 pub mod sse;
-#[cfg(feature = "client")]
 pub mod temp_dir;
 #[cfg(feature = "store")]
 pub mod test_store;
 pub mod tokens;
+pub mod wall_clock;
 
 pub use client::Client;
 pub use http_reader::Response;

@@ -1,18 +1,33 @@
 //! Guards the delivery of the console and the JavaScript module: complete, up to date, and with a
 //! content policy that stops injected code. `tests/web` tests their behaviour in a browser.
 
+use std::time::Duration;
+
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD as BASE64;
 use hmac_sha256::Hash;
+use longpoll::limits::{RETRY_AFTER_MAX, RETRY_FOR_MAX};
 
 use crate::support::{Server, program};
 
 /// The size limit of both files together.
-const TOTAL_BYTES: usize = 40_000;
+const TOTAL_BYTES: usize = 42_000;
 
 fn between<'t>(text: &'t str, before: &str, after: &str) -> &'t str {
     let rest = text.split_once(before).expect("the start").1;
     rest.split_once(after).expect("the end").0
+}
+
+#[test]
+fn module_has_the_same_retry_limits_as_the_rust_clients() {
+    let server = Server::start(&[]);
+    let module = server.get("/longpoll.js");
+    let constant = |name: &str| {
+        let digits = between(module.text(), &format!("\nconst {name} = "), ";").replace('_', "");
+        Duration::from_millis(digits.parse().unwrap())
+    };
+    assert_eq!(constant("RETRY_FOR"), RETRY_FOR_MAX);
+    assert_eq!(constant("MAX_RETRY_AFTER"), RETRY_AFTER_MAX);
 }
 
 #[test]
