@@ -18,6 +18,7 @@ mod server;
 pub mod simulated_disk;
 #[cfg(feature = "streams")]
 pub mod sse;
+pub mod storm;
 #[cfg(feature = "client")]
 pub mod temp_dir;
 #[cfg(feature = "store")]
