@@ -19,7 +19,7 @@ struct SemaphoreState {
 /// A part of a semaphore's capacity, released when dropped.
 pub struct Permit {
     semaphore: Semaphore,
-    /// Atomic for [`Permit::release`] alone.
+    /// Atomic for [`PermitReleaser`] alone.
     size: AtomicUsize,
 }
 
@@ -105,10 +105,41 @@ impl Permit {
         }
     }
 
-    /// Releases the permit before it is dropped, on behalf of the thread that owns it.
-    pub fn release(&self) {
+    /// Releases the permit before it is dropped.
+    fn release(&self) {
         let size = self.size.swap(0, Ordering::Relaxed);
         self.semaphore.0.in_use.fetch_sub(size, Ordering::Release);
+    }
+}
+
+/// A permit that another thread may release early. It is released when its owner drops this, even
+/// if a [`PermitReleaser`] still exists.
+pub struct OwnedPermit(Arc<Permit>);
+
+/// Releases an [`OwnedPermit`] on behalf of its owner.
+pub struct PermitReleaser(Arc<Permit>);
+
+impl OwnedPermit {
+    #[must_use]
+    pub fn new(permit: Permit) -> OwnedPermit {
+        OwnedPermit(Arc::new(permit))
+    }
+
+    #[must_use]
+    pub fn releaser(&self) -> PermitReleaser {
+        PermitReleaser(Arc::clone(&self.0))
+    }
+}
+
+impl Drop for OwnedPermit {
+    fn drop(&mut self) {
+        self.0.release();
+    }
+}
+
+impl PermitReleaser {
+    pub fn release(&self) {
+        self.0.release();
     }
 }
 
@@ -130,6 +161,20 @@ mod tests {
         let over = semaphore.acquire_over(5);
         assert_eq!(semaphore.in_use(), 11);
         drop((six, over));
+        assert_eq!(semaphore.in_use(), 0);
+    }
+
+    #[test]
+    fn owned_permit_is_released_once_by_the_first_to_do_so() {
+        let semaphore = Semaphore::new(2);
+        let [first, second] = [(); 2].map(|()| OwnedPermit::new(semaphore.try_acquire(1).unwrap()));
+        let (first_releaser, second_releaser) = (first.releaser(), second.releaser());
+        first_releaser.release();
+        assert_eq!(semaphore.in_use(), 1);
+        drop(second);
+        assert_eq!(semaphore.in_use(), 0);
+        second_releaser.release();
+        drop((first, first_releaser, second_releaser));
         assert_eq!(semaphore.in_use(), 0);
     }
 

@@ -8,3 +8,4 @@ mod faults;
 mod host_faults;
 mod limits;
 mod overload;
+mod poll_cap;
