@@ -67,7 +67,7 @@ impl GapMembers {
             let mut object = JsonObject::begin(&mut out);
             for (topic, count) in lost {
                 match count {
-                    Some(count) => object.number(topic, *count),
+                    Some(count) => object.number(topic, count.get()),
                     None => object.raw(topic, NULL),
                 };
             }

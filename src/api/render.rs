@@ -148,7 +148,7 @@ fn raw_content_type(event: Option<&Arc<Event>>) -> &str {
 
 /// How many events are lost to a gap, as far as the log still knows.
 pub fn total_lost(gap: &Gap) -> u64 {
-    gap.lost.iter().flatten().filter_map(|(_, count)| *count).sum()
+    gap.lost.iter().flatten().filter_map(|(_, count)| count.map(u64::from)).sum()
 }
 
 /// The gap object on one line, without the counts if those would not fit into a header.
