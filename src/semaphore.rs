@@ -54,19 +54,6 @@ impl Semaphore {
             .map(|_| self.permit(size))
     }
 
-    /// Acquires `max`, or as much of it as is available: 0 at or beyond the capacity.
-    #[must_use]
-    pub fn acquire_up_to(&self, max: usize) -> Permit {
-        let mut size = 0;
-        let add = |in_use: usize| {
-            size = self.capacity().saturating_sub(in_use).min(max);
-            Some(in_use + size)
-        };
-        // The closure always returns a sum, so the update cannot fail.
-        let _ = self.0.in_use.fetch_update(Ordering::Relaxed, Ordering::Relaxed, add);
-        self.permit(size)
-    }
-
     /// Acquires `size` even beyond the capacity, for something that exists already and has to be
     /// counted.
     #[must_use]
@@ -112,6 +99,12 @@ impl Permit {
     }
 }
 
+impl Drop for Permit {
+    fn drop(&mut self) {
+        self.release();
+    }
+}
+
 /// A permit that another thread may release early. It is released when its owner drops this, even
 /// if a [`PermitReleaser`] still exists.
 pub struct OwnedPermit(Arc<Permit>);
@@ -143,12 +136,6 @@ impl PermitReleaser {
     }
 }
 
-impl Drop for Permit {
-    fn drop(&mut self) {
-        self.release();
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -175,22 +162,6 @@ mod tests {
         assert_eq!(semaphore.in_use(), 0);
         second_releaser.release();
         drop((first, first_releaser, second_releaser));
-        assert_eq!(semaphore.in_use(), 0);
-    }
-
-    #[test]
-    fn acquire_up_to_returns_an_empty_permit_beyond_the_capacity() {
-        let semaphore = Semaphore::new(10);
-        let over = semaphore.acquire_over(15);
-        let (sender, receiver) = std::sync::mpsc::channel();
-        let shared = semaphore.clone();
-        // On a thread of its own, so that an acquire that blocks fails the test.
-        std::thread::spawn(move || sender.send(shared.acquire_up_to(4).size()));
-        assert_eq!(receiver.recv_timeout(std::time::Duration::from_secs(20)), Ok(0));
-        drop(over);
-        let (some, rest) = (semaphore.acquire_up_to(4), semaphore.acquire_up_to(40));
-        assert_eq!((some.size(), rest.size()), (4, 6));
-        drop((some, rest));
         assert_eq!(semaphore.in_use(), 0);
     }
 }
