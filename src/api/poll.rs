@@ -7,10 +7,10 @@
 //! wait. A publisher appends *before* it notifies, so either the poll reads the event, or its wait
 //! returns at once (see [`crate::waiters`]).
 //!
-//! The deadline is one instant, computed once in [`Poller::start`]; [`Waiter::wait`] enforces it. A
-//! poll that is woken for an event of another type waits for what is left of its time, with its
-//! cursor moved past that event. A publisher may have written the response already: then the poll ends
-//! with [`Woken::Answered`], see `deliver.rs`.
+//! The deadline is one instant, computed once in [`Poller::start`]; [`Waiter::wait`] enforces it,
+//! however often events of other types wake the poll before: it then waits for what is left of its
+//! time, with its cursor moved past them. A publisher may have written the response already: then the
+//! poll ends with [`Woken::Answered`], see `deliver.rs`.
 //!
 //! [`Waiter::wait`]: crate::waiters::Waiter::wait
 

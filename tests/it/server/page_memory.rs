@@ -68,9 +68,10 @@ fn pages_that_are_rendered_at_the_same_time_stay_within_the_limit() {
         let readers: Vec<_> = (0..READERS).map(|_| scope.spawn(connect)).collect();
         readers.into_iter().map(|reader| reader.join().unwrap()).collect()
     });
-    let in_memory = server.metric("answers_in_flight_bytes") as usize;
+    let in_memory = server.metric("answers_in_flight_bytes");
     // Beyond the limit each page may still have one event, beside the head of its response.
-    assert!((LIMIT / 2..LIMIT + READERS * (EVENT + 1_000)).contains(&in_memory), "{in_memory}");
+    let most = LIMIT + READERS * (EVENT + 1_000);
+    assert!(in_memory > (LIMIT / 2) as f64 && in_memory < most as f64, "{in_memory}");
     drop(readers);
     wait_until("the memory is free", || {
         server.metric("answers_in_flight_bytes") < (1 << 20).into()
