@@ -289,9 +289,10 @@ impl<W, D> Drop for ReleasedWaiters<W, D> {
 }
 
 impl<W, D> Waiter<'_, W, D> {
-    /// Waits until an event after `after` is published, or until another reason to stop. Every
-    /// other reason takes precedence over a notification, however often notifications come: the
-    /// caller reads the log once more where an event of the last moment matters to it.
+    /// Waits until an event after `after` is published, or until another reason to stop. The other
+    /// reasons take precedence over a notification: a waiter that is notified again and again still
+    /// leaves in time. A caller that must not miss an event of the last moment reads the log once
+    /// more.
     #[must_use]
     pub fn wait(&self, after: Seq, deadline: Instant) -> Woken<D> {
         let mut state = self.queue.state.lock();
