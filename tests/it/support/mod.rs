@@ -14,11 +14,11 @@ pub mod http_reader;
 #[cfg(feature = "client")]
 pub mod proxy;
 mod server;
+pub mod storm;
 #[cfg(feature = "store")]
 pub mod simulated_disk;
 #[cfg(feature = "streams")]
 pub mod sse;
-pub mod storm;
 #[cfg(feature = "client")]
 pub mod temp_dir;
 #[cfg(feature = "store")]
