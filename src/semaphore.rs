@@ -19,7 +19,7 @@ struct SemaphoreState {
 /// A part of a semaphore's capacity, released when dropped.
 pub struct Permit {
     semaphore: Semaphore,
-    /// Atomic for [`Permit::release`] alone.
+    /// Atomic for [`PermitReleaser`] alone.
     size: AtomicUsize,
 }
 
@@ -52,19 +52,6 @@ impl Semaphore {
             .fetch_update(Ordering::Relaxed, Ordering::Relaxed, add)
             .ok()
             .map(|_| self.permit(size))
-    }
-
-    /// Acquires `max`, or as much of it as is available: 0 at or beyond the capacity.
-    #[must_use]
-    pub fn acquire_up_to(&self, max: usize) -> Permit {
-        let mut size = 0;
-        let add = |in_use: usize| {
-            size = self.capacity().saturating_sub(in_use).min(max);
-            Some(in_use + size)
-        };
-        // The closure always returns a sum, so the update cannot fail.
-        let _ = self.0.in_use.fetch_update(Ordering::Relaxed, Ordering::Relaxed, add);
-        self.permit(size)
     }
 
     /// Acquires `size` even beyond the capacity, for something that exists already and has to be
@@ -105,8 +92,8 @@ impl Permit {
         }
     }
 
-    /// Releases the permit before it is dropped, on behalf of the thread that owns it.
-    pub fn release(&self) {
+    /// Releases the permit before it is dropped.
+    fn release(&self) {
         let size = self.size.swap(0, Ordering::Relaxed);
         self.semaphore.0.in_use.fetch_sub(size, Ordering::Release);
     }
@@ -115,6 +102,37 @@ impl Permit {
 impl Drop for Permit {
     fn drop(&mut self) {
         self.release();
+    }
+}
+
+/// A permit that another thread may release early. It is released when its owner drops this, even
+/// if a [`PermitReleaser`] still exists.
+pub struct OwnedPermit(Arc<Permit>);
+
+/// Releases an [`OwnedPermit`] on behalf of its owner.
+pub struct PermitReleaser(Arc<Permit>);
+
+impl OwnedPermit {
+    #[must_use]
+    pub fn new(permit: Permit) -> OwnedPermit {
+        OwnedPermit(Arc::new(permit))
+    }
+
+    #[must_use]
+    pub fn releaser(&self) -> PermitReleaser {
+        PermitReleaser(Arc::clone(&self.0))
+    }
+}
+
+impl Drop for OwnedPermit {
+    fn drop(&mut self) {
+        self.0.release();
+    }
+}
+
+impl PermitReleaser {
+    pub fn release(&self) {
+        self.0.release();
     }
 }
 
@@ -134,18 +152,16 @@ mod tests {
     }
 
     #[test]
-    fn acquire_up_to_returns_an_empty_permit_beyond_the_capacity() {
-        let semaphore = Semaphore::new(10);
-        let over = semaphore.acquire_over(15);
-        let (sender, receiver) = std::sync::mpsc::channel();
-        let shared = semaphore.clone();
-        // On a thread of its own, so that an acquire that blocks fails the test.
-        std::thread::spawn(move || sender.send(shared.acquire_up_to(4).size()));
-        assert_eq!(receiver.recv_timeout(std::time::Duration::from_secs(20)), Ok(0));
-        drop(over);
-        let (some, rest) = (semaphore.acquire_up_to(4), semaphore.acquire_up_to(40));
-        assert_eq!((some.size(), rest.size()), (4, 6));
-        drop((some, rest));
+    fn owned_permit_is_released_once_by_the_first_to_do_so() {
+        let semaphore = Semaphore::new(2);
+        let [first, second] = [(); 2].map(|()| OwnedPermit::new(semaphore.try_acquire(1).unwrap()));
+        let (first_releaser, second_releaser) = (first.releaser(), second.releaser());
+        first_releaser.release();
+        assert_eq!(semaphore.in_use(), 1);
+        drop(second);
+        assert_eq!(semaphore.in_use(), 0);
+        second_releaser.release();
+        drop((first, first_releaser, second_releaser));
         assert_eq!(semaphore.in_use(), 0);
     }
 }

@@ -289,18 +289,20 @@ impl<W, D> Drop for ReleasedWaiters<W, D> {
 }
 
 impl<W, D> Waiter<'_, W, D> {
-    /// Waits until an event after `after` is published, or until another reason to stop. A
-    /// notification takes precedence over a deadline that passes at the same moment.
+    /// Waits until an event after `after` is published, or until another reason to stop. The other
+    /// reasons take precedence over a notification: a waiter that is notified again and again still
+    /// leaves in time. A caller that must not miss an event of the last moment reads the log once
+    /// more.
     #[must_use]
     pub fn wait(&self, after: Seq, deadline: Instant) -> Woken<D> {
         let mut state = self.queue.state.lock();
         let mut timed_out = false;
         loop {
-            let notified = state.last_notified > after;
+            let mut notified = state.last_notified > after;
             let Some(entry) = state.waiters.get_mut(&self.id) else { return Woken::Cancelled };
             match std::mem::replace(&mut entry.state, WaiterState::Running) {
-                WaiterState::Finished(None) => return Woken::Notified,
                 WaiterState::Finished(Some(delivery)) => return Woken::Answered(delivery),
+                WaiterState::Finished(None) => notified = true,
                 WaiterState::Released => {
                     entry.state = WaiterState::Released;
                     // Without a deadline: the publisher may be writing to this client.
@@ -309,14 +311,16 @@ impl<W, D> Waiter<'_, W, D> {
                 }
                 WaiterState::Running | WaiterState::Waiting(_) => {}
             }
-            if notified {
-                return Woken::Notified;
-            } else if entry.cancelled {
+            // The condition variable looks at the clock only while it blocks.
+            let is_late = timed_out || (notified && Instant::now() >= deadline);
+            if entry.cancelled {
                 return Woken::Cancelled;
             } else if self.waiters.drained.load(Ordering::SeqCst) {
                 return Woken::Drained;
-            } else if timed_out {
+            } else if is_late {
                 return Woken::Deadline;
+            } else if notified {
+                return Woken::Notified;
             }
             entry.state = WaiterState::Waiting(after);
             timed_out = self.queue.condvar.wait_until(&mut state, deadline).timed_out();

@@ -15,7 +15,7 @@ use super::page::{Lookup, PageKey, RenderedPage};
 use super::page_reader::PageReader;
 use crate::cursor::{Cursor, Since};
 use crate::metrics::Metrics;
-use crate::semaphore::Permit;
+use crate::semaphore::PermitReleaser;
 use crate::waiters::{ReleasedWaiter, ReleasedWaiters};
 
 /// How many polls are prepared before the first of them is written to. With thousands held, a
@@ -35,7 +35,7 @@ pub fn deliver(
         let mut last_page = None;
         for waiters in waiters.chunks_mut(PREPARED_AT_ONCE) {
             for waiter in &mut *waiters {
-                waiter.payload.permit.iter().for_each(Permit::release);
+                waiter.payload.permit.iter().for_each(PermitReleaser::release);
                 let page = page_for(reader, waiter, newest, &mut last_page);
                 waiter.delivery = page.map(|page| Delivery { page, sent: 0 });
             }

@@ -1,27 +1,30 @@
 //! Events and gaps as JSON, as all transports send them.
 //!
-//! An event's body goes out as it came in; it is not parsed again for each reader. The limit on how
-//! much fits into one page is applied here too, by bytes.
+//! An event's body goes out as it came in; it is not parsed again for each reader. The limits on how
+//! much fits into one page are applied here too, by bytes.
 
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD as BASE64;
 
+use super::page_memory::PageMemory;
 use crate::json::{self, JsonObject};
+use crate::limits::PAGE_BYTES;
 use crate::log::{BodyKind, Event, Gap, LogSlice};
 
-/// Appends events until the next one would exceed `max_bytes`, but at least one if there is one,
-/// and returns how many. `push` gets each event with its index.
+/// Appends events until the next one would exceed the page or its `memory`, but at least one if
+/// there is one, and returns how many. `push` gets each event with its index.
 pub fn push_events(
     out: &mut Vec<u8>,
     slice: &LogSlice,
-    max_bytes: usize,
+    memory: &mut PageMemory,
     push: &dyn Fn(&mut Vec<u8>, usize, &Event),
 ) -> usize {
     let start = out.len();
     for (index, event) in slice.events.iter().enumerate() {
         let end = out.len();
         push(out, index, event);
-        if index > 0 && out.len() - start > max_bytes {
+        let is_covered = memory.cover(out.capacity());
+        if index > 0 && (out.len() - start > PAGE_BYTES || !is_covered) {
             out.truncate(end);
             return index;
         }
@@ -67,7 +70,7 @@ impl GapMembers {
             let mut object = JsonObject::begin(&mut out);
             for (topic, count) in lost {
                 match count {
-                    Some(count) => object.number(topic, *count),
+                    Some(count) => object.number(topic, count.get()),
                     None => object.raw(topic, NULL),
                 };
             }

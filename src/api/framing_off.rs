@@ -1,6 +1,7 @@
 //! Stands for `framing/` in a build without streams: the framing type has no value, so every page
 //! is a whole response.
 
+use super::page_memory::PageMemory;
 use crate::log::LogSlice;
 
 pub use self::NoStreamFraming as StreamFraming;
@@ -9,7 +10,7 @@ pub use self::NoStreamFraming as StreamFraming;
 pub enum NoStreamFraming {}
 
 impl NoStreamFraming {
-    pub fn part(self, _: &LogSlice, _: usize) -> (Vec<u8>, usize) {
+    pub fn part(self, _: &LogSlice, _: &mut PageMemory) -> (Vec<u8>, usize) {
         match self {}
     }
 }

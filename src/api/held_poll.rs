@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 use super::page::{PageKey, RenderedPage};
 use crate::access::Grant;
 use crate::conn::Conn;
-use crate::semaphore::Permit;
+use crate::semaphore::PermitReleaser;
 use crate::waiters::Waiters;
 
 /// All held polls and streams, by the topics that they wait for.
@@ -20,10 +20,10 @@ pub struct HeldPoll {
     /// Whether a publisher may write a shared page to the connection.
     pub(super) takes_shared_page: bool,
     pub(super) grant: Grant,
-    /// The poll's permit among the held polls. A publisher releases it before it writes the response,
-    /// so that a client which has its response finds the place free. None for a stream, which keeps
-    /// its permit to its end.
-    pub(super) permit: Option<Permit>,
+    /// Releases the poll's permit among the held polls. A publisher does so before it writes the
+    /// response, as the poll's own thread does, so that a client which has its response finds the
+    /// place free. None for a stream, which keeps its permit to its end.
+    pub(super) permit: Option<PermitReleaser>,
 }
 
 /// A page that a publisher has written to a held connection, or begun to write.

@@ -11,6 +11,7 @@ mod not_built;
 mod caller;
 mod query_params;
 mod transport;
+mod page_memory;
 mod event_json;
 #[cfg_attr(not(feature = "streams"), path = "framing_off.rs")]
 mod framing;

@@ -72,6 +72,9 @@ pub struct RenderedPage {
     pub(super) first_at: Option<Instant>,
     /// The gap that the page reports, and how many events were lost to it.
     pub(super) gap: Option<(GapReason, u64)>,
+    /// Whether the page has fewer events than it could, because the memory for responses was used
+    /// up. Later requests may get more.
+    pub(super) is_cut: bool,
     /// Counts the page among the responses in memory; held only to be dropped with the page.
     pub(super) _memory: Permit,
 }

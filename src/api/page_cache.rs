@@ -81,10 +81,12 @@ impl PageCache {
         is_current.then(|| cached.found.clone())
     }
 
-    /// Caches a result for the next equal request, unless its page is large.
+    /// Caches a result for the next equal request, unless its page is large, or is cut for want of
+    /// memory that may be free by then.
     pub fn insert(&self, key: &PageKey, version: LogVersion, found: &Lookup) {
-        if matches!(found, Lookup::Data(page) if page.bytes().len() > CACHED_PAGE_BYTES) {
-            return;
+        match found {
+            Lookup::Data(page) if page.is_cut || page.bytes().len() > CACHED_PAGE_BYTES => return,
+            Lookup::Data(_) | Lookup::Empty(_) => {}
         }
         let found = found.clone();
         let cached = CachedPage { key: key.clone(), version, second: current_second(), found };

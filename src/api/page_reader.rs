@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use super::page::{Lookup, PageKey, RenderedPage};
 use super::page_cache::PageCache;
+use super::page_memory::PageMemory;
 use super::receipt::PublishReceipt;
 use super::render::{PollReason, render};
 use crate::limits::{PAGE_BYTES, RESPONSE_MEMORY_BYTES};
@@ -39,18 +40,16 @@ impl PageReader {
         if let Some(found) = self.cache.get(key, self.log.version()) {
             return Ok(found);
         }
-        // Acquired before the log is read, so that all pages together stay within the limit. If
-        // nothing is left of it, the page has one event.
-        let memory = self.memory.acquire_up_to(PAGE_BYTES);
         let request = ReadRequest {
             topics: &key.topics,
             types: &key.types,
             limit: key.limit,
-            bytes: memory.size().max(1),
+            bytes: PAGE_BYTES,
             on_gap: key.on_gap,
         };
         let slice = self.log.read(&request, key.since)?;
         let version = slice.version;
+        let memory = PageMemory::new(&self.memory);
         let found = match (slice.events.is_empty(), &slice.gap) {
             (true, None) => Lookup::Empty(Arc::new(slice)),
             // A gap is reported at once, even if no event follows it yet.
@@ -71,7 +70,7 @@ impl PageReader {
         slice: &LogSlice,
         reason: PollReason,
     ) -> Arc<RenderedPage> {
-        render(key, slice, reason, self.count_response(0))
+        render(key, slice, reason, PageMemory::new(&self.memory))
     }
 
     /// Counts a response that is not a page among those in memory, while the permit lives.

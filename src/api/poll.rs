@@ -7,10 +7,10 @@
 //! wait. A publisher appends *before* it notifies, so either the poll reads the event, or its wait
 //! returns at once (see [`crate::waiters`]).
 //!
-//! The deadline is one instant, computed once in [`Poller::start`]; [`Waiter::wait`] enforces it. A
-//! poll that is woken for an event of another type waits for what is left of its time, with its
-//! cursor moved past that event. A publisher may have written the response already: then the poll ends
-//! with [`Woken::Answered`], see `deliver.rs`.
+//! The deadline is one instant, computed once in [`Poller::start`]; [`Waiter::wait`] enforces it,
+//! however often events of other types wake the poll before: it then waits for what is left of its
+//! time, with its cursor moved past them. A publisher may have written the response already: then the
+//! poll ends with [`Woken::Answered`], see `deliver.rs`.
 //!
 //! [`Waiter::wait`]: crate::waiters::Waiter::wait
 
@@ -29,7 +29,7 @@ use crate::cursor::Since;
 use crate::log::{Gap, GapReason, LogSlice};
 use crate::metrics::Metrics;
 use crate::problem::{Cause, Problem};
-use crate::semaphore::{Permit, Semaphore};
+use crate::semaphore::{OwnedPermit, Permit, Semaphore};
 use crate::shutdown::Shutdown;
 use crate::waiters::Woken;
 
@@ -87,13 +87,15 @@ impl Poller {
         recheck: Recheck<'_>,
     ) -> Result<Reply, Problem> {
         let PendingPoll { mut key, granted_wait, deadline } = pending;
-        let permit = self.acquire_hold_permit()?;
+        // Dropped when this returns, so before the client can see its response and poll again. Other
+        // threads may look at the waiter for longer than that.
+        let permit = OwnedPermit::new(self.acquire_hold_permit()?);
         let held = HeldPoll {
             conn: Arc::clone(caller.conn),
             key: key.clone(),
             takes_shared_page: caller.takes_shared_page,
             grant: caller.grant.clone(),
-            permit: Some(permit),
+            permit: Some(permit.releaser()),
         };
         // Register before reading the log again, so that no event is missed: see `waiters`.
         let waiter = self.waiters.register(&key.topics, held);

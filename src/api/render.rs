@@ -8,11 +8,11 @@ use std::time::Duration;
 
 use super::event_json::{GapMembers, push_event, push_events, push_gap};
 use super::page::{BodyFormat, PageKey, PageShape, RenderedPage};
+use super::page_memory::PageMemory;
 use crate::http::{EncodeOptions, Response};
 use crate::json::JsonObject;
 use crate::limits::GAP_HEADER_BYTES;
 use crate::log::{BodyKind, Event, Gap, LogSlice};
-use crate::semaphore::Permit;
 use crate::time::Seconds;
 
 /// Why a poll is answered.
@@ -36,22 +36,27 @@ impl PollReason {
     }
 }
 
-/// Renders a page of at most as many bytes of events as `memory` has, but at least one event;
-/// `memory` then counts what the page really takes.
+/// Renders a page of as many events as fit into a page and its `memory`, but at least one.
 pub fn render(
     key: &PageKey,
     slice: &LogSlice,
     reason: PollReason,
-    mut memory: Permit,
+    mut memory: PageMemory,
 ) -> Arc<RenderedPage> {
     let (bytes, count) = match key.shape {
-        PageShape::Response(format) => response(key, format, slice, reason, memory.size()),
-        PageShape::Part(framing) => framing.part(slice, memory.size()),
+        PageShape::Response(format) => response(key, format, slice, reason, &mut memory),
+        PageShape::Part(framing) => framing.part(slice, &mut memory),
     };
-    memory.resize(bytes.capacity());
     let gap = slice.gap.as_ref().map(|gap| (gap.why, total_lost(gap)));
     let first_at = slice.events.first().map(|event| event.at);
-    Arc::new(RenderedPage { bytes, next: slice.next(count), first_at, gap, _memory: memory })
+    Arc::new(RenderedPage {
+        next: slice.next(count),
+        first_at,
+        gap,
+        is_cut: memory.ran_out() && count < slice.events.len(),
+        _memory: memory.into_permit(bytes.capacity()),
+        bytes,
+    })
 }
 
 /// A whole response, and how many events it has.
@@ -60,17 +65,17 @@ fn response(
     format: BodyFormat,
     slice: &LogSlice,
     reason: PollReason,
-    max_bytes: usize,
+    memory: &mut PageMemory,
 ) -> (Vec<u8>, usize) {
     let first = slice.events.first();
     let (content_type, body, count) = match format {
         BodyFormat::Json => {
-            let (body, count) = json_body(slice, reason, max_bytes);
+            let (body, count) = json_body(slice, reason, memory);
             ("application/json", body, count)
         }
         BodyFormat::Ndjson => {
             let mut body = Vec::new();
-            let count = push_events(&mut body, slice, max_bytes, &|out, _, event| {
+            let count = push_events(&mut body, slice, memory, &|out, _, event| {
                 push_event(out, event);
                 out.push(b'\n');
             });
@@ -108,13 +113,13 @@ fn response(
     (response.encode(options), count)
 }
 
-fn json_body(slice: &LogSlice, reason: PollReason, max_bytes: usize) -> (Vec<u8>, usize) {
+fn json_body(slice: &LogSlice, reason: PollReason, memory: &mut PageMemory) -> (Vec<u8>, usize) {
     let mut body = Vec::new();
     let mut count = 0;
     let mut object = JsonObject::begin(&mut body);
     object.with("events", |out| {
         out.push(b'[');
-        count = push_events(out, slice, max_bytes, &|out, index, event| {
+        count = push_events(out, slice, memory, &|out, index, event| {
             if index > 0 {
                 out.push(b',');
             }
@@ -148,7 +153,7 @@ fn raw_content_type(event: Option<&Arc<Event>>) -> &str {
 
 /// How many events are lost to a gap, as far as the log still knows.
 pub fn total_lost(gap: &Gap) -> u64 {
-    gap.lost.iter().flatten().filter_map(|(_, count)| *count).sum()
+    gap.lost.iter().flatten().filter_map(|(_, count)| count.map(u64::from)).sum()
 }
 
 /// The gap object on one line, without the counts if those would not fit into a header.

@@ -187,3 +187,22 @@ fn poll_whose_right_was_revoked_before_it_registered_is_refused() {
     assert_eq!(refused.err().map(|problem| problem.cause()), Some(Cause::Unauthorized));
     assert_eq!((poller.waiters.handles().len(), poller.hold_permits.in_use()), (0, 0));
 }
+
+#[test]
+fn poll_gives_its_permit_back_before_it_is_answered_even_if_another_thread_looks_at_it() {
+    let Parts { poller, .. } = parts(1);
+    let (conn, _client) = connection();
+    let grant = Grant::default();
+    let caller = caller(&conn, &grant);
+    let pending = pending(poll(&poller, "wait=60", &caller));
+    std::thread::scope(|scope| {
+        let held = scope.spawn(|| poller.hold(pending, &caller, &|_| Ok(())));
+        while poller.waiters.waiting() == 0 && !held.is_finished() {
+            std::thread::yield_now();
+        }
+        let looked_at = poller.waiters.handles();
+        poller.waiters.drain();
+        assert!(matches!(held.join().unwrap(), Ok(Reply::Page(_))));
+        assert_eq!((looked_at.len(), poller.hold_permits.in_use()), (1, 0));
+    });
+}

@@ -8,6 +8,7 @@
 
 use std::cmp::Reverse;
 use std::collections::BinaryHeap;
+use std::num::NonZeroU64;
 use std::sync::Arc;
 
 use super::event::Event;
@@ -65,9 +66,9 @@ impl GapReason {
 #[derive(Debug)]
 pub struct Gap {
     pub why: GapReason,
-    /// Number of lost events per topic; `None`, for a topic or as a whole, if the number is no
-    /// longer known.
-    pub lost: Option<Vec<(Name, Option<u64>)>>,
+    /// Number of lost events per topic; `None`, for a topic or as a whole, if the number is not
+    /// known. It is never 0: where a topic was forgotten, possibly nothing is lost.
+    pub lost: Option<Vec<(Name, Option<NonZeroU64>)>>,
     /// The oldest event that is kept for this reader.
     pub oldest: Option<Cursor>,
     /// The cursor from which the reader can continue without losing more.

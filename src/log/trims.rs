@@ -8,6 +8,7 @@
 //! of bounded length ([`TrimHistory`]); for older trims the count is reported as unknown.
 
 use std::collections::VecDeque;
+use std::num::NonZeroU64;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
@@ -99,13 +100,14 @@ impl TrimHistory {
     }
 
     /// For each topic in `gaps`, how many of its events above `seq` were trimmed after the first
-    /// `trims_seen` trims; `None` if the history no longer goes back far enough. In name order.
+    /// `trims_seen` trims; `None` if the history no longer goes back far enough, or if the gap is
+    /// not the topic's own: it stands for topics that were forgotten. In name order.
     pub fn lost(
         &self,
         gaps: &[&TopicMeta],
         seq: Seq,
         trims_seen: TrimCount,
-    ) -> Vec<(Name, Option<u64>)> {
+    ) -> Vec<(Name, Option<NonZeroU64>)> {
         let before_history = self.total.get() - self.recent.len() as u64;
         let mut lost = Vec::with_capacity(gaps.len());
         for meta in gaps {
@@ -123,7 +125,7 @@ impl TrimHistory {
                 }
             }
         }
-        lost
+        lost.into_iter().map(|(name, count)| (name, count.and_then(NonZeroU64::new))).collect()
     }
 }
 
@@ -146,13 +148,13 @@ mod tests {
             trims
                 .lost(&[&*quiet, &*busy], Seq::new(seq), TrimCount::new(trims_seen))
                 .into_iter()
-                .map(|(_, count)| count)
+                .map(|(_, count)| count.map(NonZeroU64::get))
                 .collect::<Vec<_>>()
         };
         let busy_trims = Some(TRIM_HISTORY_EVENTS as u64 - 1);
         assert_eq!(lost(0, 0), [busy_trims, None]);
         assert_eq!(lost(0, 1), [busy_trims, Some(1)]);
         assert_eq!(lost(1, 0), [busy_trims, Some(1)]);
-        assert_eq!(lost(10, 20), [Some(TRIM_HISTORY_EVENTS as u64 - 19), Some(0)]);
+        assert_eq!(lost(10, 20), [Some(TRIM_HISTORY_EVENTS as u64 - 19), None]);
     }
 }

@@ -28,7 +28,7 @@ fn publish_notifies_the_queues_of_its_topic_and_prefixes_only() {
     drop(waiters.notify(&Name::new("a.b").unwrap(), Seq::new(1), |()| true));
     let notified: Vec<_> = registered
         .iter()
-        .filter(|(_, waiter)| waiter.wait(Seq::ZERO, Instant::now()) == Woken::Notified)
+        .filter(|(_, waiter)| waiter.queue.state.lock().last_notified == Seq::new(1))
         .map(|(list, _)| *list)
         .collect();
     assert_eq!(notified, ["a.b", "a.*", "*", "x,a.b"]);
@@ -50,6 +50,19 @@ fn drain_ends_present_and_future_waits() {
     waiters.drain();
     assert_eq!(waiter.wait(Seq::ZERO, in_a_minute()), Woken::Drained);
     assert_eq!(waiters.register(&topics("b"), ()).wait(Seq::ZERO, in_a_minute()), Woken::Drained);
+}
+
+#[test]
+fn notification_hides_neither_the_deadline_nor_a_cancellation_nor_a_drain() {
+    let waiters = Waiters::<(), ()>::default();
+    let waiter = waiters.register(&topics("a"), ());
+    drop(waiters.notify(&Name::new("a").unwrap(), Seq::new(1), |()| false));
+    assert_eq!(waiter.wait(Seq::ZERO, in_a_minute()), Woken::Notified);
+    assert_eq!(waiter.wait(Seq::ZERO, Instant::now()), Woken::Deadline);
+    waiters.drain();
+    assert_eq!(waiter.wait(Seq::ZERO, in_a_minute()), Woken::Drained);
+    waiter.handle().unwrap().cancel();
+    assert_eq!(waiter.wait(Seq::ZERO, in_a_minute()), Woken::Cancelled);
 }
 
 #[test]

@@ -5,14 +5,15 @@
 //! breaks, so an event is always one `data` line.
 
 use crate::api::event_json::{push_event, push_events, push_gap};
+use crate::api::page_memory::PageMemory;
 use crate::cursor::Cursor;
 use crate::json::push_number;
 use crate::limits::RETRY_AFTER_SECONDS;
 use crate::log::LogSlice;
 
-/// The gap of a slice, if it has one, then its events up to `max_bytes`, at least one; and how many
-/// events that is.
-pub fn part(slice: &LogSlice, max_bytes: usize) -> (Vec<u8>, usize) {
+/// The gap of a slice, if it has one, then its events as far as `memory` goes, at least one; and how
+/// many events that is.
+pub fn part(slice: &LogSlice, memory: &mut PageMemory) -> (Vec<u8>, usize) {
     let mut text = Vec::new();
     if let Some(gap) = &slice.gap {
         push_id(&mut text, gap.resume);
@@ -20,7 +21,7 @@ pub fn part(slice: &LogSlice, max_bytes: usize) -> (Vec<u8>, usize) {
         push_gap(&mut text, gap);
         text.extend_from_slice(END);
     }
-    let count = push_events(&mut text, slice, max_bytes, &|out, index, event| {
+    let count = push_events(&mut text, slice, memory, &|out, index, event| {
         push_id(out, slice.next(index + 1));
         if let Some(event_type) = &event.content.event_type {
             out.extend_from_slice(b"event: ");

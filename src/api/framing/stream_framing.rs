@@ -3,6 +3,7 @@
 use super::end::StreamEnd;
 use super::websocket::WebSocketFraming;
 use super::{sse, websocket};
+use crate::api::page_memory::PageMemory;
 use crate::cursor::Cursor;
 use crate::http::{LAST_CHUNK, encode_chunk};
 use crate::log::LogSlice;
@@ -17,16 +18,16 @@ pub enum StreamFraming {
 }
 
 impl StreamFraming {
-    /// Renders the gap of a slice, if it has one, then its events up to `max_bytes`, at least one;
-    /// returns the bytes and how many events they hold.
-    pub fn part(self, slice: &LogSlice, max_bytes: usize) -> (Vec<u8>, usize) {
+    /// Renders the gap of a slice, if it has one, then its events as far as `memory` goes, at least
+    /// one; returns the bytes and how many events they hold.
+    pub fn part(self, slice: &LogSlice, memory: &mut PageMemory) -> (Vec<u8>, usize) {
         match self {
-            StreamFraming::Sse => sse::part(slice, max_bytes),
+            StreamFraming::Sse => sse::part(slice, memory),
             StreamFraming::ChunkedSse => {
-                let (text, count) = sse::part(slice, max_bytes);
+                let (text, count) = sse::part(slice, memory);
                 (encode_chunk(&text), count)
             }
-            StreamFraming::WebSocket(framing) => websocket::part(framing, slice, max_bytes),
+            StreamFraming::WebSocket(framing) => websocket::part(framing, slice, memory),
         }
     }
 

@@ -7,6 +7,7 @@ use tungstenite::protocol::frame::coding::{CloseCode, Data, OpCode};
 
 use super::end::StreamEnd;
 use crate::api::event_json::{push_event, push_events, push_gap};
+use crate::api::page_memory::PageMemory;
 use crate::cursor::Cursor;
 use crate::json::JsonObject;
 use crate::log::LogSlice;
@@ -15,9 +16,9 @@ use crate::log::LogSlice;
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
 pub struct WebSocketFraming;
 
-/// The gap of a slice, if it has one, then its events up to `max_bytes`, at least one, each in a
-/// frame of its own; and how many events that is.
-pub fn part(_: WebSocketFraming, slice: &LogSlice, max_bytes: usize) -> (Vec<u8>, usize) {
+/// The gap of a slice, if it has one, then its events as far as `memory` goes, at least one, each in
+/// a frame of its own; and how many events that is.
+pub fn part(_: WebSocketFraming, slice: &LogSlice, memory: &mut PageMemory) -> (Vec<u8>, usize) {
     let mut frames = Vec::new();
     if let Some(gap) = &slice.gap {
         let mut json = Vec::new();
@@ -26,7 +27,7 @@ pub fn part(_: WebSocketFraming, slice: &LogSlice, max_bytes: usize) -> (Vec<u8>
         object.end();
         frames = text_frame(json);
     }
-    let count = push_events(&mut frames, slice, max_bytes, &|out, index, event| {
+    let count = push_events(&mut frames, slice, memory, &|out, index, event| {
         let mut json = Vec::new();
         push_event(&mut json, event);
         // Reopens the object for one more member.

@@ -2,6 +2,7 @@
 //! function here can be called.
 
 use super::end::StreamEnd;
+use crate::api::page_memory::PageMemory;
 use crate::cursor::Cursor;
 use crate::log::LogSlice;
 
@@ -10,7 +11,7 @@ pub use self::NoWebSocketFraming as WebSocketFraming;
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
 pub enum NoWebSocketFraming {}
 
-pub fn part(framing: NoWebSocketFraming, _: &LogSlice, _: usize) -> (Vec<u8>, usize) {
+pub fn part(framing: NoWebSocketFraming, _: &LogSlice, _: &mut PageMemory) -> (Vec<u8>, usize) {
     match framing {}
 }
 

@@ -5,6 +5,7 @@
 //! the model is what the contract says: a seq, and the number of trims when it was issued.
 
 use std::collections::BTreeMap;
+use std::num::NonZeroU64;
 use std::time::{Duration, Instant, SystemTime};
 
 use fastrand::Rng;
@@ -270,7 +271,7 @@ impl Pair {
         if !self.forgetful {
             let reported = gap.lost.as_ref().expect("few enough trims to count");
             let reported: BTreeMap<_, _> =
-                reported.iter().map(|(t, n)| (t.to_string(), *n)).collect();
+                reported.iter().map(|(t, n)| (t.to_string(), n.map(NonZeroU64::get))).collect();
             assert_eq!(reported, *lost);
         }
     }

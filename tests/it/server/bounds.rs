@@ -148,6 +148,7 @@ fn poll_gets_one_event_when_responses_in_flight_exceed_their_budget() {
     for _ in 0..3 {
         assert_eq!(server.connect().post("/topics/big", "", &event).status, 201);
     }
+    server.publish_many("small", 3);
     let mut readers = Vec::new();
     wait_until("the bytes in flight exceed the budget", || {
         let mut reader = UnixStream::connect(&path).unwrap();
@@ -157,5 +158,9 @@ fn poll_gets_one_event_when_responses_in_flight_exceed_their_budget() {
         server.metric("answers_in_flight_bytes") > 17_000_000.0
     });
     assert_eq!(server.get("/topics/big").seqs(), [1]);
+    assert_eq!(server.get("/topics/small").seqs(), [4]);
     assert_eq!(server.get("/health").status, 200);
+    drop(readers);
+    wait_until("memory is free", || server.metric("answers_in_flight_bytes") < 1_000_000.0);
+    assert_eq!(server.get("/topics/small").seqs(), [4, 5, 6]);
 }

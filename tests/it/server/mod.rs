@@ -8,3 +8,5 @@ mod faults;
 mod host_faults;
 mod limits;
 mod overload;
+mod page_memory;
+mod poll_cap;

@@ -14,6 +14,7 @@ pub mod http_reader;
 #[cfg(feature = "client")]
 pub mod proxy;
 mod server;
+pub mod storm;
 #[cfg(feature = "store")]
 pub mod simulated_disk;
 #[cfg(feature = "streams")]
