@@ -217,6 +217,9 @@ pub const STORE_FREE_BYTES: u64 = 32 * KIB as u64;
 /// How long a server that ends waits for its store. Then it ends without: the next start treats
 /// that as a crash.
 pub const STORE_CLOSE_TIMEOUT: Duration = Duration::from_secs(30);
+/// Pause between two tries to close a store on a failing disk, which together take at most
+/// [`STORE_RETRY_INTERVAL`].
+pub const STORE_CLOSE_PAUSE: Duration = Duration::from_millis(20);
 /// How often a store that failed is tried again. In between, publishes are answered `507` at once.
 pub const STORE_RETRY_INTERVAL: Duration = Duration::from_secs(1);
 

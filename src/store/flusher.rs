@@ -16,7 +16,7 @@ use super::error::StoreError;
 use super::lock::DirectoryLock;
 use super::startup::OpenedStore;
 use crate::config::SyncPolicy;
-use crate::limits::{COMMIT_QUEUE, STORE_CLOSE_TIMEOUT};
+use crate::limits::{COMMIT_QUEUE, STORE_CLOSE_PAUSE, STORE_CLOSE_TIMEOUT, STORE_RETRY_INTERVAL};
 use crate::log::{AppendRequest, Appended, Log, LogWriter, StorageStatus, Timestamp, WriteError};
 use crate::logger::Logger;
 use crate::metrics::{Metrics, MetricsText};
@@ -203,10 +203,18 @@ impl<T: Send + 'static> Flusher<T> {
         error
     }
 
-    /// Closes the store. The changes that are still queued are refused.
+    /// Closes the store. The changes that are still queued are refused. A disk that fails is tried
+    /// for as long as between two publishes: while it fails, a commit that was refused may be there
+    /// after the next start.
     fn close(mut self, closed: ReplySender<()>) {
-        if let Err(error) = self.store.journal.close(Instant::now(), &self.store.metrics.store) {
-            self.logger.error(format_args!("cannot close the store in order: {error}"));
+        let deadline = Instant::now() + STORE_RETRY_INTERVAL;
+        let Store { journal, metrics, .. } = &mut self.store;
+        while let Err(error) = journal.close(Instant::now(), &metrics.store) {
+            if Instant::now() >= deadline {
+                self.logger.error(format_args!("cannot close the store in order: {error}"));
+                break;
+            }
+            std::thread::sleep(STORE_CLOSE_PAUSE);
         }
         // Releases the lock before the caller of `close` is woken: it may open the directory again
         // at once.

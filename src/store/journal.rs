@@ -149,8 +149,7 @@ impl Journal {
         Some(self.failing.as_ref().map_or(due, |failing| due.max(failing.retry_at)))
     }
 
-    /// Records a clean shutdown. After a failure the disk is tried again at once, because a commit
-    /// that was refused must not be there after the next start.
+    /// Records a clean shutdown. After a failure the disk is tried again at once.
     ///
     /// # Errors
     /// When the disk fails.
