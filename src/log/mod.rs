@@ -285,6 +285,11 @@ impl<T> Log<T> {
         self.lock().log.finish_loading();
     }
 
+    /// Makes every event older. A restored log learns the age of its newest event last.
+    pub fn make_older(&mut self, by: Duration) {
+        self.lock().log.make_older(by);
+    }
+
     /// Inserts a key that an earlier run of the program used, unless it is known already.
     pub fn load_key(&self, key: &IdempotencyKey<T>, at: Instant) {
         let mut locked = self.lock();

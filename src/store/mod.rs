@@ -53,15 +53,18 @@ pub mod lines;
 pub mod record;
 pub mod header;
 pub mod scan;
+pub mod lenient;
 pub mod lock;
 pub mod segments;
 pub mod compact;
 pub mod journal;
 pub mod commit;
+pub mod ages;
 pub mod replay;
 pub mod recovery;
 pub mod startup;
 pub mod flusher;
+pub mod directory_view;
 pub mod inspect;
 pub mod repair;
 

@@ -8,7 +8,7 @@
 use std::io;
 
 use super::error::{IoContext, StoreError};
-use super::header::{self, SegmentHeader, check_format_line, file_name};
+use super::header::{self, SegmentHeader, file_name, format_line, wrong_format};
 use super::lines::{CommitMark, parse};
 use super::record::Record;
 use super::storage::{Storage, StorageFile};
@@ -133,9 +133,14 @@ impl<'a> CommitReader<'a> {
         let Some(line) = lines.next_line().context("read", name)? else {
             return Err(StoreError::damaged(name, 0, "the file is empty"));
         };
-        let bytes = line.bytes.map_err(|what| StoreError::damaged(name, 0, what))?;
-        check_format_line(name, bytes)?;
         let end = line.end;
+        let format = line.bytes.map_err(|what| StoreError::damaged(name, 0, what))?;
+        if format_line().strip_suffix(b"\n") != Some(format) {
+            let format = format.to_vec();
+            let second = lines.next_line().context("read", name)?;
+            let second = second.and_then(|line| line.bytes.ok()).unwrap_or_default();
+            return Err(wrong_format(name, &format, second));
+        }
         Ok(CommitReader { name: name.to_owned(), lines, end })
     }
 

@@ -1,12 +1,16 @@
 //! Guards the store of `src/store`: acknowledged events survive crashes, power cuts, full disks and
 //! damage.
 
+mod clock;
 mod crash;
 mod damage;
 mod double_faults;
 mod faults;
 mod fixture;
+mod inspect;
 mod rare_conditions;
 mod repair;
 mod restart;
+mod salvage;
+mod salvage_property;
 mod shutdown;

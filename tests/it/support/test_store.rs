@@ -15,6 +15,7 @@ use longpoll::metrics::Metrics;
 use longpoll::names::{Name, TopicSet, TypeFilter};
 use longpoll::store::commit::{PendingPublish, ReplySender, Store, StoreCommand};
 use longpoll::store::error::StoreError;
+use longpoll::store::lines::CommitBuffer;
 use longpoll::store::recovery::{OpenReport, OpenSettings, open};
 use longpoll::store::storage::Storage;
 
@@ -57,7 +58,7 @@ impl TestStore {
         sync: SyncPolicy,
         now: Timestamp,
     ) -> Result<TestStore, StoreError> {
-        TestStore::open_with_identity(disk, sync, now, "here")
+        TestStore::open_as(disk, sync, now, "here", RETENTION)
     }
 
     /// Opens the store as a directory with this identity.
@@ -67,8 +68,27 @@ impl TestStore {
         now: Timestamp,
         identity: &str,
     ) -> Result<TestStore, StoreError> {
+        TestStore::open_as(disk, sync, now, identity, RETENTION)
+    }
+
+    /// Opens the store with this retention.
+    pub fn open_with_retention(
+        disk: &SimulatedDisk,
+        now: Timestamp,
+        retention: Retention,
+    ) -> Result<TestStore, StoreError> {
+        TestStore::open_as(disk, SyncPolicy::Always, now, "here", retention)
+    }
+
+    fn open_as(
+        disk: &SimulatedDisk,
+        sync: SyncPolicy,
+        now: Timestamp,
+        identity: &str,
+        retention: Retention,
+    ) -> Result<TestStore, StoreError> {
         let settings = OpenSettings {
-            retention: Some(RETENTION),
+            retention: Some(retention),
             sync_policy: sync,
             identity: identity.to_owned(),
             new_epoch: None,
@@ -212,6 +232,13 @@ pub fn start_time() -> Timestamp {
         at: Instant::now() + Duration::from_secs(10_000),
         wall: std::time::SystemTime::now(),
     }
+}
+
+/// A segment that a later version of the program wrote: its header has another form.
+pub fn segment_of_a_newer_version() -> Vec<u8> {
+    let mut commit = CommitBuffer::default();
+    commit.push(|out| out.extend_from_slice(b"{\"version\":2}"));
+    [b"longpoll store 2\n".to_vec(), commit.finish(true)].concat()
 }
 
 fn view(log: &Log<Cursor>) -> LogView {
