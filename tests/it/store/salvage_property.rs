@@ -118,11 +118,19 @@ fn intact_lines(disk: &SimulatedDisk, healthy: &SimulatedDisk) -> Vec<u64> {
     intact
 }
 
-fn repair(disk: &SimulatedDisk) {
-    repair_storage::<Cursor>(Arc::new(disk.clone()), "here", RepairMode::Damage, |cursor, _, _| {
-        cursor
-    })
-    .unwrap();
+/// Repairs the store; at random, the power is cut meanwhile, and the repair is run again.
+fn repair(disk: &SimulatedDisk, random: &mut Random) -> SimulatedDisk {
+    let run = |disk: &SimulatedDisk| {
+        let storage = Arc::new(disk.clone());
+        let outcome = |cursor, _, _| cursor;
+        repair_storage::<Cursor>(storage, "here", RepairMode::Damage, outcome)
+    };
+    let interrupted = disk.copy();
+    interrupted.fail_at(random.below(30), Fault::PowerCut);
+    let _ = run(&interrupted);
+    let repaired = interrupted.copy();
+    run(&repaired).unwrap();
+    repaired
 }
 
 /// Checks that a server starts on a copy of the disk with every topic that an intact line of the
@@ -170,11 +178,10 @@ fn repair_keeps_every_event_whose_line_is_intact() {
         let history = random_store(random);
         let disk = history.store.disk.copy();
         let what = damage(&disk, random);
-        let damaged = disk.copy();
         let case = format!("seed {seed}, {what}");
         let intact = intact_lines(&disk, &history.store.disk);
-        repair(&disk);
-        let kept = events_of(&disk, &history, &case);
+        let repaired = repair(&disk, random);
+        let kept = events_of(&repaired, &history, &case);
         let by_seq: BTreeMap<u64, _> = kept.iter().map(|event| (event.0, event)).collect();
         for event in history.store.view().events {
             if intact.contains(&event.0) {
@@ -187,7 +194,7 @@ fn repair_keeps_every_event_whose_line_is_intact() {
         for event in &kept {
             assert!(history.acknowledged.contains(event), "{case}: {event:?} appeared");
         }
-        check_topics(&disk, &damaged, &history.store, &case);
+        check_topics(&repaired, &disk, &history.store, &case);
     }
     assert!(events > 1_000 && damaged_events > 100, "{events} and {damaged_events}");
 }
@@ -214,8 +221,8 @@ fn repair_does_not_bring_back_what_was_refused() {
             at
         });
         let case = format!("seed {seed}, {name}, byte {at}");
-        repair(&disk);
-        for event in events_of(&disk, &history, &case) {
+        let repaired = repair(&disk, random);
+        for event in events_of(&repaired, &history, &case) {
             assert!(history.acknowledged.contains(&event), "{case}: {event:?} appeared");
         }
     }
