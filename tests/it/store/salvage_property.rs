@@ -69,11 +69,11 @@ fn segments(disk: &SimulatedDisk) -> Vec<String> {
     disk.names().into_iter().filter(|name| first_seq(name).is_some()).collect()
 }
 
-/// Damages one place of one segment; returns what was done.
-fn damage(disk: &SimulatedDisk, random: &mut Random) -> String {
+/// Damages one place of one segment; returns its name, and what was done.
+fn damage(disk: &SimulatedDisk, random: &mut Random) -> (String, String) {
     let names = segments(disk);
     let name = &names[random.below(names.len())];
-    let kind = random.below(5);
+    let kind = random.below(6);
     let what = disk.with_file(name, |bytes| {
         let at = random.below(bytes.len());
         let start = bytes[..at].iter().rposition(|b| *b == b'\n').map_or(0, |before| before + 1);
@@ -85,10 +85,15 @@ fn damage(disk: &SimulatedDisk, random: &mut Random) -> String {
                 format!("bit {bit} of byte {at}")
             }
             2 => {
+                let bit = random.below(8);
+                bytes[end - 1] ^= 1 << bit;
+                format!("bit {bit} of byte {}", end - 1)
+            }
+            3 => {
                 bytes[start..end - 1].fill(b'#');
                 format!("the line at byte {start}")
             }
-            3 => {
+            4 => {
                 bytes.drain(start..end);
                 format!("the line at byte {start} removed")
             }
@@ -98,7 +103,7 @@ fn damage(disk: &SimulatedDisk, random: &mut Random) -> String {
             }
         }
     });
-    format!("{name}: {what}")
+    (name.clone(), what)
 }
 
 /// The seqs of all events of which a segment has the whole line.
@@ -138,8 +143,7 @@ fn repair(disk: &SimulatedDisk, random: &mut Random) -> SimulatedDisk {
 fn check_topics(disk: &SimulatedDisk, damaged: &SimulatedDisk, then: &TestStore, case: &str) {
     let mut store = TestStore::open(&disk.copy(), SyncPolicy::Always, then.now)
         .unwrap_or_else(|error| panic!("{case}: {error}"));
-    let topics: Vec<String> =
-        store.view().snapshot.topics.iter().map(|topic| topic.topic.to_string()).collect();
+    let topics = topics(&store);
     let newest = segments(&then.disk).pop().unwrap();
     for known in then.view().snapshot.topics {
         let line = then.disk.with_file(&newest, |bytes| line_with(bytes, &known.topic));
@@ -152,6 +156,10 @@ fn check_topics(disk: &SimulatedDisk, damaged: &SimulatedDisk, then: &TestStore,
         let published = store.publish(&topic, 1, "after the repair", None);
         assert!(published.is_ok(), "{case}: publish to {topic}: {:?}", published.err());
     }
+}
+
+fn topics(store: &TestStore) -> Vec<String> {
+    store.view().snapshot.topics.iter().map(|topic| topic.topic.to_string()).collect()
 }
 
 fn contains(bytes: &[u8], part: &[u8]) -> bool {
@@ -177,8 +185,8 @@ fn repair_keeps_every_event_whose_line_is_intact() {
         let random = &mut Random(seed.wrapping_mul(0x9E37_79B9_7F4A_7C15));
         let history = random_store(random);
         let disk = history.store.disk.copy();
-        let what = damage(&disk, random);
-        let case = format!("seed {seed}, {what}");
+        let (file, what) = damage(&disk, random);
+        let case = format!("seed {seed}, {file}: {what}");
         let intact = intact_lines(&disk, &history.store.disk);
         let repaired = repair(&disk, random);
         let kept = events_of(&repaired, &history, &case);
@@ -195,6 +203,16 @@ fn repair_keeps_every_event_whose_line_is_intact() {
             assert!(history.acknowledged.contains(event), "{case}: {event:?} appeared");
         }
         check_topics(&repaired, &disk, &history.store, &case);
+        let newest = segments(&disk).pop().unwrap();
+        if newest != file {
+            // No other topic than those of the newest segment comes back.
+            let opened = TestStore::open(&repaired, SyncPolicy::Always, history.store.now).unwrap();
+            for topic in topics(&opened) {
+                let is_known = topics(&history.store).contains(&topic);
+                let is_named = disk.with_file(&newest, |b| line_with(b, &topic).is_some());
+                assert!(is_known || is_named, "{case}: {topic} came back");
+            }
+        }
     }
     assert!(events > 1_000 && damaged_events > 100, "{events} and {damaged_events}");
 }
