@@ -280,14 +280,14 @@ impl<T> Log<T> {
         self.lock().log.load(topic, seq, time, at, content)
     }
 
-    /// Call this after the last [`Log::load`], before any other change.
-    pub fn finish_loading(&self) {
-        self.lock().log.finish_loading();
-    }
-
     /// Makes every event older. A restored log learns the age of its newest event last.
     pub fn make_older(&mut self, by: Duration) {
         self.lock().log.make_older(by);
+    }
+
+    /// Call this after the last [`Log::load`], before any other change.
+    pub fn finish_loading(&self) {
+        self.lock().log.finish_loading();
     }
 
     /// Inserts a key that an earlier run of the program used, unless it is known already.

@@ -74,28 +74,24 @@ pub fn format_line() -> Vec<u8> {
     format!("{MAGIC}{FORMAT_VERSION}\n").into_bytes()
 }
 
-/// What is wrong with the segment file `name`, whose first line is not [`format_line`]: a newer
-/// version wrote the file, or the line is damaged. No checksum covers the line; the second one
-/// tells the two apart, because no other version has a header of this form.
-#[must_use]
-pub fn wrong_format(name: &str, first: &[u8], second: &[u8]) -> StoreError {
-    let version = std::str::from_utf8(first).ok().and_then(|line| line.strip_prefix(MAGIC));
+/// Checks the first line of the segment file `name`.
+///
+/// # Errors
+/// A newer format version, or damage.
+pub fn check_format_line(name: &str, line: &[u8]) -> Result<(), StoreError> {
+    let version = std::str::from_utf8(line).ok().and_then(|line| line.strip_prefix(MAGIC));
     let version = version.filter(|v| !v.is_empty() && v.bytes().all(|b| b.is_ascii_digit()));
     match version.and_then(|version| version.parse::<u64>().ok()) {
-        Some(newer) if newer > FORMAT_VERSION && !is_header(second) => StoreError::Newer(format!(
+        Some(FORMAT_VERSION) => Ok(()),
+        Some(newer) if newer > FORMAT_VERSION => Err(StoreError::Newer(format!(
             "{name}: format version {newer}, expected at most {FORMAT_VERSION}; a newer longpoll \
              can read it"
-        )),
+        ))),
         _ => {
-            let what = format!("the first line is damaged: expected {MAGIC}{FORMAT_VERSION}");
-            StoreError::damaged(name, 0, &what)
+            let what = format!("the file is no segment: expected {MAGIC:?} and a format version");
+            Err(StoreError::damaged(name, 0, &what))
         }
     }
-}
-
-/// Whether a line without its line feed is an intact header of this version.
-fn is_header(line: &[u8]) -> bool {
-    lines::parse(line).is_some_and(|(_, json)| parse(&line[json..]).is_some())
 }
 
 /// Encodes the start of a segment: format line, header, and the snapshot of the log.
@@ -172,6 +168,12 @@ pub fn parse(json: &[u8]) -> Option<SegmentHeader> {
         }))
     };
     (r.0 == b"}").then_some(header)
+}
+
+/// Whether a line, without its line feed, is an intact header.
+#[must_use]
+pub fn is_header(line: &[u8]) -> bool {
+    lines::parse(line).is_some_and(|(_, json)| parse(&line[json..]).is_some())
 }
 
 /// The file name of the segment with this first seq.

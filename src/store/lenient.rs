@@ -2,7 +2,7 @@
 
 use std::io;
 
-use super::header::{self, SegmentHeader, format_line};
+use super::header::{self, SegmentHeader};
 use super::lines::{CommitMark, parse};
 use super::record::Record;
 use super::scan::LineReader;
@@ -25,7 +25,7 @@ pub struct SegmentContents {
 }
 
 /// Reads a segment file and skips invalid lines. `on_record` gets the valid records up to the last
-/// line that ends a commit: whatever precedes that line was written, and not refused.
+/// line that ends a commit: the next commit is written only after the one before succeeded.
 ///
 /// # Errors
 /// When the file cannot be read.
@@ -56,7 +56,7 @@ pub fn read_lenient(
 impl SegmentContents {
     /// Adds a line without its line feed; false if the line is invalid.
     fn add_line(&mut self, at: u64, bytes: &[u8], on_record: &mut dyn FnMut(Record)) -> bool {
-        if at == 0 && format_line().strip_suffix(b"\n") == Some(bytes) {
+        if at == 0 && header::check_format_line("", bytes).is_ok() {
             return true;
         }
         let Some((mark, json)) = parse(bytes) else { return false };

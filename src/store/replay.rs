@@ -293,7 +293,10 @@ impl<T> Replayed<T> {
             let age = elapsed.saturating_sub(used);
             let at = self.now.at.checked_sub(age).filter(|_| age < IDEMPOTENCY_KEY_TTL);
             let Some(at) = at else { continue };
-            self.segments.add_key(seq, at);
+            let after = self.segments.0.partition_point(|segment| segment.first <= seq);
+            if let Some(segment) = after.checked_sub(1).and_then(|i| self.segments.0.get_mut(i)) {
+                segment.add_key(at);
+            }
             let StoredKey { id, fingerprint, count } = key;
             let outcome = outcome(Cursor { seq, ..newest }, time, count);
             let outcome = Arc::new(Mutex::new(Some(outcome)));

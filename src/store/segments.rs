@@ -82,23 +82,11 @@ impl SegmentList {
         self.0.last_mut()
     }
 
-    /// The segment in whose range a seq is.
-    fn segment_of(&mut self, seq: Seq) -> Option<&mut Segment> {
-        let after = self.0.partition_point(|segment| segment.first <= seq);
-        after.checked_sub(1).and_then(|at| self.0.get_mut(at))
-    }
-
-    /// Counts a key that was used at `at` by the publish of this event.
-    pub fn add_key(&mut self, seq: Seq, at: Instant) {
-        if let Some(segment) = self.segment_of(seq) {
-            segment.add_key(at);
-        }
-    }
-
     /// Counts trimmed events as dead.
     pub fn remove_events(&mut self, trimmed: &[Arc<Event>]) {
         for event in trimmed {
-            if let Some(segment) = self.segment_of(event.seq) {
+            let after = self.0.partition_point(|segment| segment.first <= event.seq);
+            if let Some(segment) = after.checked_sub(1).and_then(|at| self.0.get_mut(at)) {
                 segment.live_cost = segment.live_cost.saturating_sub(event.cost());
             }
         }

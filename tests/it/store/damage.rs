@@ -152,7 +152,7 @@ fn newer_format_is_refused_and_not_changed() {
     let Err(StoreError::Newer(why)) = TestStore::open(&disk, SyncPolicy::Always, store.now) else {
         panic!("a newer format was opened");
     };
-    assert!(why.contains("version 2") && why.contains(&newest), "{why}");
+    assert!(why.contains("version 3") && why.contains(&newest), "{why}");
     let after: Vec<_> =
         disk.names().iter().map(|name| disk.with_file(name, |bytes| bytes.clone())).collect();
     assert_eq!(before, after);

@@ -40,7 +40,7 @@ fn position(bytes: &[u8], text: &str) -> usize {
 }
 
 fn publish_batch(server: &Server, topic: &str, count: usize) {
-    let lines: String = (0..count).map(|n| format!("{n}\n")).collect();
+    let lines = (0..count).map(|n| n.to_string()).collect::<Vec<_>>().join("\n");
     let kind = "Content-Type: application/x-ndjson\r\n";
     assert_eq!(server.connect().post(&format!("/topics/{topic}"), kind, lines).status, 201);
 }

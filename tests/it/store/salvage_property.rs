@@ -174,7 +174,8 @@ fn line_with(bytes: &[u8], topic: &str) -> Option<Vec<u8>> {
 }
 
 fn events_of(disk: &SimulatedDisk, history: &History, case: &str) -> Events {
-    let opened = TestStore::open_with_retention(&disk.copy(), history.store.now, UNBOUNDED);
+    let (disk, now) = (disk.copy(), history.store.now);
+    let opened = TestStore::open_with(&disk, SyncPolicy::Always, now, "here", UNBOUNDED);
     opened.unwrap_or_else(|error| panic!("{case}: {error}")).view().events
 }
 

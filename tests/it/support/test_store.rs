@@ -58,7 +58,7 @@ impl TestStore {
         sync: SyncPolicy,
         now: Timestamp,
     ) -> Result<TestStore, StoreError> {
-        TestStore::open_as(disk, sync, now, "here", RETENTION)
+        TestStore::open_with_identity(disk, sync, now, "here")
     }
 
     /// Opens the store as a directory with this identity.
@@ -68,19 +68,10 @@ impl TestStore {
         now: Timestamp,
         identity: &str,
     ) -> Result<TestStore, StoreError> {
-        TestStore::open_as(disk, sync, now, identity, RETENTION)
+        TestStore::open_with(disk, sync, now, identity, RETENTION)
     }
 
-    /// Opens the store with this retention.
-    pub fn open_with_retention(
-        disk: &SimulatedDisk,
-        now: Timestamp,
-        retention: Retention,
-    ) -> Result<TestStore, StoreError> {
-        TestStore::open_as(disk, SyncPolicy::Always, now, "here", retention)
-    }
-
-    fn open_as(
+    pub fn open_with(
         disk: &SimulatedDisk,
         sync: SyncPolicy,
         now: Timestamp,
@@ -237,8 +228,8 @@ pub fn start_time() -> Timestamp {
 /// A segment that a later version of the program wrote: its header has another form.
 pub fn segment_of_a_newer_version() -> Vec<u8> {
     let mut commit = CommitBuffer::default();
-    commit.push(|out| out.extend_from_slice(b"{\"version\":2}"));
-    [b"longpoll store 2\n".to_vec(), commit.finish(true)].concat()
+    commit.push(|out| out.extend_from_slice(b"{\"version\":3}"));
+    [b"longpoll store 3\n".to_vec(), commit.finish(true)].concat()
 }
 
 fn view(log: &Log<Cursor>) -> LogView {
