@@ -227,9 +227,9 @@ fn empty_header(secret: [u8; 16]) -> FullHeader {
     }
 }
 
-/// What of a segment to keep.
+/// A segment of which the intact records are kept.
 #[derive(Clone, Copy)]
-struct Intact {
+struct IntactPart {
     first: Seq,
     /// The largest seq that an event in it can have.
     through: Seq,
@@ -237,9 +237,9 @@ struct Intact {
     mark: Option<SyncedMark>,
 }
 
-impl Intact {
-    /// Reads the intact records. Those after the last line that ends a commit count if they were
-    /// synced: a publish that was refused, or never answered, is not brought back.
+impl IntactPart {
+    /// Reads the intact records. Those after the last line that ends a commit count only if they
+    /// were synced: they may be of a publish that was refused, or never answered.
     fn read(
         self,
         storage: &dyn Storage,
@@ -264,7 +264,7 @@ impl Intact {
     /// The byte offset up to which the segment is known to have been synced.
     fn synced(&self, header: Option<&SegmentHeader>) -> u64 {
         match (header, self.mark) {
-            // It got its name after it was synced.
+            // A compacted segment is synced before it gets its name.
             (Some(SegmentHeader::Compacted { .. }), _) => u64::MAX,
             (Some(SegmentHeader::Full(header)), Some(mark)) if header.number < mark.segment => {
                 u64::MAX
@@ -279,13 +279,12 @@ impl Intact {
     }
 }
 
-/// The segments of a store, each with the last seq that it may have. A segment without one reads
-/// to its end, and is the newest.
-fn intact_parts(firsts: &[Seq], mark: Option<SyncedMark>) -> Vec<Intact> {
+/// The segments of a store, oldest first. Only the newest has no largest seq.
+fn intact_parts(firsts: &[Seq], mark: Option<SyncedMark>) -> Vec<IntactPart> {
     let part = |(place, first): (usize, &Seq)| {
         let after = firsts.get(place + 1);
         let through = after.map_or(Seq::new(MAX_NUMBER), |after| after.previous());
-        Intact { first: *first, through, is_newest: after.is_none(), mark }
+        IntactPart { first: *first, through, is_newest: after.is_none(), mark }
     };
     firsts.iter().enumerate().map(part).collect()
 }

@@ -89,6 +89,18 @@ fn time_without_a_server_counts_for_ages_and_keys() {
 }
 
 #[test]
+fn step_of_the_clock_while_the_server_runs_changes_no_age() {
+    for wall in [start_time().wall + 10 * YEAR, std::time::SystemTime::UNIX_EPOCH] {
+        let mut store = store_with_ages();
+        store.now.wall = wall;
+        assert_eq!(expire_after(&mut store, 19), ALL);
+        assert_eq!(expire_after(&mut store, 2), ALL[1..]);
+        let repeat = store.publish("news", 1, "keyed", Some("k")).unwrap();
+        assert!(matches!(repeat, Appended::Duplicate(_)), "the key is forgotten");
+    }
+}
+
+#[test]
 fn event_with_a_wrong_time_does_not_change_the_age_of_others() {
     for wrong in [start_time().wall + 10 * YEAR, std::time::SystemTime::UNIX_EPOCH] {
         let disk = SimulatedDisk::default();
