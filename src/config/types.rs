@@ -127,7 +127,7 @@ pub enum Command {
 /// How to repair a store.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum RepairMode {
-    /// Keep the undamaged events and begin a new epoch.
+    /// If the store is damaged, keep the intact events and begin a new epoch.
     Damage,
     /// Only begin a new epoch, as after restoring a disk snapshot.
     NewEpoch,

@@ -1,7 +1,7 @@
 //! What the log keeps about all topics together, so that no publish has to scan them: totals, which
 //! topic has the oldest event, and which topics are empty.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::time::Instant;
 
@@ -20,9 +20,9 @@ pub struct LogIndex {
     pub by_oldest: BTreeMap<Seq, Name>,
     /// When the log's oldest event was appended, as of the last search for it.
     pub oldest_at: Option<Instant>,
-    /// Each empty topic, under its last trimmed seq. The first entry is forgotten first, because
-    /// the fewest cursors are before its seq.
-    pub empty: BTreeMap<Seq, Name>,
+    /// Each empty topic, with its last trimmed seq before its name: after a repair, topics may share
+    /// the seq. The first entry is forgotten first, because the fewest cursors are before its seq.
+    pub empty: BTreeSet<(Seq, Name)>,
     pub trims: TrimHistory,
     pub events: u64,
     pub bytes: u64,
@@ -35,7 +35,7 @@ impl LogIndex {
         self.bytes += event.cost();
         topic.push(Arc::new(event));
         if topic.len() == 1 {
-            self.empty.remove(&topic.last_trim.seq);
+            self.empty.remove(&(topic.last_trim.seq, topic.meta.name.clone()));
             self.insert_by_oldest(topic);
         }
     }
@@ -56,7 +56,7 @@ impl LogIndex {
         topic.last_trim = self.trims.record(event.seq, &topic.meta);
         if topic.len() == 0 {
             self.by_oldest.remove(&topic.index_key);
-            self.empty.insert(event.seq, topic.meta.name.clone());
+            self.empty.insert((event.seq, topic.meta.name.clone()));
         }
         trimmed.push(event);
         true

@@ -278,6 +278,11 @@ impl<T> Log<T> {
         self.lock().log.load(topic, seq, time, at, content)
     }
 
+    /// Makes every event older. A restored log learns the age of its newest event last.
+    pub fn make_older(&mut self, by: Duration) {
+        self.lock().log.make_older(by);
+    }
+
     /// Call this after the last [`Log::load`], before any other change.
     pub fn finish_loading(&self) {
         self.lock().log.finish_loading();

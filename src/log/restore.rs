@@ -101,8 +101,14 @@ impl LogState {
     /// Indexes the topics that have no events after loading.
     pub fn finish_loading(&mut self) {
         for topic in self.topics.values().filter(|topic| topic.len() == 0) {
-            self.index.empty.insert(topic.last_trim.seq, topic.meta.name.clone());
+            self.index.empty.insert((topic.last_trim.seq, topic.meta.name.clone()));
         }
+    }
+
+    /// Makes every event older.
+    pub fn make_older(&mut self, by: Duration) {
+        self.index.oldest_at = None;
+        self.topics.values_mut().for_each(|topic| topic.make_older(by));
     }
 
     /// The newest event of at least this age, if there is one.

@@ -6,6 +6,7 @@
 
 use std::collections::VecDeque;
 use std::sync::Arc;
+use std::time::Duration;
 
 use super::event::Event;
 use super::trims::{LastTrim, TopicMeta};
@@ -43,6 +44,13 @@ impl Topic {
             self.events.shrink_to(self.events.capacity() / 2);
         }
         Some(event)
+    }
+
+    /// Makes every event older. No reader may share them yet.
+    pub fn make_older(&mut self, by: Duration) {
+        for event in self.events.iter_mut().filter_map(Arc::get_mut) {
+            event.at = event.at.checked_sub(by).unwrap_or(event.at);
+        }
     }
 
     pub fn len(&self) -> usize {

@@ -7,7 +7,6 @@
 //! says up to which seq it replaces all others.
 
 use std::io;
-use std::time::{Duration, Instant, SystemTime};
 
 use crossbeam_channel::{Receiver, Sender};
 
@@ -19,7 +18,7 @@ use super::scan::read_sealed;
 use super::segments::Segment;
 use super::storage::{Storage, StorageFile};
 use crate::cursor::Seq;
-use crate::log::{LogSnapshot, Timestamp, event_cost};
+use crate::log::{LogSnapshot, event_cost};
 use crate::names::Name;
 
 /// Decides what is live, by the state of the log when the active segment began.
@@ -258,20 +257,4 @@ impl SegmentWriter<'_> {
         }
         renamed.context("write", &temporary).map(|()| self.segment)
     }
-}
-
-/// Converts the wall-clock time of a record to the monotonic clock, by its age.
-#[must_use]
-pub fn instant_of(time: SystemTime, now: Timestamp) -> Instant {
-    let age = now.wall.duration_since(time).unwrap_or(Duration::ZERO);
-    // The monotonic clock may not reach back that far, for example soon after boot. The result is
-    // then close to the earliest instant that it can express.
-    now.at.checked_sub(age).unwrap_or_else(|| {
-        let (mut earliest, mut step) = (now.at, age);
-        while step > Duration::from_secs(1) {
-            step /= 2;
-            earliest = earliest.checked_sub(step).unwrap_or(earliest);
-        }
-        earliest
-    })
 }

@@ -18,6 +18,8 @@ pub enum StoreError {
     Damaged(Box<Damage>),
     /// A newer version of the program wrote the file.
     Newer(String),
+    /// The segments are gone, but the lock file says that there were some.
+    Removed,
 }
 
 /// Where a file differs from what was written to it.
@@ -51,6 +53,10 @@ impl StoreError {
         io::Error::other(match self {
             StoreError::Io(_) => format!("--data {directory}: {self}"),
             StoreError::Newer(_) => format!("{directory}/{self}"),
+            StoreError::Removed => format!(
+                "{directory}: {self}; restore the files NNNN….log, or remove {directory}/lock to \
+                 begin an empty log"
+            ),
             StoreError::Damaged(_) => format!(
                 "{directory}/{self}; \"longpoll inspect {directory}\" shows more, \
                  \"longpoll repair {directory}\" keeps every intact record"
@@ -77,6 +83,9 @@ impl fmt::Display for StoreError {
         match self {
             StoreError::Io(text) | StoreError::Newer(text) => f.write_str(text),
             StoreError::Damaged(damage) => damage.fmt(f),
+            StoreError::Removed => {
+                f.write_str("there are no segments, but the lock file says that there was a log")
+            }
         }
     }
 }

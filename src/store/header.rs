@@ -9,7 +9,7 @@
 //! which format a file has. The header is a line like all others.
 
 use super::error::{IoContext as _, StoreError};
-use super::lines::CommitBuffer;
+use super::lines::{self, CommitBuffer};
 use super::record::{MAX_NUMBER, RecordReader, hex, write_topic, write_trimmed};
 use super::storage::Storage;
 use crate::cursor::{Epoch, Seq, TrimCount};
@@ -170,6 +170,12 @@ pub fn parse(json: &[u8]) -> Option<SegmentHeader> {
         }))
     };
     (r.0 == b"}").then_some(header)
+}
+
+/// Whether a line, without its line feed, is an intact header.
+#[must_use]
+pub fn is_header(line: &[u8]) -> bool {
+    lines::parse(line).is_some_and(|(_, json)| parse(&line[json..]).is_some())
 }
 
 /// The file name of the segment with this first seq.

@@ -5,80 +5,14 @@
 use std::io::{self, Write};
 use std::path::Path;
 
-use super::error::{IoContext, StoreError};
-use super::header::{self, SegmentHeader, file_name, list_segments};
-use super::lines::{CommitMark, parse};
+use super::directory_view::DirectoryView;
+use super::error::{Damage, IoContext, StoreError};
+use super::header::{SegmentHeader, file_name};
+use super::lenient::read_lenient;
 use super::lock::{LOCK_FILE, SyncedMark, identity};
-use super::record::Record;
-use super::recovery::{check_mark, new_epoch_reason};
-use super::replay::replay;
-use super::scan::LineReader;
-use super::storage::{DiskDirectory, Storage, StorageFile};
+use super::recovery::{Examined, check_never_used, examine, has_lost_end, new_epoch_reason};
+use super::storage::{DiskDirectory, Storage};
 use crate::cursor::Seq;
-use crate::log::Timestamp;
-
-/// A summary of a segment file, which may be damaged.
-#[derive(Default)]
-pub struct SegmentContents {
-    pub header: Option<SegmentHeader>,
-    pub events: u64,
-    /// The first and the last seq.
-    pub seqs: Option<(Seq, Seq)>,
-    /// Invalid lines, and the byte offset of the first one.
-    pub bad_lines: u64,
-    pub first_bad: u64,
-}
-
-impl SegmentContents {
-    fn add_bad_line(&mut self, at: u64) {
-        self.bad_lines += 1;
-        if self.bad_lines == 1 {
-            self.first_bad = at;
-        }
-    }
-}
-
-/// Reads a segment file and skips invalid lines. `on_record` gets the valid records whose commit
-/// has its end.
-///
-/// # Errors
-/// When the file cannot be read.
-pub fn read_lenient(
-    file: &dyn StorageFile,
-    on_record: &mut dyn FnMut(Record),
-) -> io::Result<SegmentContents> {
-    let mut contents = SegmentContents::default();
-    let mut lines = LineReader::new(file);
-    // The records of the commit whose end was not read yet.
-    let mut commit: Vec<Record> = Vec::new();
-    while let Some(line) = lines.next_line()? {
-        let at = line.at;
-        let bytes = line.bytes.unwrap_or_default();
-        if at == 0 && header::check_format_line("", bytes).is_ok() {
-            continue;
-        }
-        let Some((mark, json)) = parse(bytes) else {
-            contents.add_bad_line(at);
-            continue;
-        };
-        match Record::parse(&bytes[json..]) {
-            Some(record) => commit.push(record),
-            None if contents.header.is_none() => contents.header = header::parse(&bytes[json..]),
-            None => contents.add_bad_line(at),
-        }
-        if mark != CommitMark::More {
-            for record in commit.drain(..) {
-                if let Record::Event(event) = &record {
-                    let first = contents.seqs.map_or(event.seq, |(first, _)| first);
-                    contents.seqs = Some((first, event.seq));
-                    contents.events += 1;
-                }
-                on_record(record);
-            }
-        }
-    }
-    Ok(contents)
-}
 
 /// Prints one line about a segment.
 fn print_segment(storage: &dyn Storage, first: Seq, out: &mut dyn Write) -> io::Result<()> {
@@ -99,44 +33,78 @@ fn print_segment(storage: &dyn Storage, first: Seq, out: &mut dyn Write) -> io::
     writeln!(out)
 }
 
+/// How often a directory is read again because a server replaced its files meanwhile.
+const MAX_TRIES: usize = 1_000;
+
 /// Prints what a store contains. Returns whether a server would start with it.
 ///
 /// # Errors
 /// When the directory cannot be read, or the output cannot be written.
 pub fn inspect<T>(directory: &Path, out: &mut dyn Write) -> io::Result<bool> {
-    let storage = DiskDirectory::new(directory);
-    // Read before the segments: the mark of a running server is then never newer than they are.
-    let lock_file = storage.open(LOCK_FILE).ok();
-    let mark = lock_file.as_ref().and_then(|file| SyncedMark::read(&**file));
-    let mut firsts = list_segments(&storage).map_err(|error| error.in_directory(directory))?;
-    for first in &firsts {
-        print_segment(&storage, *first, out)?;
+    let mut damage_before: Option<Damage> = None;
+    for _ in 0..MAX_TRIES {
+        // Read before the segments: the mark of a running server is then never newer than they are.
+        let lock_file = DiskDirectory::new(directory).open(LOCK_FILE).ok();
+        let mark = lock_file.as_ref().and_then(|file| SyncedMark::read(&**file));
+        let view = DirectoryView::open(directory).map_err(|error| error.in_directory(directory))?;
+        let Some(view) = view else { continue };
+        let mut report = Vec::new();
+        let described = match lock_file {
+            Some(lock_file) if view.firsts.is_empty() => check_never_used(&*lock_file),
+            _ => Ok(()),
+        };
+        let described = described.and_then(|()| describe::<T>(&view, directory, mark, &mut report));
+        let is_valid = match described {
+            Ok(()) => true,
+            // A server whose disk fails writes the same bytes again. So damage is what two readings
+            // find in the same place.
+            Err(StoreError::Damaged(damage)) if damage_before.as_ref() != Some(&*damage) => {
+                damage_before = Some(*damage);
+                continue;
+            }
+            Err(StoreError::Damaged(damage)) => {
+                writeln!(report, "DAMAGED: {damage}")?;
+                let directory = directory.display();
+                writeln!(report, "\"longpoll repair {directory}\" keeps every intact record")?;
+                false
+            }
+            Err(error @ (StoreError::Newer(_) | StoreError::Removed)) => {
+                writeln!(report, "{error}")?;
+                false
+            }
+            Err(error) => return Err(error.in_directory(directory)),
+        };
+        out.write_all(&report)?;
+        return Ok(is_valid);
     }
-    let Some(newest) = firsts.pop() else {
-        writeln!(out, "there are no segments: the next start creates a new log")?;
-        return Ok(true);
-    };
-    let checked = replay::<T>(&storage, &firsts, newest, Timestamp::read()).and_then(|replayed| {
-        let identity = identity(&directory.join(LOCK_FILE)).context("look at", LOCK_FILE)?;
-        let copied = identity.as_ref() != Some(&replayed.header.identity);
-        if !copied {
-            check_mark(&replayed, mark)?;
-        }
-        Ok((replayed, copied))
-    });
-    let (replayed, copied) = match checked {
-        Ok(checked) => checked,
-        Err(StoreError::Damaged(damage)) => {
-            writeln!(out, "DAMAGED: {damage}")?;
-            let directory = directory.display();
-            writeln!(out, "\"longpoll repair {directory}\" keeps every intact record")?;
-            return Ok(false);
-        }
-        Err(StoreError::Newer(text)) => {
-            writeln!(out, "{text}")?;
-            return Ok(false);
-        }
-        Err(error) => return Err(error.in_directory(directory)),
+    let what = "the server replaces its files faster than they can be read; try again";
+    Err(io::Error::other(what))
+}
+
+/// Describes the segments and what a start would make of them.
+fn describe<T>(
+    view: &DirectoryView,
+    directory: &Path,
+    mark: Option<SyncedMark>,
+    out: &mut Vec<u8>,
+) -> Result<(), StoreError> {
+    for first in &view.firsts {
+        print_segment(view, *first, out).context("read", &file_name(*first))?;
+    }
+    let identity = identity(&directory.join(LOCK_FILE)).context("look at", LOCK_FILE)?;
+    let examined = examine::<T>(view, identity.as_deref(), mark)?;
+    print_state(examined.as_ref(), directory, mark, out).context("write", "the report")
+}
+
+/// Prints the state of the log; `None` stands for a directory without segments.
+fn print_state<T>(
+    examined: Option<&Examined<T>>,
+    directory: &Path,
+    mark: Option<SyncedMark>,
+    out: &mut Vec<u8>,
+) -> io::Result<()> {
+    let Some(Examined { replayed, copied }) = examined else {
+        return writeln!(out, "there are no segments: the next start creates a new log");
     };
     let totals = replayed.log.totals();
     writeln!(
@@ -157,9 +125,16 @@ pub fn inspect<T>(directory: &Path, out: &mut dyn Write) -> io::Result<bool> {
         )?;
     }
     // Says "as it is now", because a running server may still shut down cleanly.
-    if let Some(why) = new_epoch_reason(&replayed, copied, mark) {
+    if let Some(why) = new_epoch_reason(replayed, *copied, mark) {
         writeln!(out, "as it is now, the next start begins a new epoch, because {why}")?;
     }
-    writeln!(out, "valid")?;
-    Ok(true)
+    if !copied && has_lost_end(replayed, mark) {
+        let directory = directory.display();
+        writeln!(
+            out,
+            "\"longpoll repair {directory}\" before that start keeps the intact records of the \
+             last commit"
+        )?;
+    }
+    writeln!(out, "valid")
 }

@@ -43,6 +43,8 @@ pub struct OpenReport {
     pub torn: Option<(StoreError, u64)>,
     /// Why a new epoch began, if one did.
     pub new_epoch: Option<&'static str>,
+    /// The time from the newest event to the start, if it was too long to count.
+    pub distrusted_step: Option<Duration>,
     /// A compaction to run in the background.
     pub compaction: Option<CompactionJob>,
 }
@@ -64,13 +66,13 @@ pub fn open<T>(
     let lock_file = lock_file.context("open", LOCK_FILE)?;
     let mark = SyncedMark::read(&*lock_file);
     let Some(newest) = firsts.pop() else {
-        let number = mark.map_or(0, |mark| mark.segment) + 1;
-        let store = create(storage, settings, metrics, lock_file, number)?;
-        let new_epoch = mark.map(|_| "the segments that the lock file knows of are gone");
-        return Ok((store, OpenReport { new_epoch, ..OpenReport::default() }));
+        check_never_used(&*lock_file)?;
+        let store = create(storage, settings, metrics, lock_file)?;
+        return Ok((store, OpenReport::default()));
     };
     sync_newest(&*storage, newest)?;
-    let mut replayed = replay(&*storage, &firsts, newest, now)?;
+    let retain_age = settings.retention.map_or(Duration::MAX, |retention| retention.age);
+    let mut replayed = replay(&*storage, &firsts, newest, retain_age, now)?;
     let copied = replayed.header.identity != settings.identity;
     if !copied {
         check_mark(&replayed, mark)?;
@@ -79,7 +81,8 @@ pub fn open<T>(
     remove_obsolete(&*storage, &replayed.obsolete)?;
 
     let new_epoch = settings.new_epoch.or_else(|| new_epoch_reason(&replayed, copied, mark));
-    let mut report = OpenReport { torn, new_epoch, compaction: None };
+    let distrusted_step = replayed.distrusted_step;
+    let mut report = OpenReport { torn, new_epoch, distrusted_step, compaction: None };
     let retention = settings.retention.unwrap_or(replayed.header.retention());
     let header = FullHeader {
         epoch: match report.new_epoch {
@@ -113,21 +116,63 @@ pub fn open<T>(
     Ok((store, report))
 }
 
+/// A store as a start would find it.
+pub struct Examined<T> {
+    pub replayed: Replayed<T>,
+    /// The directory is not the one that the server wrote to.
+    pub copied: bool,
+}
+
+/// Reads a store without changing it; `None` if there are no segments. `identity` is that of the
+/// lock file, if there is one.
+///
+/// # Errors
+/// When a file cannot be read, or a server would not start with the store.
+pub fn examine<T>(
+    storage: &dyn Storage,
+    identity: Option<&str>,
+    mark: Option<SyncedMark>,
+) -> Result<Option<Examined<T>>, StoreError> {
+    let mut firsts = list_segments(storage)?;
+    let Some(newest) = firsts.pop() else { return Ok(None) };
+    let replayed = replay(storage, &firsts, newest, Duration::MAX, Timestamp::read())?;
+    let copied = identity != Some(&*replayed.header.identity);
+    if !copied {
+        check_mark(&replayed, mark)?;
+    }
+    Ok(Some(Examined { replayed, copied }))
+}
+
+/// Whether the lock file says that more was synced than there is.
+pub fn has_lost_end<T>(replayed: &Replayed<T>, mark: Option<SyncedMark>) -> bool {
+    mark.is_some_and(|m| m.segment == replayed.header.number && replayed.end < m.end)
+}
+
 /// Why seqs could repeat if the epoch continued; `None` if they cannot.
 pub fn new_epoch_reason<T>(
     replayed: &Replayed<T>,
     copied: bool,
     mark: Option<SyncedMark>,
 ) -> Option<&'static str> {
-    let lost = |mark: SyncedMark| mark.segment == replayed.header.number && replayed.end < mark.end;
     if copied {
         Some("the directory was copied or restored")
     } else if !replayed.header.synced && !replayed.closed {
         Some("the last run did not sync every commit and did not shut down cleanly")
-    } else if mark.is_some_and(lost) {
+    } else if has_lost_end(replayed, mark) {
         Some("the last commit is incomplete, and the lock file says that it was synced")
     } else {
         None
+    }
+}
+
+/// Checks that a directory without segments never had any: its lock file has no synced mark.
+///
+/// # Errors
+/// The segments were removed.
+pub fn check_never_used(lock_file: &dyn StorageFile) -> Result<(), StoreError> {
+    match lock_file.length().context("look at", LOCK_FILE)? {
+        0 => Ok(()),
+        _ => Err(StoreError::Removed),
     }
 }
 
@@ -137,7 +182,6 @@ fn create<T>(
     settings: &OpenSettings,
     metrics: &Arc<Metrics>,
     lock_file: Box<dyn StorageFile>,
-    number: u64,
 ) -> Result<Store<T>, StoreError> {
     let Some(retention) = settings.retention else {
         return Err(StoreError::Io("there are no segments".to_owned()));
@@ -147,7 +191,7 @@ fn create<T>(
         epoch: Epoch::random().context("make", "an epoch")?,
         next: Seq::new(1),
         oldest_segment: Seq::new(1),
-        number,
+        number: 1,
         synced: settings.sync_policy == SyncPolicy::Always,
         identity: settings.identity.clone(),
         secret: u128::from_le_bytes(secret),
@@ -197,7 +241,7 @@ fn start_writing<T>(
 ///
 /// # Errors
 /// Damage, if something is missing.
-pub fn check_mark<T>(replayed: &Replayed<T>, mark: Option<SyncedMark>) -> Result<(), StoreError> {
+fn check_mark<T>(replayed: &Replayed<T>, mark: Option<SyncedMark>) -> Result<(), StoreError> {
     let name = file_name(replayed.header.next);
     let Some(mark) = mark else { return Ok(()) };
     if mark.segment > replayed.header.number {

@@ -1,5 +1,6 @@
 //! `longpoll repair DIR`: keeps every intact record, preserves the damaged files under other names,
-//! and begins a new epoch, because a missing event cannot be told from one that never existed.
+//! and begins a new epoch, because a missing event cannot be told from one that never existed. A
+//! store that a server starts with, and that lost nothing, is left as it is.
 //!
 //! Three steps, each of which ends with a sync:
 //!
@@ -19,13 +20,14 @@ use super::active_segment::ActiveSegment;
 use super::compact::{LiveSet, SegmentWriter};
 use super::error::{IoContext, StoreError};
 use super::header::{FullHeader, SegmentHeader, file_name, list_segments};
-use super::inspect::read_lenient;
+use super::lenient::read_lenient;
 use super::lock::{DirectoryLock, LOCK_FILE, SyncedMark};
-use super::record::Record;
-use super::recovery::{OpenSettings, open};
+use super::record::{MAX_NUMBER, Record};
+use super::recovery::{OpenSettings, check_never_used, examine, has_lost_end, open};
+use super::replay::read_snapshot;
 use super::scan::{CommitReader, LineReader, read_sealed};
 use super::storage::{DiskDirectory, Storage};
-use crate::config::{Config, RepairMode, SyncPolicy};
+use crate::config::{RepairMode, SyncPolicy};
 use crate::cursor::{Cursor, Epoch, Seq, TrimCount, random_bytes};
 use crate::log::{LastTrim, LogSnapshot, Timestamp, TopicTrims};
 use crate::names::Name;
@@ -46,8 +48,10 @@ pub fn repair<T>(
     let lock = DirectoryLock::acquire(directory).map_err(|error| error.in_directory(directory))?;
     let storage = Arc::new(DiskDirectory::new(directory));
     let repaired = repair_storage(storage, &lock.identity, mode, outcome);
-    let RepairOutcome { events, head, set_aside } =
-        repaired.map_err(|error| error.in_directory(directory))?;
+    let repaired = repaired.map_err(|error| error.in_directory(directory))?;
+    let Some(RepairOutcome { events, head, set_aside }) = repaired else {
+        return Ok("valid, nothing to do\n".to_owned());
+    };
     let mut report = vec![format!("{events} events kept; a new epoch begins at {head}")];
     report.extend(set_aside.iter().map(|name| format!("{name} has the damaged file")));
     Ok(report.join("\n") + "\n")
@@ -63,7 +67,7 @@ pub struct RepairOutcome {
     pub set_aside: Vec<String>,
 }
 
-/// Repairs a store whose lock file has this identity.
+/// Repairs a store whose lock file has this identity. `None`: there was nothing to do.
 ///
 /// # Errors
 /// When the disk fails, or the store is damaged and only a new epoch was asked for.
@@ -72,9 +76,11 @@ pub fn repair_storage<T>(
     identity: &str,
     mode: RepairMode,
     outcome: impl Fn(Cursor, SystemTime, Option<u32>) -> T,
-) -> Result<RepairOutcome, StoreError> {
+) -> Result<Option<RepairOutcome>, StoreError> {
+    let mark = read_mark(&*storage)?;
     let set_aside = match mode {
-        RepairMode::Damage => salvage(&*storage, identity)?,
+        RepairMode::Damage if !is_damaged::<T>(&*storage, identity, mark)? => return Ok(None),
+        RepairMode::Damage => salvage(&*storage, identity, mark)?,
         RepairMode::NewEpoch => Vec::new(),
     };
     let settings = OpenSettings {
@@ -85,7 +91,31 @@ pub fn repair_storage<T>(
     };
     // Opening syncs everything, so the store needs no clean shutdown.
     let (store, _) = open(storage, &settings, &Arc::default(), outcome, Timestamp::read())?;
-    Ok(RepairOutcome { events: store.log.totals().events, head: store.log.head(), set_aside })
+    let (events, head) = (store.log.totals().events, store.log.head());
+    Ok(Some(RepairOutcome { events, head, set_aside }))
+}
+
+/// Reads the synced mark of a store.
+fn read_mark(storage: &dyn Storage) -> Result<Option<SyncedMark>, StoreError> {
+    let Ok(lock_file) = storage.open(LOCK_FILE) else { return Ok(None) };
+    if list_segments(storage)?.is_empty() {
+        check_never_used(&*lock_file)?;
+    }
+    Ok(SyncedMark::read(&*lock_file))
+}
+
+/// Whether a server would refuse the store, or would drop records that were synced.
+fn is_damaged<T>(
+    storage: &dyn Storage,
+    identity: &str,
+    mark: Option<SyncedMark>,
+) -> Result<bool, StoreError> {
+    match examine::<T>(storage, Some(identity), mark) {
+        Ok(Some(examined)) => Ok(!examined.copied && has_lost_end(&examined.replayed, mark)),
+        Ok(None) => Err(StoreError::Io("there are no segments".to_owned())),
+        Err(StoreError::Damaged(_)) => Ok(true),
+        Err(error) => Err(error),
+    }
 }
 
 /// What the intact records of a store say.
@@ -100,7 +130,30 @@ struct Salvage {
     header: Option<Box<FullHeader>>,
 }
 
+/// No topics, and all keys: the clock may be wrong, and the next start knows which are too old.
+fn no_topics() -> LiveSet {
+    LiveSet::new(&LogSnapshot::default(), Some(Seq::ZERO))
+}
+
 impl Salvage {
+    /// Takes what the snapshot at the start of a segment says, if it is intact: no topic is missing
+    /// in it, and those that were forgotten by then stay so.
+    fn begin_segment(&mut self, storage: &dyn Storage, first: Seq) -> Result<(), StoreError> {
+        let name = file_name(first);
+        let file = storage.open(&name).context("open", &name)?;
+        let snapshot = CommitReader::open(&name, &*file)
+            .and_then(|mut commits| read_snapshot(&mut commits, first));
+        match snapshot {
+            Ok((_, snapshot)) => {
+                self.head = self.head.max(snapshot.head);
+                self.live = LiveSet::new(&snapshot, Some(Seq::ZERO));
+                Ok(())
+            }
+            Err(StoreError::Damaged(_)) => Ok(()),
+            Err(error) => Err(error),
+        }
+    }
+
     fn add(&mut self, record: Record) {
         match record {
             Record::Event(event) => {
@@ -118,19 +171,22 @@ impl Salvage {
     }
 
     /// Header and snapshot for the new segment. The history of single trims is left out: it served
-    /// the cursors of the old epoch.
+    /// the cursors of the old epoch. Nothing is trimmed before the next start, which knows the
+    /// retention flags: those of the damaged run may be lost.
     fn new_segment(
         &mut self,
-        storage: &dyn Storage,
         identity: &str,
+        mark: Option<SyncedMark>,
     ) -> Result<(FullHeader, LogSnapshot), StoreError> {
         let mut header = match &self.header {
             Some(header) => (**header).clone(),
-            None => default_header(random_bytes().context("make", "a secret")?),
+            None => empty_header(random_bytes().context("make", "a secret")?),
         };
+        header.retain_events = MAX_NUMBER;
+        header.retain_bytes = MAX_NUMBER;
+        header.max_topics = MAX_NUMBER;
         header.epoch = Epoch::random().context("make", "an epoch")?;
         // Larger than all numbers used so far; the lock file may know of a segment that is gone.
-        let mark = storage.open(LOCK_FILE).ok().and_then(|file| SyncedMark::read(&*file));
         header.number = header.number.max(mark.map_or(0, |mark| mark.segment)) + 1;
         header.trims = header.trims.max(TrimCount::new(1));
         identity.clone_into(&mut header.identity);
@@ -153,9 +209,8 @@ impl Salvage {
     }
 }
 
-/// The header for a store without an intact one: the default retention, and a new secret.
-fn default_header(secret: [u8; 16]) -> FullHeader {
-    let defaults = Config::default();
+/// The header for a store without an intact one, with a new secret.
+fn empty_header(secret: [u8; 16]) -> FullHeader {
     FullHeader {
         epoch: Epoch::from_bits(0),
         next: Seq::ZERO,
@@ -164,72 +219,132 @@ fn default_header(secret: [u8; 16]) -> FullHeader {
         synced: true,
         identity: String::new(),
         secret: u128::from_le_bytes(secret),
-        retain_events: defaults.retain_events as u64,
-        retain_bytes: defaults.retain_bytes,
-        max_topics: defaults.max_topics as u64,
+        retain_events: MAX_NUMBER,
+        retain_bytes: MAX_NUMBER,
+        max_topics: MAX_NUMBER,
         trims: TrimCount::ZERO,
         forgotten: LastTrim::default(),
     }
 }
 
+/// A segment of which the intact records are kept.
+#[derive(Clone, Copy)]
+struct IntactPart {
+    first: Seq,
+    /// The largest seq that an event in it can have.
+    through: Seq,
+    is_newest: bool,
+    mark: Option<SyncedMark>,
+}
+
+impl IntactPart {
+    /// Reads the intact records. Those after the last line that ends a commit count only if they
+    /// were synced: they may be of a publish that was refused, or never answered.
+    fn read(
+        self,
+        storage: &dyn Storage,
+        on_record: &mut dyn FnMut(Record),
+    ) -> Result<Option<SegmentHeader>, StoreError> {
+        let name = file_name(self.first);
+        let file = storage.open(&name).context("open", &name)?;
+        let contents = read_lenient(&*file, on_record).context("read", &name)?;
+        let synced = self.synced(contents.header.as_ref());
+        // An interrupted repair has begun the segment after this one, and left such records out.
+        let is_beyond = |record: &Record| match record {
+            Record::Event(event) => event.seq > self.through,
+            _ => false,
+        };
+        if !contents.unfinished.iter().any(|(_, record)| is_beyond(record)) {
+            let unfinished = contents.unfinished.into_iter().filter(|(at, _)| *at < synced);
+            unfinished.for_each(|(_, record)| on_record(record));
+        }
+        Ok(contents.header)
+    }
+
+    /// The byte offset up to which the segment is known to have been synced.
+    fn synced(&self, header: Option<&SegmentHeader>) -> u64 {
+        match (header, self.mark) {
+            // A compacted segment is synced before it gets its name.
+            (Some(SegmentHeader::Compacted { .. }), _) => u64::MAX,
+            (Some(SegmentHeader::Full(header)), Some(mark)) if header.number < mark.segment => {
+                u64::MAX
+            }
+            (Some(SegmentHeader::Full(header)), Some(mark)) if header.number == mark.segment => {
+                mark.end
+            }
+            // A segment is synced before the next one begins.
+            _ if self.is_newest => 0,
+            _ => u64::MAX,
+        }
+    }
+}
+
+/// The segments of a store, oldest first. Only the newest has no largest seq.
+fn intact_parts(firsts: &[Seq], mark: Option<SyncedMark>) -> Vec<IntactPart> {
+    let part = |(place, first): (usize, &Seq)| {
+        let after = firsts.get(place + 1);
+        let through = after.map_or(Seq::new(MAX_NUMBER), |after| after.previous());
+        IntactPart { first: *first, through, is_newest: after.is_none(), mark }
+    };
+    firsts.iter().enumerate().map(part).collect()
+}
+
 /// Replaces damaged segments by their intact records. Returns the names under which the damaged
 /// files were preserved.
-fn salvage(storage: &dyn Storage, identity: &str) -> Result<Vec<String>, StoreError> {
-    let live = LiveSet::new(&LogSnapshot::default(), Some(Seq::ZERO));
-    let mut intact = Salvage { head: Seq::ZERO, live, expired: Seq::ZERO, header: None };
-    let mut firsts = Vec::new();
+fn salvage(
+    storage: &dyn Storage,
+    identity: &str,
+    mark: Option<SyncedMark>,
+) -> Result<Vec<String>, StoreError> {
+    let mut intact =
+        Salvage { head: Seq::ZERO, live: no_topics(), expired: Seq::ZERO, header: None };
+    let mut parts = Vec::new();
     // The last seq of each segment that reads without an error; and of the last compacted one.
     let (mut ends, mut compacted_through) = (Vec::new(), Seq::ZERO);
-    for first in list_segments(storage)? {
+    for part in intact_parts(&list_segments(storage)?, mark) {
         // A replaced segment is older than the compacted one, and may contradict it.
-        if first <= compacted_through {
+        if part.first <= compacted_through {
             continue;
         }
-        let name = file_name(first);
-        let file = storage.open(&name).context("open", &name)?;
-        if let Err(newer @ StoreError::Newer(_)) = CommitReader::open(&name, &*file) {
-            return Err(newer);
-        }
-        let contents = read_lenient(&*file, &mut |record| intact.add(record));
-        if let Some(SegmentHeader::Full(header)) = contents.context("read", &name)?.header {
+        intact.begin_segment(storage, part.first)?;
+        let header = part.read(storage, &mut |record| intact.add(record))?;
+        if let Some(SegmentHeader::Full(header)) = header {
             intact.header = Some(header);
         }
-        let sealed = read_sealed(storage, first, &mut |_| {}).ok();
-        firsts.push(first);
+        let sealed = read_sealed(storage, part.first, &mut |_| {}).ok();
+        parts.push(part);
         ends.push(sealed.map(|sealed| match sealed.header {
             SegmentHeader::Compacted { through } => {
                 compacted_through = through;
                 through
             }
-            SegmentHeader::Full(_) => sealed.last.unwrap_or(first.previous()),
+            SegmentHeader::Full(_) => sealed.last.unwrap_or(part.first.previous()),
         }));
     }
-    let Some(&newest) = firsts.last() else { return Ok(Vec::new()) };
-    intact.head = intact.head.max(newest.previous()).max(compacted_through);
+    let Some(newest) = parts.last() else { return Ok(Vec::new()) };
+    intact.head = intact.head.max(newest.first.previous()).max(compacted_through);
     for (_, through) in intact.live.topics() {
         *through = intact.expired.max(*through);
     }
     let next = intact.head.next();
+    let oldest_segment = parts[0].first.min(next);
     let mut damaged = Vec::new();
-    for (place, &first) in firsts.iter().enumerate() {
-        let through = firsts.get(place + 1).map_or(intact.head, |after| after.previous());
+    for (place, part) in parts.iter().enumerate() {
+        let through = parts.get(place + 1).map_or(intact.head, |after| after.first.previous());
         if ends[place] != Some(through) {
-            damaged.push((first, through));
+            damaged.push((*part, through));
         }
     }
-    let names = damaged.iter().map(|(first, _)| set_aside(storage, &file_name(*first)));
+    let names = damaged.iter().map(|(part, _)| set_aside(storage, &file_name(part.first)));
     let set_aside = names.collect::<Result<Vec<_>, _>>()?;
     sync_directory(storage)?;
     // The snapshot comes first: after step 3, a second try would find fewer records for it.
-    let (header, snapshot) = intact.new_segment(storage, identity)?;
-    let oldest_segment = firsts[0].min(next);
+    let (header, snapshot) = intact.new_segment(identity, mark)?;
     ActiveSegment::create(storage, &FullHeader { next, oldest_segment, ..header }, &snapshot)?;
     sync_directory(storage)?;
-    for (first, through) in damaged.into_iter().filter(|(first, _)| *first < next) {
-        let name = file_name(first);
-        let mut output = SegmentWriter::create(storage, first, through, &intact.live)?;
-        let file = storage.open(&name).context("open", &name)?;
-        read_lenient(&*file, &mut |record| output.add(record)).context("read", &name)?;
+    for (part, through) in damaged.into_iter().filter(|(part, _)| part.first < next) {
+        let mut output = SegmentWriter::create(storage, part.first, through, &intact.live)?;
+        part.read(storage, &mut |record| output.add(record))?;
         output.finish(storage)?;
     }
     sync_directory(storage)?;

@@ -7,9 +7,9 @@
 
 use std::collections::VecDeque;
 use std::sync::Arc;
-use std::time::{Instant, SystemTime};
+use std::time::{Duration, Instant, SystemTime};
 
-use super::compact::instant_of;
+use super::ages::AgeClock;
 use super::error::{IoContext, StoreError};
 use super::header::{self, FullHeader, SegmentHeader, file_name};
 use super::record::{KeyRecord, Record, StoredEvent, StoredKey};
@@ -37,26 +37,25 @@ pub struct Replayed<T> {
     pub obsolete: Vec<Seq>,
     /// The last record says that the server shut down cleanly.
     pub closed: bool,
-    keys: VecDeque<(StoredKey, Seq, SystemTime)>,
-    clock: ReplayClock,
-}
-
-/// Converts the times of records to the monotonic clock. The results never decrease from one event
-/// to the next, even if the wall clock went back.
-struct ReplayClock {
+    /// The time from the newest record to the start, if it is too long to count: the clock may be
+    /// wrong. [`AgeClock`] has the rule.
+    pub distrusted_step: Option<Duration>,
+    keys: VecDeque<RecoveredKey>,
+    event_clock: AgeClock,
+    key_clock: AgeClock,
     now: Timestamp,
-    last: Option<Instant>,
 }
 
-impl ReplayClock {
-    fn instant_of(&mut self, time: SystemTime) -> Instant {
-        let at = self.last.max(Some(instant_of(time, self.now)));
-        self.last = at;
-        at.unwrap_or(self.now.at)
-    }
+/// An idempotency key that was read, with the last event of its publish.
+struct RecoveredKey {
+    key: StoredKey,
+    seq: Seq,
+    time: SystemTime,
+    /// When the key was used, by the clock of keys.
+    used: Duration,
 }
 
-/// Reads a store with this newest segment and these older ones.
+/// Reads a store with this newest segment and these older ones. Events are kept up to `retain_age`.
 ///
 /// # Errors
 /// When a file cannot be read, or is damaged. A torn tail is no error.
@@ -64,6 +63,7 @@ pub fn replay<T>(
     storage: &dyn Storage,
     older: &[Seq],
     newest: Seq,
+    retain_age: Duration,
     now: Timestamp,
 ) -> Result<Replayed<T>, StoreError> {
     let name = file_name(newest);
@@ -82,8 +82,11 @@ pub fn replay<T>(
         torn: None,
         obsolete: Vec::new(),
         closed: false,
+        distrusted_step: None,
         keys: VecDeque::new(),
-        clock: ReplayClock { now, last: None },
+        event_clock: AgeClock::new(retain_age),
+        key_clock: AgeClock::new(IDEMPOTENCY_KEY_TTL),
+        now,
     };
     replayed.load_older(storage, older, newest)?;
     replayed.log.finish_loading();
@@ -103,12 +106,13 @@ pub fn replay<T>(
         active.bytes = commits.end;
         active.snapshot_bytes = start;
     }
+    replayed.finish_ages();
     Ok(replayed)
 }
 
 /// Reads the first commit of the newest segment: its header and the snapshot of the log. The file
 /// got its name after this commit was synced, so a torn one is damage.
-fn read_snapshot(
+pub fn read_snapshot(
     commits: &mut CommitReader<'_>,
     first: Seq,
 ) -> Result<(FullHeader, LogSnapshot), StoreError> {
@@ -190,32 +194,42 @@ impl<T> Replayed<T> {
     fn load(&mut self, segment: &mut Segment, record: Record) {
         match record {
             Record::Event(event) => {
-                let at = self.clock.instant_of(event.time);
-                if let Some(key) = event.key {
+                if event.key.is_some() {
                     segment.add_key(event.seq);
-                    self.add_key(key, event.seq, event.time);
                 }
+                let at = self.advance(event.time, event.key, event.seq);
                 let cost = event_cost(&event.content);
                 let live = self.log.load(&event.topic, event.seq, event.time, at, event.content);
                 segment.add_event(cost, live);
             }
             Record::Key(KeyRecord { seq, time, key, .. }) => {
                 segment.add_key(seq);
-                self.add_key(key, seq, time);
+                self.advance(time, Some(key), seq);
             }
             // The snapshot of the newest segment contains the effect of all other records.
             _ => {}
         }
     }
 
-    fn add_key(&mut self, key: StoredKey, seq: Seq, time: SystemTime) {
-        let age = self.clock.now.wall.duration_since(time).unwrap_or_default();
-        if age < IDEMPOTENCY_KEY_TTL {
-            self.keys.push_back((key, seq, time));
+    /// Moves both clocks on to the time of a record, and keeps its key. Returns when the record was
+    /// written, as if the first one were written now: [`Replayed::finish_ages`] corrects that.
+    fn advance(&mut self, time: SystemTime, key: Option<StoredKey>, seq: Seq) -> Instant {
+        let used = self.key_clock.advance(time);
+        if let Some(key) = key {
+            self.keys.push_back(RecoveredKey { key, seq, time, used });
             if self.keys.len() > MAX_IDEMPOTENCY_KEYS {
                 self.keys.pop_front();
             }
         }
+        let written = self.event_clock.advance(time);
+        self.now.at.checked_add(written).unwrap_or(self.now.at)
+    }
+
+    /// Moves on to the time of the start, which decides how old the records are.
+    fn finish_ages(&mut self) {
+        let distrusted = self.event_clock.distrusted_step(self.now.wall);
+        self.distrusted_step = distrusted.filter(|_| self.log.totals().events > 0);
+        self.log.make_older(self.event_clock.advance(self.now.wall));
     }
 
     /// Applies the records of a commit to the log.
@@ -265,34 +279,37 @@ impl<T> Replayed<T> {
         let one_publish = batch.windows(2).all(consecutive)
             && batch.iter().all(|event| event.topic == topic && event.time == time);
         (one_publish && seq == self.log.head().seq.next()).then_some(())?;
-        let at = self.clock.instant_of(time);
         let last = batch.last().map_or(seq, |event| event.seq);
         let key = batch.last().and_then(|event| event.key);
+        let at = self.advance(time, key, last);
         let events: Vec<_> = batch.into_iter().map(|event| event.content).collect();
         if let Some(active) = self.segments.active() {
             for content in &events {
                 active.add_event(event_cost(content), true);
             }
         }
-        if let Some(key) = key {
+        if key.is_some() {
             self.segments.add_key(last);
-            self.add_key(key, last, time);
         }
         let now = Timestamp { at, wall: time };
         let appended = self.log.append(&topic, events, None, now, trimmed).ok()?;
         matches!(appended, Appended::New(cursor) if cursor.seq == last).then_some(())
     }
 
-    /// Gives the log the idempotency keys that were read. `outcome` makes the response for a repeat
-    /// from the publish's cursor, its time and, for a batch, its number of events.
+    /// Gives the log the idempotency keys that are still remembered. `outcome` makes the response
+    /// for a repeat from the publish's cursor, its time and, for a batch, its number of events.
     pub fn remember_keys(&mut self, outcome: impl Fn(Cursor, SystemTime, Option<u32>) -> T) {
         let newest = self.log.head();
-        for (key, seq, time) in std::mem::take(&mut self.keys) {
+        let elapsed = self.key_clock.advance(self.now.wall);
+        for RecoveredKey { key, seq, time, used } in std::mem::take(&mut self.keys) {
+            let age = elapsed.saturating_sub(used);
+            let at = self.now.at.checked_sub(age).filter(|_| age < IDEMPOTENCY_KEY_TTL);
+            let Some(at) = at else { continue };
             let StoredKey { id, fingerprint, count } = key;
             let outcome = outcome(Cursor { seq, ..newest }, time, count);
             let outcome = Arc::new(Mutex::new(Some(outcome)));
             let key = IdempotencyKey { id, fingerprint, outcome };
-            self.log.load_key(&key, seq, instant_of(time, self.clock.now));
+            self.log.load_key(&key, seq, at);
         }
     }
 }

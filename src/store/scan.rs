@@ -137,8 +137,16 @@ impl<'a> CommitReader<'a> {
             return Err(StoreError::damaged(name, 0, "the file is empty"));
         };
         let bytes = line.bytes.map_err(|what| StoreError::damaged(name, 0, what))?;
-        let version = check_format_line(name, bytes)?;
+        let version = check_format_line(name, bytes);
         let end = line.end;
+        if matches!(version, Err(StoreError::Newer(_))) {
+            // No checksum covers the first line, and a newer header would have another form.
+            let second = lines.next_line().context("read", name)?;
+            if second.is_some_and(|line| line.bytes.is_ok_and(header::is_header)) {
+                return Err(StoreError::damaged(name, 0, "the format version is damaged"));
+            }
+        }
+        let version = version?;
         Ok(CommitReader { name: name.to_owned(), lines, version, end })
     }
 

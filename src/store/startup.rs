@@ -73,6 +73,13 @@ impl<T> OpenedStore<T> {
         if let Some(why) = self.report.new_epoch {
             logger.info(format_args!("{directory}: began a new epoch, because {why}"));
         }
+        if let Some(step) = self.report.distrusted_step {
+            let seconds = step.as_secs();
+            logger.warning(format_args!(
+                "{directory}: by the clock, the newest event is {seconds} s old, more than \
+                 --retain-age; the clock may be wrong, so the event counts as new"
+            ));
+        }
         let (events, segments) =
             (self.store.log.totals().events, self.store.journal.segments.0.len());
         let ms = self.took.as_millis() as u64;

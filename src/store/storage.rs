@@ -3,7 +3,7 @@
 //! [`DiskDirectory`] implements them with real files. The tests implement them in memory, with
 //! failing and short writes, failing syncs, and power cuts that lose data that was not synced.
 
-use std::fs::OpenOptions;
+use std::fs::{Metadata, OpenOptions};
 use std::io;
 use std::os::unix::fs::{FileExt as _, MetadataExt as _, OpenOptionsExt as _};
 use std::path::{Path, PathBuf};
@@ -13,6 +13,12 @@ use rustix::fs::Advice;
 /// Identifies a file as long as it exists or is open: its file system and its inode number.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct FileId(pub u64, pub u64);
+
+impl From<Metadata> for FileId {
+    fn from(metadata: Metadata) -> FileId {
+        FileId(metadata.dev(), metadata.ino())
+    }
+}
 
 /// One directory.
 ///
@@ -116,8 +122,7 @@ impl Storage for DiskDirectory {
     }
 
     fn file_id(&self, name: &str) -> io::Result<FileId> {
-        let metadata = std::fs::metadata(self.0.join(name))?;
-        Ok(FileId(metadata.dev(), metadata.ino()))
+        std::fs::metadata(self.0.join(name)).map(FileId::from)
     }
 
     fn free_bytes(&self) -> io::Result<u64> {
@@ -129,8 +134,7 @@ impl Storage for DiskDirectory {
 
 impl StorageFile for std::fs::File {
     fn id(&self) -> io::Result<FileId> {
-        let metadata = self.metadata()?;
-        Ok(FileId(metadata.dev(), metadata.ino()))
+        self.metadata().map(FileId::from)
     }
 
     fn length(&self) -> io::Result<u64> {

@@ -1,6 +1,8 @@
 //! Guards the store of `src/store`: acknowledged events survive crashes, power cuts, full disks and
 //! damage.
 
+mod busy_directory;
+mod clock;
 mod crash;
 mod damage;
 mod double_faults;
@@ -10,4 +12,6 @@ mod full_disk;
 mod rare_conditions;
 mod repair;
 mod restart;
+mod salvage;
+mod salvage_property;
 mod shutdown;

@@ -106,7 +106,7 @@ fn unused_segments_are_removed() {
 }
 
 #[test]
-fn store_without_its_segments_reports_a_new_epoch() {
+fn store_without_its_segments_is_refused() {
     let storage = SimulatedDisk::default();
     let mut store = TestStore::open(&storage, SyncPolicy::Always, start_time()).unwrap();
     assert_eq!(store.report.new_epoch, None, "the first epoch is not reported as new");
@@ -114,8 +114,13 @@ fn store_without_its_segments_reports_a_new_epoch() {
     let now = store.now;
     drop(store);
     Storage::remove(&storage, &file_name(Seq::new(1))).unwrap();
-    let store = TestStore::open(&storage, SyncPolicy::Always, now).unwrap();
-    assert!(store.report.new_epoch.is_some_and(|why| why.contains("gone")));
+    let refused = TestStore::open(&storage, SyncPolicy::Always, now);
+    assert!(matches!(refused, Err(StoreError::Removed)));
+    // A damaged mark tells as much.
+    storage.with_file("lock", |bytes| bytes.fill(0));
+    let refused = TestStore::open(&storage, SyncPolicy::Always, now);
+    assert!(matches!(refused, Err(StoreError::Removed)));
+    assert_eq!(storage.names(), ["lock"]);
 }
 
 #[test]

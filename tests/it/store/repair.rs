@@ -14,7 +14,7 @@ use longpoll::store::storage::Storage;
 
 use crate::support::disk_faults::{Fault, SurvivingRenames, SurvivingWrites};
 use crate::support::simulated_disk::SimulatedDisk;
-use crate::support::test_store::{TestStore, scenario, start_time};
+use crate::support::test_store::{TestStore, scenario, segment_of_a_newer_version, start_time};
 
 /// A small store of several segments, one of them compacted, as a `kill -9` leaves it.
 fn small_store() -> (SimulatedDisk, TestStore) {
@@ -208,7 +208,7 @@ fn store_of_a_newer_version_is_not_repaired() {
     let (storage, _) = small_store();
     for name in segments(&storage) {
         let disk = storage.copy();
-        disk.with_file(&name, |bytes| bytes.splice(..17, *b"longpoll store 3\n").count());
+        disk.with_file(&name, |bytes| *bytes = segment_of_a_newer_version());
         let files =
             || disk.names().iter().map(|n| disk.with_file(n, |b| b.clone())).collect::<Vec<_>>();
         let before = files();

@@ -15,6 +15,7 @@ use longpoll::metrics::Metrics;
 use longpoll::names::{Name, TopicSet, TypeFilter};
 use longpoll::store::commit::{Change, PendingPublish, ReplySender, Store};
 use longpoll::store::error::StoreError;
+use longpoll::store::lines::CommitBuffer;
 use longpoll::store::recovery::{OpenReport, OpenSettings, open};
 use longpoll::store::storage::Storage;
 
@@ -232,6 +233,13 @@ pub fn start_time() -> Timestamp {
         at: Instant::now() + Duration::from_secs(10_000),
         wall: std::time::SystemTime::now(),
     }
+}
+
+/// A segment that a later version of the program wrote: its header has another form.
+pub fn segment_of_a_newer_version() -> Vec<u8> {
+    let mut commit = CommitBuffer::default();
+    commit.push(|out| out.extend_from_slice(b"{\"version\":3}"));
+    [b"longpoll store 3\n".to_vec(), commit.finish(true)].concat()
 }
 
 fn view(log: &Log<Cursor>) -> LogView {
