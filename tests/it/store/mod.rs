@@ -6,6 +6,7 @@ mod damage;
 mod double_faults;
 mod faults;
 mod fixture;
+mod injected_faults;
 mod rare_conditions;
 mod repair;
 mod restart;
