@@ -6,7 +6,7 @@
 #
 #   scripts/faults.sh [--trials N] [--seed S]
 #
-#   --trials N   trials [60]: each fault with each continuation, in about half a minute
+#   --trials N   trials [68]: each fault with each continuation, in about half a minute
 #   --seed S     the first trial [random]; a trial that failed prints its seed, and
 #                --trials 1 --seed S repeats its plan
 #
@@ -21,7 +21,7 @@ number() {
         '' | *[!0-9]*) echo "faults.sh: $1 needs a number; $usage" >&2; exit 2 ;;
     esac
 }
-trials=60
+trials=68
 seed=
 while [ $# -gt 0 ]; do
     case $1 in

@@ -8,7 +8,8 @@ use std::time::{Duration, Instant};
 
 use serde_json::Value;
 
-use super::observed::{Change, Draft, Observer, Operation, Outcome, Rule, SeenEvent};
+use super::observed::{Change, Draft, Observed, Observer, Operation, Outcome, Rule, SeenEvent};
+use super::plan::Trimming;
 use super::process::HANG_GUARD;
 use crate::support::http_reader::HttpReader;
 
@@ -105,6 +106,7 @@ pub struct Publisher<'t> {
     pub observer: &'t Observer,
     pub id: usize,
     pub random: fastrand::Rng,
+    pub trimming: Trimming,
     pub count: usize,
     /// The last change was acknowledged, so the poller has all that it can meet of these topics.
     pub settled: bool,
@@ -125,10 +127,17 @@ impl Publisher<'_> {
     fn next_change(&mut self) -> (String, Change) {
         self.count += 1;
         let kind = self.random.u8(..100);
-        let (topic, largest) = if kind < 85 { ("busy", 6_000) } else { ("quiet", 300) };
+        let (topic, largest) = match kind {
+            // Needs the place of a topic whose events have aged.
+            ..15 if self.trimming == Trimming::Age => {
+                (["new", "newer", "newest"][self.count % 3], 300)
+            }
+            ..85 => ("busy", 6_000),
+            _ => ("quiet", 300),
+        };
         let topic = format!("{topic}.{}", self.id);
         // Trimming events that the poller may not have would be a gap.
-        if kind < 4 && self.settled {
+        if topic.starts_with("busy") && kind % 20 == 0 && self.settled {
             return (topic, Change::Delete);
         }
         let batch = if self.random.bool() { 1 } else { self.random.usize(2..=8) };
@@ -156,19 +165,18 @@ impl Publisher<'_> {
                 cut: false,
                 duplicate: false,
                 run: 0,
+                sent_at: None,
+                waiting: false,
             });
             observed.operations.len() - 1
         });
         while let Some(address) = self.observer.address(&self.observer.stop_publishing) {
-            self.observer.change(|observed| {
-                observed.operations[place].began = observed.next_step();
-            });
-            match send(address, &request) {
+            match self.attempt(place, address, &request) {
                 Reply::Response(status @ (200 | 201 | 204), response) => {
                     self.acknowledged(place, status, &response);
                     return true;
                 }
-                Reply::Response(status @ (503 | 507), _) => {
+                Reply::Response(status @ (429 | 503 | 507), _) => {
                     self.refused(place, status);
                     thread::sleep(PAUSE);
                     if !keyed || self.random.bool() {
@@ -201,6 +209,19 @@ impl Publisher<'_> {
         false
     }
 
+    fn attempt(&self, place: usize, address: SocketAddr, request: &str) -> Reply {
+        self.observer.change(|observed| {
+            let step = observed.next_step();
+            let operation = &mut observed.operations[place];
+            operation.began = step;
+            operation.sent_at = Some(Instant::now());
+            operation.waiting = true;
+        });
+        let reply = send(address, request);
+        self.observer.change(|observed| observed.operations[place].waiting = false);
+        reply
+    }
+
     fn acknowledged(&self, place: usize, status: u16, response: &Value) {
         if status == 204 {
             let outcome = Outcome::Acknowledged { epoch: String::new(), first: 0 };
@@ -227,10 +248,11 @@ impl Publisher<'_> {
     fn refused(&self, place: usize, status: u16) {
         self.observer.change(|observed| {
             let step = observed.next_step();
-            let operation = &mut observed.operations[place];
-            operation.refused = Some(step);
-            operation.outcome = Outcome::Refused;
-            observed.refused += usize::from(status == 507);
+            observed.operations[place].outcome = Outcome::Refused;
+            if status == 507 {
+                observed.operations[place].refused = Some(step);
+                observed.refused += 1;
+            }
         });
     }
 
@@ -251,8 +273,21 @@ impl Publisher<'_> {
     }
 }
 
+/// Counts the lost events of a gap. A forgotten topic may be a gap though nothing is lost.
+fn note_gone(observed: &mut Observed, gap: &Value) {
+    for (topic, lost) in gap["lost"].as_object().into_iter().flatten() {
+        let gone = observed.gone.entry(topic.clone()).or_insert(Some(0));
+        *gone = gone.zip(lost.as_u64()).map(|(before, lost)| before + lost);
+    }
+    if gap["lost"].is_null() {
+        for operation in &observed.operations {
+            observed.gone.insert(operation.topic.clone(), None);
+        }
+    }
+}
+
 /// Polls all topics along `next` until the trial stops.
-pub fn poller(observer: &Observer) {
+pub fn poller(observer: &Observer, trimming: Trimming) {
     let mut since = "start".to_owned();
     while let Some(address) = observer.address(&observer.stop) {
         let run = observer.lock().run;
@@ -268,6 +303,11 @@ pub fn poller(observer: &Observer) {
             Reply::Response(410, gap) if gap["why"] == "epoch" => since = "start".to_owned(),
             Reply::Response(410, gap) => {
                 gap["resume"].as_str().unwrap().clone_into(&mut since);
+                // Events may age before the poller has them, or while no server runs.
+                if trimming == Trimming::Age {
+                    observer.change(|observed| note_gone(observed, &gap));
+                    continue;
+                }
                 observer.violated(Rule::Polled, format!("the poller met a gap: {gap}"));
             }
             Reply::Response(503, _) | Reply::NotSent | Reply::Cut => thread::sleep(PAUSE),

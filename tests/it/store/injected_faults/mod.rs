@@ -30,7 +30,7 @@ use crate::support::fresh_path;
 
 /// The default number of trials: each fault with each continuation, at least once.
 /// `LONGPOLL_FAULT_TRIALS` overrides it, and `LONGPOLL_FAULT_SEED` the seed of the first trial.
-const TRIALS: u64 = 60;
+const TRIALS: u64 = 68;
 /// Trials that run at the same time: a trial mostly waits for the next attempt of the store.
 const CONCURRENT: usize = 8;
 

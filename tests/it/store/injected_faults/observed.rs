@@ -1,5 +1,6 @@
 //! What the clients of a trial did and saw, in order. The verdict follows from this alone.
 
+use std::collections::BTreeMap;
 use std::net::SocketAddr;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Condvar, Mutex, MutexGuard};
@@ -47,7 +48,7 @@ pub struct Operation {
     pub outcome: Outcome,
     /// When the last attempt began, in steps of the trial.
     pub began: u64,
-    /// When the last refusal arrived.
+    /// When the disk's last refusal (507) arrived.
     pub refused: Option<u64>,
     /// An attempt has sent its request and got no response.
     pub cut: bool,
@@ -55,6 +56,10 @@ pub struct Operation {
     pub duplicate: bool,
     /// The number of the server that acknowledged it.
     pub run: usize,
+    /// When the last attempt began, by the clock.
+    pub sent_at: Option<Instant>,
+    /// The last attempt has no answer yet.
+    pub waiting: bool,
 }
 
 impl Operation {
@@ -134,6 +139,8 @@ pub struct Observed {
     pub shown: Vec<SeenEvent>,
     /// How far the poller has read: an index of `epochs`, and a seq.
     pub read: Option<(usize, u64)>,
+    /// Events that the server reported as gone to the poller, by topic; `None` where it did not know.
+    pub gone: BTreeMap<String, Option<u64>>,
     /// All epochs that a client has seen, in order.
     pub epochs: Vec<String>,
     pub acknowledged: usize,
@@ -155,6 +162,12 @@ impl Observed {
             self.epochs.push(epoch.to_owned());
             self.epochs.len() - 1
         })
+    }
+
+    /// The places of the operations that wait for an answer.
+    pub fn waiting(&self) -> Vec<usize> {
+        let operations = self.operations.iter().enumerate();
+        operations.filter(|(_, operation)| operation.waiting).map(|(place, _)| place).collect()
     }
 
     /// The publishes whose acknowledged attempt began after a step.

@@ -9,7 +9,7 @@ use rustix::io::Errno;
 use super::shim::operations::{
     ALL, CREATE, OPEN, READ, REMOVE, RENAME, SYNC, SYNC_DIRECTORY, TRUNCATE, WRITE,
 };
-use super::shim::{Effect, InjectedFault, Place, Times};
+use super::shim::{Capacity, Effect, InjectedFault, Place, Times};
 
 /// A row of the table of faults.
 pub struct FaultKind {
@@ -21,6 +21,13 @@ pub struct FaultKind {
     /// Operations of this kind that may succeed before the first failure.
     skip: u8,
     places: &'static [Place],
+}
+
+impl FaultKind {
+    /// The disk is as large as the documentation says that the store needs, so this is no fault.
+    pub fn needs_its_size(&self) -> bool {
+        matches!(self.effect, Effect::Full(Capacity::Total(_)))
+    }
 }
 
 const ANY: &[Place] = &[Place::Anywhere];
@@ -45,6 +52,13 @@ const fn kind(
     }
 }
 
+/// `--retain-bytes` of trials that trim by bytes, and the least size of a segment.
+const SMALL_RETAIN_BYTES: u32 = 300 << 10;
+const SEGMENT_BYTES: u32 = 256 << 10;
+/// The bound of `src/store/FORMAT.md`, "Files": twice `--retain-bytes` and two segments; and a little
+/// more for keys.
+const STATED_BYTES: u32 = 2 * SMALL_RETAIN_BYTES + 2 * SEGMENT_BYTES + (128 << 10);
+
 pub const KINDS: &[FaultKind] = &[
     kind("sync", SYNC, &[Errno::IO], 30, EACH),
     FaultKind { effect: Effect::DataLost, ..kind("sync, data lost", SYNC, &[Errno::IO], 30, EACH) },
@@ -54,6 +68,15 @@ pub const KINDS: &[FaultKind] = &[
     FaultKind {
         effect: Effect::ShortWrite,
         ..kind("short write", WRITE, &[Errno::NOSPC, Errno::DQUOT, Errno::IO], 30, EACH)
+    },
+    FaultKind {
+        effect: Effect::Full(Capacity::More(0)),
+        ..kind("disk fills up", WRITE, &[Errno::NOSPC], 0, ANY)
+    },
+    // The store has to get along with as much as its documentation says.
+    FaultKind {
+        effect: Effect::Full(Capacity::Total(STATED_BYTES)),
+        ..kind("disk of the stated size", WRITE, &[Errno::NOSPC], 0, ANY)
     },
     kind("open, too many", OPEN, &[Errno::MFILE, Errno::NFILE], 6, NAMES),
     kind("rename", RENAME, &[Errno::IO, Errno::NOSPC, Errno::ROFS], 3, NAMES),
@@ -107,14 +130,34 @@ pub enum Durability {
     Interval,
 }
 
+/// What trims events in a trial, besides `--retain-events`.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Trimming {
+    Count,
+    Bytes,
+    /// Events age within seconds, and topics without events make room for new ones.
+    Age,
+}
+
+impl Trimming {
+    /// `--retain-bytes`.
+    pub fn bytes(self) -> u64 {
+        if self == Trimming::Bytes { u64::from(SMALL_RETAIN_BYTES) } else { 4 << 20 }
+    }
+
+    /// The other flags.
+    pub fn flags(self) -> &'static [&'static str] {
+        if self == Trimming::Age { &["--retain-age", "2s", "--max-topics", "7"] } else { &[] }
+    }
+}
+
 /// One trial.
 pub struct TrialPlan {
     pub seed: u64,
     pub kind: &'static FaultKind,
     pub fault: InjectedFault,
     pub durability: Durability,
-    /// Small enough that events are trimmed by bytes, or large enough that none is.
-    pub retain_bytes: u64,
+    pub trimming: Trimming,
     /// Acknowledged publishes before the fault is armed.
     pub warm_up: usize,
     /// From the first failure to the continuation.
@@ -133,28 +176,45 @@ impl TrialPlan {
         let continuations = Continuation::EACH;
         let continuation =
             continuations[(seed / KINDS.len() as u64) as usize % continuations.len()];
+        let fills = matches!(kind.effect, Effect::Full(_));
         let times = match random.u8(..3) {
+            _ if fills => Times::Forever,
             0 => Times::Once,
             1 => Times::Several(random.u8(2..=6)),
             _ => Times::Forever,
         };
+        let place = *random.choice(kind.places).unwrap();
+        // Each rotation and each compaction has few operations.
+        let seldom = matches!(place, Place::Rotation | Place::Compaction);
+        let effect = match kind.effect {
+            Effect::Full(Capacity::More(_)) => Effect::Full(Capacity::More(random.u32(..500_000))),
+            effect => effect,
+        };
         let fault = InjectedFault {
             first: kind.first,
             later: kind.later,
-            place: *random.choice(kind.places).unwrap(),
+            place,
             error: random.choice(kind.errors).unwrap().raw_os_error(),
-            effect: kind.effect,
-            skip: random.u8(..=kind.skip),
+            effect,
+            skip: random.u8(..=if seldom { 2 } else { kind.skip }),
             times,
         };
         // A disk may lose what it did not sync: that is acknowledged with an interval.
         let may_lose = kind.effect == Effect::DataLost;
         let interval = !may_lose && random.u8(..4) == 0;
-        // A store that fails is tried once a second: some trials wait for several attempts.
+        let trimming = match random.u8(..5) {
+            _ if kind.needs_its_size() => Trimming::Bytes,
+            0 | 1 => Trimming::Count,
+            2 | 3 => Trimming::Bytes,
+            _ => Trimming::Age,
+        };
+        // A store that fails is tried once a second: some trials wait for several attempts, or until
+        // all events have aged.
         let delay = match random.u8(..4) {
+            _ if kind.needs_its_size() => random.u64(1_000..6_000),
             0 => random.u64(..20),
             1 => random.u64(..300),
-            2 => random.u64(..1_500),
+            2 if trimming != Trimming::Age => random.u64(..1_500),
             _ => random.u64(..4_000),
         };
         let at_start = (random.u8(..3) == 0).then(|| InjectedFault {
@@ -171,7 +231,7 @@ impl TrialPlan {
             kind,
             fault,
             durability: if interval { Durability::Interval } else { Durability::Always },
-            retain_bytes: if random.bool() { 512 << 10 } else { 4 << 20 },
+            trimming,
             warm_up: random.usize(3..60),
             delay: Duration::from_millis(delay),
             continuation,
@@ -187,11 +247,12 @@ impl fmt::Display for TrialPlan {
         write!(
             f,
             "seed {}: {} ({error}), {times:?}, at {place:?} after {skip} operations and {} \
-             publishes, --sync {:?}; {} ms later {:?}",
+             publishes, --sync {:?}, trims by {:?}; {} ms later {:?}",
             self.seed,
             self.kind.name,
             self.warm_up,
             self.durability,
+            self.trimming,
             self.delay.as_millis(),
             self.continuation,
         )?;

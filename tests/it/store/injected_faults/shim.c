@@ -39,8 +39,9 @@ enum {
 enum { ANYWHERE, COMMIT, ROTATION, COMPACTION };
 
 /* FAIL: without an effect. SHORT: half of a write, and the next part fails.
- * LOSE: a sync fails, and zeros replace what was written since the last one. */
-enum { FAIL, SHORT, LOSE };
+ * LOSE: a sync fails, and zeros replace what was written since the last one.
+ * FULL: only writes fail, and only those beyond the capacity of the disk. */
+enum { FAIL, SHORT, LOSE, FULL };
 
 struct control {
     /* The operations that fail at first, and after the first failure; 0: none. */
@@ -50,6 +51,8 @@ struct control {
     _Atomic int64_t skip, times;
     /* Operations that have failed. */
     _Atomic int64_t failed;
+    /* Bytes that all files may have, and that they have. */
+    _Atomic int64_t capacity, used;
 };
 
 static struct control *control;
@@ -117,6 +120,8 @@ static int place_of(int64_t operation, const char *path)
 static int fails(int64_t operation, const char *path)
 {
     int64_t failed = control->failed;
+    if (control->effect == FULL)
+        return 0;
     if (!(operation & (failed ? control->later : control->first)))
         return 0;
     int64_t place = control->place;
@@ -172,6 +177,32 @@ static void lose(int file)
     forget(file);
 }
 
+static int64_t length_of(int file)
+{
+    struct stat info;
+    return fstat(file, &info) ? 0 : info.st_size;
+}
+
+/* The bytes that the disk gets back when a name is removed or replaced. */
+static int64_t freed_by(int at, const char *path)
+{
+    struct stat info;
+    if (fstatat(at, path, &info, AT_SYMLINK_NOFOLLOW) || !S_ISREG(info.st_mode))
+        return 0;
+    return info.st_nlink == 1 ? info.st_size : 0;
+}
+
+/* How much of a write fits, if the disk is of limited size. */
+static int64_t fitting(int file, int64_t count, int64_t at)
+{
+    int64_t growth = at + count - length_of(file), room = control->capacity - control->used;
+    if (control->effect != FULL || !control->first || growth <= 0 || growth <= room)
+        return count;
+    control->failed++;
+    count -= growth - (room > 0 ? room : 0);
+    return count > 0 ? count : 0;
+}
+
 ssize_t pwrite64(int file, const void *bytes, size_t count, off64_t at)
 {
     char path[4096];
@@ -188,8 +219,18 @@ ssize_t pwrite64(int file, const void *bytes, size_t count, off64_t at)
         after_short_write = errno;
         count /= 2;
     }
-    ssize_t written = syscall(SYS_pwrite64, file, bytes, count, at);
+    size_t fits = fitting(file, count, at);
+    if (count && !fits) {
+        errno = control->error;
+        return -1;
+    }
+    if (fits < count)
+        after_short_write = control->error;
+    int64_t length = length_of(file);
+    ssize_t written = syscall(SYS_pwrite64, file, bytes, fits, at);
     wrote(file, at, written);
+    if (written > 0 && at + written > length)
+        control->used += at + written - length;
     return written;
 }
 
@@ -252,7 +293,10 @@ static int open_file(int at, const char *path, int flags, mode_t mode)
 {
     if (is_inside(path) && fails(flags & O_CREAT ? OPEN | CREATE : OPEN, path))
         return -1;
+    int64_t freed = is_inside(path) && flags & O_TRUNC ? freed_by(at, path) : 0;
     int file = syscall(SYS_openat, at, path, flags, mode);
+    if (file >= 0 && freed)
+        control->used -= freed;
     forget(file);
     return file;
 }
@@ -300,7 +344,11 @@ int renameat2(int from_at, const char *from, int to_at, const char *to, unsigned
 {
     if (is_inside(from) && fails(RENAME, from))
         return -1;
-    return syscall(SYS_renameat2, from_at, from, to_at, to, flags);
+    int64_t freed = is_inside(to) ? freed_by(to_at, to) : 0;
+    int result = syscall(SYS_renameat2, from_at, from, to_at, to, flags);
+    if (!result && freed)
+        control->used -= freed;
+    return result;
 }
 
 int renameat(int from_at, const char *from, int to_at, const char *to)
@@ -317,7 +365,11 @@ int unlinkat(int at, const char *path, int flags)
 {
     if (is_inside(path) && fails(REMOVE, path))
         return -1;
-    return syscall(SYS_unlinkat, at, path, flags);
+    int64_t freed = is_inside(path) ? freed_by(at, path) : 0;
+    int result = syscall(SYS_unlinkat, at, path, flags);
+    if (!result && freed)
+        control->used -= freed;
+    return result;
 }
 
 int unlink(const char *path)
@@ -340,11 +392,16 @@ int link(const char *from, const char *to)
 int ftruncate64(int file, off64_t length)
 {
     char path[4096];
-    if (path_of(file, path) && fails(TRUNCATE, path))
+    int inside = path_of(file, path);
+    if (inside && fails(TRUNCATE, path))
         return -1;
     if (file >= 0 && file < DESCRIPTORS && unsynced[file].to > length)
         unsynced[file].to = length;
-    return syscall(SYS_ftruncate, file, length);
+    int64_t before = length_of(file);
+    int result = syscall(SYS_ftruncate, file, length);
+    if (!result && inside)
+        control->used += length - before;
+    return result;
 }
 
 int ftruncate(int file, off_t length)

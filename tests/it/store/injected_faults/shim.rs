@@ -36,6 +36,16 @@ pub enum Effect {
     ShortWrite,
     /// A sync replaces by zeros what was written since the last one.
     DataLost,
+    /// The disk has a capacity, and only writes beyond it fail.
+    Full(Capacity),
+}
+
+/// The bytes that all files of a store may have.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Capacity {
+    /// So many more than when the fault begins.
+    More(u32),
+    Total(u32),
 }
 
 /// How many operations fail.
@@ -67,16 +77,19 @@ pub struct FaultControl {
     path: PathBuf,
 }
 
-/// The fields of `struct control` in `shim.c`, and the place of the last one.
-const FIELDS: usize = 8;
-const FAILED_AT: u64 = 7 * 8;
+/// The fields of `struct control` in `shim.c`, and the places of some.
+const FIELDS: usize = 10;
+const LATER: u64 = 1;
+const TIMES: u64 = 6;
+const FAILED: u64 = 7;
+const USED: u64 = 9;
 
 impl FaultControl {
     pub fn create(path: PathBuf) -> FaultControl {
         let mut options = OpenOptions::new();
         let file = options.read(true).write(true).create(true).truncate(true).open(&path).unwrap();
         let control = FaultControl { file, path };
-        control.write([0; FIELDS]);
+        control.write(&[0; FIELDS], 0);
         control
     }
 
@@ -84,9 +97,16 @@ impl FaultControl {
         &self.path
     }
 
-    fn write(&self, fields: [i64; FIELDS]) {
+    /// Writes fields from this one on.
+    fn write(&self, fields: &[i64], first: u64) {
         let bytes: Vec<u8> = fields.iter().flat_map(|field| field.to_ne_bytes()).collect();
-        self.file.write_all_at(&bytes, 0).unwrap();
+        self.file.write_all_at(&bytes, first * 8).unwrap();
+    }
+
+    fn read(&self, field: u64) -> i64 {
+        let mut bytes = [0; 8];
+        self.file.read_exact_at(&mut bytes, field * 8).unwrap();
+        i64::from_ne_bytes(bytes)
     }
 
     pub fn arm(&self, fault: &InjectedFault) {
@@ -95,32 +115,39 @@ impl FaultControl {
             Times::Several(times) => i64::from(times),
             Times::Forever => -1,
         };
-        let (place, effect) = (fault.place as i64, fault.effect as i64);
-        let (error, skip) = (i64::from(fault.error), i64::from(fault.skip));
-        self.write([0, 0, place, error, effect, skip, times, 0]);
+        let (effect, capacity) = match fault.effect {
+            Effect::None => (0, 0),
+            Effect::ShortWrite => (1, 0),
+            Effect::DataLost => (2, 0),
+            Effect::Full(Capacity::More(bytes)) => (3, self.read(USED) + i64::from(bytes)),
+            Effect::Full(Capacity::Total(bytes)) => (3, i64::from(bytes)),
+        };
+        let (place, error) = (fault.place as i64, i64::from(fault.error));
+        let skip = i64::from(fault.skip);
+        self.write(&[0, 0, place, error, effect, skip, times, 0, capacity], 0);
         // Last, so that no operation meets half of a fault.
-        self.file.write_all_at(&fault.later.to_ne_bytes(), 8).unwrap();
-        self.file.write_all_at(&fault.first.to_ne_bytes(), 0).unwrap();
+        self.write(&[fault.later], LATER);
+        self.write(&[fault.first], 0);
     }
 
     /// Ends the fault.
     pub fn clear(&self) {
-        self.file.write_all_at(&[0; 16], 0).unwrap();
+        self.write(&[0, 0], 0);
+    }
+
+    /// Whether a server with the shim has written anything yet.
+    pub fn is_loaded(&self) -> bool {
+        self.read(USED) > 0
     }
 
     /// Whether further operations would fail.
     pub fn is_armed(&self) -> bool {
-        let mut bytes = [0; 8 * FIELDS];
-        self.file.read_exact_at(&mut bytes, 0).unwrap();
-        let field = |at: usize| i64::from_ne_bytes(bytes[at * 8..][..8].try_into().unwrap());
-        field(1) != 0 && field(6) != 0
+        self.read(LATER) != 0 && self.read(TIMES) != 0
     }
 
     /// How many operations have failed since the fault was armed.
     pub fn failed(&self) -> i64 {
-        let mut bytes = [0; 8];
-        self.file.read_exact_at(&mut bytes, FAILED_AT).unwrap();
-        i64::from_ne_bytes(bytes)
+        self.read(FAILED)
     }
 }
 

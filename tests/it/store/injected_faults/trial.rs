@@ -9,7 +9,7 @@ use serde_json::Value;
 
 use super::clients::{Publisher, Reply, events_of, get, parse_cursor, poller};
 use super::observed::{Observed, Observer, Rule, SeenEvent};
-use super::plan::{Durability, TrialPlan};
+use super::plan::{Durability, TrialPlan, Trimming};
 use super::process::{FaultyServer, HANG_GUARD, StartFailure, TrialFiles, inspect};
 use super::shim::{FaultControl, InjectedFault};
 use super::verdict::{Findings, RETAIN_EVENTS, Verdict, judge};
@@ -20,6 +20,10 @@ const PUBLISHERS: usize = 3;
 const RECOVERY_GUARD: Duration = Duration::from_secs(10);
 /// A fault that no operation meets within this time does not show.
 const FAULT_GUARD: Duration = Duration::from_secs(3);
+/// Within this time a change is answered, also while the disk fails. Trials with a long delay check
+/// it; the others end the server while changes are in flight.
+const ANSWER_GUARD: Duration = Duration::from_secs(5);
+const LONG_DELAY: Duration = Duration::from_millis(500);
 /// What `/health` says follows the answers of publishes within this time.
 const HEALTH_GUARD: Duration = Duration::from_secs(5);
 
@@ -48,11 +52,12 @@ pub fn run(plan: &TrialPlan, files: &TrialFiles) -> Verdict {
         let publisher = |id| {
             let random = random.fork();
             scope.spawn(move || {
-                Publisher { observer, id, random, count: 0, settled: true }.run();
+                let trimming = plan.trimming;
+                Publisher { observer, id, random, trimming, count: 0, settled: true }.run();
             })
         };
         let publishers: Vec<_> = (0..PUBLISHERS).map(publisher).collect();
-        scope.spawn(|| poller(observer));
+        scope.spawn(|| poller(observer, plan.trimming));
         trial.findings.completed = trial.run(publishers).is_ok();
     });
     let log = std::fs::read_to_string(files.server_log()).unwrap_or_default();
@@ -69,9 +74,17 @@ impl Trial<'_> {
         self.wait_for("the first publishes", HANG_GUARD, |observed| {
             observed.acknowledged_since(0).count() >= warm_up
         });
+        assert!(self.control.is_loaded(), "the server runs without the shim: is it static?");
         self.control.arm(&self.plan.fault);
         self.wait_for_the_fault();
         thread::sleep(self.plan.delay);
+        if self.plan.kind.needs_its_size() {
+            let step = self.observer.change(Observed::next_step);
+            self.wait_for_each_publisher("publishes on a disk of that size", RECOVERY_GUARD, step);
+        }
+        if self.plan.delay >= LONG_DELAY {
+            self.check_answers();
+        }
         if self.plan.continuation.recovers() {
             self.check_health_while_failing(&server);
             self.end_fault();
@@ -136,9 +149,10 @@ impl Trial<'_> {
             Durability::Always => "always",
             Durability::Interval => "50ms",
         };
-        let (events, bytes) = (RETAIN_EVENTS.to_string(), self.plan.retain_bytes.to_string());
+        let (events, bytes) = (RETAIN_EVENTS.to_string(), self.plan.trimming.bytes().to_string());
         let flags = ["--sync", sync, "--retain-events", &events, "--retain-bytes", &bytes];
-        flags.map(str::to_owned).to_vec()
+        let flags = flags.iter().chain(self.plan.trimming.flags());
+        flags.map(|flag| (*flag).to_owned()).collect()
     }
 
     /// Waits until a condition holds; otherwise notes a violation.
@@ -182,6 +196,16 @@ impl Trial<'_> {
                 None
             }
         }
+    }
+
+    /// Changes are answered also while the disk fails.
+    fn check_answers(&self) {
+        let waiting = self.observer.lock().waiting();
+        let step = self.observer.change(Observed::next_step);
+        self.wait_for("answers while the disk fails", ANSWER_GUARD, |observed| {
+            let mut operations = waiting.iter().map(|place| &observed.operations[*place]);
+            operations.all(|operation| !operation.waiting || operation.began > step)
+        });
     }
 
     /// While publishes are refused, `/health` and the metric say that the store fails, and why.
@@ -304,7 +328,10 @@ impl Trial<'_> {
         let server = self.start()?;
         let mut again = self.read_all(&server)?;
         again.iter_mut().for_each(|event| event.run -= 1);
-        if again != self.findings.remains {
+        // Further events may have aged.
+        let aging = self.plan.trimming == Trimming::Age;
+        again.retain(|event| !aging || self.findings.remains.contains(event));
+        if again != self.findings.remains && !aging {
             self.observer.violated(Rule::Kept, "the next start has other events".to_owned());
         }
         let deadline = Instant::now() + HANG_GUARD;
