@@ -300,7 +300,7 @@ pub fn poller(observer: &Observer, trimming: Trimming) {
                     observed.read = Some((observed.epoch(&epoch), seq));
                 });
             }
-            Reply::Response(410, gap) if gap["why"] == "epoch" => since = "start".to_owned(),
+            Reply::Response(410, gap) if gap["why"] == "epoch" => "start".clone_into(&mut since),
             Reply::Response(410, gap) => {
                 gap["resume"].as_str().unwrap().clone_into(&mut since);
                 // Events may age before the poller has them, or while no server runs.

@@ -14,6 +14,7 @@ mod report;
 mod shim;
 mod trial;
 mod verdict;
+mod verdict_checks;
 
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Mutex;
@@ -51,26 +52,10 @@ fn server_whose_disk_fails_keeps_what_it_acknowledged_and_nothing_that_it_refuse
     thread::scope(|scope| {
         for _ in 0..CONCURRENT {
             scope.spawn(|| {
-                loop {
-                    let seed = next.fetch_add(1, Ordering::Relaxed);
-                    if seed >= first + trials {
-                        return;
-                    }
-                    let plan = TrialPlan::new(seed);
+                let seeds = std::iter::repeat_with(|| next.fetch_add(1, Ordering::Relaxed));
+                for seed in seeds.take_while(|seed| *seed < first + trials) {
                     let directory = directory.join(seed.to_string());
-                    let files = TrialFiles { directory, shim: shim.clone() };
-                    let verdict = catch_unwind(AssertUnwindSafe(|| trial::run(&plan, &files)));
-                    let verdict = verdict.unwrap_or_else(|_| Verdict {
-                        violations: vec![Violation {
-                            rule: Rule::Panics,
-                            text: "the driver".to_owned(),
-                        }],
-                        ..Verdict::default()
-                    });
-                    report.lock().unwrap().add(&plan, &verdict, &files.directory);
-                    if verdict.violations.is_empty() {
-                        std::fs::remove_dir_all(&files.directory).unwrap();
-                    }
+                    run_trial(seed, &TrialFiles { directory, shim: shim.clone() }, &report);
                 }
             });
         }
@@ -79,4 +64,17 @@ fn server_whose_disk_fails_keeps_what_it_acknowledged_and_nothing_that_it_refuse
     println!("{report}");
     assert_eq!(report.violations(), 0, "the directories of these trials are in {directory:?}");
     std::fs::remove_dir_all(&directory).unwrap();
+}
+
+fn run_trial(seed: u64, files: &TrialFiles, report: &Mutex<Report>) {
+    let plan = TrialPlan::new(seed);
+    let verdict = catch_unwind(AssertUnwindSafe(|| trial::run(&plan, files)));
+    let verdict = verdict.unwrap_or_else(|_| Verdict {
+        violations: vec![Violation { rule: Rule::Panics, text: "the driver".to_owned() }],
+        ..Verdict::default()
+    });
+    report.lock().unwrap().add(&plan, &verdict, &files.directory);
+    if verdict.violations.is_empty() {
+        std::fs::remove_dir_all(&files.directory).unwrap();
+    }
 }

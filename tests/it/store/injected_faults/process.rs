@@ -26,13 +26,11 @@ impl TrialFiles {
         self.directory.join("data")
     }
 
-    /// The names in the data directory, sorted.
-    pub fn in_data(&self) -> Vec<String> {
+    /// The names in the data directory: of segments, and of other files.
+    pub fn in_data(&self) -> (Vec<String>, Vec<String>) {
         let entries = std::fs::read_dir(self.data()).unwrap();
-        let mut names: Vec<_> =
-            entries.map(|entry| entry.unwrap().file_name().into_string().unwrap()).collect();
-        names.sort();
-        names
+        let names = entries.map(|entry| entry.unwrap().file_name().into_string().unwrap());
+        names.partition(|name| Path::new(name).extension().is_some_and(|end| end == "log"))
     }
 
     /// What the servers of the trial print on stderr.

@@ -186,16 +186,13 @@ impl Trial<'_> {
 
     /// The state of the store by `/health`, and by the metric.
     fn health(&self, server: &FaultyServer) -> Option<(Value, bool)> {
-        match (get(server.address, "/health"), get(server.address, "/metrics")) {
-            (Reply::Response(200, health), Reply::Response(200, metrics)) => {
-                let failing = metrics.as_str()?.contains("\nlongpoll_store_failing 1\n");
-                Some((health, failing))
-            }
-            _ => {
-                self.observer.violated(Rule::Health, "no health, or no metrics".to_owned());
-                None
-            }
-        }
+        let replies = (get(server.address, "/health"), get(server.address, "/metrics"));
+        let (Reply::Response(200, health), Reply::Response(200, metrics)) = replies else {
+            self.observer.violated(Rule::Health, "no health, or no metrics".to_owned());
+            return None;
+        };
+        let failing = metrics.as_str()?.contains("\nlongpoll_store_failing 1\n");
+        Some((health, failing))
     }
 
     /// Changes are answered also while the disk fails.
@@ -261,14 +258,13 @@ impl Trial<'_> {
     }
 
     fn end_in_order(&self, server: FaultyServer) {
-        match server.end() {
-            Some(status) if status.success() => {}
-            Some(status) => {
-                self.observer.violated(Rule::Answered, format!("an end in order: {status}"))
-            }
-            None => {
-                self.observer.violated(Rule::Answered, "SIGTERM does not end the server".to_owned())
-            }
+        let wrong = match server.end() {
+            Some(status) if status.success() => None,
+            Some(status) => Some(format!("an end in order: {status}")),
+            None => Some("SIGTERM does not end the server".to_owned()),
+        };
+        if let Some(wrong) = wrong {
+            self.observer.violated(Rule::Answered, wrong);
         }
         self.observer.change(|observed| observed.address = None);
     }
@@ -277,7 +273,10 @@ impl Trial<'_> {
         let inspection = inspect(&self.files.data());
         let expected = expected.iter().all(|part| inspection.text.contains(part));
         if !inspection.succeeded || !expected {
-            self.observer.violated(Rule::Restart, format!("inspect {when}: {}", inspection.text));
+            self.observer.violated(
+                Rule::Restart,
+                format!("inspect {when}: {}", inspection.text.trim().replace('\n', "; ")),
+            );
         }
     }
 
@@ -327,7 +326,9 @@ impl Trial<'_> {
     fn check_last_start(&self) -> Result<(), Stuck> {
         let server = self.start()?;
         let mut again = self.read_all(&server)?;
-        again.iter_mut().for_each(|event| event.run -= 1);
+        for event in &mut again {
+            event.run -= 1;
+        }
         // Further events may have aged.
         let aging = self.plan.trimming == Trimming::Age;
         again.retain(|event| !aging || self.findings.remains.contains(event));
@@ -336,9 +337,7 @@ impl Trial<'_> {
         }
         let deadline = Instant::now() + HANG_GUARD;
         loop {
-            let files = self.files.in_data();
-            let (segments, others): (Vec<_>, Vec<_>) =
-                files.into_iter().partition(|name| name.ends_with(".log"));
+            let (segments, others) = self.files.in_data();
             let Reply::Response(200, metrics) = get(server.address, "/metrics") else {
                 return self.stuck(Rule::Answered, "no metrics".to_owned());
             };

@@ -88,7 +88,7 @@ pub fn judge(plan: &TrialPlan, observed: &Observed, findings: &Findings) -> Verd
     judge.verdict
 }
 
-impl<'t> Judge<'t> {
+impl Judge<'_> {
     fn violated(&mut self, rule: Rule, text: String) {
         self.verdict.violations.push(Violation { rule, text });
     }
