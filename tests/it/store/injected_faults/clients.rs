@@ -300,7 +300,12 @@ pub fn poller(observer: &Observer, trimming: Trimming) {
                     observed.read = Some((observed.epoch(&epoch), seq));
                 });
             }
-            Reply::Response(410, gap) if gap["why"] == "epoch" => "start".clone_into(&mut since),
+            Reply::Response(410, gap) if gap["why"] == "epoch" => {
+                "start".clone_into(&mut since);
+                if trimming == Trimming::Age {
+                    observer.change(|observed| note_gone(observed, &gap));
+                }
+            }
             Reply::Response(410, gap) => {
                 gap["resume"].as_str().unwrap().clone_into(&mut since);
                 // Events may age before the poller has them, or while no server runs.

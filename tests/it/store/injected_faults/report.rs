@@ -17,7 +17,8 @@ struct Sums {
     failed: i64,
     acknowledged: usize,
     refused: usize,
-    refused_but_there: usize,
+    refused_but_there_after_a_kill: usize,
+    refused_but_not_cut_off: usize,
     violations: usize,
 }
 
@@ -28,7 +29,8 @@ impl Sums {
         self.failed += verdict.failed;
         self.acknowledged += verdict.acknowledged;
         self.refused += verdict.refused;
-        self.refused_but_there += verdict.refused_but_there;
+        self.refused_but_there_after_a_kill += verdict.refused_but_there_after_a_kill;
+        self.refused_but_not_cut_off += verdict.refused_but_not_cut_off;
         self.violations += usize::from(!verdict.violations.is_empty());
     }
 }
@@ -77,18 +79,20 @@ impl fmt::Display for Report {
         writeln!(
             f,
             "| fault | then | trials | fault met | operations failed | events acknowledged | \
-             changes refused | refused but there, as allowed | trials with violations |\n\
-             | --- | --- | --- | --- | --- | --- | --- | --- | --- |"
+             changes refused | refused but there after a kill | \
+             refused but not cut off by a dead disk | trials with violations |\n\
+             | --- | --- | --- | --- | --- | --- | --- | --- | --- | --- |"
         )?;
         let rows =
             self.rows.iter().map(|((fault, then), sums)| (*fault, format!("{then:?}"), sums));
         for (fault, then, sums) in rows.chain([("all", String::new(), &self.total)]) {
             let Sums { trials, met, failed, acknowledged, refused, violations, .. } = sums;
-            let there = sums.refused_but_there;
+            let killed = sums.refused_but_there_after_a_kill;
+            let not_cut_off = sums.refused_but_not_cut_off;
             writeln!(
                 f,
                 "| {fault} | {then} | {trials} | {met} | {failed} | {acknowledged} | {refused} | \
-                 {there} | {violations} |"
+                 {killed} | {not_cut_off} | {violations} |"
             )?;
         }
         writeln!(f, "trials with violations, by rule: {:?}", self.rules)

@@ -43,8 +43,9 @@ pub struct Verdict {
     pub failed: i64,
     pub acknowledged: usize,
     pub refused: usize,
-    /// Refused changes that were there afterwards, as the policies allow.
-    pub refused_but_there: usize,
+    /// Refused changes that were there afterwards, as the two policies allow.
+    pub refused_but_there_after_a_kill: usize,
+    pub refused_but_not_cut_off: usize,
     pub violations: Vec<Violation>,
 }
 
@@ -154,8 +155,13 @@ impl Judge<'_> {
         let cannot_be_cut_off = self.findings.lasted_to_the_end
             && fault.later & (WRITE | TRUNCATE) == WRITE | TRUNCATE
             && REFUSED_MAY_BE_THERE_IF_IT_CANNOT_BE_CUT_OFF;
-        if run > 1 && !store_worked_again && (killed || cannot_be_cut_off) {
-            self.verdict.refused_but_there += 1;
+        let is_allowed = run > 1 && !store_worked_again;
+        if is_allowed && killed {
+            self.verdict.refused_but_there_after_a_kill += 1;
+            return;
+        }
+        if is_allowed && cannot_be_cut_off {
+            self.verdict.refused_but_not_cut_off += 1;
             return;
         }
         let when = if run == 1 { "in the same run" } else { "after the restart" };
