@@ -18,7 +18,7 @@ struct Sums {
     acknowledged: usize,
     refused: usize,
     refused_but_there_after_a_kill: usize,
-    refused_but_not_cut_off: usize,
+    refused_but_there_after_an_end: usize,
     violations: usize,
 }
 
@@ -30,7 +30,7 @@ impl Sums {
         self.acknowledged += verdict.acknowledged;
         self.refused += verdict.refused;
         self.refused_but_there_after_a_kill += verdict.refused_but_there_after_a_kill;
-        self.refused_but_not_cut_off += verdict.refused_but_not_cut_off;
+        self.refused_but_there_after_an_end += verdict.refused_but_there_after_an_end;
         self.violations += usize::from(!verdict.violations.is_empty());
     }
 }
@@ -80,7 +80,7 @@ impl fmt::Display for Report {
             f,
             "| fault | then | trials | fault met | operations failed | events acknowledged | \
              changes refused | refused but there after a kill | \
-             refused but not cut off by a dead disk | trials with violations |\n\
+             refused but there after an end | trials with violations |\n\
              | --- | --- | --- | --- | --- | --- | --- | --- | --- | --- |"
         )?;
         let rows =
@@ -88,11 +88,11 @@ impl fmt::Display for Report {
         for (fault, then, sums) in rows.chain([("all", String::new(), &self.total)]) {
             let Sums { trials, met, failed, acknowledged, refused, violations, .. } = sums;
             let killed = sums.refused_but_there_after_a_kill;
-            let not_cut_off = sums.refused_but_not_cut_off;
+            let ended = sums.refused_but_there_after_an_end;
             writeln!(
                 f,
                 "| {fault} | {then} | {trials} | {met} | {failed} | {acknowledged} | {refused} | \
-                 {killed} | {not_cut_off} | {violations} |"
+                 {killed} | {ended} | {violations} |"
             )?;
         }
         writeln!(f, "trials with violations, by rule: {:?}", self.rules)

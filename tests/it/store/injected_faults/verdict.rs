@@ -6,7 +6,8 @@ use std::time::{Duration, Instant};
 
 use super::observed::{Change, Draft, Observed, Operation, Outcome, Rule, SeenEvent, Violation};
 use super::plan::{Continuation, Durability, TrialPlan, Trimming};
-use super::shim::operations::{SYNC, TRUNCATE, WRITE};
+use super::shim::operations::TRUNCATE;
+use super::shim::{InjectedFault, Times};
 
 /// `--retain-events` of every trial.
 pub const RETAIN_EVENTS: usize = 60;
@@ -14,13 +15,17 @@ pub const RETAIN_EVENTS: usize = 60;
 /// What `--retain-bytes` counts besides a body, and a little more.
 const EVENT_OVERHEAD: u64 = 136;
 
-/// The policy of `src/store/FORMAT.md`, "A full or failing disk": if only the sync of a refused
-/// change failed, and the server is killed before it tries again, the next start may have it.
-const REFUSED_MAY_BE_THERE_AFTER_A_KILL: bool = true;
+/// The policy about refused changes, as `src/store/FORMAT.md` has it under "A full or failing disk":
+/// what was written of them is truncated at once, and once more when the server ends. Only if that
+/// fails too may the next start find them.
+fn may_be_there_after_a_kill(fault: &InjectedFault) -> bool {
+    fault.later & TRUNCATE != 0 && fault.times != Times::Once
+}
 
-/// A disk on which neither a write nor a truncation succeeds until the end keeps what it has. So it
-/// may keep a refused change, even when the server ends in order.
-const REFUSED_MAY_BE_THERE_IF_IT_CANNOT_BE_CUT_OFF: bool = true;
+/// The same policy for an end in order. `lasted` says that the fault lasted longer.
+fn may_be_there_after_an_end(fault: &InjectedFault, lasted: bool) -> bool {
+    fault.later & TRUNCATE != 0 && lasted
+}
 
 /// What the driver found in a trial.
 #[derive(Default)]
@@ -43,9 +48,9 @@ pub struct Verdict {
     pub failed: i64,
     pub acknowledged: usize,
     pub refused: usize,
-    /// Refused changes that were there afterwards, as the two policies allow.
+    /// Refused changes that were there afterwards, as the policy allows.
     pub refused_but_there_after_a_kill: usize,
-    pub refused_but_not_cut_off: usize,
+    pub refused_but_there_after_an_end: usize,
     pub violations: Vec<Violation>,
 }
 
@@ -148,21 +153,17 @@ impl Judge<'_> {
         let refused = self.observed.operations[index].refused.unwrap_or(0);
         let mut later = self.observed.acknowledged_since(refused);
         let store_worked_again = later.any(|later| later.run == 1);
-        let fault = &self.plan.fault;
-        let killed = self.plan.continuation == Continuation::Kill
-            && fault.first & SYNC != 0
-            && REFUSED_MAY_BE_THERE_AFTER_A_KILL;
-        let cannot_be_cut_off = self.findings.lasted_to_the_end
-            && fault.later & (WRITE | TRUNCATE) == WRITE | TRUNCATE
-            && REFUSED_MAY_BE_THERE_IF_IT_CANNOT_BE_CUT_OFF;
-        let is_allowed = run > 1 && !store_worked_again;
-        if is_allowed && killed {
-            self.verdict.refused_but_there_after_a_kill += 1;
-            return;
-        }
-        if is_allowed && cannot_be_cut_off {
-            self.verdict.refused_but_not_cut_off += 1;
-            return;
+        if run > 1 && !store_worked_again {
+            let (fault, lasted) = (&self.plan.fault, self.findings.lasted_to_the_end);
+            let continuation = self.plan.continuation;
+            if continuation == Continuation::Kill && may_be_there_after_a_kill(fault) {
+                self.verdict.refused_but_there_after_a_kill += 1;
+                return;
+            }
+            if continuation == Continuation::End && may_be_there_after_an_end(fault, lasted) {
+                self.verdict.refused_but_there_after_an_end += 1;
+                return;
+            }
         }
         let when = if run == 1 { "in the same run" } else { "after the restart" };
         let since = if store_worked_again { ", and the store worked in between" } else { "" };
