@@ -9,6 +9,7 @@ mod double_faults;
 mod faults;
 mod fixture;
 mod full_disk;
+mod injected_faults;
 mod rare_conditions;
 mod repair;
 mod restart;
