@@ -227,7 +227,9 @@ fn repair_does_not_bring_back_what_was_refused() {
         let disk = history.store.disk.clone();
         let newest = segments(&disk).pop().unwrap();
         let length = disk.with_file(&newest, |bytes| bytes.len());
+        // The truncation of what was written fails as well.
         disk.fail_at(0, Fault::ShortWrite);
+        disk.fail_at(1, Fault::Error);
         assert!(history.store.publish("busy", 6, "refused", None).is_err());
         torn += usize::from(disk.with_file(&newest, |bytes| bytes.len()) > length);
         let disk = disk.copy();
