@@ -195,7 +195,7 @@ check_websocket() { # URL
     hang_up "a WebSocket" "$held" 'streams_total{reason="hung_up"}' 2
 }
 
-# Checks that the server's own pages may publish, whatever the port, and those of other sites not.
+# Checks that the server's own pages may publish on any port, and those of other sites may not.
 check_origins() { # URL
     local url=$1 name=events.example.org
     publish_as() { # ORIGIN HOST
