@@ -42,14 +42,20 @@ need() { # COMMAND PACKAGE
     as_root env DEBIAN_FRONTEND=noninteractive apt-get install -qy --no-install-recommends "$2" >/dev/null
 }
 
-# Unpacks a Debian package if its command is missing. Installing a package with a service would start
-# that service.
+# Unpacks a Debian package if its command is missing, and installs the libraries that the command lacks.
+# Installing a package with a service would start that service.
 unpack() { # COMMAND PACKAGE
     if have "$1" || [ "$install" = no ]; then return 0; fi
+    local libraries
     step "unpacking $1"
     update_once
     mkdir -p "$tools"
-    (cd "$tools" && apt-get download -q "$2" >/dev/null && dpkg-deb -x "$2"_*.deb . && rm "$2"_*.deb)
+    (cd "$tools" && apt-get download -q "$2" >/dev/null && dpkg-deb -x "$2"_*.deb .)
+    mapfile -t libraries < <(dpkg-deb -f "$tools/$2"_*.deb Depends | grep -o '\blib[^ ,|]*')
+    rm "$tools/$2"_*.deb
+    if [[ "$(ldd "$(command -v "$1")")" = *"not found"* ]]; then
+        as_root env DEBIAN_FRONTEND=noninteractive apt-get install -qy --no-install-recommends "${libraries[@]}" >/dev/null
+    fi
 }
 
 # The browser driver and the type checker, in the versions of tests/web/package-lock.json.
@@ -185,6 +191,7 @@ need systemd-analyze systemd || echo "cannot install systemd; the check of the u
 unpack promtool prometheus
 unpack nginx nginx
 unpack caddy caddy
+unpack haproxy haproxy
 need node nodejs
 need npm npm
 need chromium chromium
@@ -206,7 +213,7 @@ cargo test --locked
 have faketime || skipped+=("tests with a wall clock that jumps (need faketime)")
 with promtool "metrics" metrics
 step "install, units and proxies"
-for tool in systemd-analyze nginx caddy; do
+for tool in systemd-analyze nginx caddy haproxy; do
     have "$tool" || skipped+=("scripts/host.sh: the part with $tool (needs $tool)")
 done
 scripts/host.sh

@@ -2,7 +2,8 @@
 # Tests the installation and the proxy configurations in a scratch root; changes nothing outside of it.
 #
 #   scripts/host.sh    installs and uninstalls, checks the units with systemd-analyze, and runs the
-#                      server behind nginx and Caddy with scripts/nginx.conf and scripts/Caddyfile
+#                      server behind nginx, Caddy and HAProxy with scripts/nginx.conf, the block of
+#                      src/access/README.md, scripts/Caddyfile and scripts/haproxy.cfg
 #
 # Names each missing tool and skips only the part that needs it. Environment: LONGPOLL=PATH is the program
 # under test (the debug build).
@@ -110,15 +111,28 @@ wait_for_metric() { # NAME VALUE
 wait_for_line() { # PATTERN FILE
     local tries
     for ((tries = 0; tries < 200; tries++)); do
-        ! grep -q "$1" "$2" || return 0
+        ! grep -qa "$1" "$2" || return 0
         sleep 0.05
     done
-    fail "no line with $1 in $2: $(cat "$2")"
+    fail "no line with $1 in $2: $(tr -d '\0' <"$2")"
 }
 
-# Checks, through the proxy at URL, every property of long polling that a proxy could break.
-check_through_proxy() { # URL
-    local url=$1 before held
+now() { echo "${EPOCHREALTIME//[^0-9]/}"; } # In microseconds.
+
+# Ends a client by its process, and prints how long the server takes to count it.
+hang_up() { # WHAT PROCESS METRIC COUNT
+    local begun
+    begun=$(now)
+    kill "$2"
+    wait "$2" 2>/dev/null || true
+    wait_for_metric "$3" "$4"
+    wait_for_metric polls_held 0
+    echo "ok: the server notices within $((($(now) - begun) / 1000)) ms that the client of $1 hung up"
+}
+
+# Checks a poll that is held, answered, timed out and given up.
+check_polls() { # URL
+    local url=$1 held
     curl --silent --retry 50 --retry-connrefused --retry-delay 0 --retry-max-time 10 -o /dev/null "$url/health" ||
         fail "no response from $url: $(cat "$scratch"/*.log)"
 
@@ -132,24 +146,75 @@ check_through_proxy() { # URL
     expect_equal "a poll is held for all of --max-wait" '"reason":"timeout"' \
         "$(request "$url/topics/news?since=now&wait=60" | grep -o '"reason":"timeout"')"
 
-    # Not `request`: `kill` below has to end curl, not a subshell.
-    curl --silent --max-time 30 --no-buffer -H 'Accept: text/event-stream' "$url/topics/news?since=now" >"$scratch/held" &
-    held=$!
-    wait_for_metric polls_held 1
-    request -o /dev/null -d streamed "$url/topics/news"
-    wait_for_line '"data":"streamed"' "$scratch/held"
-    kill -0 "$held" || fail "the stream ended after an event"
-    expect_equal "a stream is forwarded immediately" '"data":"streamed"' "$(grep -o '"data":"streamed"' "$scratch/held")"
-    kill "$held"
-    wait "$held" 2>/dev/null || true
-    wait_for_metric 'streams_total{reason="hung_up"}' 1
+    # Not `request`: `kill` has to end curl, not a subshell.
     curl --silent --max-time 30 "$url/topics/news?since=now&wait=60" >/dev/null &
     held=$!
     wait_for_metric polls_held 1
-    kill "$held"
-    wait "$held" 2>/dev/null || true
-    wait_for_metric 'polls_total{reason="hung_up"}' 1
-    echo "ok: the server notices that a client hung up"
+    hang_up "a poll" "$held" 'polls_total{reason="hung_up"}' 1
+}
+
+# Checks that each event of a stream is forwarded without waiting for the next one.
+check_stream() { # URL
+    local url=$1 held number begun arrived least=1000000 most=0
+    curl --silent --max-time 30 --no-buffer -H 'Accept: text/event-stream' "$url/topics/news?since=now" \
+        > >(while IFS= read -r line; do echo "$(now) $line"; done >"$scratch/held") &
+    held=$!
+    wait_for_metric polls_held 1
+    for number in 1 2 3 4 5; do
+        begun=$(now)
+        request -o /dev/null -d "streamed $number" "$url/topics/news"
+        wait_for_line "\"streamed $number\"" "$scratch/held"
+        arrived=$((($(sed -n "s/ .*\"streamed $number\".*//p" "$scratch/held") - begun) / 1000))
+        least=$((arrived < least ? arrived : least)) most=$((arrived > most ? arrived : most))
+    done
+    kill -0 "$held" || fail "the stream ended after an event"
+    # Of the fastest, because the machine may be busy. A proxy that waits for more delays every event.
+    [ "$least" -lt 100 ] || fail "the events of a stream came $least to $most ms after curl began to publish them"
+    echo "ok: the events of a stream come $least to $most ms after curl begins to publish them"
+    hang_up "a stream" "$held" 'streams_total{reason="hung_up"}' 1
+}
+
+# Checks events and a publish over WebSocket. Its client is bash, because not every curl speaks it.
+check_websocket() { # URL
+    local url=$1 address=${1#http://} held
+    exec 7<>"/dev/tcp/${address/://}"
+    cat <&7 >"$scratch/held" &
+    held=$!
+    printf '%s\r\n' 'GET /topics/chat?since=now HTTP/1.1' "Host: $address" "Origin: $url" \
+        'Connection: keep-alive, Upgrade' 'Upgrade: websocket' 'Sec-WebSocket-Version: 13' \
+        'Sec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==' '' >&7
+    wait_for_line ' 101 ' "$scratch/held"
+    request -o /dev/null -d pushed "$url/topics/chat"
+    wait_for_line '"data":"pushed"' "$scratch/held"
+    # A whole text of two bytes, with a mask of zeros.
+    printf '\x81\x82\0\0\0\0hi' >&7
+    wait_for_line '"published":{"topic":"chat"' "$scratch/held"
+    wait_for_line '"data":"hi"' "$scratch/held"
+    echo "ok: a WebSocket receives and publishes"
+    exec 7>&-
+    hang_up "a WebSocket" "$held" 'streams_total{reason="hung_up"}' 2
+}
+
+# Checks that the server's own pages may publish on any port, and those of other sites may not.
+check_origins() { # URL
+    local url=$1 name=events.example.org
+    publish_as() { # ORIGIN HOST
+        request -o /dev/null -w '%{http_code}' -H "Origin: $1" -H "Host: $2" -d own "$url/topics/pages"
+    }
+    expect_equal "a page of the proxy's port may publish" 201 "$(publish_as "$url" "${url#http://}")"
+    expect_equal "a page of an allowed name on another port may publish" 201 "$(publish_as "https://$name:8443" "$name:8443")"
+    expect_equal "a page of an allowed name without a port may publish" 201 "$(publish_as "https://$name" "$name")"
+    expect_equal "a page of another port may not" 403 "$(publish_as "http://$name:1" "$name:8443")"
+    expect_equal "a page of another site may not" 403 "$(publish_as https://evil.example "$name")"
+}
+
+# Checks, through the proxy at URL, every property of long polling that a proxy could break.
+check_through_proxy() { # URL
+    local url=$1 before
+    check_polls "$url"
+    check_stream "$url"
+    check_websocket "$url"
+    check_origins "$url"
 
     before=$(metric connections_accepted_total)
     seq 50 | xargs -I{} curl --silent -o /dev/null --max-time 30 "$url/topics/news?wait=0"
@@ -163,22 +228,22 @@ check_through_proxy() { # URL
         --data-binary @"$scratch/batch" "$url/topics/batch")"
 
     request -o /dev/null --interface 127.0.0.2 "$url/topics/no!"
-    wait_for_line refused "$scratch/err"
+    wait_for_line 'bad_request' "$scratch/err"
     expect_equal "the server knows the address of the client" "refused 127.0.0.2 by 127.0.0.1" \
-        "$(grep -o 'refused [0-9.]* by [0-9.]*' "$scratch/err")"
+        "$(sed -n 's/.*\(refused [0-9.]* by [0-9.]*\):.* bad_request.*/\1/p' "$scratch/err")"
 }
 
 # All times are scaled so that --max-wait, 55s, becomes 4s: otherwise one check would take a minute.
 flags=(--max-wait 4s --wait-jitter 0 --idle-timeout 4364ms --trust-proxy 127.0.0.1 --allow-host events.example.org)
 shorten() { perl -pe 's/\b(\d+)s\b/int($1 * 4000 \/ 55) . "ms"/ge unless /^\s*#/'; }
 
-step "nginx"
-if have nginx; then
+# Starts nginx with a configuration that is included in http { }, and sets `front` to its port.
+start_nginx() { # CONFIGURATION
     find_free_port
     front=$port
     serve "${flags[@]}"
-    sed -e "s/127.0.0.1:8080/127.0.0.1:$port/" -e "s/listen 80;/listen 127.0.0.1:$front;/" \
-        scripts/nginx.conf | shorten >"$scratch/example.conf"
+    sed -e "s/127.0.0.1:8080/127.0.0.1:$port/" -e "s/listen 80;/listen 127.0.0.1:$front;/" "$1" |
+        shorten >"$scratch/example.conf"
     cat >"$scratch/nginx.conf" <<CONF
 daemon off;
 pid $scratch/nginx.pid;
@@ -196,7 +261,22 @@ http {
 CONF
     nginx -c "$scratch/nginx.conf" -e "$scratch/nginx.log" &
     pids+=($!)
+}
+
+step "nginx with scripts/nginx.conf"
+if have nginx; then
+    start_nginx scripts/nginx.conf
     check_through_proxy "http://127.0.0.1:$front"
+    stop_all
+    step "nginx with the block of src/access/README.md"
+    # shellcheck disable=SC2016 # Backquotes of Markdown.
+    sed -n '/^```nginx$/,/^```$/{/^```/!p}' src/access/README.md >"$scratch/block"
+    [ -s "$scratch/block" ] || fail "src/access/README.md has no nginx block"
+    start_nginx "$scratch/block"
+    check_polls "http://127.0.0.1:$front"
+    check_stream "http://127.0.0.1:$front"
+    check_websocket "http://127.0.0.1:$front"
+    check_origins "http://127.0.0.1:$front"
     stop_all
 else
     skip "nginx (needs nginx)"
@@ -210,7 +290,7 @@ if have caddy; then
     {
         printf '{\n\tadmin off\n\tlog {\n\t\toutput discard\n\t}\n}\n'
         sed -e "s/127.0.0.1:8080/127.0.0.1:$port/" \
-            -e "s|^events.example.org|http://127.0.0.1:$front|" scripts/Caddyfile | shorten
+            -e "s|^events.example.org|http://127.0.0.1:$front, http://events.example.org:$front|" scripts/Caddyfile | shorten
     } >"$scratch/Caddyfile"
     XDG_DATA_HOME=$scratch/caddy XDG_CONFIG_HOME=$scratch/caddy HOME=$scratch caddy run --adapter caddyfile --config "$scratch/Caddyfile" \
         2>"$scratch/caddy.log" &
@@ -219,4 +299,19 @@ if have caddy; then
     stop_all
 else
     skip "Caddy (needs caddy)"
+fi
+
+step "HAProxy"
+if have haproxy; then
+    find_free_port
+    front=$port
+    serve "${flags[@]}"
+    sed -e "s/127.0.0.1:8080/127.0.0.1:$port/" -e "s/bind :80$/bind 127.0.0.1:$front/" scripts/haproxy.cfg |
+        shorten >"$scratch/haproxy.cfg"
+    haproxy -db -f "$scratch/haproxy.cfg" 2>"$scratch/haproxy.log" &
+    pids+=($!)
+    check_through_proxy "http://127.0.0.1:$front"
+    stop_all
+else
+    skip "HAProxy (needs haproxy)"
 fi

@@ -53,7 +53,7 @@ pub const MIN_STREAM_HEARTBEAT_INTERVAL: Duration = Duration::from_secs(1);
 /// Open `WebSocket`s. Each may use a second thread, which `--max-connections` does not count. One
 /// more is answered `503`.
 pub const MAX_WEBSOCKETS: usize = 128;
-/// Initial bytes of a WebSocket's input buffer, which grows up to `--max-event`.
+/// Bytes of a WebSocket's input buffer. A message beside it takes up to `--max-event`.
 pub const WEBSOCKET_BUFFER_BYTES: usize = 2 * KIB;
 
 // Publishes.

@@ -21,6 +21,7 @@ pub enum Cause {
     MethodNotAllowed,
     Timeout,
     Gap,
+    LengthRequired,
     TooLarge,
     TargetTooLong,
     ExpectationFailed,
@@ -41,7 +42,7 @@ pub enum Cause {
 }
 
 /// Cause, label in `/metrics`, status and title, in the order of the enum.
-pub const CAUSES: [(Cause, &str, u16, &str); 27] = [
+pub const CAUSES: [(Cause, &str, u16, &str); 28] = [
     (Cause::BadRequest, "bad_request", 400, "Bad request"),
     (Cause::Malformed, "malformed_http", 400, "Not HTTP"),
     (Cause::Unauthorized, "unauthorized", 401, "A token is needed"),
@@ -52,6 +53,7 @@ pub const CAUSES: [(Cause, &str, u16, &str); 27] = [
     (Cause::MethodNotAllowed, "method_not_allowed", 405, "No such method here"),
     (Cause::Timeout, "timeout", 408, "Request took too long to arrive"),
     (Cause::Gap, "gap", 410, "Events are gone"),
+    (Cause::LengthRequired, "length_required", 411, "Length required"),
     (Cause::TooLarge, "too_large", 413, "Body too large"),
     (Cause::TargetTooLong, "target_too_long", 414, "Request line too long"),
     (Cause::ExpectationFailed, "expectation_failed", 417, "Unknown expectation"),

@@ -10,7 +10,7 @@ use crate::json::JsonObject;
 use crate::names::{Pattern, TopicSet};
 use crate::problem::Problem;
 
-pub use super::framing::websocket::close_frame;
+pub use super::framing::websocket::{close_frame, pong_frame};
 
 impl Api {
     /// Publishes a client's message, and returns the frame that answers it. `topics` are those of

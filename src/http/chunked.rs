@@ -159,7 +159,7 @@ impl<'a> ChunkLine<'a> {
     /// The line at the start of `bytes`. The caller checks its text before its end, so that the
     /// first fault is the one reported, however the bytes are split.
     fn at(bytes: &'a [u8]) -> ChunkLine<'a> {
-        let is_allowed = |b: &u8| matches!(b, b'\t' | b' '..=b'~');
+        let is_allowed = |b: &u8| matches!(b, b'\t' | b' '..=b'~' | 0x80..);
         let longest = &bytes[..bytes.len().min(CHUNK_LINE_BYTES + 1)];
         let end = longest.iter().position(|b| !is_allowed(b)).unwrap_or(longest.len());
         let (text, rest) = bytes.split_at(end);
@@ -177,7 +177,7 @@ impl<'a> ChunkLine<'a> {
             [] | [b'\r'] => Ok(false),
             [b'\r', b'\n', ..] => Ok(true),
             _ => Err(Problem::malformed(
-                "a line of the chunked body has an invalid byte; expected printable ASCII and CR LF",
+                "a line of the chunked body has a control character; expected CR LF at its end",
             )),
         }
     }
@@ -189,17 +189,23 @@ impl<'a> ChunkLine<'a> {
 }
 
 /// Parses a line with a chunk's size, as far as it has arrived. Returns the size and the length of
-/// the extensions, which are discarded.
+/// what follows its digits: extensions, and the white space that may precede a semicolon (RFC 9112,
+/// section 7.1.1). Both are discarded.
 fn parse_size(line: &ChunkLine<'_>) -> Result<(usize, usize), Problem> {
-    let digits = line.text.split(|b| *b == b';').next().unwrap_or(line.text);
-    let extension_bytes = line.text.len() - digits.len();
-    let is_hex = digits.len() <= SIZE_DIGITS && digits.iter().all(u8::is_ascii_hexdigit);
-    let is_missing = digits.is_empty() && (line.has_line_end() || extension_bytes > 0);
-    let text = std::str::from_utf8(digits).ok().filter(|_| is_hex && !is_missing);
+    let end = line.text.iter().position(|b| !b.is_ascii_hexdigit()).unwrap_or(line.text.len());
+    let (digits, rest) = line.text.split_at(end);
+    let extensions = rest.trim_ascii_start();
+    let may_go_on = !line.has_line_end();
+    let is_size = (1..=SIZE_DIGITS).contains(&digits.len()) || (line.text.is_empty() && may_go_on);
+    let is_rest = match extensions.first() {
+        Some(first) => *first == b';',
+        None => rest.is_empty() || may_go_on,
+    };
+    let text = std::str::from_utf8(digits).ok().filter(|_| is_size && is_rest);
     let text = text.ok_or_else(|| {
         Problem::malformed(format!("invalid chunk size; expected 1 to {SIZE_DIGITS} hex digits"))
     })?;
-    Ok((usize::from_str_radix(text, 16).unwrap_or(0), extension_bytes))
+    Ok((usize::from_str_radix(text, 16).unwrap_or(0), rest.len()))
 }
 
 /// Checks a trailer line: a header field, or an empty line, which ends the trailers.

@@ -12,6 +12,7 @@ use crate::problem::Problem;
 pub enum HttpVersion {
     /// Without chunked coding; the connection closes after the response.
     Http10,
+    /// Or a later minor version, which is read as this one (RFC 9110, section 2.5).
     Http11,
 }
 

@@ -5,7 +5,7 @@
 
 use super::head_scanner::HeadScanner;
 use super::target::{RequestTarget, settle_host};
-use crate::http::{BodyFraming, FramingHeaders, HeaderName, HttpVersion, RequestHead};
+use crate::http::{BodyFraming, FramingHeaders, HeaderName, HttpVersion, Method, RequestHead};
 use crate::problem::{Cause, Problem};
 
 /// A complete head.
@@ -89,13 +89,28 @@ fn interpret(scanned: &HeadScanner, bytes: &[u8]) -> Result<ParsedHead, Problem>
         head.remove(HeaderName::Upgrade);
     }
     settle_host(&mut head, authority, !http10)?;
+    // A client of HTTP/1.0 gets one response per connection.
+    let keep_alive = !http10 && !framing.closes();
+    let framing = framing.framing(http10)?;
+    if framing.is_none() && head.method == Method::Post && !keep_alive {
+        return Err(no_length());
+    }
     Ok(ParsedHead {
         head,
         length: bytes.len(),
-        // A request without framing headers has no body.
-        framing: framing.framing(http10)?.unwrap_or(BodyFraming::Sized(0)),
-        // A client of HTTP/1.0 gets one answer per connection.
-        keep_alive: !http10 && !framing.closes(),
+        // A request without framing headers has no body (RFC 9112, section 6.3).
+        framing: framing.unwrap_or(BodyFraming::Sized(0)),
+        keep_alive,
         expects_continue: expects_continue && !http10,
     })
+}
+
+/// The problem with a POST of unknown length after which the connection closes: its client may mean
+/// the end of the connection as the end of the body, which would be published empty. HTTP/1.0
+/// requires the length (RFC 1945, section 8.3), and a server may always (RFC 9110, section 15.5.12).
+/// On a connection that continues, bytes after such a POST are read as the next request.
+fn no_length() -> Problem {
+    let detail = "header Content-Length is missing; a POST in HTTP/1.0 or with Connection: close \
+                  requires it, also for an empty body";
+    Problem::new(Cause::LengthRequired, detail)
 }

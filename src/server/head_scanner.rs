@@ -193,7 +193,8 @@ impl HeadScanner {
             (ScanState::Version, b'\r')
                 if matches!(self.at - self.start, MAJOR_ONLY | FULL_VERSION) =>
             {
-                let [.., b'1', b'.', minor @ (b'0' | b'1')] = &bytes[..self.at] else {
+                // A later minor version is read as HTTP/1.1 (RFC 9110, section 2.5).
+                let [.., b'1', b'.', minor] = &bytes[..self.at] else {
                     let detail = "the server speaks HTTP/1.1 and HTTP/1.0";
                     return Err(Problem::new(Cause::HttpVersion, detail));
                 };
@@ -266,7 +267,7 @@ impl HeadScanner {
         Some((line.get(self.method.range())?, line.get(self.target.range())?))
     }
 
-    /// Whether the version is HTTP/1.0; otherwise it is HTTP/1.1.
+    /// Whether the version is HTTP/1.0; otherwise it is HTTP/1.1 or a later HTTP/1.
     pub fn is_http10(&self) -> bool {
         self.is_http10
     }

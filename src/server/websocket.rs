@@ -7,14 +7,11 @@
 //! held while the reader publishes, so all locks of a publish, and then `closed`, may be taken
 //! under it.
 
-use std::io::{self, ErrorKind, Read, Write};
+mod message_reader;
+
+use std::io::{self, BufReader, Chain, Cursor, ErrorKind, Read};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
-
-use crossbeam_channel::{RecvTimeoutError, Sender, bounded};
-use tungstenite::protocol::frame::coding::CloseCode;
-use tungstenite::protocol::{Role, WebSocket, WebSocketConfig};
-use tungstenite::{Error as SocketError, Message};
 
 use super::exchange::{Exchange, Handler, Persistence};
 use crate::access::Grant;
@@ -29,6 +26,8 @@ use crate::problem::{Cause, Problem};
 use crate::sync::Mutex;
 use crate::threads;
 use crate::waiters::WaiterHandle;
+use crossbeam_channel::{RecvTimeoutError, Sender, bounded};
+use message_reader::{ClientMessage, MessageReader, MessagesEnd};
 
 /// Writes the frames of both threads.
 struct FrameWriter {
@@ -78,14 +77,14 @@ impl FrameWriter {
     }
 }
 
-/// The connection as `tungstenite` reads and writes it.
-struct SocketAdapter(Arc<FrameWriter>);
+/// What the client sends after the bytes that arrived with its handshake.
+struct ConnInput(Arc<Conn>);
 
-impl Read for SocketAdapter {
+impl Read for ConnInput {
     fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
         loop {
             // A client may send nothing for any time; the worker's pings detect one that is gone.
-            match self.0.conn.recv_into(buffer, Instant::now() + Duration::from_secs(3_600)) {
+            match self.0.recv_into(buffer, Instant::now() + Duration::from_secs(3_600)) {
                 Err(e) if e.kind() == ErrorKind::TimedOut => {}
                 got => return got,
             }
@@ -93,20 +92,9 @@ impl Read for SocketAdapter {
     }
 }
 
-impl Write for SocketAdapter {
-    /// `tungstenite` writes pongs, each in one call.
-    fn write(&mut self, frame: &[u8]) -> io::Result<usize> {
-        self.0.write(frame).map(|()| frame.len())
-    }
-
-    fn flush(&mut self) -> io::Result<()> {
-        Ok(())
-    }
-}
-
-/// Reads the client's frames, on a thread of its own.
-struct FrameReader {
-    socket: WebSocket<SocketAdapter>,
+/// Answers the client's messages, on a thread of its own.
+struct MessageHandler {
+    messages: MessageReader<BufReader<Chain<Cursor<Vec<u8>>, ConnInput>>>,
     writer: Arc<FrameWriter>,
     api: Arc<Api>,
     topics: TopicSet,
@@ -127,32 +115,28 @@ impl Drop for EndGuard {
     }
 }
 
-impl FrameReader {
+impl MessageHandler {
     fn run(mut self) {
-        let code = loop {
-            match self.socket.read() {
-                Ok(Message::Text(text)) => {
+        loop {
+            let answered = match self.messages.read() {
+                Ok(ClientMessage::Text(text)) => {
                     let conn = &self.writer.conn;
                     let caller = Caller { conn, takes_shared_page: false, grant: &self.grant };
-                    let text = text.as_str().as_bytes().to_vec();
                     let publish = || self.api.publish_message(&self.topics, text, &caller);
-                    if self.writer.write_answer(publish).is_err() {
-                        return;
-                    }
+                    self.writer.write_answer(publish)
                 }
-                Ok(Message::Binary(_)) => break CloseCode::Unsupported,
-                // Answered with the same code.
-                Ok(Message::Close(frame)) => {
-                    break frame.map_or(CloseCode::Normal, |frame| frame.code);
+                Ok(ClientMessage::Ping(payload)) => {
+                    self.writer.write(&websocket::pong_frame(payload))
                 }
-                Ok(_) => {}
-                Err(SocketError::Capacity(_)) => break CloseCode::Size,
-                Err(SocketError::Utf8(_)) => break CloseCode::Invalid,
-                Err(SocketError::Protocol(_)) => break CloseCode::Protocol,
-                Err(_) => return,
+                Err(MessagesEnd::Closed(code)) => {
+                    return self.writer.write_last(&websocket::close_frame(code));
+                }
+                Err(MessagesEnd::HungUp) => return,
+            };
+            if answered.is_err() {
+                return;
             }
-        };
-        self.writer.write_last(&websocket::close_frame(code));
+        }
     }
 }
 
@@ -230,16 +214,11 @@ impl Handler {
         topics: &TopicSet,
         end: EndGuard,
         early: Vec<u8>,
-    ) -> FrameReader {
-        let max_size = Some(self.config.max_event);
-        let config = WebSocketConfig::default()
-            .read_buffer_size(WEBSOCKET_BUFFER_BYTES)
-            .write_buffer_size(0)
-            .max_message_size(max_size)
-            .max_frame_size(max_size);
-        let adapter = SocketAdapter(Arc::clone(writer));
-        FrameReader {
-            socket: WebSocket::from_partially_read(adapter, early, Role::Server, Some(config)),
+    ) -> MessageHandler {
+        let input = Cursor::new(early).chain(ConnInput(Arc::clone(exchange.conn)));
+        let input = BufReader::with_capacity(WEBSOCKET_BUFFER_BYTES, input);
+        MessageHandler {
+            messages: MessageReader::new(input, self.config.max_event),
             writer: Arc::clone(writer),
             api: Arc::clone(&self.api),
             topics: topics.clone(),

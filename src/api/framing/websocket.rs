@@ -67,6 +67,12 @@ pub fn close_frame(code: CloseCode) -> Vec<u8> {
     encode(Frame::close(Some(CloseFrame { code, reason: "".into() })))
 }
 
+/// The answer to a ping with this payload.
+#[must_use]
+pub fn pong_frame(payload: Vec<u8>) -> Vec<u8> {
+    encode(Frame::pong(payload))
+}
+
 fn encode(frame: Frame) -> Vec<u8> {
     let mut bytes = Vec::with_capacity(frame.len());
     // Writing to a Vec cannot fail.

@@ -10,13 +10,15 @@ use crate::semaphore::{Permit, Semaphore};
 
 /// The only version of the protocol.
 const VERSION: &str = "13";
-/// Characters of the handshake's key: 16 bytes in base64.
-const HANDSHAKE_KEY_CHARS: usize = 24;
+/// Characters of 16 bytes in base64, without the padding.
+const KEY_CHARS: usize = 22;
+/// The padding of 16 bytes in base64.
+const KEY_PADDING: &str = "==";
 
 /// Accepts a handshake: returns the framing of the stream, and the response.
 ///
 /// # Errors
-/// If the request has another version or no key.
+/// If the request has another version, or no key of 16 bytes in base64.
 pub fn accept(head: &RequestHead) -> Result<(WebSocketFraming, Response), Problem> {
     if head.get(HeaderName::SecWebSocketVersion)? != Some(VERSION) {
         let detail = "header Sec-WebSocket-Version: expected 13";
@@ -25,15 +27,26 @@ pub fn accept(head: &RequestHead) -> Result<(WebSocketFraming, Response), Proble
             .with_header("Upgrade", "websocket")
             .with_header("Connection", "Upgrade"));
     }
-    let key = head.get(HeaderName::SecWebSocketKey)?.filter(|key| key.len() == HANDSHAKE_KEY_CHARS);
+    let key = head.get(HeaderName::SecWebSocketKey)?.filter(|key| is_key(key));
     let key = key.ok_or_else(|| {
-        Problem::bad_request("header Sec-WebSocket-Key: expected 16 random bytes in base64")
+        Problem::bad_request(
+            "header Sec-WebSocket-Key: expected 16 random bytes in base64, 24 characters that end in ==",
+        )
     })?;
     let response = Response::without_body(101)
         .with_header("Upgrade", "websocket")
         .with_header("Connection", "Upgrade")
         .with_header("Sec-WebSocket-Accept", &derive_accept_key(key.as_bytes()));
     Ok((WebSocketFraming, response))
+}
+
+/// Whether a key is 16 bytes in base64 (RFC 6455, section 4.2.1). Its pad bits may be set: a decoder
+/// may refuse that (RFC 4648, section 3.5), but the server decodes no key, and small clients draw 22
+/// random characters.
+fn is_key(key: &str) -> bool {
+    let is_in_alphabet = |b: u8| b.is_ascii_alphanumeric() || b == b'+' || b == b'/';
+    let chars = key.strip_suffix(KEY_PADDING).filter(|chars| chars.len() == KEY_CHARS);
+    chars.is_some_and(|chars| chars.bytes().all(is_in_alphabet))
 }
 
 /// Limits the open WebSocket connections; each has a second thread, which reads.

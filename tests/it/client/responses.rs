@@ -153,6 +153,12 @@ const FIELDS: &[Row] = &[
 const CHUNKS: &[Row] = &[
     ("two chunks", "1a\r\n{one}\r\n28\r\n{two}\r\n0\r\n\r\n", StaysOpen, PAGE),
     (
+        "white space before extensions",
+        "1a ;a\r\n{one}\r\n28\t;b=c\r\n{two}\r\n0 ;d\r\n\r\n",
+        StaysOpen,
+        PAGE,
+    ),
+    (
         "an extension, capitals, zeros",
         "001A;a=\"b\"\r\n{one}\r\n28\r\n{two}\r\n00\r\n\r\n",
         StaysOpen,

@@ -181,53 +181,6 @@ fn text_may_be_fragmented_with_pings_between_and_inside_characters() {
 }
 
 #[test]
-fn close_is_answered_with_its_code_and_a_protocol_error_with_its_cause() {
-    let server = Server::start(&["--max-event", "1000"]);
-    for (payload, expected) in [
-        (&b""[..], 1000),
-        (b"\x03\xe8", 1000),
-        (b"\x03\xe9going away", 1001),
-        (b"\x0b\xb8", 3000),
-        (b"\x13\x87", 4999),
-        // Codes that are not allowed in a frame, half a code, and a reason that is not UTF-8.
-        (b"\x03\xed", 1002),
-        (b"\x03\xee", 1002),
-        (b"\x03\xe7", 1002),
-        (b"\x03", 1002),
-        (b"\x03\xe8\xff", 1007),
-    ] {
-        let mut raw = RawWebSocket::open(&server, "/topics/news?since=now", None);
-        raw.send(LAST | CLOSE, payload).unwrap();
-        // The server ignores frames after the close.
-        raw.send(LAST | TEXT, b"too late").unwrap();
-        let (frames, rest) = raw.rest();
-        assert_eq!((code(&frames), rest.len()), (Some(expected), 0), "{payload:?}");
-    }
-    for (sent, expected) in [
-        // A compressed text without a negotiated extension, a continuation of nothing, and a text
-        // inside another.
-        (frame(0xc0 | TEXT, b"x"), 1002),
-        (frame(LAST, b"x"), 1002),
-        ([frame(TEXT, b"x"), frame(LAST | TEXT, b"x")].concat(), 1002),
-        // Pings that are too long or fragmented, and an unknown opcode.
-        (frame(LAST | PING, &[b'x'; 126]), 1002),
-        (frame(PING, b"x"), 1002),
-        (frame(0x83, b"x"), 1002),
-        // Fragments that are too large together, and a text that ends inside a character.
-        ([frame(TEXT, &[b'x'; 600]), frame(LAST, &[b'x'; 600])].concat(), 1009),
-        ([frame(TEXT, b"\xc3"), frame(LAST, b"x")].concat(), 1007),
-        (frame(LAST | TEXT, b"\xc3"), 1007),
-    ] {
-        let mut raw = RawWebSocket::open(&server, "/topics/news?since=now", None);
-        raw.0.stream_mut().write_all(&sent).unwrap();
-        let (frames, rest) = raw.rest();
-        assert_eq!((code(&frames), rest.len()), (Some(expected), 0), "{sent:?}");
-    }
-    assert_eq!(server.metric("publishes_total"), 0.0);
-    server.wait_until_held(0);
-}
-
-#[test]
 fn thousands_of_connections_with_any_end_leave_nothing_behind() {
     let server = Server::start(&["--max-polls", "40", "--max-event", "1000"]);
     let mut random = fastrand::Rng::with_seed(5);

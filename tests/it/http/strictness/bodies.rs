@@ -1,6 +1,6 @@
 //! Bodies: their lengths and their chunks.
 
-use super::Expected::{Fine, Refused};
+use super::Expected::{Fine, Last, Refused};
 use super::{Group, Row};
 
 pub const GROUPS: &[Group] = &[
@@ -28,7 +28,19 @@ pub const GROUPS: &[Group] = &[
 ];
 
 const FRAMED: &[Row] = &[
+    // RFC 9112, section 6.3: what follows is the next request.
     ("no length and no coding is no body", b"\r\n", Fine(201)),
+    // Here nothing may follow, and a body that was meant to end with the connection would be lost.
+    (
+        "no length, and the connection is to close",
+        b"Connection: close\r\n\r\nhello",
+        Refused(411, "Content-Length"),
+    ),
+    (
+        "a length of zero, and the connection is to close",
+        b"Connection: close\r\nContent-Length: 0\r\n\r\n",
+        Last(201),
+    ),
     (
         "a 100 Continue is expected before the body",
         b"Expect: 100-continue\r\nContent-Length: 1\r\n\r\nx",
@@ -154,6 +166,16 @@ const CHUNKS: &[Row] = &[
     ("hex digits of both cases", b"a\r\n0123456789\r\nB\r\n0123456789a\r\n0\r\n\r\n", Fine(201)),
     ("eight digits", b"00000005\r\nhello\r\n00000000\r\n\r\n", Fine(201)),
     ("extensions", b"5;a;b=c;d=\"e f\"\r\nhello\r\n0;g\r\n\r\n", Fine(201)),
+    // White space may stand before and after a semicolon or an equals sign (BWS, RFC 9112, section
+    // 7.1.1), but not before the line end.
+    ("a blank before an extension", b"5 ;a=b\r\nhello\r\n0 ;c\r\n\r\n", Fine(201)),
+    ("a tab before an extension", b"5\t;a\r\nhello\r\n0\r\n\r\n", Fine(201)),
+    ("much white space before an extension", b"5 \t \t;a\r\nhello\r\n0\r\n\r\n", Fine(201)),
+    ("blanks in an extension", b"5 ; a = b ; c\r\nhello\r\n0\r\n\r\n", Fine(201)),
+    ("tabs in an extension", b"5;\ta\t=\t\"b\t\"\r\nhello\r\n0\r\n\r\n", Fine(201)),
+    ("eight digits before an extension", b"00000005 ;a\r\nhello\r\n0\r\n\r\n", Fine(201)),
+    ("an extension in UTF-8", b"5;a=\"\xc3\xa9\"\r\nhello\r\n0\r\n\r\n", Fine(201)),
+    ("a trailer in UTF-8", b"5\r\nhello\r\n0\r\nA: \xc3\xa9\r\n\r\n", Fine(201)),
     ("trailers", b"5\r\nhello\r\n0\r\nA: b\r\nContent-Length: 9\r\n\r\n", Fine(201)),
     ("an empty line after the body", b"5\r\nhello\r\n0\r\n\r\n\r\n", Fine(201)),
     ("no size", b"\r\nhello\r\n0\r\n\r\n", Refused(400, "size")),
@@ -166,7 +188,21 @@ const CHUNKS: &[Row] = &[
     ("a size with an h", b"5h\r\nhello\r\n0\r\n\r\n", Refused(400, "size")),
     ("a blank before a size", b" 5\r\nhello\r\n0\r\n\r\n", Refused(400, "size")),
     ("a blank after a size", b"5 \r\nhello\r\n0\r\n\r\n", Refused(400, "size")),
-    ("a tab before an extension", b"5\t;a\r\nhello\r\n0\r\n\r\n", Refused(400, "size")),
+    ("a tab after a size", b"5\t\r\nhello\r\n0\r\n\r\n", Refused(400, "size")),
+    ("a blank in a size", b"0 5;a\r\nhello\r\n0\r\n\r\n", Refused(400, "size")),
+    ("a blank and a comma after a size", b"5 ,a\r\nhello\r\n0\r\n\r\n", Refused(400, "size")),
+    (
+        "a blank before a size and an extension",
+        b" 5 ;a\r\nhello\r\n0\r\n\r\n",
+        Refused(400, "size"),
+    ),
+    ("white space for a size", b" ;a\r\nhello\r\n0\r\n\r\n", Refused(400, "size")),
+    ("a vertical tab before an extension", b"5\x0b;a\r\nhello\r\n0\r\n\r\n", Refused(400, "CR LF")),
+    (
+        "nine digits before an extension",
+        b"000000005 ;a\r\nhello\r\n0\r\n\r\n",
+        Refused(400, "size"),
+    ),
     ("a size in quotes", b"\"5\"\r\nhello\r\n0\r\n\r\n", Refused(400, "size")),
     ("a list of sizes", b"5,5\r\nhello\r\n0\r\n\r\n", Refused(400, "size")),
     ("an underscore in a size", b"0_5\r\nhello\r\n0\r\n\r\n", Refused(400, "size")),
@@ -190,8 +226,13 @@ const CHUNKS: &[Row] = &[
     ("CR in an extension", b"5;a\rb\r\nhello\r\n0\r\n\r\n", Refused(400, "CR LF")),
     ("LF in a quoted extension", b"5;a=\"\n\"\r\nhello\r\n0\r\n\r\n", Refused(400, "CR LF")),
     ("NUL in an extension", b"5;a\0\r\nhello\r\n0\r\n\r\n", Refused(400, "CR LF")),
-    ("a high byte in an extension", b"5;\xff\r\nhello\r\n0\r\n\r\n", Refused(400, "CR LF")),
-    ("a high byte in a size", b"5\xa0\r\nhello\r\n0\r\n\r\n", Refused(400, "CR LF")),
+    ("a high byte in a size", b"5\xa0\r\nhello\r\n0\r\n\r\n", Refused(400, "size")),
+    ("a high byte before an extension", b"5\xa0;a\r\nhello\r\n0\r\n\r\n", Refused(400, "size")),
+    (
+        "a trailer with a name in UTF-8",
+        b"5\r\nhello\r\n0\r\n\xc3\xa9: a\r\n\r\n",
+        Refused(400, "trailer"),
+    ),
     ("LF after the data", b"5\r\nhello\n0\r\n\r\n", Refused(400, "longer")),
     ("CR after the data", b"5\r\nhello\r0\r\n\r\n", Refused(400, "longer")),
     ("nothing after the data", b"5\r\nhello0\r\n\r\n", Refused(400, "longer")),

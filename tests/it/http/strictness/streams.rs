@@ -24,6 +24,16 @@ const STREAMS: &[Row] = &[
     ("HTTP/1.0 with keep-alive", b"GET /health HTTP/1.0\r\nConnection: keep-alive\r\n\r\n", Last(200)),
     ("a length in HTTP/1.0", b"POST /topics/other HTTP/1.0\r\nContent-Length: 5\r\n\r\nhello", Last(201)),
     ("a coding in HTTP/1.0", b"POST /topics/strict HTTP/1.0\r\nTransfer-Encoding: chunked\r\n\r\n0\r\n\r\n", Refused(400, "HTTP/1.0")),
+    // A POST of HTTP/1.0 has a length (RFC 1945, section 8.3). Its body may be meant to end with the
+    // connection; read as no body, it would be lost, so a length is required (RFC 9110, 15.5.12).
+    ("no length in HTTP/1.0", b"POST /topics/strict HTTP/1.0\r\n\r\nhello", Refused(411, "Content-Length")),
+    ("no length and no body in HTTP/1.0", b"POST /topics/strict HTTP/1.0\r\n\r\n", Refused(411, "Content-Length")),
+    ("no length in HTTP/1.0 with keep-alive", b"POST /topics/strict HTTP/1.0\r\nConnection: keep-alive\r\n\r\nhello", Refused(411, "Content-Length")),
+    ("an expectation and no length in HTTP/1.0", b"POST /topics/strict HTTP/1.0\r\nExpect: 100-continue\r\n\r\nhello", Refused(411, "Content-Length")),
+    ("a length of zero in HTTP/1.0", b"POST /topics/other HTTP/1.0\r\nContent-Length: 0\r\n\r\n", Last(201)),
+    ("GET without a length in HTTP/1.0", b"GET /health HTTP/1.0\r\n\r\nhello", Last(200)),
+    ("chunks in HTTP/1.2", b"POST /topics/strict HTTP/1.2\r\nHost: localhost\r\nTransfer-Encoding: chunked\r\n\r\n5\r\nhello\r\n0\r\n\r\n", Fine(201)),
+    ("HTTP/1.2 without a Host", b"GET /health HTTP/1.2\r\n\r\n", Refused(400, "missing")),
     ("the absolute form without a Host", b"GET http://localhost/health HTTP/1.1\r\n\r\n", Refused(400, "missing")),
     ("the absolute form with a bad Host", b"GET http://localhost/health HTTP/1.1\r\nHost: a b\r\n\r\n", Refused(400, "Host")),
     ("the absolute form with a foreign Host", b"GET http://localhost/health HTTP/1.1\r\nHost: evil.example\r\n\r\n", Fine(200)),
@@ -107,6 +117,16 @@ pub fn made() -> Vec<Case> {
             "the longest chunk extensions",
             chunked(&format!("1;{}\r\nx\r\n", filler(200)).repeat(20)),
             Fine(201),
+        ),
+        (
+            "too much white space before chunk extensions",
+            chunked(&format!("1{};\r\nx\r\n", " ".repeat(200)).repeat(21)),
+            Refused(431, "4096"),
+        ),
+        (
+            "white space without end",
+            chunked(&format!("1{}", " ".repeat(LIMIT))),
+            Refused(400, "256"),
         ),
         ("a chunk extension too long", chunked(&format!("1;{long}")), Refused(400, "256")),
         ("too many trailers", trailers(41), Refused(431, "4096")),
