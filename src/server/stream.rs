@@ -40,7 +40,7 @@ impl Handler {
             }
             #[cfg(feature = "websocket")]
             StartedStream::WebSocket(opening, stream, permit) => {
-                self.converse(exchange, opening, stream, permit, early, started)
+                self.converse(exchange, opening, stream, &permit, early, started)
             }
         })
     }

@@ -23,6 +23,7 @@ use crate::http::Response;
 use crate::limits::{LINGERING_CLOSE_TIMEOUT, WEBSOCKET_BUFFER_BYTES};
 use crate::names::TopicSet;
 use crate::problem::{Cause, Problem};
+use crate::semaphore::PermitReleaser;
 use crate::sync::Mutex;
 use crate::threads;
 use crate::waiters::WaiterHandle;
@@ -36,11 +37,14 @@ struct FrameWriter {
     publish: Mutex<()>,
     /// Why nothing may be written any more.
     closed: Mutex<Option<ErrorKind>>,
+    /// The permits of this WebSocket, released before its last frame: a client that has it may
+    /// connect again at once.
+    permits: Vec<PermitReleaser>,
 }
 
 impl FrameWriter {
-    fn new(conn: Arc<Conn>, timeout: Duration) -> FrameWriter {
-        FrameWriter { conn, timeout, publish: Mutex::default(), closed: Mutex::default() }
+    fn new(conn: Arc<Conn>, timeout: Duration, permits: Vec<PermitReleaser>) -> FrameWriter {
+        FrameWriter { conn, timeout, publish: Mutex::default(), closed: Mutex::default(), permits }
     }
 
     fn write(&self, frames: &[u8]) -> io::Result<()> {
@@ -70,6 +74,7 @@ impl FrameWriter {
         let _publishing = self.publish.lock();
         let mut closed = self.closed.lock();
         if closed.is_none() {
+            self.permits.iter().for_each(PermitReleaser::release);
             // It fails if the client is gone: then nobody reads the frame.
             let _ = self.conn.send_within(frame, self.timeout);
             *closed = Some(ErrorKind::BrokenPipe);
@@ -147,14 +152,15 @@ impl Handler {
         exchange: &Exchange<'_>,
         opening: Response,
         mut stream: EventStream<'_>,
-        _permit: WebSocketPermit,
+        permit: &WebSocketPermit,
         early: Vec<u8>,
         started: Option<Instant>,
     ) -> Persistence {
         let opening = opening.encode(exchange.encode_options(Persistence::KeepAlive));
         let mut bytes = opening.len();
         let timeout = self.config.write_timeout;
-        let writer = Arc::new(FrameWriter::new(Arc::clone(exchange.conn), timeout));
+        let permits = stream.permit_releaser().into_iter().chain([permit.releaser()]).collect();
+        let writer = Arc::new(FrameWriter::new(Arc::clone(exchange.conn), timeout, permits));
         let (done, reader_ended) = bounded(0);
         let (opened, wait_for_opening) = bounded(1);
         // The thread starts before the opening is written, which could not be taken back, and reads
@@ -238,7 +244,7 @@ mod tests {
         let (server_end, mut client_end) = UnixStream::pair().unwrap();
         client_end.set_nonblocking(true).unwrap();
         let conn = Conn::accepted(server_end.into(), None, Duration::from_secs(60)).unwrap();
-        let writer = FrameWriter::new(Arc::new(conn), Duration::ZERO);
+        let writer = FrameWriter::new(Arc::new(conn), Duration::ZERO, Vec::new());
         let failed = loop {
             if let Err(error) = writer.write(&[1; 10_000]) {
                 break error.kind();

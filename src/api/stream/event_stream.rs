@@ -23,7 +23,7 @@ use crate::limits::{MIN_STREAM_HEARTBEAT_INTERVAL, STREAM_HEARTBEAT_INTERVAL};
 use crate::metrics::Counter;
 use crate::names::TopicSet;
 use crate::problem::Problem;
-use crate::semaphore::Permit;
+use crate::semaphore::{OwnedPermit, PermitReleaser};
 use crate::waiters::{Waiter, WaiterHandle, Woken};
 
 /// What all streams share.
@@ -53,7 +53,7 @@ pub struct EventStream<'a> {
     /// When the next heartbeat is due, unless a page is sent before.
     heartbeat_at: Instant,
     /// The permit among the held polls; dropped before the client can see the stream's end.
-    permit: Option<Permit>,
+    permit: Option<OwnedPermit>,
 }
 
 /// The next bytes of a stream.
@@ -133,7 +133,7 @@ impl Streams {
             heartbeat_interval: self.heartbeat_interval,
             // The first heartbeat is due at once: it gives a client without events its first cursor.
             heartbeat_at: Instant::now(),
-            permit: Some(permit),
+            permit: Some(OwnedPermit::new(permit)),
         };
         Ok(match websocket {
             Some(websocket) => StartedStream::WebSocket(opening, stream, websocket),
@@ -234,6 +234,13 @@ impl<'a> EventStream<'a> {
         } else {
             &metrics.streams_hung_up
         }
+    }
+
+    /// Releases the stream's permit among the held polls; for the thread that writes the last frame
+    /// of a WebSocket.
+    #[must_use]
+    pub fn permit_releaser(&self) -> Option<PermitReleaser> {
+        self.permit.as_ref().map(OwnedPermit::releaser)
     }
 
     fn release(&mut self, counter: &Counter) {

@@ -6,7 +6,7 @@ use crate::api::framing::websocket::WebSocketFraming;
 use crate::http::{HeaderName, RequestHead, Response};
 use crate::limits::MAX_WEBSOCKETS;
 use crate::problem::{Cause, Problem};
-use crate::semaphore::{Permit, Semaphore};
+use crate::semaphore::{OwnedPermit, PermitReleaser, Semaphore};
 
 /// The only version of the protocol.
 const VERSION: &str = "13";
@@ -52,9 +52,14 @@ fn is_key(key: &str) -> bool {
 /// Limits the open WebSocket connections; each has a second thread, which reads.
 pub struct WebSocketPermits(Semaphore);
 
-/// Counts one open WebSocket; held only to be dropped with it.
-pub struct WebSocketPermit {
-    _permit: Permit,
+/// Counts one open WebSocket, until it is dropped or released.
+pub struct WebSocketPermit(OwnedPermit);
+
+impl WebSocketPermit {
+    #[must_use]
+    pub fn releaser(&self) -> PermitReleaser {
+        self.0.releaser()
+    }
 }
 
 impl WebSocketPermits {
@@ -71,6 +76,6 @@ impl WebSocketPermits {
                 format!("{limit} WebSockets are open already; poll, or connect again later");
             Problem::new(Cause::PollCap, detail)
         })?;
-        Ok(WebSocketPermit { _permit: permit })
+        Ok(WebSocketPermit(OwnedPermit::new(permit)))
     }
 }

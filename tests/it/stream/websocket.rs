@@ -1,6 +1,7 @@
 //! Guards WebSocket: it delivers the same events in the same order as the other transports,
 //! publishes the client's texts, and closes with a code that says why.
 
+use std::io::{Read as _, Write as _};
 use std::net::TcpStream;
 use std::thread;
 
@@ -353,4 +354,37 @@ fn websockets_count_as_held_polls_up_to_the_cap() {
     let _sockets: Vec<_> = (0..128).map(|_| open(&server, "/topics/news?since=now")).collect();
     assert_eq!(try_open(&server, "/topics/news", None).err(), Some(503));
     assert_eq!(server.get("/topics/news?wait=0").status, 200);
+}
+
+#[test]
+fn client_that_closes_and_connects_again_at_once_is_never_refused_at_the_cap() {
+    // The former bug: the close frame was sent before the permit was released.
+    let server = Server::start(&["--max-connections", "200", "--max-polls", "4"]);
+    thread::scope(|scope| {
+        for _ in 0..4 {
+            scope.spawn(|| {
+                for round in 0..500 {
+                    let mut client = TcpStream::connect(server.address).unwrap();
+                    client.write_all(handshake(NEWS, "", "").as_bytes()).unwrap();
+                    let mut received = read_until(&mut client, b"\r\n\r\n");
+                    assert!(received.starts_with(b"HTTP/1.1 101 "), "round {round}");
+                    // A masked close frame with code 1000; the mask is zero.
+                    client.write_all(&[0x88, 0x82, 0, 0, 0, 0, 0x03, 0xE8]).unwrap();
+                    received = read_until(&mut client, &[0x88, 2, 0x03, 0xE8]);
+                    assert!(!received.is_empty(), "round {round}");
+                }
+            });
+        }
+    });
+}
+
+/// Reads until the end of `expected`, without waiting for the end of the connection.
+fn read_until(client: &mut TcpStream, expected: &[u8]) -> Vec<u8> {
+    let mut received = Vec::new();
+    let mut byte = [0];
+    while !received.ends_with(expected) {
+        assert_eq!(client.read(&mut byte).unwrap(), 1, "{:?}", String::from_utf8_lossy(&received));
+        received.push(byte[0]);
+    }
+    received
 }
