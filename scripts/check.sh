@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
-# Runs every check that a change has to pass: format, lints, tests, lessons, browsers, proxies, a short
-# siege, a short comparison and the documentation.
+# Runs every check that a change has to pass: format, lints, tests, lessons, faults of the disk, browsers,
+# proxies, a short siege, a short comparison and the documentation.
 #
 #   scripts/check.sh            uses the tools that are installed; names and skips the checks that
 #                               need another one
@@ -212,6 +212,8 @@ step "tests and lessons"
 cargo test --locked
 have faketime || skipped+=("tests with a wall clock that jumps (need faketime)")
 with promtool "metrics" metrics
+step "faults of the disk"
+if have cc; then scripts/faults.sh; else skipped+=("scripts/faults.sh (needs cc)"); fi
 step "install, units and proxies"
 for tool in systemd-analyze nginx caddy haproxy; do
     have "$tool" || skipped+=("scripts/host.sh: the part with $tool (needs $tool)")

@@ -31,7 +31,7 @@ fn main() -> ExitCode {
             match api::inspect(&directory, &mut std::io::stdout().lock()) {
                 Ok(true) => ExitCode::SUCCESS,
                 Ok(false) => ExitCode::from(1),
-                Err(error) => fail(&format!("{}: {error}", directory.display()), 1),
+                Err(error) => fail(&error, 1),
             }
         }
         Ok(Command::Repair(directory, mode)) => match api::repair(&directory, mode) {
