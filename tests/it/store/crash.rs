@@ -126,6 +126,24 @@ fn start(dir: &Path) -> Server {
     start_with_data(dir, &flags)
 }
 
+/// The body of each event that the server keeps, by seq.
+fn kept_events(address: SocketAddr) -> BTreeMap<u64, String> {
+    let mut kept = BTreeMap::new();
+    let mut since = "start".to_owned();
+    loop {
+        let response = poll(address, &since, 0).unwrap();
+        for event in response["events"].as_array().unwrap() {
+            let body = event["data"].as_str().unwrap().to_owned();
+            kept.insert(event["seq"].as_u64().unwrap(), body);
+        }
+        response["next"].as_str().unwrap().clone_into(&mut since);
+        if response["more"] == false {
+            break;
+        }
+    }
+    kept
+}
+
 #[test]
 fn server_that_is_killed_repeatedly_loses_and_changes_nothing() {
     let crashes = std::env::var("LONGPOLL_CRASHES").ok().and_then(|n| n.parse().ok());
@@ -174,19 +192,7 @@ fn server_that_is_killed_repeatedly_loses_and_changes_nothing() {
         }
     });
     let observed = observed.into_inner().unwrap();
-    let mut kept = BTreeMap::new();
-    let mut since = "start".to_owned();
-    loop {
-        let response = poll(server.address, &since, 0).unwrap();
-        for event in response["events"].as_array().unwrap() {
-            let body = event["data"].as_str().unwrap().to_owned();
-            kept.insert(event["seq"].as_u64().unwrap(), body);
-        }
-        response["next"].as_str().unwrap().clone_into(&mut since);
-        if response["more"] == false {
-            break;
-        }
-    }
+    let kept = kept_events(server.address);
     let missing =
         observed.acknowledged.iter().filter(|(seq, body)| kept.get(seq) != Some(body)).count();
     let changed = observed.shown.iter().filter(|(seq, body)| kept.get(seq) != Some(body)).count();
