@@ -41,5 +41,6 @@ list=$(run_tests --list)
 mapfile -t tests < <(sed -n 's/^\(store::injected_faults::.*\): test$/\1/p' <<<"$list")
 [ ${#tests[@]} -gt 0 ] || { echo "faults.sh: no test in the module store::injected_faults" >&2; exit 1; }
 export LONGPOLL_FAULT_TRIALS=$trials
+[ "$trials" -gt 0 ] || { echo "faults.sh: --trials needs at least 1; $usage" >&2; exit 2; }
 [ -z "$seed" ] || export LONGPOLL_FAULT_SEED=$seed
-RUST_BACKTRACE=0 run_tests --ignored --exact "${tests[@]}" --nocapture || exit 1
+RUST_BACKTRACE=0 run_tests --include-ignored --exact "${tests[@]}" --nocapture || exit 1

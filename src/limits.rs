@@ -77,6 +77,10 @@ pub const MAX_JSON_DEPTH: usize = 120;
 
 /// How long an `Idempotency-Key` is remembered. A later repeat is a new publish.
 pub const IDEMPOTENCY_KEY_TTL: Duration = Duration::from_secs(600);
+/// A step of the wall clock between two records of a store, or between the last one and a start, up to
+/// which it counts as time for the keys. A longer one is taken for a wrong clock, as of a host that
+/// boots in 1970. A server that was down for longer remembers its keys for 10 more minutes.
+pub const TRUSTED_KEY_STEP: Duration = Duration::from_secs(30 * 24 * 3_600);
 /// Idempotency keys in memory (measured: 14.8 MB). Beyond it, the oldest are forgotten and counted
 /// in `/metrics`.
 pub const MAX_IDEMPOTENCY_KEYS: usize = 65_536;

@@ -154,13 +154,13 @@ impl Publisher {
             };
             let age = key.age();
             let remaining = self.retry_for.saturating_sub(age);
-            if remaining <= error.retry_after() {
-                return Err(Error::GaveUp { after: age, last: Box::new(error) });
-            }
             if self.shutdown.is_triggered() {
                 return Err(Error::Stopped);
             }
-            let pause = backoff.next(error.retry_after()).min(remaining);
+            let pause = backoff.next(error.retry_after());
+            if remaining <= pause {
+                return Err(Error::GaveUp { after: age, last: Box::new(error) });
+            }
             (self.on_retry)(&error, pause);
             if self.shutdown.wait_until(Instant::now() + pause) {
                 return Err(Error::Stopped);

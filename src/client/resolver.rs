@@ -65,7 +65,12 @@ impl Resolver {
         shutdown: &Shutdown,
     ) -> Result<Vec<SocketAddr>> {
         let resolution = match self.take_late(&Moment::now()) {
-            Some(resolution) => resolution,
+            Some(late) if late.thread.is_finished() => match late.addresses() {
+                Ok(addresses) => return Ok(addresses),
+                // The cause of an earlier failure may be over.
+                Err(_) => Resolution::start(lookup)?,
+            },
+            Some(late) => late,
             None => Resolution::start(lookup)?,
         };
         let ended = PollFd::new(&resolution.end, PollFlags::IN);

@@ -92,6 +92,7 @@ pub struct IdempotencyTable<T> {
 }
 
 struct KeyEntry<T> {
+    seq: Seq,
     fingerprint: u128,
     outcome: SharedOutcome<T>,
 }
@@ -135,7 +136,7 @@ impl<T> IdempotencyTable<T> {
             self.drop_oldest();
         }
         let outcome = Arc::clone(&key.outcome);
-        self.entries.insert(key.id, KeyEntry { fingerprint: key.fingerprint, outcome });
+        self.entries.insert(key.id, KeyEntry { seq, fingerprint: key.fingerprint, outcome });
         self.insertions.push_back((now, seq, key.id));
     }
 
@@ -151,7 +152,9 @@ impl<T> IdempotencyTable<T> {
     }
 
     fn drop_oldest(&mut self) {
-        if let Some((.., id)) = self.insertions.pop_front() {
+        let Some((_, seq, id)) = self.insertions.pop_front() else { return };
+        // A restored log may have the same key twice, if it had expired before the second publish.
+        if self.entries.get(&id).is_some_and(|entry| entry.seq == seq) {
             self.entries.remove(&id);
         }
     }

@@ -294,12 +294,9 @@ impl<T> Log<T> {
     }
 
     /// Inserts a key that an earlier run of the program used for the publish whose last event is
-    /// `seq`, unless it is known already. Call it in seq order.
+    /// `seq`. Call it in seq order: a later use of a key replaces an earlier one, which had expired.
     pub fn load_key(&self, key: &IdempotencyKey<T>, seq: Seq, at: Instant) {
-        let mut locked = self.lock();
-        if matches!(locked.keys.look_up(key, at), KeyLookup::New) {
-            locked.keys.insert(key, seq, at);
-        }
+        self.lock().keys.insert(key, seq, at);
     }
 
     /// Gives a restored log the epoch and the retention of this run, and trims what the retention

@@ -31,6 +31,17 @@ pub struct LogSnapshot {
     pub recent: Vec<(Seq, Name)>,
 }
 
+impl LogSnapshot {
+    /// Leaves out the remembered trims. Readers that lost events before now still learn that, but
+    /// no longer how many.
+    pub fn forget_history(&mut self) {
+        self.recent.clear();
+        for topic in &mut self.topics {
+            topic.uncounted_through = topic.uncounted_through.max(topic.last.seq);
+        }
+    }
+}
+
 /// What the log remembers of a topic's trims.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct TopicTrims {

@@ -134,11 +134,11 @@ impl<T> Store<T> {
             }
         }
         let mut result = CommitResult::default();
-        // While the disk fails, the commit is going to be refused as a whole.
-        if builder.has_publishes() && self.journal.failing.is_none() {
+        // If the disk does not recover, the commit is going to be refused as a whole.
+        let metrics = Arc::clone(&self.metrics);
+        if builder.has_publishes() && self.journal.recover(now, &metrics.store).is_ok() {
             let bytes = builder.commit.len() as u64;
-            let made = self.journal.make_space(&self.log, bytes, now, &self.metrics.store);
-            if let Err(error) = made {
+            if let Err(error) = self.journal.make_space(&self.log, bytes, now, &metrics.store) {
                 builder = self.without_publishes(builder, &error);
                 result.error = Some(error);
             }

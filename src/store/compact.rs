@@ -13,10 +13,11 @@ use crossbeam_channel::{Receiver, Sender};
 use super::error::{IoContext, StoreError};
 use super::header::{file_name, format_line, list_segments, temporary_name, write_compacted};
 use super::lines::CommitBuffer;
+use super::lock::LOCK_FILE;
 use super::record::{EventRecord, KeyRecord, Record, StoredEvent, write_compacted_end};
 use super::scan::read_sealed;
 use super::segments::Segment;
-use super::storage::{Storage, StorageFile};
+use super::storage::{FileId, Storage, StorageFile};
 use crate::cursor::Seq;
 use crate::log::{LogSnapshot, event_cost};
 use crate::names::Name;
@@ -72,6 +73,8 @@ pub struct CompactionJob {
     /// Runs of neighbours to compact: their first seqs, and the last seq of the run's range.
     pub runs: Vec<(Vec<Seq>, Seq)>,
     pub live: LiveSet,
+    /// The lock file of the directory, which may be moved away and replaced while the job runs.
+    pub lock_file: FileId,
     pub compacted: Sender<CompactedRun>,
 }
 
@@ -92,9 +95,12 @@ pub struct CompactedRun {
 impl CompactionJob {
     /// Runs the job. A run that fails leaves its segments as they are, and reports to `on_error`.
     pub fn run(self, storage: &dyn Storage, mut on_error: impl FnMut(StoreError)) {
-        self.remove_dead(storage).unwrap_or_else(&mut on_error);
-        for (sources, through) in self.runs {
-            match compact_run(storage, &sources, through, &self.live) {
+        let removed = self.check_directory(storage).and_then(|()| self.remove_dead(storage));
+        removed.unwrap_or_else(&mut on_error);
+        for (sources, through) in &self.runs {
+            let (sources, through) = (sources.clone(), *through);
+            let checked = self.check_directory(storage);
+            match checked.and_then(|()| compact_run(storage, &sources, through, &self.live)) {
                 Ok(segment) => {
                     // The compacted segment counts from here on. If a removal fails, the file left
                     // behind is obsolete, and the next start removes it.
@@ -105,6 +111,14 @@ impl CompactionJob {
                 Err(error) => on_error(error),
             }
         }
+    }
+
+    /// Checks that the directory is still the store's: nothing of another one may be removed.
+    fn check_directory(&self, storage: &dyn Storage) -> Result<(), StoreError> {
+        if storage.file_id(LOCK_FILE).context("look at", LOCK_FILE)? == self.lock_file {
+            return Ok(());
+        }
+        Err(StoreError::Io("the directory was replaced by another one".to_owned()))
     }
 
     fn remove_dead(&self, storage: &dyn Storage) -> Result<(), StoreError> {

@@ -71,6 +71,7 @@ pub mod startup;
 pub mod flusher;
 pub mod directory_view;
 pub mod inspect;
+pub mod set_aside;
 pub mod repair;
 
 pub use flusher::StoreWriter;

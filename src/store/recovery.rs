@@ -5,6 +5,7 @@
 //! knows of is missing, the store does not open. And wherever a seq could be assigned a second
 //! time, a new epoch begins, so that an old cursor is never taken for a current one.
 
+use std::io::ErrorKind;
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
@@ -62,7 +63,10 @@ pub fn open<T>(
     now: Timestamp,
 ) -> Result<(Store<T>, OpenReport), StoreError> {
     let mut firsts = list_segments(&*storage)?;
-    let lock_file = storage.open(LOCK_FILE).or_else(|_| storage.create(LOCK_FILE));
+    let lock_file = storage.open(LOCK_FILE).or_else(|error| match error.kind() {
+        ErrorKind::NotFound => storage.create(LOCK_FILE),
+        _ => Err(error),
+    });
     let lock_file = lock_file.context("open", LOCK_FILE)?;
     let mark = SyncedMark::read(&*lock_file);
     let Some(newest) = firsts.pop() else {

@@ -25,7 +25,8 @@ use super::lock::{DirectoryLock, LOCK_FILE, SyncedMark};
 use super::record::{MAX_NUMBER, Record};
 use super::recovery::{OpenSettings, check_never_used, examine, has_lost_end, open};
 use super::replay::read_snapshot;
-use super::scan::{CommitReader, LineReader, read_sealed};
+use super::scan::{CommitReader, read_sealed};
+use super::set_aside::set_aside;
 use super::storage::{DiskDirectory, Storage};
 use crate::config::{RepairMode, SyncPolicy};
 use crate::cursor::{Cursor, Epoch, Seq, TrimCount, random_bytes};
@@ -78,10 +79,15 @@ pub fn repair_storage<T>(
     outcome: impl Fn(Cursor, SystemTime, Option<u32>) -> T,
 ) -> Result<Option<RepairOutcome>, StoreError> {
     let mark = read_mark(&*storage)?;
-    let set_aside = match mode {
-        RepairMode::Damage if !is_damaged::<T>(&*storage, identity, mark)? => return Ok(None),
-        RepairMode::Damage => salvage(&*storage, identity, mark)?,
-        RepairMode::NewEpoch => Vec::new(),
+    let is_damaged = is_damaged::<T>(&*storage, identity, mark)?;
+    let set_aside = match (mode, is_damaged) {
+        (RepairMode::Damage, false) => return Ok(None),
+        (RepairMode::Damage, true) => salvage(&*storage, identity, mark)?,
+        (RepairMode::NewEpoch, false) => Vec::new(),
+        (RepairMode::NewEpoch, true) => {
+            let what = "the store is damaged; repair it without --new-epoch, which begins one too";
+            return Err(StoreError::Io(what.to_owned()));
+        }
     };
     let settings = OpenSettings {
         retention: None,
@@ -229,15 +235,17 @@ fn empty_header(secret: [u8; 16]) -> FullHeader {
 
 /// A segment of which the intact records are kept.
 #[derive(Clone, Copy)]
-struct IntactPart {
+struct IntactPart<'i> {
     first: Seq,
     /// The largest seq that an event in it can have.
     through: Seq,
     is_newest: bool,
     mark: Option<SyncedMark>,
+    /// The identity of the lock file that has the mark.
+    identity: &'i str,
 }
 
-impl IntactPart {
+impl IntactPart<'_> {
     /// Reads the intact records. Those after the last line that ends a commit count only if they
     /// were synced: they may be of a publish that was refused, or never answered.
     fn read(
@@ -263,7 +271,12 @@ impl IntactPart {
 
     /// The byte offset up to which the segment is known to have been synced.
     fn synced(&self, header: Option<&SegmentHeader>) -> u64 {
-        match (header, self.mark) {
+        // The mark of another directory says nothing about a segment that was copied here.
+        let is_own = |_: &SyncedMark| match header {
+            Some(SegmentHeader::Full(header)) => header.identity == self.identity,
+            _ => true,
+        };
+        match (header, self.mark.filter(is_own)) {
             // A compacted segment is synced before it gets its name.
             (Some(SegmentHeader::Compacted { .. }), _) => u64::MAX,
             (Some(SegmentHeader::Full(header)), Some(mark)) if header.number < mark.segment => {
@@ -280,11 +293,15 @@ impl IntactPart {
 }
 
 /// The segments of a store, oldest first. Only the newest has no largest seq.
-fn intact_parts(firsts: &[Seq], mark: Option<SyncedMark>) -> Vec<IntactPart> {
+fn intact_parts<'i>(
+    firsts: &[Seq],
+    mark: Option<SyncedMark>,
+    identity: &'i str,
+) -> Vec<IntactPart<'i>> {
     let part = |(place, first): (usize, &Seq)| {
         let after = firsts.get(place + 1);
         let through = after.map_or(Seq::new(MAX_NUMBER), |after| after.previous());
-        IntactPart { first: *first, through, is_newest: after.is_none(), mark }
+        IntactPart { first: *first, through, is_newest: after.is_none(), mark, identity }
     };
     firsts.iter().enumerate().map(part).collect()
 }
@@ -301,7 +318,7 @@ fn salvage(
     let mut parts = Vec::new();
     // The last seq of each segment that reads without an error; and of the last compacted one.
     let (mut ends, mut compacted_through) = (Vec::new(), Seq::ZERO);
-    for part in intact_parts(&list_segments(storage)?, mark) {
+    for part in intact_parts(&list_segments(storage)?, mark, identity) {
         // A replaced segment is older than the compacted one, and may contradict it.
         if part.first <= compacted_through {
             continue;
@@ -353,34 +370,4 @@ fn salvage(
 
 fn sync_directory(storage: &dyn Storage) -> Result<(), StoreError> {
     storage.sync_directory().context("sync", "the directory")
-}
-
-/// Adds a second name to a damaged file, which the store ignores. If a repair that was interrupted
-/// has added one for the same content, that one is used, so that retries do not pile up names.
-fn set_aside(storage: &dyn Storage, name: &str) -> Result<String, StoreError> {
-    let names = storage.list().context("list", "the directory")?;
-    let mut number = 1;
-    loop {
-        let set_aside = format!("{name}.damaged-{number}");
-        if !names.contains(&set_aside) {
-            storage.link(name, &set_aside).context("set aside", name)?;
-            return Ok(set_aside);
-        }
-        if has_same_content(storage, name, &set_aside).context("compare", &set_aside)? {
-            return Ok(set_aside);
-        }
-        number += 1;
-    }
-}
-
-fn has_same_content(storage: &dyn Storage, a: &str, b: &str) -> io::Result<bool> {
-    let (a, b) = (storage.open(a)?, storage.open(b)?);
-    let (mut a, mut b) = (LineReader::new(&*a), LineReader::new(&*b));
-    loop {
-        match (a.next_line()?, b.next_line()?) {
-            (None, None) => return Ok(true),
-            (Some(a), Some(b)) if a.bytes == b.bytes && a.end == b.end => {}
-            _ => return Ok(false),
-        }
-    }
 }

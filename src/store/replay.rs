@@ -17,7 +17,7 @@ use super::scan::{CommitReader, NO_HEADER, NextCommit, UNKNOWN_RECORD, read_seal
 use super::segments::{Segment, SegmentList};
 use super::storage::{Storage, StorageFile};
 use crate::cursor::{Cursor, Seq};
-use crate::limits::{IDEMPOTENCY_KEY_TTL, MAX_IDEMPOTENCY_KEYS};
+use crate::limits::{IDEMPOTENCY_KEY_TTL, MAX_IDEMPOTENCY_KEYS, TRUSTED_KEY_STEP};
 use crate::log::{Appended, Event, IdempotencyKey, Log, LogSnapshot, Timestamp, event_cost};
 use crate::sync::Mutex;
 
@@ -85,7 +85,7 @@ pub fn replay<T>(
         distrusted_step: None,
         keys: VecDeque::new(),
         event_clock: AgeClock::new(retain_age),
-        key_clock: AgeClock::new(IDEMPOTENCY_KEY_TTL),
+        key_clock: AgeClock::new(TRUSTED_KEY_STEP),
         now,
     };
     replayed.load_older(storage, older, newest)?;

@@ -12,9 +12,10 @@ use crossbeam_channel::{TryRecvError, bounded};
 
 use super::active_segment::ActiveSegment;
 use super::compact::{CompactedRun, CompactionJob, LiveSet, RunningCompaction};
-use super::error::StoreError;
+use super::error::{IoContext as _, StoreError};
 use super::header::FullHeader;
 use super::journal::Journal;
+use super::lock::LOCK_FILE;
 use super::segments::{Segment, SegmentList};
 use crate::cursor::Seq;
 use crate::limits::STORE_RETRY_INTERVAL;
@@ -55,15 +56,28 @@ impl Journal {
         now: Instant,
         metrics: &StoreMetrics,
     ) -> Result<Option<CompactionJob>, StoreError> {
+        self.rotate_to(&log.snapshot(), log.oldest_key(), now, metrics)
+    }
+
+    /// Begins a new segment with this snapshot of the log.
+    ///
+    /// # Errors
+    /// When the disk fails. The active segment then stays active.
+    pub(super) fn rotate_to(
+        &mut self,
+        snapshot: &LogSnapshot,
+        oldest_key: Option<Seq>,
+        now: Instant,
+        metrics: &StoreMetrics,
+    ) -> Result<Option<CompactionJob>, StoreError> {
+        self.rotate_after = Some(now + STORE_RETRY_INTERVAL);
+        self.sync(now, metrics)?;
+        self.check_identity(now, metrics)?;
         self.collect_compaction(metrics);
         let newest = self.segments.0.last().map(|segment| segment.first);
         if self.compaction.as_ref().is_some_and(|running| Some(running.active) != newest) {
             self.wait_for_compaction(metrics);
         }
-        self.rotate_after = Some(now + STORE_RETRY_INTERVAL);
-        self.sync(now, metrics)?;
-        self.check_identity(now, metrics)?;
-        let (snapshot, oldest_key) = (log.snapshot(), log.oldest_key());
         let mut kept = SegmentList(self.segments.0.clone());
         // An active segment without events has the new segment's name, and is replaced by it.
         if !kept.0.last().is_some_and(Segment::has_events) {
@@ -81,7 +95,7 @@ impl Journal {
             forgotten: snapshot.forgotten,
             ..self.header.clone()
         };
-        let active = ActiveSegment::create(&*self.storage, &header, &snapshot);
+        let active = ActiveSegment::create(&*self.storage, &header, snapshot);
         self.active = active.inspect_err(|_| metrics.failures.add(1))?;
         self.header = header;
         self.rotate_after = None;
@@ -95,14 +109,21 @@ impl Journal {
             return Err(self.fail(error, 0, now, metrics));
         }
         self.write_mark(self.active.start);
-        Ok(self.compaction.is_none().then(|| self.begin_compaction(&snapshot, oldest_key)))
+        let idle = self.compaction.is_none();
+        idle.then(|| self.begin_compaction(snapshot, oldest_key)).transpose()
     }
 
-    fn begin_compaction(
+    /// What a compaction job has to do if it begins with the active segment, which has no commits
+    /// yet.
+    ///
+    /// # Errors
+    /// When the lock file cannot be examined.
+    pub(super) fn begin_compaction(
         &mut self,
         snapshot: &LogSnapshot,
         oldest_key: Option<Seq>,
-    ) -> CompactionJob {
+    ) -> Result<CompactionJob, StoreError> {
+        let lock_file = self.lock_file.id().context("look at", LOCK_FILE)?;
         let segments = &self.segments;
         let (max_bytes, retain_bytes) = (self.full_segment_bytes(), self.header.retain_bytes);
         let runs = segments.compaction_runs(max_bytes, retain_bytes, oldest_key);
@@ -113,12 +134,13 @@ impl Journal {
         let runs: Vec<_> = runs.into_iter().map(run).collect();
         let (sender, compacted) = bounded(runs.len());
         self.compaction = Some(RunningCompaction { compacted, active: self.header.next });
-        CompactionJob {
+        Ok(CompactionJob {
+            lock_file,
             needed: segments.0.iter().map(|segment| segment.first).collect(),
             runs,
             live: LiveSet::new(snapshot, oldest_key),
             compacted: sender,
-        }
+        })
     }
 
     /// Takes over what the running compaction job has done so far.

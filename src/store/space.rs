@@ -26,21 +26,26 @@ impl Journal {
         now: Instant,
         metrics: &StoreMetrics,
     ) -> Result<(), StoreError> {
-        if let Some(low) = self.low_space.as_ref().filter(|low| now < low.retry_at) {
+        // Within the pause after a refusal, a smaller commit may fit, but the store has just shrunk.
+        let refused = self.low_space.as_ref().filter(|low| now < low.retry_at);
+        if let Some(low) = refused.filter(|low| bytes >= low.bytes) {
             return Err(StoreError::Io(low.error.clone()));
         }
+        let may_shrink = refused.is_none();
         let made = match self.has_space(bytes) {
-            Ok(false) => self.shrink(log, now, metrics).and_then(|()| self.has_space(bytes)),
+            Ok(false) if may_shrink => {
+                self.shrink(log, now, metrics).and_then(|()| self.has_space(bytes))
+            }
             known => known,
         };
         let error = match made {
             Ok(true) => {
-                self.low_space = None;
+                self.low_space = self.low_space.take().filter(|low| low.bytes > bytes);
                 return Ok(());
             }
             Ok(false) => StoreError::Io(format!(
-                "No space left: a commit of {bytes} bytes would leave less than the {} bytes that \
-                 the store needs to begin a segment and to compact others",
+                "No space left on the disk for {bytes} bytes; expected {} bytes more, to begin a \
+                 segment and to compact others",
                 self.space_to_shrink()
             )),
             Err(error) => error,
@@ -73,7 +78,9 @@ impl Journal {
 
     /// The bytes that the next segment's snapshot and the largest compacted segment take, roughly.
     fn space_to_shrink(&self) -> u64 {
-        let compacted = self.full_segment_bytes().min(self.segments.bytes());
+        let largest = self.segments.0.iter().map(|segment| segment.bytes).max();
+        let compacted = self.full_segment_bytes().max(largest.unwrap_or_default());
+        let compacted = compacted.min(self.segments.bytes());
         self.active.start + compacted + STORE_FREE_BYTES
     }
 
@@ -85,15 +92,23 @@ impl Journal {
         metrics: &StoreMetrics,
     ) -> Result<(), StoreError> {
         self.wait_for_compaction(metrics);
-        // Without commits since the last rotation, there is nothing more to remove than then.
-        if self.active.end > self.active.start {
-            if let Some(job) = self.rotate(log, now, metrics)? {
-                let mut failure = Ok(());
-                job.run(&*self.storage, |error| failure = Err(error));
-                self.wait_for_compaction(metrics);
-                failure?;
-            }
+        let job = if self.active.end > self.active.start {
+            self.rotate(log, now, metrics).or_else(|_| {
+                // The history of trims is most of a large snapshot. The disk may have space for the
+                // rest, and without a new segment nothing can be removed.
+                let mut snapshot = log.snapshot();
+                snapshot.forget_history();
+                self.rotate_to(&snapshot, log.oldest_key(), now, metrics)
+            })?
+        } else {
+            // An earlier job may have failed. The log is as it was when the active segment began.
+            Some(self.begin_compaction(&log.snapshot(), log.oldest_key())?)
+        };
+        let mut failure = Ok(());
+        if let Some(job) = job {
+            job.run(&*self.storage, |error| failure = Err(error));
         }
-        Ok(())
+        self.wait_for_compaction(metrics);
+        failure
     }
 }

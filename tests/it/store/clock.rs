@@ -157,3 +157,26 @@ fn server_says_that_it_does_not_trust_the_clock() {
     let log = std::io::read_to_string(stderr).unwrap();
     assert!(log.contains("newest event") && log.contains("--retain-age"), "{log}");
 }
+
+#[test]
+fn key_that_had_expired_before_its_next_use_is_not_restored_in_its_place() {
+    let disk = SimulatedDisk::default();
+    let mut store = TestStore::open(&disk, SyncPolicy::Always, start_time()).unwrap();
+    assert!(store.publish("news", 1, "first", Some("k")).is_ok());
+    store.advance_clock(700);
+    assert!(matches!(store.publish("news", 1, "second", Some("k")), Ok(Appended::New(_))));
+    store.advance_clock(5);
+    let mut store = TestStore::open(&disk, SyncPolicy::Always, store.now).unwrap();
+    // The publisher has lost the response, and repeats its request.
+    assert!(matches!(store.publish("news", 1, "second", Some("k")), Ok(Appended::Duplicate(_))));
+}
+
+#[test]
+fn key_expires_also_while_nothing_is_published_and_no_server_runs() {
+    let disk = SimulatedDisk::default();
+    let mut store = TestStore::open(&disk, SyncPolicy::Always, start_time()).unwrap();
+    assert!(store.publish("news", 1, "daily", Some("k")).is_ok());
+    store.advance_clock(24 * 3_600);
+    let mut store = TestStore::open(&disk, SyncPolicy::Always, store.now).unwrap();
+    assert!(matches!(store.publish("news", 1, "daily", Some("k")), Ok(Appended::New(_))));
+}
