@@ -64,8 +64,8 @@ impl LiveSet {
 
 /// Files to remove and segments to compact, decided when the active segment began.
 ///
-/// The journal receives each compacted run through a channel, and takes the job for ended when the
-/// job is dropped, which a panic does too.
+/// The journal receives each compacted run through a channel. The job has ended when it is dropped,
+/// also by a panic.
 pub struct CompactionJob {
     /// The segments that were needed then. Older files that are not among them are removed, also
     /// those that an earlier job failed to remove.

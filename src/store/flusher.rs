@@ -203,9 +203,8 @@ impl<T: Send + 'static> Flusher<T> {
         error
     }
 
-    /// Closes the store. The changes that are still queued are refused. A disk that fails is tried
-    /// for as long as between two publishes: while it fails, a commit that was refused may be there
-    /// after the next start.
+    /// Closes the store. The changes that are still queued are refused. A failing disk is tried again
+    /// for [`STORE_RETRY_INTERVAL`]: otherwise a refused commit could reappear at the next start.
     fn close(mut self, closed: ReplySender<()>) {
         let deadline = Instant::now() + STORE_RETRY_INTERVAL;
         let Store { journal, metrics, .. } = &mut self.store;
@@ -216,8 +215,7 @@ impl<T: Send + 'static> Flusher<T> {
             }
             std::thread::sleep(STORE_CLOSE_PAUSE);
         }
-        // Releases the lock before the caller of `close` is woken: it may open the directory again
-        // at once.
+        // Releases the lock, which a running compaction keeps, before the caller of `close` is woken.
         drop(self);
         drop(closed);
     }
@@ -232,7 +230,7 @@ impl<T: Send + 'static> Flusher<T> {
                 *failure = Some(text.clone());
                 drop(failure);
                 self.logger.error(format_args!(
-                    "store failed: {text}; reads continue, publishes get 507 until the disk works"
+                    "store failed: {text}; reads continue, publishes get 507 until this is over"
                 ));
             }
             (None, Some(_)) if self.store.failure().is_none() => {

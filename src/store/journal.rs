@@ -1,5 +1,4 @@
-//! The files of an open store: appending commits, syncing, rotating segments, and recovering from
-//! failed writes.
+//! The files of an open store: appending commits, syncing, and recovering from failed writes.
 //!
 //! After a failure only what can be read back is trusted: a failed write may have left a part, and
 //! after a failed sync the kernel may have dropped pages that it still shows in memory. So the
@@ -106,8 +105,7 @@ impl Journal {
             written = self.sync_active(metrics);
         }
         if let Err(error) = written {
-            // Now and not only with the next try: the program may end before. If this fails too,
-            // the next try and the end in order repeat it.
+            // Truncate now: the process may end before the next attempt, which does this again.
             let _ = self.active.file.truncate(self.active.end);
             return Err(self.fail(error, bytes.len() as u64, now, metrics));
         }

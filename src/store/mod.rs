@@ -32,9 +32,9 @@
 //! file. A segment is text: a [header], then [lines] of checksum, commit mark and JSON
 //! [record](mod@record). The newest segment begins with a snapshot of everything that the log knows
 //! except its events, and continues with the commits since. The older segments are needed only for
-//! the events that were retained at that moment. So they can be removed, or [compacted](compact),
-//! in any order and at any time after the newest one began; a thread of its own does that after each
-//! [rotation].
+//! the events that were retained at that moment. At each [rotation] the oldest segments without
+//! live records are dropped, and other runs of segments are [compacted](compact), by a thread of its
+//! own, or by the flusher if the disk is nearly full.
 //!
 //! Trims by `--retain-events` and `--retain-bytes` are not written: they follow from the appends,
 //! and [replay] repeats them in the same order. Deletes, and trims by age, are written.
