@@ -82,6 +82,18 @@ impl Pattern {
         ok.then(|| Pattern::Prefix(prefix.into()))
     }
 
+    #[must_use]
+    pub fn is_prefix(&self) -> bool {
+        matches!(self, Pattern::Prefix(_))
+    }
+
+    fn matches(&self, topic: &str) -> bool {
+        match self {
+            Pattern::Topic(name) => **name == *topic,
+            Pattern::Prefix(prefix) => topic.starts_with(&**prefix),
+        }
+    }
+
     /// Whether this pattern matches every topic that `other` matches.
     fn covers(&self, other: &Pattern) -> bool {
         match (self, other) {
@@ -126,6 +138,17 @@ impl TopicSet {
     pub fn covers(&self, pattern: &Pattern) -> bool {
         // A prefix matches topics that do not exist yet, so only a prefix of it can cover it.
         self.0.iter().any(|own| own.covers(pattern))
+    }
+
+    #[must_use]
+    pub fn matches(&self, topic: &str) -> bool {
+        self.0.iter().any(|pattern| pattern.matches(topic))
+    }
+
+    /// Whether this set is `*`.
+    #[must_use]
+    pub fn matches_all(&self) -> bool {
+        matches!(&*self.0, [Pattern::Prefix(prefix)] if prefix.is_empty())
     }
 
     /// The patterns, none of which covers another.

@@ -7,7 +7,7 @@
 #
 # Run:     scripts/lessons/07-topics-prefixes-types.sh
 # See:     a held poll that ignores events of other topics and types, and is released by its own.
-# Where:   src/names.rs: TopicSet::parse (Pattern::parse), src/log/read.rs: collect (BinaryHeap),
+# Where:   src/names.rs: TopicSet::parse (Pattern::parse), src/log/matching.rs: collect_by_topic (BinaryHeap),
 #          src/waiters.rs: Waiters::notify (for_topic)
 # Without: a request and a cursor for each topic, and no order between topics.
 set -euo pipefail

@@ -1,11 +1,11 @@
-//! What the log keeps about all topics together, so that no publish has to scan them: totals, which
-//! topic has the oldest event, and which topics are empty.
+//! What the log keeps about all topics together, so that neither a publish nor a read has to scan
+//! them: totals, all events in seq order, and which topics are empty.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeSet;
 use std::sync::Arc;
-use std::time::Instant;
 
 use super::event::{Event, TrimmedEvents};
+use super::order::EventOrder;
 use super::topic::Topic;
 use super::trims::TrimHistory;
 use crate::cursor::Seq;
@@ -14,12 +14,7 @@ use crate::names::Name;
 /// Indexes and totals over all topics.
 #[derive(Default)]
 pub struct LogIndex {
-    /// Each topic that has events, under the seq of an event that is or was its oldest. A trim
-    /// changes nothing here unless it empties the topic: the search for the log's oldest event
-    /// corrects the first entry when it is out of date.
-    pub by_oldest: BTreeMap<Seq, Name>,
-    /// When the log's oldest event was appended, as of the last search for it.
-    pub oldest_at: Option<Instant>,
+    pub order: EventOrder,
     /// Each empty topic, with its last trimmed seq before its name: after a repair, topics may share
     /// the seq. The first entry is forgotten first, because the fewest cursors are before its seq.
     pub empty: BTreeSet<(Seq, Name)>,
@@ -33,18 +28,11 @@ impl LogIndex {
     pub fn push(&mut self, topic: &mut Topic, event: Event) {
         self.events += 1;
         self.bytes += event.cost();
-        topic.push(Arc::new(event));
+        let event = Arc::new(event);
+        self.order.push(Arc::clone(&event));
+        topic.push(event);
         if topic.len() == 1 {
             self.empty.remove(&(topic.last_trim.seq, topic.meta.name.clone()));
-            self.insert_by_oldest(topic);
-        }
-    }
-
-    /// Indexes a topic under its oldest event.
-    pub fn insert_by_oldest(&mut self, topic: &mut Topic) {
-        if let Some(seq) = topic.oldest() {
-            self.by_oldest.insert(seq, topic.meta.name.clone());
-            topic.index_key = seq;
         }
     }
 
@@ -53,9 +41,9 @@ impl LogIndex {
         let Some(event) = topic.pop_oldest() else { return false };
         self.events -= 1;
         self.bytes -= event.cost();
+        self.order.remove(event.seq);
         topic.last_trim = self.trims.record(event.seq, &topic.meta);
         if topic.len() == 0 {
-            self.by_oldest.remove(&topic.index_key);
             self.empty.insert((event.seq, topic.meta.name.clone()));
         }
         trimmed.push(event);

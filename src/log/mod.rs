@@ -16,8 +16,10 @@
 mod trims;
 mod event;
 mod topic;
+mod order;
 mod index;
 mod state;
+mod matching;
 mod read;
 mod restore;
 mod idempotency;
@@ -29,7 +31,8 @@ use std::time::{Duration, Instant, SystemTime};
 
 pub use event::{BodyKind, Event, EventContent, Timestamp, TrimmedEvents, event_cost};
 pub use idempotency::{Fingerprinter, IdempotencyKey, KeyId, SharedOutcome};
-pub use read::{Gap, GapPolicy, GapReason, LogSlice, LogVersion, ReadRequest};
+pub use matching::{GapPolicy, ReadRequest};
+pub use read::{Gap, GapReason, LogSlice, LogVersion};
 pub use restore::{LogSnapshot, TopicTrims};
 pub use state::{AppendError, Retention, TopicStatus};
 pub use trims::LastTrim;

@@ -6,38 +6,15 @@
 //! so the traffic of other topics and types never makes it fall behind. The gap test never misses a
 //! loss, and reports a loss that did not happen only where a whole topic was forgotten.
 
-use std::cmp::Reverse;
-use std::collections::BinaryHeap;
 use std::num::NonZeroU64;
 use std::sync::Arc;
 
 use super::event::Event;
+use super::matching::{GapPolicy, MatchedTopics, ReadPosition, ReadRequest};
 use super::state::LogState;
-use super::topic::Topic;
-use super::trims::{LastTrim, TopicMeta};
 use crate::cursor::{Cursor, Epoch, Seq, Since, TrimCount};
-use crate::limits::{GAP_COUNTED_TOPICS, MAX_PAGE_EVENTS};
-use crate::names::{Name, Pattern, TopicSet, TypeFilter};
-
-/// What a reader requests.
-pub struct ReadRequest<'a> {
-    pub topics: &'a TopicSet,
-    pub types: &'a TypeFilter,
-    /// Maximum number of events.
-    pub limit: usize,
-    /// The slice ends with the event that reaches this number of bytes.
-    pub bytes: usize,
-    pub on_gap: GapPolicy,
-}
-
-/// What to do if events after the cursor were trimmed.
-#[derive(Clone, Copy, PartialEq, Eq, Debug, Hash)]
-pub enum GapPolicy {
-    /// Return the gap as an error.
-    Fail,
-    /// Read from the oldest kept event, and report the gap in the slice.
-    Skip,
-}
+use crate::limits::GAP_COUNTED_TOPICS;
+use crate::names::Name;
 
 /// Why a reader cannot continue from its cursor.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -97,7 +74,7 @@ pub struct LogSlice {
     behind: u64,
     head: Seq,
     epoch: Epoch,
-    /// The highest seq that was trimmed in a requested topic.
+    /// The highest seq that was trimmed in a requested topic, if it is after the reader's position.
     trimmed_through: Seq,
     total_trims: TrimCount,
 }
@@ -126,40 +103,6 @@ impl LogSlice {
     }
 }
 
-/// A reader's position, with the default for a cursor without `trims_seen` filled in.
-#[derive(Clone, Copy, Debug)]
-struct ReadPosition {
-    seq: Seq,
-    trims_seen: TrimCount,
-}
-
-/// The topics that a request matches.
-struct MatchedTopics<'s> {
-    existing: Vec<&'s Topic>,
-    /// Stands for the forgotten topics that the request may match; zero if there can be none.
-    forgotten: LastTrim,
-}
-
-impl MatchedTopics<'_> {
-    /// The highest seq that was trimmed in any of the topics.
-    fn trimmed_through(&self) -> Seq {
-        let existing = self.existing.iter().map(|topic| topic.last_trim.seq).max();
-        existing.unwrap_or_default().max(self.forgotten.seq)
-    }
-
-    /// The existing topics of which a reader at this position has lost events.
-    fn gaps(&self, at: ReadPosition) -> impl Iterator<Item = &TopicMeta> {
-        let topics = self.existing.iter();
-        let gaps = topics.filter(move |topic| topic.last_trim.is_gap(at.seq, at.trims_seen));
-        gaps.map(|topic| &*topic.meta)
-    }
-
-    /// Whether a reader at this position may have lost events of a forgotten topic.
-    fn has_forgotten_gap(&self, at: ReadPosition) -> bool {
-        self.forgotten.is_gap(at.seq, at.trims_seen)
-    }
-}
-
 impl LogState {
     /// Reads one slice.
     pub fn read(
@@ -168,7 +111,7 @@ impl LogState {
         since: Since,
         version: LogVersion,
     ) -> Result<LogSlice, Gap> {
-        let matched = self.match_topics(request.topics);
+        let matched = MatchedTopics::new(self, request.topics);
         let total_trims = self.index.trims.total();
         let mut position = ReadPosition { seq: Seq::ZERO, trims_seen: total_trims };
         let mut gap_reason = None;
@@ -176,7 +119,7 @@ impl LogState {
             Since::Start => {}
             Since::Now => position.seq = self.head,
             Since::Last(n) => {
-                position.seq = self.before_last(&matched.existing, request.types, n);
+                position.seq = matched.before_last(request.types, n);
             }
             Since::After(cursor) => {
                 let trims_seen = cursor.trims_seen.unwrap_or_default();
@@ -192,7 +135,7 @@ impl LogState {
             }
             None => None,
         };
-        let (events, behind) = collect(&matched.existing, position.seq, request);
+        let (events, behind) = matched.collect(position.seq, request);
         Ok(LogSlice {
             events,
             gap,
@@ -200,30 +143,9 @@ impl LogState {
             behind,
             head: self.head,
             epoch: self.epoch,
-            trimmed_through: matched.trimmed_through(),
+            trimmed_through: matched.trimmed_above(position.seq),
             total_trims,
         })
-    }
-
-    fn match_topics(&self, requested: &TopicSet) -> MatchedTopics<'_> {
-        let mut existing = Vec::new();
-        // A topic that does not exist may have been forgotten, and a prefix may always match a
-        // forgotten topic.
-        let mut may_match_forgotten = false;
-        for pattern in requested.patterns() {
-            match pattern {
-                Pattern::Topic(name) => match self.topics.get(name) {
-                    Some(topic) => existing.push(topic),
-                    None => may_match_forgotten = true,
-                },
-                Pattern::Prefix(prefix) => {
-                    existing.extend(self.topics_with_prefix(prefix));
-                    may_match_forgotten = true;
-                }
-            }
-        }
-        let forgotten = if may_match_forgotten { self.forgotten } else { LastTrim::default() };
-        MatchedTopics { existing, forgotten }
     }
 
     /// The gap test: exact for every topic that exists. For a forgotten one it may report a gap
@@ -247,11 +169,7 @@ impl LogState {
     fn gap(&self, why: GapReason, matched: &MatchedTopics<'_>, position: ReadPosition) -> Gap {
         // The seq of another epoch, or of the future, says nothing about this log.
         let seq = if why == GapReason::Trimmed { position.seq } else { Seq::ZERO };
-        let topics = matched.existing.iter();
-        let oldest = topics
-            .filter_map(|topic| topic.get(topic.index_after(seq)))
-            .map(|event| event.seq)
-            .min();
+        let oldest = matched.first_after(seq);
         let lost = if why == GapReason::Trimmed && !matched.has_forgotten_gap(position) {
             let metas: Vec<_> = matched.gaps(position).take(GAP_COUNTED_TOPICS + 1).collect();
             let is_countable = metas.len() <= GAP_COUNTED_TOPICS;
@@ -259,7 +177,7 @@ impl LogState {
         } else {
             None
         };
-        let trimmed_through = matched.trimmed_through();
+        let trimmed_through = matched.trimmed_above(Seq::ZERO);
         let cursor = |seq| Cursor {
             epoch: self.epoch,
             seq,
@@ -272,70 +190,4 @@ impl LogState {
             resume: cursor(oldest.map_or(self.head, Seq::previous)),
         }
     }
-
-    /// The seq before the last `n` matching events.
-    fn before_last(&self, topics: &[&Topic], types: &TypeFilter, n: u64) -> Seq {
-        if n == 0 {
-            return self.head;
-        }
-        if topics.iter().map(|topic| topic.len() as u64).sum::<u64>() <= n {
-            return Seq::ZERO;
-        }
-        // The n largest seqs; the smallest of them is on top.
-        let mut largest: BinaryHeap<Reverse<Seq>> = BinaryHeap::new();
-        for topic in topics {
-            let newest_first = topic.starting_at(0).rev();
-            for event in newest_first.filter(|event| matches_type(event, types)) {
-                if (largest.len() as u64) < n {
-                    largest.push(Reverse(event.seq));
-                } else if largest.peek().is_some_and(|Reverse(least)| *least < event.seq) {
-                    largest.pop();
-                    largest.push(Reverse(event.seq));
-                } else {
-                    break;
-                }
-            }
-        }
-        largest.peek().map_or(self.head, |Reverse(least)| least.previous())
-    }
-}
-
-fn matches_type(event: &Event, types: &TypeFilter) -> bool {
-    types.matches(event.content.event_type.as_ref())
-}
-
-/// The first matching events after `seq`, merged in seq order, and how many follow them.
-fn collect(topics: &[&Topic], seq: Seq, request: &ReadRequest<'_>) -> (Vec<Arc<Event>>, u64) {
-    // The next event of each topic that has one; the lowest seq is on top.
-    let mut next_events = BinaryHeap::new();
-    let mut matching = 0;
-    for (topic_index, topic) in topics.iter().enumerate() {
-        let event_index = topic.index_after(seq);
-        if let Some(event) = topic.get(event_index) {
-            next_events.push(Reverse((event.seq, topic_index, event_index)));
-            matching += if request.types.matches_all() {
-                topic.len() - event_index
-            } else {
-                let rest = topic.starting_at(event_index);
-                rest.filter(|event| matches_type(event, request.types)).count()
-            };
-        }
-    }
-    let limit = matching.min(request.limit);
-    let mut events = Vec::with_capacity(limit.min(MAX_PAGE_EVENTS));
-    let mut bytes = 0;
-    while events.len() < limit && bytes < request.bytes {
-        let Some(Reverse((_, topic_index, event_index))) = next_events.pop() else { break };
-        let topic = topics[topic_index];
-        let event = topic.get(event_index);
-        if let Some(event) = event.filter(|event| matches_type(event, request.types)) {
-            bytes += event.cost() as usize;
-            events.push(Arc::clone(event));
-        }
-        if let Some(event) = topic.get(event_index + 1) {
-            next_events.push(Reverse((event.seq, topic_index, event_index + 1)));
-        }
-    }
-    let behind = (matching - events.len()) as u64;
-    (events, behind)
 }

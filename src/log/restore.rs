@@ -9,6 +9,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant, SystemTime};
 
 use super::event::{Event, EventContent};
+use super::order::EventOrder;
 use super::state::LogState;
 use super::topic::Topic;
 use super::trims::{LastTrim, TopicMeta, TrimHistory};
@@ -86,7 +87,9 @@ impl LogState {
             .collect();
         state.head = snapshot.head;
         state.forgotten = snapshot.forgotten;
-        state.index.trims = TrimHistory::restored(snapshot.trims, recent);
+        let last_trims = snapshot.topics.iter().map(|topic| topic.last.seq);
+        let highest = last_trims.fold(snapshot.forgotten.seq, Seq::max);
+        state.index.trims = TrimHistory::restored(snapshot.trims, highest, recent);
         state
     }
 
@@ -118,17 +121,21 @@ impl LogState {
 
     /// Makes every event older.
     pub fn make_older(&mut self, by: Duration) {
-        self.index.oldest_at = None;
-        self.topics.values_mut().for_each(|topic| topic.make_older(by));
+        // Only an event that is not shared can be changed.
+        self.index.order = EventOrder::default();
+        let mut events = Vec::new();
+        for topic in self.topics.values_mut() {
+            topic.make_older(by);
+            events.extend(topic.starting_at(0).cloned());
+        }
+        events.sort_unstable_by_key(|event| event.seq);
+        for event in events {
+            self.index.order.push(event);
+        }
     }
 
     /// The newest event of at least this age, if there is one.
-    pub fn expired_through(&mut self, now: Instant, age: Duration) -> Option<Seq> {
-        let is_expired = |event: &Arc<Event>| now.saturating_duration_since(event.at) >= age;
-        self.oldest_event().filter(is_expired)?;
-        let newest_expired = |topic: &Topic| {
-            Some(topic.starting_at(0).take_while(|event| is_expired(event)).last()?.seq)
-        };
-        self.topics.values().filter_map(newest_expired).max()
+    pub fn expired_through(&self, now: Instant, age: Duration) -> Option<Seq> {
+        self.index.order.last_while(|event| now.saturating_duration_since(event.at) >= age)
     }
 }

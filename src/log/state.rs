@@ -130,14 +130,10 @@ impl LogState {
 
     /// Trims every event of at least this age.
     pub fn trim_expired(&mut self, now: Instant, age: Duration, trimmed: &mut TrimmedEvents) {
-        let is_expired = |at| now.saturating_duration_since(at) >= age;
-        // Events expire in seq order. `oldest_at` saves most calls a search for the oldest event.
-        while self.index.oldest_at.is_none_or(is_expired) {
-            let Some(oldest) = self.oldest_event() else { return };
-            self.index.oldest_at = Some(oldest.at);
-            if is_expired(oldest.at) {
-                self.trim_oldest_of(oldest.topic(), trimmed);
-            }
+        // Events expire in seq order.
+        let is_expired = |oldest: &Arc<Event>| now.saturating_duration_since(oldest.at) >= age;
+        while let Some(oldest) = self.oldest_event().filter(is_expired) {
+            self.trim_oldest_of(oldest.topic(), trimmed);
         }
     }
 
@@ -171,34 +167,33 @@ impl LogState {
         topic.is_some_and(|topic| self.index.trim_oldest(topic, trimmed))
     }
 
-    /// The oldest event of the whole log. Corrects the entries of the index that are out of date.
-    pub fn oldest_event(&mut self) -> Option<Arc<Event>> {
-        loop {
-            let entry = self.index.by_oldest.first_entry()?;
-            let topic = self.topics.get_mut(entry.get())?;
-            let oldest = topic.get(0)?;
-            if oldest.seq == *entry.key() {
-                return Some(Arc::clone(oldest));
-            }
-            entry.remove();
-            self.index.insert_by_oldest(topic);
-        }
+    /// The oldest event of the whole log.
+    pub fn oldest_event(&self) -> Option<Arc<Event>> {
+        self.index.order.first().cloned()
     }
 
     /// The topics whose names begin with `prefix`, in name order.
     pub fn topics_with_prefix<'s>(&'s self, prefix: &str) -> impl Iterator<Item = &'s Topic> {
-        let from_prefix = (Bound::Included(prefix), Bound::Unbounded);
+        self.topics_from(prefix, Bound::Included(prefix))
+    }
+
+    /// The topics whose names begin with `prefix`, in name order, from a name on.
+    fn topics_from<'s>(
+        &'s self,
+        prefix: &str,
+        from: Bound<&str>,
+    ) -> impl Iterator<Item = &'s Topic> {
         let prefix: Box<str> = prefix.into();
         self.topics
-            .range::<str, _>(from_prefix)
+            .range::<str, _>((from, Bound::Unbounded))
             .take_while(move |(name, _)| name.starts_with(&*prefix))
             .map(|(_, topic)| topic)
     }
 
     /// At most `limit` topics whose names begin with `prefix` and follow `after`, in name order.
     pub fn list_topics(&self, prefix: &str, after: &str, limit: usize) -> Vec<TopicStatus> {
-        self.topics_with_prefix(prefix)
-            .filter(|topic| *topic.meta.name > *after)
+        let from = if after < prefix { Bound::Included(prefix) } else { Bound::Excluded(after) };
+        self.topics_from(prefix, from)
             .take(limit)
             .map(|topic| TopicStatus {
                 topic: topic.meta.name.clone(),

@@ -18,15 +18,13 @@ pub struct Topic {
     events: VecDeque<Arc<Event>>,
     bytes: u64,
     pub last_trim: LastTrim,
-    /// The topic's key in `LogIndex::by_oldest`; meaningless while the topic is empty.
-    pub index_key: Seq,
 }
 
 impl Topic {
     /// An empty topic. `last_trim` is not earlier than the last trim of a forgotten topic that may
     /// have had the same name.
     pub fn new(meta: Arc<TopicMeta>, last_trim: LastTrim) -> Topic {
-        Topic { meta, events: VecDeque::new(), bytes: 0, last_trim, index_key: Seq::ZERO }
+        Topic { meta, events: VecDeque::new(), bytes: 0, last_trim }
     }
 
     pub fn push(&mut self, event: Arc<Event>) {
