@@ -107,6 +107,9 @@ struct CommitBuilder<T> {
     keys: Vec<KeyId>,
     /// Topics that this commit creates.
     new_topics: Vec<Name>,
+    /// Publishes and bytes beyond which nothing more is added.
+    most_publishes: usize,
+    most_bytes: usize,
     /// Nothing may be added any more.
     full: bool,
 }
@@ -122,7 +125,7 @@ impl<T> Store<T> {
         let expire_through =
             if self.just_expired { None } else { self.log.expired_through(now, self.retain_age) };
         self.just_expired = expire_through.is_some();
-        let mut builder = CommitBuilder::new(self.log.head().seq, expire_through);
+        let mut builder = self.begin_commit(expire_through);
         let mut waiting = None;
         while !builder.full && waiting.is_none() {
             match queue.pop_front() {
@@ -139,17 +142,26 @@ impl<T> Store<T> {
         if builder.has_publishes() && self.journal.recover(now, &metrics.store).is_ok() {
             let bytes = builder.commit.len() as u64;
             if let Err(error) = self.journal.make_space(&self.log, bytes, now, &metrics.store) {
+                if builder.most_publishes > 1 {
+                    // One publish at a time from here on: some may fit.
+                    let waiting = waiting.map(Change::Publish).into_iter();
+                    let changes = waiting.chain(builder.changes.into_iter().rev());
+                    changes.for_each(|change| queue.push_front(change));
+                    self.just_expired = false;
+                    return self.group_commit(queue, now);
+                }
                 builder = self.without_publishes(builder, &error);
                 result.error = Some(error);
             }
         }
-        result.error = self.write(builder, now).or(result.error);
+        let failure = self.write(builder, now);
         if let Some(publish) = waiting.map(Change::Publish) {
-            match &result.error {
+            match &failure {
                 Some(error) => publish.refuse(error),
                 None => queue.push_front(publish),
             }
         }
+        result.error = failure.or(result.error);
         if self.journal.is_full(now) {
             self.rotate(now, &mut result);
         }
@@ -202,9 +214,30 @@ impl<T> Store<T> {
         }
     }
 
+    /// Begins a commit. It is not much larger than a segment, which is full only after it, and while
+    /// the disk is nearly full it has one publish.
+    fn begin_commit(&self, expire_through: Option<Seq>) -> CommitBuilder<T> {
+        let segment = usize::try_from(self.journal.full_segment_bytes()).unwrap_or(usize::MAX);
+        let mut commit = CommitBuffer::default();
+        if let Some(through) = expire_through {
+            commit.push(|out| write_expire(out, through));
+        }
+        CommitBuilder {
+            commit,
+            expire_through,
+            changes: Vec::new(),
+            last_seq: self.log.head().seq,
+            keys: Vec::new(),
+            new_topics: Vec::new(),
+            most_publishes: if self.journal.low_space.is_some() { 1 } else { COMMIT_PUBLISHES },
+            most_bytes: COMMIT_BYTES.min(segment),
+            full: false,
+        }
+    }
+
     /// Refuses the publishes of a commit. What is left, expiry and trims, only makes space.
     fn without_publishes(&self, builder: CommitBuilder<T>, error: &StoreError) -> CommitBuilder<T> {
-        let mut left = CommitBuilder::new(self.log.head().seq, builder.expire_through);
+        let mut left = self.begin_commit(builder.expire_through);
         for change in builder.changes {
             match change {
                 Change::Publish(_) => change.refuse(error),
@@ -224,8 +257,8 @@ impl<T> Store<T> {
     ) -> Option<PendingPublish<T>> {
         let key = publish.key.as_ref();
         let waits_for_key = key.is_some_and(|key| builder.keys.contains(&key.id));
-        let large = builder.commit.len() >= COMMIT_BYTES;
-        if waits_for_key || large || builder.changes.len() >= COMMIT_PUBLISHES {
+        let large = builder.commit.len() >= builder.most_bytes;
+        if waits_for_key || large || builder.changes.len() >= builder.most_publishes {
             return Some(publish);
         }
         let mut plan = self.log.plan(&publish.topic, key, now, builder.new_topics.len());
@@ -320,23 +353,6 @@ impl<T> Store<T> {
 }
 
 impl<T> CommitBuilder<T> {
-    /// A commit after the event `last_seq`, which first expires events through a seq.
-    fn new(last_seq: Seq, expire_through: Option<Seq>) -> CommitBuilder<T> {
-        let mut commit = CommitBuffer::default();
-        if let Some(through) = expire_through {
-            commit.push(|out| write_expire(out, through));
-        }
-        CommitBuilder {
-            commit,
-            expire_through,
-            changes: Vec::new(),
-            last_seq,
-            keys: Vec::new(),
-            new_topics: Vec::new(),
-            full: false,
-        }
-    }
-
     fn has_publishes(&self) -> bool {
         self.changes.iter().any(|change| matches!(change, Change::Publish(_)))
     }

@@ -102,7 +102,8 @@ pub fn open<T>(
     };
     // A changed header needs a new segment. So does a segment with commits but no events, which
     // would otherwise grow with every start.
-    let rotate = header != replayed.header
+    let changed = header != replayed.header;
+    let rotate = changed
         || replayed.end > replayed.start
             && !replayed.segments.0.last().is_some_and(Segment::has_events);
     let mut trimmed = Vec::new();
@@ -114,7 +115,11 @@ pub fn open<T>(
     let policy = settings.sync_policy;
     let mut journal = Journal::new(storage, policy, active, segments, header, lock_file);
     if rotate {
-        report.compaction = journal.rotate(&log, now.at, &metrics.store)?;
+        report.compaction = match journal.rotate(&log, now.at, &metrics.store) {
+            // Not needed yet: the same header, on a disk that is full for example.
+            Err(_) if !changed && journal.failing.is_none() => None,
+            rotated => rotated?,
+        };
     }
     let store = start_writing(journal, log, settings, metrics, now)?;
     Ok((store, report))

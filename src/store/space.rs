@@ -46,7 +46,7 @@ impl Journal {
             Ok(false) => StoreError::Io(format!(
                 "No space left on the disk for {bytes} bytes; expected {} bytes more, to begin a \
                  segment and to compact others",
-                self.space_to_shrink()
+                self.space_to_shrink(bytes)
             )),
             Err(error) => error,
         };
@@ -72,15 +72,22 @@ impl Journal {
     }
 
     fn has_space(&self, bytes: u64) -> Result<bool, StoreError> {
+        // A segment grows beyond its size only while no other one can be begun.
+        let segment = self.active.end - self.active.start;
+        if segment > 2 * self.full_segment_bytes().saturating_add(bytes) {
+            return Ok(false);
+        }
         let free = self.storage.free_bytes().context("look at", "the free space of the disk")?;
-        Ok(free >= bytes.saturating_add(self.space_to_shrink()))
+        Ok(free >= bytes.saturating_add(self.space_to_shrink(bytes)))
     }
 
-    /// The bytes that the next segment's snapshot and the largest compacted segment take, roughly.
-    fn space_to_shrink(&self) -> u64 {
+    /// The bytes that the next segment's snapshot and the largest compacted segment take at most,
+    /// once a commit of this size is written.
+    fn space_to_shrink(&self, commit: u64) -> u64 {
         let largest = self.segments.0.iter().map(|segment| segment.bytes).max();
-        let compacted = self.full_segment_bytes().max(largest.unwrap_or_default());
-        let compacted = compacted.min(self.segments.bytes());
+        let largest = largest.unwrap_or_default().max(self.active.end + commit);
+        let compacted = self.full_segment_bytes().max(largest);
+        let compacted = compacted.min(self.segments.bytes() + commit);
         self.active.start + compacted + STORE_FREE_BYTES
     }
 

@@ -323,3 +323,38 @@ fn small_publish_is_accepted_while_a_large_one_does_not_fit() {
     assert!(store.publish("busy", 1, "small", None).is_ok());
     assert!(store.publish("busy", 1, &"x".repeat(20_000), None).is_err());
 }
+
+#[test]
+fn large_batch_on_a_small_disk_is_refused_or_leaves_the_space_to_shrink() {
+    // The former bug: the batch was accepted, and everything after it refused for ever.
+    let batch = format!("\"{}\"\n", "x".repeat(900)).repeat(1_000);
+    for kib in [1_060, 1_150, 1_300, 1_700, 2_300] {
+        let Some(disk) = SmallFileSystem::mount(&format!("store-batch-{kib}"), kib) else { return };
+        let server = start_with_data(&disk.0.join("data"), &["--retain-bytes", "300KiB"]);
+        let mut client = server.connect();
+        publish_until_accepted(&mut client, "/topics/a", "x");
+        for _ in 0..5 {
+            let headers = "Content-Type: application/x-ndjson\r\n";
+            let response = client.post("/topics/b", headers, &batch);
+            assert!([201, 507].contains(&response.status), "{response:?}");
+            publish_until_accepted(&mut client, "/topics/a", "x");
+        }
+    }
+}
+
+#[test]
+fn publishes_that_fit_are_accepted_from_a_group_of_which_one_does_not() {
+    let disk = SimulatedDisk::default();
+    let mut store = TestStore::open(&disk, SyncPolicy::Always, start_time()).unwrap();
+    disk.limit_free_bytes(STORE_FREE_BYTES as usize + 10_000);
+    let (mut changes, mut answers) = (VecDeque::new(), Vec::new());
+    for (key, size) in [("a", 10), ("b", 20_000), ("c", 10), ("d", 20_000), ("e", 10)] {
+        let (change, answer) = store.publish_command("busy", key, &"x".repeat(size));
+        changes.push_back(change);
+        answers.push(answer);
+    }
+    store.execute_all(&mut changes);
+    let accepted: Vec<_> =
+        answers.iter().map(|answer| answer.try_recv().expect("an answer").is_ok()).collect();
+    assert_eq!(accepted, [true, false, true, false, true]);
+}
