@@ -11,14 +11,16 @@ the attack: a client that publishes, polls for the event that it published and s
 after the other, each on a new connection. Prints a row of Markdown per case: the requests of the probe,
 how many were answered, how many refusals preceded those answers, and how long the slowest request took,
 its refusals included; memory, threads and descriptors of the server before the attack, at their peak,
-and after it. An attacker whose connection is closed reconnects: at once in silent, heads and bodies,
-after 2 s in readers, after 250 ms in polls and greedy.
+and after it. An attacker whose connection is closed reconnects: at once in silent, heads, bodies and
+stars, after 2 s in readers, after 250 ms in polls and greedy.
 
   silent          connections that send nothing
   heads           request heads sent one byte at a time, without end
   bodies          bodies that stop half-way
   readers         clients that request large answers and read nothing
   polls           2,000 held polls, which is their cap, and further polls that are sent repeatedly
+  stars           polls of all of 9,900 topics, each with a limit of its own, sent again at once after
+                  each event
   greedy          one client behind a proxy that tries to hold all polls; it may hold half of the
                   connections
   slow-headers, slow-body, slow-read, range
@@ -29,10 +31,11 @@ A row fails when a request of the probe is not answered within its limit:
   1 s                      where connections that wait for (more of) a request fill the server
   --write-timeout + 0.5 s  (2.5 s here) in readers and with slowhttptest; the probe may have to reconnect
                            once after the time-out
-  250 ms                   where held polls are at their cap, or one client is at its own
+  250 ms                   where held polls are at their cap, one client is at its own, or all topics are
+                           polled
 
 Added to each limit is four times the longest delay with which the machine woke a thread meanwhile. A row
-also fails when a connection, poll, thread, descriptor or more than 4 MiB of memory (8 MiB in bodies) is
+also fails when a connection, poll, thread, descriptor or more than 4 MiB of memory (8 MiB in bodies, 20 in stars) is
 not released within 10 s, when not every connection up to the cap is served afterwards, or when the
 attack had no effect.
 
@@ -42,7 +45,7 @@ server runs with MALLOC_ARENA_MAX=2.)
 
   --seconds N     duration of each attack [30]
   --only LIST     only these cases, comma-separated
-  --attackers N   concurrent attackers [4 per connection; 1,000 in silent; 2,100 in polls]
+  --attackers N   concurrent attackers [4 per connection; 1,000 in silent; 2,100 in polls; 400 in stars]
   --install       first install slowhttptest with apt-get (Debian; needs root)
   --help          print this help
 
@@ -64,7 +67,7 @@ misuse() {
 }
 
 root=$(cd "$(dirname "$0")/.." && pwd)
-load_cases=(silent heads bodies readers polls greedy)
+load_cases=(silent heads bodies readers polls stars greedy)
 slowhttptest_cases=(slow-headers slow-body slow-read range)
 seconds=30 only='' attackers='' install=''
 
@@ -172,6 +175,11 @@ for case in "${cases[@]}"; do
     if [ "$case" = polls ]; then
         connections=2250 polls=2000
         : "${count:=2100}"
+    fi
+    # Fewer than the cap: this attack is on the log's lock, not on connections.
+    if [ "$case" = stars ]; then
+        connections=512 polls=448
+        : "${count:=400}"
     fi
     flags=(--max-connections "$connections" --max-polls "$polls" --write-timeout "$write_timeout")
     [ "$case" != greedy ] || flags+=(--trust-proxy 127.0.0.1 --max-connections-per-client $((connections / 2)))

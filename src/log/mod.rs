@@ -291,7 +291,7 @@ impl<T> Log<T> {
         self.lock().log.finish_loading();
     }
 
-    /// The seq of the oldest remembered idempotency key: see [`IdempotencyTable::oldest`].
+    /// The seq of the oldest remembered idempotency key: the keys of earlier publishes are forgotten.
     pub fn oldest_key(&self) -> Option<Seq> {
         self.lock().keys.oldest()
     }

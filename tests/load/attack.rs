@@ -26,6 +26,8 @@ pub enum AttackKind {
     Polls,
     /// Like `Polls`, but a proxy names the same client for all connections.
     Greedy,
+    /// Polls all of many topics, each with a limit of its own, and again at once after each event.
+    Stars,
 }
 
 /// The topic that `Readers` request. Its event is slightly smaller than the responses for which a
@@ -50,11 +52,13 @@ impl AttackKind {
             "readers" => AttackKind::Readers,
             "polls" => AttackKind::Polls,
             "greedy" => AttackKind::Greedy,
+            "stars" => AttackKind::Stars,
             _ => return None,
         })
     }
 
-    fn first_bytes(self) -> Vec<u8> {
+    /// What the attacker with this number sends first.
+    fn first_bytes(self, number: usize) -> Vec<u8> {
         let host = "Host: localhost\r\n";
         let text = match self {
             AttackKind::Silent => String::new(),
@@ -69,6 +73,11 @@ impl AttackKind {
             }
             AttackKind::Polls => format!("{POLL}{host}\r\n"),
             AttackKind::Greedy => format!("{POLL}{host}X-Forwarded-For: 203.0.113.9\r\n\r\n"),
+            AttackKind::Stars => {
+                let limit = number % 1_000 + 1;
+                let target = format!("/topics/*?since=now&wait=55&limit={limit}");
+                format!("GET {target} HTTP/1.1\r\n{host}\r\n")
+            }
         };
         text.into_bytes()
     }
@@ -78,7 +87,9 @@ impl AttackKind {
     /// reconnect immediately, only the cap per client helps.
     fn reconnect_delay(self) -> Duration {
         match self {
-            AttackKind::Silent | AttackKind::Heads | AttackKind::Bodies => Duration::ZERO,
+            AttackKind::Silent | AttackKind::Heads | AttackKind::Bodies | AttackKind::Stars => {
+                Duration::ZERO
+            }
             AttackKind::Readers => Duration::from_secs(2),
             AttackKind::Polls | AttackKind::Greedy => Duration::from_millis(250),
         }
@@ -87,7 +98,9 @@ impl AttackKind {
     /// The events after which an attacker gives up its connection.
     fn end_events(self) -> PollFlags {
         match self {
-            AttackKind::Polls | AttackKind::Greedy => PollFlags::IN | PollFlags::RDHUP,
+            AttackKind::Polls | AttackKind::Greedy | AttackKind::Stars => {
+                PollFlags::IN | PollFlags::RDHUP
+            }
             _ => PollFlags::RDHUP,
         }
     }
@@ -102,7 +115,6 @@ struct Attacker {
 pub struct Attackers {
     kind: AttackKind,
     port: u16,
-    first_bytes: Vec<u8>,
     clients: Vec<Attacker>,
     next_byte_at: Instant,
 }
@@ -111,7 +123,7 @@ impl Attackers {
     pub fn new(kind: AttackKind, count: usize, port: u16) -> Attackers {
         let now = Instant::now();
         let clients = (0..count).map(|_| Attacker { socket: None, reconnect_at: now }).collect();
-        Attackers { kind, port, first_bytes: kind.first_bytes(), clients, next_byte_at: now }
+        Attackers { kind, port, clients, next_byte_at: now }
     }
 
     fn tick(&mut self) -> LoadResult<()> {
@@ -121,12 +133,12 @@ impl Attackers {
         if sends_byte {
             self.next_byte_at = now + BYTE_INTERVAL;
         }
-        for attacker in &mut self.clients {
+        for (number, attacker) in self.clients.iter_mut().enumerate() {
             match &mut attacker.socket {
                 // The next tick notices a connection that the server has closed.
                 Some(socket) if sends_byte => drop(socket.write(b"x")),
                 None if now >= attacker.reconnect_at => {
-                    attacker.socket = connect(self.kind, self.port, &self.first_bytes);
+                    attacker.socket = connect(self.kind, self.port, number);
                 }
                 Some(_) | None => {}
             }
@@ -150,7 +162,7 @@ impl Attackers {
 }
 
 /// `None` if the server does not accept a connection now.
-fn connect(kind: AttackKind, port: u16, first_bytes: &[u8]) -> Option<TcpStream> {
+fn connect(kind: AttackKind, port: u16, number: usize) -> Option<TcpStream> {
     let address = SocketAddr::from((Ipv4Addr::LOCALHOST, port));
     let mut socket = TcpStream::connect_timeout(&address, CONNECT_TIMEOUT).ok()?;
     socket.set_nonblocking(true).ok()?;
@@ -158,7 +170,7 @@ fn connect(kind: AttackKind, port: u16, first_bytes: &[u8]) -> Option<TcpStream>
         set_socket_recv_buffer_size(&socket, 1).ok()?;
     }
     // The attack needs neither the bytes that do not fit nor the success of the write.
-    drop(socket.write(first_bytes));
+    drop(socket.write(&kind.first_bytes(number)));
     Some(socket)
 }
 
