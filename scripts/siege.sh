@@ -35,9 +35,9 @@ A row fails when a request of the probe is not answered within its limit:
                            polled
 
 Added to each limit is four times the longest delay with which the machine woke a thread meanwhile. A row
-also fails when a connection, poll, thread, descriptor or more than 4 MiB of memory (8 MiB in bodies, 20 in stars) is
-not released within 10 s, when not every connection up to the cap is served afterwards, or when the
-attack had no effect.
+also fails when a connection, poll, thread, descriptor or more than 4 MiB of memory (8 MiB in bodies, 20
+in stars) is not released within 10 s, when not every connection up to the cap is served afterwards, or
+when the attack had no effect.
 
 The figures of before are taken after every worker has served a connection: workers are kept, and so is
 some of the memory that they have freed. (glibc keeps much of it, in an arena per few threads, so the

@@ -17,8 +17,8 @@ impl Journal {
     /// Makes sure that a commit of this size leaves the space free that the store needs to shrink.
     ///
     /// # Errors
-    /// When the disk is nearly full, even after the store was compacted. Until the next try is due,
-    /// the disk is not looked at again.
+    /// When the disk is nearly full, even after the store was compacted. Until the next attempt is due,
+    /// a commit that is not smaller is refused at once.
     pub fn make_space<T>(
         &mut self,
         log: &Log<T>,
