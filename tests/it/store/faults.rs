@@ -185,7 +185,7 @@ fn repeat_during_the_first_write_has_the_outcome_of_the_first_publish() {
 
 #[test]
 fn refused_commit_is_gone_after_an_end_in_order_and_after_a_kill() {
-    for fault in [Fault::Error, Fault::ShortWrite] {
+    for fault in [Fault::Error, Fault::Refused, Fault::ShortWrite] {
         for operation in 0..2 {
             for closes in [true, false] {
                 let case = format!("{fault:?} at operation {operation}, closed in order: {closes}");

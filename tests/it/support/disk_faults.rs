@@ -5,6 +5,8 @@
 pub enum Fault {
     /// The operation fails without an effect. If it is a sync, the unsynced writes are lost.
     Error,
+    /// The operation fails without an effect. If it is a sync, a later one writes what it did not.
+    Refused,
     /// A write fails after half of its bytes; other operations fail as with `Error`.
     ShortWrite,
     /// The power is cut before the operation has an effect.

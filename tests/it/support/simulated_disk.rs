@@ -331,7 +331,7 @@ impl StorageFile for SimulatedFile {
         let write = Change::Write(at as usize, bytes.to_vec());
         match self.0.start_operation() {
             Ok(()) => self.change(write),
-            Err(Fault::Error) => return Err(io_error(Fault::Error)),
+            Err(fault @ (Fault::Error | Fault::Refused)) => return Err(io_error(fault)),
             Err(fault) => {
                 // Half of the bytes were already written.
                 self.change(write.part(0, 1));
@@ -362,7 +362,7 @@ impl StorageFile for SimulatedFile {
                 }
                 Ok(())
             }
-            Err(Fault::PowerCut) => Err(io_error(Fault::PowerCut)),
+            Err(fault @ (Fault::PowerCut | Fault::Refused)) => Err(io_error(fault)),
             Err(fault) => {
                 // As on Linux: pages that could not be written count as clean from now on.
                 file.unsynced.clear();
