@@ -1,7 +1,7 @@
 //! The segment that commits are appended to: its open file, and how it begins.
 
 use super::error::{IoContext as _, StoreError};
-use super::header::{FullHeader, encode, file_name, temporary_name};
+use super::header::{FullHeader, encode, file_name, finish_file, temporary_name};
 use super::storage::{Storage, StorageFile};
 use crate::log::LogSnapshot;
 
@@ -31,15 +31,8 @@ impl ActiveSegment {
         let temporary = temporary_name(&name);
         let bytes = encode(header, snapshot);
         let file = storage.create(&temporary).context("create", &temporary)?;
-        let written = file.write_at(&bytes, 0).context("write", &temporary);
-        let synced = written.and_then(|()| file.sync().context("sync", &temporary));
-        let renamed =
-            synced.and_then(|()| storage.rename(&temporary, &name).context("rename", &temporary));
-        if let Err(error) = renamed {
-            // The file may be what fills the disk. If it cannot be removed, the next start tries.
-            let _ = storage.remove(&temporary);
-            return Err(error);
-        }
+        let written = file.write_at(&bytes, 0);
+        finish_file(storage, &*file, &name, written)?;
         let end = bytes.len() as u64;
         Ok(ActiveSegment { file, start: end, end, synced: end })
     }

@@ -11,7 +11,9 @@ use std::io;
 use crossbeam_channel::{Receiver, Sender};
 
 use super::error::{IoContext, StoreError};
-use super::header::{file_name, format_line, list_segments, temporary_name, write_compacted};
+use super::header::{
+    file_name, finish_file, format_line, list_segments, temporary_name, write_compacted,
+};
 use super::lines::CommitBuffer;
 use super::lock::LOCK_FILE;
 use super::record::{EventRecord, KeyRecord, Record, StoredEvent, write_compacted_end};
@@ -262,13 +264,7 @@ impl SegmentWriter<'_> {
         self.commit.push(|out| write_compacted_end(out, records, last));
         self.flush();
         let name = file_name(self.segment.first);
-        let temporary = temporary_name(&name);
-        let synced = self.written.and_then(|()| self.file.sync());
-        let renamed = synced.and_then(|()| storage.rename(&temporary, &name));
-        if renamed.is_err() {
-            // The file may be what fills the disk. If it cannot be removed, the next start tries.
-            let _ = storage.remove(&temporary);
-        }
-        renamed.context("write", &temporary).map(|()| self.segment)
+        finish_file(storage, &*self.file, &name, self.written)?;
+        Ok(self.segment)
     }
 }

@@ -8,10 +8,12 @@
 //! The first line has the same form in every version, so that any version of the program can tell
 //! which format a file has. The header is a line like all others.
 
+use std::io;
+
 use super::error::{IoContext as _, StoreError};
 use super::lines::{self, CommitBuffer};
 use super::record::{MAX_NUMBER, RecordReader, hex, write_topic, write_trimmed};
-use super::storage::Storage;
+use super::storage::{Storage, StorageFile};
 use crate::cursor::{Epoch, Seq, TrimCount};
 use crate::json::JsonObject;
 use crate::log::{LastTrim, LogSnapshot, Retention};
@@ -213,4 +215,25 @@ pub fn list_segments(storage: &dyn Storage) -> Result<Vec<Seq>, StoreError> {
 #[must_use]
 pub fn temporary_name(name: &str) -> String {
     format!("{name}.tmp")
+}
+
+/// Completes a file that was written under its temporary name, if `written` says that it was: syncs
+/// it and gives it its name. Otherwise removes it.
+///
+/// # Errors
+/// When the write, the sync or the rename failed.
+pub fn finish_file(
+    storage: &dyn Storage,
+    file: &dyn StorageFile,
+    name: &str,
+    written: io::Result<()>,
+) -> Result<(), StoreError> {
+    let temporary = temporary_name(name);
+    let renamed = written.and_then(|()| file.sync());
+    let renamed = renamed.and_then(|()| storage.rename(&temporary, name));
+    if renamed.is_err() {
+        // The file may be what fills the disk. If it cannot be removed, the next start tries.
+        let _ = storage.remove(&temporary);
+    }
+    renamed.context("write", &temporary)
 }
